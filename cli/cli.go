@@ -1,0 +1,123 @@
+// Package cli is the command line: it reads the settings, builds the parts,
+// connects them and runs the chosen command.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// System is what the process has of the world.
+type System struct {
+	// Lookup reads an environment variable.
+	Lookup func(name string) (string, bool)
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// Exit codes of our own, beside those of programs run by exec. They follow
+// timeout(1) and docker-run(1).
+const (
+	exitFailure  = 1
+	exitTimedOut = 124
+	exitNotRun   = 125
+)
+
+// exitCode is an error that says nothing and sets the process's exit code.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// Run runs the command line and returns the process's exit code.
+func Run(ctx context.Context, args []string, system System) int {
+	root := &cobra.Command{
+		Use:   "vivarium",
+		Short: "Run Python that nobody has read, safely and in milliseconds",
+		Long: `Vivarium runs Python that nobody has read in sandboxes: for programs over HTTP,
+for language models over MCP, and from the command line.
+
+Settings come from the environment; docs/settings.md lists them all.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{
+			HiddenDefaultCmd: true,
+		},
+	}
+	root.SetArgs(args)
+	root.SetIn(system.Stdin)
+	root.SetOut(system.Stdout)
+	root.SetErr(system.Stderr)
+	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), versionCommand())
+
+	err := root.ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	_, _ = fmt.Fprintf(system.Stderr, "vivarium: %v\n", err)
+	var notRun *execution.Error
+	if errors.As(err, &notRun) {
+		return exitNotRun
+	}
+	return exitFailure
+}
+
+// settings reads the settings and makes the log that they ask for.
+func settings(ctx context.Context, system System) (config.Config, *slog.Logger, error) {
+	c, err := config.Load(ctx, system.Lookup)
+	if err != nil {
+		return c, nil, fmt.Errorf("settings:\n%w", err)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return c, nil, fmt.Errorf("LOG_LEVEL: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return c, slog.New(slog.NewJSONHandler(system.Stderr, options)), nil
+	}
+	return c, slog.New(slog.NewTextHandler(system.Stderr, options)), nil
+}
+
+// version gives the module's version, or the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return "0.0.0-" + setting.Value[:min(12, len(setting.Value))]
+		}
+	}
+	return "0.0.0-dev"
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  vivarium version",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "vivarium", version())
+			return err
+		},
+	}
+}

@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+type execOptions struct {
+	from    string
+	files   []string
+	out     string
+	timeout time.Duration
+	stdin   bool
+}
+
+func execCommand(system System) *cobra.Command {
+	var o execOptions
+	cmd := &cobra.Command{
+		Use:   "exec [CODE]",
+		Short: "Run one program and exit as it did",
+		Long: `Run one program in a sandbox and exit with its exit code: the code is the
+argument, a file (--from) or, with --from -, standard input.
+
+Exit codes of our own: 124 when the program timed out, 125 when it could not be
+run.`,
+		Example: `  vivarium exec 'print(6*7)'
+  vivarium exec --from analysis.py --file sales.csv --out results/
+  echo 'print(input())' > echo.py; echo hello | vivarium exec --from echo.py --stdin`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runProgram(cmd.Context(), system, o, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&o.from, "from", "f", "", "read the code from a file, or from standard input if it is -")
+	flags.StringArrayVar(&o.files, "file", nil, "stage a file: LOCAL, or LOCAL:PATH to name its place in the workspace")
+	flags.StringVar(&o.out, "out", "", "folder for the files that the program made or changed")
+	flags.DurationVar(&o.timeout, "timeout", 0, "wall-clock time that the program may take (default the maximum, MAX_EXEC_TIMEOUT_MS)")
+	flags.BoolVar(&o.stdin, "stdin", false, "hand standard input to the program")
+	return cmd
+}
+
+func runProgram(ctx context.Context, system System, o execOptions, args []string) (err error) {
+	c, log, err := settings(ctx, system)
+	if err != nil {
+		return err
+	}
+	req, err := o.request(system, args)
+	if err != nil {
+		return err
+	}
+	if req.Timeout == 0 {
+		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
+	}
+	c.PoolSize = 0 // one sandbox, for one run
+	s, err := newService(c, system, log, system.Stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(0)) }()
+	result, err := s.executor.Execute(ctx, req)
+	if err != nil {
+		return err
+	}
+	return o.show(system, result)
+}
+
+func (o execOptions) request(system System, args []string) (execution.Request, error) {
+	req := execution.Request{Interactive: true, Timeout: o.timeout}
+	code, err := o.code(system, args)
+	if err != nil {
+		return req, err
+	}
+	req.Code = code
+	if o.stdin {
+		if o.from == "-" {
+			return req, errors.New("--stdin: standard input holds the code already (--from -)")
+		}
+		text, err := io.ReadAll(system.Stdin)
+		if err != nil {
+			return req, fmt.Errorf("--stdin: %w", err)
+		}
+		req.Stdin = string(text)
+	}
+	for _, spec := range o.files {
+		local, name, found := strings.Cut(spec, ":")
+		if !found {
+			name = filepath.Base(local)
+		}
+		content, err := os.ReadFile(local) //nolint:gosec // G304: the user names the file
+		if err != nil {
+			return req, fmt.Errorf("--file: %w", err)
+		}
+		req.Files = append(req.Files, execution.File{Path: name, Content: content})
+	}
+	return req, nil
+}
+
+func (o execOptions) code(system System, args []string) (string, error) {
+	switch {
+	case len(args) == 1 && o.from != "":
+		return "", errors.New("give the code either as an argument or with --from, not both")
+	case len(args) == 1:
+		return args[0], nil
+	case o.from == "":
+		return "", errors.New("no code: give it as an argument, or name a file with --from")
+	case o.from == "-":
+		text, err := io.ReadAll(system.Stdin)
+		return string(text), err
+	}
+	text, err := os.ReadFile(o.from)
+	if err != nil {
+		return "", fmt.Errorf("--from: %w", err)
+	}
+	return string(text), nil
+}
+
+// show prints what came of a run and gives the exit code as an error.
+func (o execOptions) show(system System, r *execution.Result) error {
+	_, _ = io.WriteString(system.Stdout, r.Stdout)
+	_, _ = io.WriteString(system.Stderr, r.Stderr)
+	note := func(format string, args ...any) {
+		_, _ = fmt.Fprintf(system.Stderr, "vivarium: "+format+"\n", args...)
+	}
+	if r.End.Reason != execution.Exited {
+		note("%s %s", r.End.Reason, r.End.Message)
+	}
+	if o.out != "" {
+		if err := writeFiles(o.out, r.Files); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	} else if len(r.Files) > 0 {
+		note("%d files written; --out FOLDER keeps them", len(r.Files))
+	}
+	for _, file := range r.Skipped {
+		note("not returned: %s: %s", file.Path, file.Reason)
+	}
+	switch {
+	case r.TimedOut():
+		return exitCode(exitTimedOut)
+	case r.Failed():
+		return exitCode(*r.ExitCode)
+	}
+	return nil
+}
+
+// writeFiles writes a run's files below a folder, and never beside it: their
+// names come from the program.
+func writeFiles(folder string, files []execution.File) (err error) {
+	if err := os.MkdirAll(folder, 0o750); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	for _, file := range files {
+		if err := root.MkdirAll(path.Dir(file.Path), 0o750); err != nil {
+			return err
+		}
+		if err := root.WriteFile(file.Path, file.Content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vivarium-sandbox/vivarium/execution/docker"
+	"github.com/vivarium-sandbox/vivarium/image"
+)
+
+func imageCommand(system System) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "image",
+		Short:   "Manage the sandbox images",
+		Example: "  vivarium image build",
+	}
+	cmd.AddCommand(imageBuildCommand(system))
+	return cmd
+}
+
+func imageBuildCommand(system System) *cobra.Command {
+	var variants []string
+	var ifMissing bool
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build the sandbox images through the engine",
+		Long: `Build the sandbox images through the engine, from the recipe in this binary.
+data has Python and the scientific stack, slim Python alone. The base image is
+pulled where a registry answers, and else made with debootstrap, as root.`,
+		Example: `  vivarium image build
+  vivarium image build --variant slim
+  vivarium image build --if-missing`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return buildImages(cmd.Context(), system, variants, ifMissing)
+		},
+	}
+	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "what to build: data, slim")
+	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "leave an image alone that was built from the same recipe")
+	return cmd
+}
+
+func buildImages(ctx context.Context, system System, names []string, ifMissing bool) (err error) {
+	c, _, err := settings(ctx, system)
+	if err != nil {
+		return err
+	}
+	home, _ := system.Lookup("HOME")
+	backend, err := docker.New(docker.Options{
+		Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home), Progress: system.Stderr,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, backend.Close()) }()
+	for _, name := range names {
+		variant, err := variantNamed(name)
+		if err != nil {
+			return err
+		}
+		if ifMissing {
+			recipe, _, err := backend.Label(ctx, variant.Tag, image.RecipeLabel)
+			if err != nil {
+				return err
+			}
+			if recipe == image.Recipe() {
+				_, _ = fmt.Fprintf(system.Stderr, "%s is up to date.\n", variant.Tag)
+				continue
+			}
+		}
+		if err := image.Make(ctx, backend, variant, system.Stderr); err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintf(system.Stderr, "Built %s.\n", variant.Tag)
+	}
+	return nil
+}
+
+func variantNamed(name string) (image.Variant, error) {
+	var known []string
+	for _, v := range image.Variants() {
+		if v.Name == name {
+			return v, nil
+		}
+		known = append(known, v.Name)
+	}
+	return image.Variant{}, fmt.Errorf("--variant is %q: must be one of %s", name, strings.Join(known, ", "))
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/httpapi"
+	"github.com/vivarium-sandbox/vivarium/mcp"
+)
+
+// answerTime is how long answers that are on their way get at shutdown.
+const answerTime = 5 * time.Second
+
+func serveCommand(system System) *cobra.Command {
+	var demo bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the HTTP API, and MCP at /mcp and /sse",
+		Example: `  vivarium serve
+  PORT=9000 LOG_FORMAT=json vivarium serve`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), system, demo)
+		},
+	}
+	cmd.Flags().BoolVar(&demo, "demo", false, "run an example over HTTP first and print it")
+	return cmd
+}
+
+func serve(ctx context.Context, system System, demo bool) (err error) {
+	c, log, err := settings(ctx, system)
+	if err != nil {
+		return err
+	}
+	s, err := newService(c, system, log, system.Stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(0)) }()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	if err != nil {
+		return fmt.Errorf("HOST and PORT: %w", err)
+	}
+	doors := mcp.New(mcpOptions(c, s))
+	handlers, endStreams := doors.Handlers()
+	server := httpapi.NewServer(httpapi.Options{
+		Executor: s.executor, Health: s.health, Version: version(), MaxBodyBytes: int64(c.MaxBodyMB) << 20,
+		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
+	})
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
+
+	background, stop := context.WithCancel(ctx)
+	defer stop()
+	go s.sweep(background)
+	go s.warm(background)
+	if demo {
+		go showDemo(background, system, listener.Addr().String())
+	}
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	log.InfoContext(ctx, "shutting down: what runs may finish", "seconds", c.ShutdownTimeout)
+	stop()
+	return shutdown(s, server, endStreams, seconds(c.ShutdownTimeout))
+}
+
+// shutdown lets what runs finish while what waits and what still comes gets
+// 503, then closes the listener and the streams that have no end.
+func shutdown(s *service, server *http.Server, endStreams func(context.Context) error, grace time.Duration) error {
+	runs := s.close(grace)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	err := errors.Join(runs, endStreams(ctx), server.Shutdown(ctx))
+	if err != nil {
+		_ = server.Close()
+	}
+	return err
+}
+
+func mcpOptions(c config.Config, s *service) mcp.Options {
+	return mcp.Options{
+		Executor: s.executor, Limits: limits(c), Settings: sandboxSettings(c), Version: version(),
+		Parallel: c.MaxSandboxes, Log: s.log,
+	}
+}
+
+func stdioCommand(system System) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stdio",
+		Short: "Serve MCP to the program that started this one",
+		Long:  "Serve MCP over standard input and output. Nothing else is written to standard output; the log goes to standard error.",
+		Example: `  vivarium stdio
+  claude mcp add vivarium -- vivarium stdio`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return stdio(cmd.Context(), system)
+		},
+	}
+}
+
+func stdio(ctx context.Context, system System) error {
+	c, log, err := settings(ctx, system)
+	if err != nil {
+		return err
+	}
+	s, err := newService(c, system, log, system.Stderr)
+	if err != nil {
+		return err
+	}
+	background, stop := context.WithCancel(ctx)
+	defer stop()
+	go s.sweep(background)
+	go s.warm(background)
+	served := mcp.New(mcpOptions(c, s)).ServeStdio(ctx, system.Stdin, system.Stdout)
+	stop()
+	return errors.Join(served, s.close(0))
+}

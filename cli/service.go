@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/docker"
+	"github.com/vivarium-sandbox/vivarium/execution/pool"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/image"
+)
+
+const (
+	// sweepEvery is how often containers are looked for that nobody holds.
+	sweepEvery = time.Minute
+	// startTime bounds the start of one sandbox.
+	startTime = time.Minute
+	// closeTime bounds the end of all sandboxes at shutdown.
+	closeTime = 15 * time.Second
+	// healthTime bounds a question to the engine.
+	healthTime = 5 * time.Second
+	// rememberedImages is how many digests are kept.
+	rememberedImages = 16
+)
+
+// service is the part that every command shares: programs run in it.
+type service struct {
+	backend  *docker.Backend
+	pool     *pool.Pool
+	keeper   *pool.Keeper
+	executor *execution.Executor
+	log      *slog.Logger
+}
+
+// newService builds the service. Nothing is started and no engine is asked yet.
+func newService(c config.Config, system System, log *slog.Logger, progress io.Writer) (*service, error) {
+	home, _ := system.Lookup("HOME")
+	backend, err := docker.New(docker.Options{
+		Command: runner.Command(), Environment: runner.Environment(), Workspace: runner.Workspace,
+		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
+		Provide: provide(progress), Progress: progress,
+	})
+	if err != nil {
+		return nil, err
+	}
+	start := func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
+		ctx, cancel := context.WithTimeout(ctx, startTime)
+		defer cancel()
+		instance, err := backend.Start(ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		return runner.Open(ctx, instance)
+	}
+	sandboxes, err := pool.New(start, pool.Options{
+		Target: c.PoolSize, Max: c.MaxSandboxes, Starts: c.PoolStarts,
+		IdleAfter: seconds(c.PoolIdleSec), MaxAge: seconds(c.SandboxMaxAge), Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	digests, err := pool.NewDigests(backend, rememberedImages)
+	if err != nil {
+		return nil, err
+	}
+	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: c.Image, Settings: sandboxSettings(c)}
+	executor := execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize})
+	return &service{backend: backend, pool: sandboxes, keeper: keeper, executor: executor, log: log}, nil
+}
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// lifetime is how old a container may become at most: idle until it is
+// replaced, then one run, and then some.
+func lifetime(c config.Config) time.Duration {
+	return seconds(c.SandboxMaxAge) + milliseconds(c.MaxExecTimeoutMS) + 10*time.Minute
+}
+
+func sandboxSettings(c config.Config) execution.Settings {
+	return execution.Settings{
+		Network: c.Network, Runtime: c.Runtime, MemoryBytes: int64(c.MemoryLimitMB) << 20, CPUs: c.CPULimit,
+		Processes: int64(c.PidsLimit), WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20, TempBytes: int64(c.TmpLimitMB) << 20,
+	}
+}
+
+func limits(c config.Config) execution.Limits {
+	return execution.Limits{
+		MaxTimeout: milliseconds(c.MaxExecTimeoutMS), CPUTime: seconds(c.CPUTimeLimitSec), OutputBytes: c.MaxOutputBytes,
+		WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20, ResultFiles: c.MaxResultFiles,
+		ResultFileBytes: int64(c.MaxFileSizeMB) << 20, ResultBytes: int64(c.MaxResultMB) << 20,
+	}
+}
+
+// provide builds images of our own that are missing.
+func provide(progress io.Writer) func(context.Context, *docker.Backend, string) (bool, error) {
+	return func(ctx context.Context, b *docker.Backend, ref string) (bool, error) {
+		variant, ours := image.ByTag(ref)
+		if !ours {
+			return false, nil
+		}
+		return true, image.Make(ctx, b, variant, progress)
+	}
+}
+
+// health says why no sandbox can be had, or nil.
+func (s *service) health(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	defer cancel()
+	if err := s.backend.Health(ctx); err != nil {
+		return err
+	}
+	return s.keeper.Health()
+}
+
+// warm prepares sandboxes until one attempt succeeds: the engine may be down,
+// or the image on its way.
+func (s *service) warm(ctx context.Context) {
+	const pause = 10 * time.Second
+	for {
+		err := s.keeper.Warm(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		s.log.WarnContext(ctx, "no sandbox can be had yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// sweep removes what nobody holds, now and again, until ctx ends.
+func (s *service) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	failing := false
+	for {
+		removed, err := s.backend.Sweep(ctx)
+		switch {
+		case err != nil && !failing && ctx.Err() == nil: // one warning for a row of failures
+			s.log.WarnContext(ctx, "looking for stray containers failed", "error", err)
+		case removed > 0:
+			s.log.WarnContext(ctx, "removed stray containers", "count", removed)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// close ends the service: runs get until grace is over to finish, then all
+// sandboxes end.
+func (s *service) close(grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	runs := s.executor.Close(ctx)
+	ctx, cancel = context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	return errors.Join(runs, s.pool.Close(ctx), s.backend.Close())
+}

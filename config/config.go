@@ -1,0 +1,198 @@
+// Package config holds all settings. They come from the environment, are
+// checked as a whole, and never change afterwards: main copies what each
+// package needs into that package's options.
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/sethvargo/go-envconfig"
+)
+
+// Config is the settings. Each field names its variable, its default and what
+// is allowed: min and max for numbers, oneof for words.
+type Config struct {
+	Host      string `env:"HOST, default=127.0.0.1" help:"address to listen on; 0.0.0.0 in the container image"`
+	Port      int    `env:"PORT, default=8000" min:"0" max:"65535" help:"port to listen on; 0 takes a free one"`
+	LogLevel  string `env:"LOG_LEVEL, default=info" oneof:"debug info warn error" help:"what is logged, to stderr"`
+	LogFormat string `env:"LOG_FORMAT, default=plain" oneof:"plain json" help:"json writes one object a line"`
+
+	Backend string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker" help:"where sandboxes come from; auto takes Docker"`
+	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest" help:"sandbox image, by tag or digest; any with Python 3.9 or newer at python3"`
+	Network string `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none" help:"network that programs reach; none is the safe choice"`
+	Runtime string `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME" help:"OCI runtime, such as runsc; empty is the engine's default"`
+
+	MaxExecTimeoutMS int     `env:"MAX_EXEC_TIMEOUT_MS, default=60000" min:"1" max:"86400000" help:"longest timeout_ms that a request may ask for"`
+	CPUTimeLimitSec  int     `env:"CPU_TIME_LIMIT_SEC, default=5" min:"1" max:"86400" help:"CPU time of each process of a run"`
+	CPULimit         float64 `env:"CPU_LIMIT, default=1" min:"0.01" max:"1024" help:"cores that a sandbox may use"`
+	MemoryLimitMB    int     `env:"MEMORY_LIMIT_MB, default=256" min:"32" max:"1048576" help:"memory of a sandbox, its files included"`
+	PidsLimit        int     `env:"PIDS_LIMIT, default=64" min:"4" max:"32768" help:"processes and threads of a sandbox"`
+	WorkspaceLimitMB int     `env:"WORKSPACE_LIMIT_MB, default=64" min:"1" max:"1048576" help:"size of the workspace; what lies there counts as memory"`
+	TmpLimitMB       int     `env:"TMP_LIMIT_MB, default=64" min:"1" max:"1048576" help:"size of /tmp; what lies there counts as memory"`
+	MaxOutputBytes   int     `env:"MAX_OUTPUT_BYTES, default=1000000" min:"1" max:"1073741824" help:"kept of stdout and of stderr each"`
+	MaxFileSizeMB    int     `env:"MAX_FILE_SIZE_MB, default=100" min:"1" max:"102400" help:"size of one file"`
+	MaxResultFiles   int     `env:"MAX_RESULT_FILES, default=100" min:"0" max:"10000" help:"files that a run returns"`
+	MaxResultMB      int     `env:"MAX_RESULT_MB, default=20" min:"1" max:"1024" help:"size of all files that a run returns"`
+
+	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" help:"idle sandboxes to keep warm"`
+	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000" help:"all sandboxes there may be: idle, starting, running and ending"`
+	PoolStarts      int `env:"POOL_STARTS, default=2" min:"1" max:"100" help:"sandboxes that start at the same time"`
+	PoolIdleSec     int `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000" help:"time without a request after which no sandbox is kept warm; 0 is never"`
+	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800" help:"age at which an idle sandbox is replaced"`
+	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
+	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" help:"size of a request's body"`
+	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`
+
+	DockerHost      string `env:"DOCKER_HOST" help:"the engine, as for the Docker CLI"`
+	DockerContext   string `env:"DOCKER_CONTEXT" help:"a context of the Docker CLI; DOCKER_HOST comes before it"`
+	DockerTLSVerify string `env:"DOCKER_TLS_VERIFY" help:"as for the Docker CLI"`
+	DockerCertPath  string `env:"DOCKER_CERT_PATH" help:"as for the Docker CLI"`
+	DockerConfig    string `env:"DOCKER_CONFIG" help:"the Docker CLI's folder; ~/.docker when empty"`
+}
+
+// Setting describes one setting.
+type Setting struct {
+	Name, Default, Allowed, Help string
+
+	field reflect.StructField
+}
+
+// Settings describes all settings, in the order of [Config].
+func Settings() []Setting {
+	var settings []Setting
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		name, rest, _ := strings.Cut(field.Tag.Get("env"), ", ")
+		s := Setting{Name: name, Default: strings.TrimPrefix(rest, "default="), Help: field.Tag.Get("help"), field: field}
+		s.Allowed = s.allowed()
+		settings = append(settings, s)
+	}
+	return settings
+}
+
+func (s Setting) allowed() string {
+	words, low, high := s.field.Tag.Get("oneof"), s.field.Tag.Get("min"), s.field.Tag.Get("max")
+	switch {
+	case words != "":
+		return "one of " + strings.Join(strings.Fields(words), ", ")
+	case s.field.Type.Kind() == reflect.Int:
+		return fmt.Sprintf("a whole number from %s to %s", low, high)
+	case s.field.Type.Kind() == reflect.Float64:
+		return fmt.Sprintf("a number from %s to %s", low, high)
+	}
+	return "text"
+}
+
+// accepts says whether a value is allowed.
+func (s Setting) accepts(value string) bool {
+	words := s.field.Tag.Get("oneof")
+	switch s.field.Type.Kind() {
+	case reflect.Int:
+		n, err := strconv.ParseInt(value, 10, 64)
+		return err == nil && s.inRange(float64(n))
+	case reflect.Float64:
+		x, err := strconv.ParseFloat(value, 64)
+		return err == nil && s.inRange(x)
+	default:
+		if words == "" {
+			return true
+		}
+		for _, word := range strings.Fields(words) {
+			if value == word {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func (s Setting) inRange(x float64) bool {
+	low, lowErr := strconv.ParseFloat(s.field.Tag.Get("min"), 64)
+	high, highErr := strconv.ParseFloat(s.field.Tag.Get("max"), 64)
+	return lowErr == nil && highErr == nil && low <= x && x <= high
+}
+
+// Load reads the settings. Its error names every variable at fault, with its
+// value and what is allowed. A variable that is set to nothing counts as unset.
+func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config, error) {
+	var faults []error
+	settings := make(map[string]Setting)
+	for _, s := range Settings() {
+		settings[s.Name] = s
+	}
+	// The library stops at the first fault, so values are checked before it
+	// parses them: one that is at fault gives way to the default.
+	check := envconfig.MutatorFunc(func(_ context.Context, name, _, _, value string) (string, bool, error) {
+		s := settings[name]
+		if value == "" {
+			return s.Default, false, nil
+		}
+		if !s.accepts(value) {
+			faults = append(faults, fmt.Errorf("%s is %q: must be %s", name, value, s.Allowed))
+			return s.Default, false, nil
+		}
+		return value, false, nil
+	})
+	var c Config
+	err := envconfig.ProcessWith(ctx, &envconfig.Config{
+		Target: &c, Lookuper: lookuper(lookup), Mutators: []envconfig.Mutator{check},
+	})
+	if err != nil {
+		return Config{}, fmt.Errorf("settings: %w", err)
+	}
+	faults = append(faults, c.contradictions()...)
+	return c, errors.Join(faults...)
+}
+
+// contradictions finds settings that are allowed alone but not together.
+func (c Config) contradictions() []error {
+	var faults []error
+	if c.PoolSize > c.MaxSandboxes {
+		faults = append(faults, fmt.Errorf("POOL_SIZE is %d: must be at most MAX_SANDBOXES, which is %d",
+			c.PoolSize, c.MaxSandboxes))
+	}
+	if c.WorkspaceLimitMB > c.MemoryLimitMB {
+		faults = append(faults, fmt.Errorf("WORKSPACE_LIMIT_MB is %d: must be at most MEMORY_LIMIT_MB, which is %d",
+			c.WorkspaceLimitMB, c.MemoryLimitMB))
+	}
+	if c.TmpLimitMB > c.MemoryLimitMB {
+		faults = append(faults, fmt.Errorf("TMP_LIMIT_MB is %d: must be at most MEMORY_LIMIT_MB, which is %d",
+			c.TmpLimitMB, c.MemoryLimitMB))
+	}
+	return faults
+}
+
+// DockerConfigDir gives the Docker CLI's folder, "" where there is no home.
+func (c Config) DockerConfigDir(home string) string {
+	switch {
+	case c.DockerConfig != "":
+		return c.DockerConfig
+	case home == "":
+		return ""
+	}
+	return filepath.Join(home, ".docker")
+}
+
+type lookuper func(name string) (string, bool)
+
+// Lookup implements [envconfig.Lookuper].
+func (l lookuper) Lookup(name string) (string, bool) { return l(name) }
+
+// Table documents all settings as a Markdown table.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| name | default | allowed | meaning |\n|---|---|---|---|\n")
+	for _, s := range Settings() {
+		value := ""
+		if s.Default != "" {
+			value = "`" + s.Default + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, value, s.Allowed, s.Help)
+	}
+	return b.String()
+}

@@ -1,0 +1,71 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+)
+
+func load(t *testing.T, env map[string]string) (config.Config, error) {
+	t.Helper()
+	return config.Load(t.Context(), func(name string) (string, bool) {
+		value, ok := env[name]
+		return value, ok
+	})
+}
+
+func TestLoadDefaults(t *testing.T) {
+	c, err := load(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Host != "127.0.0.1" || c.Port != 8000 || c.MaxExecTimeoutMS != 60000 || c.CPULimit != 1 || c.Image != "vivarium/sandbox:latest" {
+		t.Errorf("wrong defaults: %+v", c)
+	}
+}
+
+func TestLoadValues(t *testing.T) {
+	c, err := load(t, map[string]string{"PORT": "9001", "CPU_LIMIT": "0.5", "LOG_FORMAT": "json", "MEMORY_LIMIT_MB": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Port != 9001 || c.CPULimit != 0.5 || c.LogFormat != "json" || c.MemoryLimitMB != 256 {
+		t.Errorf("wrong values: %+v", c)
+	}
+}
+
+// All faults are told at once, each with its variable, its value and what is allowed.
+func TestLoadReportsEveryFault(t *testing.T) {
+	_, err := load(t, map[string]string{
+		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
+		"WORKSPACE_LIMIT_MB": "300",
+	})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		`PORT is "99999": must be a whole number from 0 to 65535`,
+		`LOG_LEVEL is "loud": must be one of debug, info, warn, error`,
+		`CPU_LIMIT is "NaN": must be a number from 0.01 to 1024`,
+		`MAX_OUTPUT_BYTES is "1e6": must be a whole number from 1 to 1073741824`,
+		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
+		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("missing %q in:\n%v", want, err)
+		}
+	}
+}
+
+// Every setting is documented, and its default is allowed.
+func TestSettingsAreDocumented(t *testing.T) {
+	for _, s := range config.Settings() {
+		if s.Name == "" || s.Help == "" || s.Allowed == "" {
+			t.Errorf("incomplete: %+v", s)
+		}
+		if _, err := load(t, map[string]string{s.Name: s.Default}); err != nil {
+			t.Errorf("%s: its default is refused: %v", s.Name, err)
+		}
+	}
+}

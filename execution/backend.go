@@ -1,0 +1,73 @@
+package execution
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Backend is where sandboxes come from. It starts the supervisor in them; what
+// the supervisor says is the runner's business.
+type Backend interface {
+	// Resolve gives the digest that an image reference stands for now. An
+	// image that is missing is pulled, or built where it is our own.
+	Resolve(ctx context.Context, image string) (digest string, err error)
+	// Start starts a sandbox and connects to its supervisor.
+	Start(ctx context.Context, spec Spec) (Instance, error)
+	// Sweep removes what earlier servers, or this one, left behind, and says
+	// how many sandboxes that were.
+	Sweep(ctx context.Context) (removed int, err error)
+	// Health returns an error that says what is wrong while no sandbox can be
+	// had.
+	Health(ctx context.Context) error
+}
+
+// Instance is a started sandbox: a stream to and from its supervisor.
+// Closing its writing side asks the supervisor to end.
+type Instance interface {
+	io.Reader
+	io.Writer
+	// SetWriteDeadline bounds writes, as for a net.Conn.
+	SetWriteDeadline(t time.Time) error
+	// Diagnostics is what the supervisor wrote to its stderr, which is nothing
+	// unless it failed. Read it after the stream has ended.
+	Diagnostics() string
+	// Destroy ends the sandbox and waits until it is gone. It may be called
+	// more than once; that the sandbox is already gone is success.
+	Destroy(ctx context.Context) error
+}
+
+// Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
+// specs are interchangeable.
+type Spec struct {
+	// Image is a digest that Resolve gave.
+	Image string
+	Settings
+}
+
+// Settings are the walls of a sandbox.
+type Settings struct {
+	// Network is the name of the network that programs reach, or "none".
+	Network string
+	// Runtime is the OCI runtime, "" for the engine's default.
+	Runtime string
+	// MemoryBytes bounds all memory, what lies in the workspace included.
+	MemoryBytes int64
+	// CPUs is a quota in cores.
+	CPUs float64
+	// Processes bounds processes and threads.
+	Processes int64
+	// WorkspaceBytes and TempBytes are the sizes of the workspace and of /tmp.
+	WorkspaceBytes, TempBytes int64
+}
+
+// Sandbox is a warm sandbox that waits for its one program.
+type Sandbox interface {
+	// Run runs a program. An error that wraps [ErrNotStarted] means that it
+	// can be tried in another sandbox. When ctx ends, the sandbox is destroyed.
+	Run(ctx context.Context, req Request, limits Limits) (*Result, error)
+	// Done is closed when the sandbox has ended, by itself or by Close.
+	Done() <-chan struct{}
+	// Close ends the sandbox and returns when it is gone.
+	Close() error
+}

@@ -1,0 +1,132 @@
+// Package docker is the [execution.Backend] on a Docker Engine: sandboxes are
+// containers, started with every wall the engine offers, and reached through
+// one attached stream each. It also pulls, imports and builds images.
+//
+// It leaves to the caller what runs in a container and how it is spoken to.
+package docker
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	dockerclient "github.com/docker/docker/client"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Options configure a [Backend].
+type Options struct {
+	// Command is the command line of PID 1, and Environment its environment.
+	Command, Environment []string
+	// Workspace is the folder in which programs run. It must be absolute.
+	Workspace string
+	// Lifetime is how long a container may be there before any server's sweep
+	// removes it, running or not. Zero means a day.
+	Lifetime time.Duration
+	// Context names a context of the Docker CLI, or is empty for its current
+	// one. DOCKER_HOST, which the client reads itself, comes before both.
+	Context string
+	// ConfigDir is the Docker CLI's folder (~/.docker). Empty: no contexts.
+	ConfigDir string
+	// Host is DOCKER_HOST, or empty.
+	Host string
+	// Provide makes a missing image of our own, and says whether it is one.
+	// Nil means that all images are pulled.
+	Provide func(ctx context.Context, b *Backend, image string) (ours bool, err error)
+	// Progress gets what pulls and builds say. Nil means nobody.
+	Progress io.Writer
+}
+
+// Backend starts sandboxes on a Docker Engine. It is safe for concurrent use.
+type Backend struct {
+	client   *dockerclient.Client
+	opts     Options
+	id       string // of this server, on its containers
+	seccomp  string
+	progress io.Writer
+
+	mu    sync.Mutex
+	alive map[string]bool // ids of containers that this server holds
+}
+
+// New makes a Backend. It does not talk to the engine yet.
+func New(opts Options) (*Backend, error) {
+	if opts.Lifetime == 0 {
+		opts.Lifetime = 24 * time.Hour
+	}
+	connection, err := connect(opts)
+	if err != nil {
+		return nil, err
+	}
+	client, err := dockerclient.NewClientWithOpts(append(connection, dockerclient.WithAPIVersionNegotiation())...)
+	if err != nil {
+		return nil, fmt.Errorf("docker: %w", err)
+	}
+	profile, err := seccompProfile()
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{
+		client: client, opts: opts, id: newID(), seccomp: profile,
+		progress: opts.Progress, alive: make(map[string]bool),
+	}
+	if b.progress == nil {
+		b.progress = io.Discard
+	}
+	return b, nil
+}
+
+// newID makes an identifier that nobody guesses or repeats.
+func newID() string { return strings.ToLower(rand.Text()[:16]) }
+
+// InstanceID is the value of the label vivarium.instance on this server's
+// containers.
+func (b *Backend) InstanceID() string { return b.id }
+
+// Host is the engine's address.
+func (b *Backend) Host() string { return b.client.DaemonHost() }
+
+// Close closes idle connections to the engine.
+func (b *Backend) Close() error { return b.client.Close() }
+
+// Health says whether the engine answers.
+func (b *Backend) Health(ctx context.Context) error {
+	if _, err := b.client.Ping(ctx); err != nil {
+		return b.unavailable(err)
+	}
+	return nil
+}
+
+// unavailable explains an error of the engine to the user.
+func (b *Backend) unavailable(err error) error {
+	message := "Docker Engine refused the request"
+	if dockerclient.IsErrConnectionFailed(err) || errdefs.IsUnavailable(err) || strings.Contains(err.Error(), "dial ") {
+		message = fmt.Sprintf("Docker Engine does not answer at %s", b.Host())
+	}
+	return &execution.Error{Code: execution.Unavailable, Message: message, Err: err}
+}
+
+// hold and drop keep count of the containers that the sweep must leave alone.
+func (b *Backend) hold(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.alive[id] = true
+}
+
+func (b *Backend) drop(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.alive, id)
+}
+
+func (b *Backend) holds(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.alive[id]
+}

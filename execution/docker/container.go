@@ -1,0 +1,102 @@
+package docker
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/go-units"
+	"github.com/moby/profiles/seccomp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Labels of a sandbox's container.
+const (
+	labelInstance = "vivarium.instance" // which server made it
+	labelPool     = "vivarium.pool"     // which kind of sandbox it is
+	labelDeadline = "vivarium.deadline" // Unix seconds from which on any server may remove it
+)
+
+// sandboxUser is nobody that an image or a host knows: 65532 is "nonroot" by
+// the convention of distroless images.
+const sandboxUser = "65532:65532"
+
+// Limits that no setting moves.
+const (
+	openFiles       = 1024
+	shmBytes        = 16 << 20 // of /dev/shm: semaphores of multiprocessing, small shared arrays
+	bytesPerInode   = 4096     // as many files as fit when each takes a page
+	minInodes       = 1024
+	sandboxHostname = "sandbox"
+)
+
+// seccompProfile gives today's default profile of Docker: an old engine's own
+// still allows io_uring (github.com/moby/moby/pull/46762).
+func seccompProfile() (string, error) {
+	profile, err := json.Marshal(seccomp.DefaultProfile())
+	if err != nil {
+		return "", fmt.Errorf("docker: the seccomp profile: %w", err)
+	}
+	return string(profile), nil
+}
+
+// config gives what runs in a sandbox's container.
+func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
+	return &container.Config{
+		Hostname:    sandboxHostname,
+		User:        sandboxUser,
+		Image:       spec.Image,
+		Entrypoint:  b.opts.Command,
+		Env:         b.opts.Environment,
+		WorkingDir:  b.opts.Workspace,
+		OpenStdin:   true,
+		StdinOnce:   true, // the container's stdin ends with our connection
+		AttachStdin: true, AttachStdout: true, AttachStderr: true,
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+		Labels: map[string]string{
+			labelInstance: b.id,
+			labelPool:     spec.Image,
+			labelDeadline: strconv.FormatInt(now.Add(b.opts.Lifetime).Unix(), 10),
+		},
+	}
+}
+
+// hostConfig gives the walls of a sandbox's container.
+func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
+	const nanosPerCPU = 1e9
+	return &container.HostConfig{
+		AutoRemove:     true,
+		NetworkMode:    container.NetworkMode(spec.Network),
+		ReadonlyRootfs: true,
+		CapDrop:        []string{"ALL"},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.seccomp},
+		IpcMode:        container.IPCModePrivate,
+		CgroupnsMode:   container.CgroupnsModePrivate,
+		Runtime:        spec.Runtime,
+		LogConfig:      container.LogConfig{Type: "none"},
+		ShmSize:        shmBytes,
+		Tmpfs: map[string]string{
+			b.opts.Workspace: tmpfs(spec.WorkspaceBytes, "0700", "exec"),
+			"/tmp":           tmpfs(spec.TempBytes, "1777", "noexec"),
+		},
+		Resources: container.Resources{
+			Memory:     spec.MemoryBytes,
+			MemorySwap: spec.MemoryBytes, // memory and swap together: no swap
+			NanoCPUs:   int64(math.Round(spec.CPUs * nanosPerCPU)),
+			PidsLimit:  &spec.Processes,
+			Ulimits: []*units.Ulimit{
+				{Name: "core", Soft: 0, Hard: 0},
+				{Name: "nofile", Soft: openFiles, Hard: openFiles},
+			},
+		},
+	}
+}
+
+func tmpfs(size int64, mode, exec string) string {
+	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=65532,gid=65532",
+		exec, size, max(minInodes, size/bytesPerInode), mode)
+}

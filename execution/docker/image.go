@@ -1,0 +1,148 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/build"
+	dockerimage "github.com/docker/docker/api/types/image"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/image"
+)
+
+// Resolve gives an image's digest. A missing image is made where it is ours,
+// and else pulled.
+func (b *Backend) Resolve(ctx context.Context, ref string) (string, error) {
+	digest, err := b.digest(ctx, ref)
+	if !errdefs.IsNotFound(err) {
+		return digest, b.explainImage(ref, err)
+	}
+	ours := false
+	if b.opts.Provide != nil {
+		ours, err = b.opts.Provide(ctx, b, ref)
+	}
+	if !ours {
+		err = b.Pull(ctx, ref)
+	}
+	if err == nil {
+		digest, err = b.digest(ctx, ref)
+	}
+	return digest, b.explainImage(ref, err)
+}
+
+func (b *Backend) explainImage(ref string, err error) error {
+	var domain *execution.Error
+	switch {
+	case err == nil || errors.As(err, &domain):
+		return err
+	case errdefs.IsInvalidArgument(err):
+		return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf("%q is no image reference", ref), Err: err}
+	}
+	if unavailable := b.unavailable(err); strings.Contains(unavailable.Error(), "does not answer") {
+		return unavailable
+	}
+	return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf("the image %q is not to be had", ref), Err: err}
+}
+
+func (b *Backend) digest(ctx context.Context, ref string) (string, error) {
+	found, err := b.client.ImageInspect(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	return found.ID, nil
+}
+
+// Label gives the value of an image's label, and whether the image is there.
+func (b *Backend) Label(ctx context.Context, ref, label string) (value string, there bool, err error) {
+	found, err := b.client.ImageInspect(ctx, ref)
+	switch {
+	case errdefs.IsNotFound(err):
+		return "", false, nil
+	case err != nil:
+		return "", false, b.explainImage(ref, err)
+	case found.Config == nil:
+		return "", true, nil
+	}
+	return found.Config.Labels[label], true, nil
+}
+
+// Pull fetches an image from its registry.
+func (b *Backend) Pull(ctx context.Context, ref string) error {
+	stream, err := b.client.ImagePull(ctx, ref, dockerimage.PullOptions{})
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return b.follow("pull "+ref, stream)
+}
+
+// Import makes an image of a root file system.
+func (b *Backend) Import(ctx context.Context, ref string, rootfs io.Reader) error {
+	stream, err := b.client.ImageImport(ctx, dockerimage.ImportSource{Source: rootfs, SourceName: "-"}, ref,
+		dockerimage.ImportOptions{Changes: []string{`CMD ["/bin/bash"]`}})
+	if err != nil {
+		return fmt.Errorf("import %s: %w", ref, err)
+	}
+	return b.follow("import "+ref, stream)
+}
+
+// Build builds an image with the engine's own builder, which every engine has.
+func (b *Backend) Build(ctx context.Context, recipe image.Build) error {
+	var buildContext bytes.Buffer
+	w := tar.NewWriter(&buildContext)
+	if err := errors.Join(
+		w.WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: int64(len(recipe.Dockerfile))}),
+		writeAll(w, recipe.Dockerfile), w.Close(),
+	); err != nil {
+		return fmt.Errorf("build %s: %w", recipe.Tag, err)
+	}
+	args := make(map[string]*string, len(recipe.Args))
+	for name, value := range recipe.Args {
+		args[name] = &value
+	}
+	response, err := b.client.ImageBuild(ctx, &buildContext, build.ImageBuildOptions{
+		Version: build.BuilderV1, Tags: []string{recipe.Tag}, Target: recipe.Target,
+		BuildArgs: args, Labels: recipe.Labels, Remove: true, ForceRemove: true,
+	})
+	if err != nil {
+		return fmt.Errorf("build %s: %w", recipe.Tag, err)
+	}
+	return b.follow("build "+recipe.Tag, response.Body)
+}
+
+func writeAll(w io.Writer, data []byte) error {
+	_, err := w.Write(data)
+	return err
+}
+
+// follow passes on what the engine says until it is done.
+func (b *Backend) follow(what string, stream io.ReadCloser) error {
+	defer func() { _ = stream.Close() }()
+	decoder := json.NewDecoder(stream)
+	for {
+		var message struct {
+			Stream, Status, ID, Error string
+			ProgressDetail            struct{ Current int64 }
+		}
+		if err := decoder.Decode(&message); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if message.Error != "" {
+			return fmt.Errorf("%s: %s", what, message.Error)
+		}
+		if message.Stream != "" {
+			_, _ = io.WriteString(b.progress, message.Stream)
+		} else if message.Status != "" && message.ProgressDetail.Current == 0 {
+			_, _ = fmt.Fprintln(b.progress, strings.TrimSpace(message.ID+" "+message.Status))
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package docker
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+const (
+	// exitTime is how long PID 1 may take to leave after its stdin has ended.
+	exitTime = 2 * time.Second
+	// cleanupTime bounds the removal of a container, which no caller's
+	// cancellation shortens.
+	cleanupTime = 30 * time.Second
+	// diagnosticBytes is how much of PID 1's stderr is kept.
+	diagnosticBytes = 2048
+)
+
+// instance is a sandbox's container, attached.
+type instance struct {
+	backend *Backend
+	id      string
+	conn    types.HijackedResponse
+	ended   chan struct{} // closed when the stream from the container has ended
+
+	left   uint32 // bytes left of the current chunk of stdout
+	endErr error  // why the stream ended; set before ended is closed
+
+	mu          sync.Mutex
+	diagnostics []byte
+
+	destroy sync.Once
+	gone    chan struct{} // closed when Destroy has finished
+	failure error         // what Destroy says; set before gone is closed
+}
+
+// Start makes, attaches and starts a container. Attaching comes first: from
+// then on the container's life depends on our connection.
+func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
+	made, err := b.client.ContainerCreate(ctx, b.config(spec, time.Now()), b.hostConfig(spec), nil, nil,
+		"vivarium-"+newID())
+	if err != nil {
+		return nil, b.unavailable(fmt.Errorf("create: %w", err))
+	}
+	b.hold(made.ID)
+	conn, err := b.client.ContainerAttach(ctx, made.ID, container.AttachOptions{
+		Stream: true, Stdin: true, Stdout: true, Stderr: true,
+	})
+	if err != nil {
+		return nil, b.abandon(ctx, made.ID, fmt.Errorf("attach: %w", err))
+	}
+	if err := b.client.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
+		conn.Close()
+		return nil, b.abandon(ctx, made.ID, fmt.Errorf("start: %w", err))
+	}
+	return &instance{
+		backend: b, id: made.ID, conn: conn,
+		ended: make(chan struct{}), gone: make(chan struct{}),
+	}, nil
+}
+
+// abandon removes a container that could not be started.
+func (b *Backend) abandon(ctx context.Context, id string, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	defer b.drop(id)
+	if err := b.remove(ctx, id); err != nil {
+		cause = fmt.Errorf("%w (and it could not be removed: %w)", cause, err)
+	}
+	return b.unavailable(cause)
+}
+
+// remove kills and removes a container. That it is gone, or going, is success.
+func (b *Backend) remove(ctx context.Context, id string) error {
+	err := b.client.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a conflict: removal is in progress
+		return nil
+	}
+	return err
+}
+
+// Read reads what PID 1 writes to stdout. The engine multiplexes it with
+// stderr in chunks: the stream's number, three zeros, four bytes of length.
+// It may be called by one goroutine at a time.
+func (i *instance) Read(p []byte) (int, error) {
+	for i.left == 0 {
+		if err := i.nextChunk(); err != nil {
+			return 0, i.end(err)
+		}
+	}
+	n, err := i.conn.Reader.Read(p[:min(uint64(len(p)), uint64(i.left))])
+	i.left -= uint32(n) //nolint:gosec // G115: n is at most left
+	if err != nil {
+		return n, i.end(err)
+	}
+	return n, nil
+}
+
+// nextChunk reads chunks until one of stdout begins; those of stderr are kept
+// for Diagnostics.
+func (i *instance) nextChunk() error {
+	const stdout = 1
+	var header [8]byte
+	if _, err := io.ReadFull(i.conn.Reader, header[:]); err != nil {
+		return err
+	}
+	size := binary.BigEndian.Uint32(header[4:])
+	if header[0] == stdout {
+		i.left = size
+		return nil
+	}
+	text := make([]byte, min(size, diagnosticBytes))
+	if _, err := io.ReadFull(i.conn.Reader, text); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	i.diagnostics = append(i.diagnostics, text[:min(len(text), diagnosticBytes-len(i.diagnostics))]...)
+	i.mu.Unlock()
+	_, err := io.CopyN(io.Discard, i.conn.Reader, int64(size)-int64(len(text)))
+	return err
+}
+
+// end notes the stream's end and gives its reason, every time the same.
+func (i *instance) end(err error) error {
+	select {
+	case <-i.ended:
+	default:
+		i.endErr = err
+		close(i.ended)
+	}
+	return i.endErr
+}
+
+// Write writes to PID 1's stdin.
+func (i *instance) Write(p []byte) (int, error) { return i.conn.Conn.Write(p) }
+
+// SetWriteDeadline bounds writes.
+func (i *instance) SetWriteDeadline(t time.Time) error { return i.conn.Conn.SetWriteDeadline(t) }
+
+// Diagnostics gives what PID 1 wrote to stderr, as far as it has been read.
+func (i *instance) Diagnostics() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return string(i.diagnostics)
+}
+
+// Destroy asks PID 1 to end, by ending its stdin, and has the engine kill it
+// if that takes too long. Somebody must be reading the stream, or it takes too
+// long for certain. The engine removes the container by itself.
+func (i *instance) Destroy(ctx context.Context) error {
+	i.destroy.Do(func() {
+		go func() {
+			defer close(i.gone)
+			i.failure = i.finish(context.WithoutCancel(ctx))
+		}()
+	})
+	select {
+	case <-i.gone:
+		return i.failure
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (i *instance) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
+	defer cancel()
+	defer i.backend.drop(i.id)
+	defer i.conn.Close()
+	_ = i.conn.CloseWrite() // fails where the stream has ended already
+	timer := time.NewTimer(exitTime)
+	defer timer.Stop()
+	select {
+	case <-i.ended:
+		return nil
+	case <-timer.C:
+	}
+	if err := i.backend.remove(ctx, i.id); err != nil {
+		return i.backend.unavailable(fmt.Errorf("remove: %w", err))
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+)
+
+// sweepGrace is how old a container must be that nobody seems to hold: younger
+// ones may be on their way between creation and start.
+const sweepGrace = 30 * time.Second
+
+// Sweep removes containers of ours that nobody needs: those that never ran or
+// run no more, those past their deadline, and those of this server that it has
+// lost sight of. Another server's running ones are left alone: they end by
+// themselves when it dies.
+func (b *Backend) Sweep(ctx context.Context) (int, error) {
+	found, err := b.client.ContainerList(ctx, container.ListOptions{
+		All: true, Filters: filters.NewArgs(filters.Arg("label", labelInstance)),
+	})
+	if err != nil {
+		return 0, b.unavailable(fmt.Errorf("list: %w", err))
+	}
+	removed := 0
+	var failures []error
+	for _, c := range found {
+		if !b.isStray(c, time.Now()) {
+			continue
+		}
+		if err := b.remove(ctx, c.ID); err != nil {
+			failures = append(failures, fmt.Errorf("remove %.12s: %w", c.ID, err))
+			continue
+		}
+		removed++
+	}
+	return removed, errors.Join(failures...)
+}
+
+func (b *Backend) isStray(c container.Summary, now time.Time) bool {
+	if b.holds(c.ID) || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
+		return false
+	}
+	if c.Labels[labelInstance] == b.id || c.State != container.StateRunning {
+		return true
+	}
+	deadline, err := strconv.ParseInt(c.Labels[labelDeadline], 10, 64)
+	return err != nil || now.Unix() > deadline
+}

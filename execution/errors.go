@@ -1,0 +1,98 @@
+package execution
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Code classifies an [Error]. Each door maps codes to what its protocol has.
+type Code string
+
+// The codes.
+const (
+	Invalid     Code = "invalid"     // the request is at fault; Fields or Message say how
+	NotFound    Code = "not_found"   // the request names what does not exist
+	TooLarge    Code = "too_large"   // the request is larger than a limit
+	Busy        Code = "busy"        // as much is running and waiting as may; try later
+	Unavailable Code = "unavailable" // shutting down, or no sandbox to be had
+	Cancelled   Code = "cancelled"   // the caller left
+	Internal    Code = "internal"    // our own fault: the user learns no detail
+)
+
+// Error is the one error type of the domain.
+type Error struct {
+	Code Code
+	// Message is a sentence for the user.
+	Message string
+	// Fields name the request's faults, where Code is [Invalid].
+	Fields []FieldError
+	// Err is the cause, for the log. It may be nil.
+	Err error
+}
+
+// FieldError is one fault of a request.
+type FieldError struct {
+	// Path leads to the field: names and, in lists, numbers.
+	Path []any
+	// Type is a machine-readable name of the fault.
+	Type string
+	// Message says what is allowed.
+	Message string
+	// Input is the value at fault.
+	Input any
+}
+
+func (f FieldError) String() string {
+	var name strings.Builder
+	for i, part := range f.Path {
+		switch part := part.(type) {
+		case int:
+			fmt.Fprintf(&name, "[%d]", part)
+		default:
+			if i > 0 {
+				name.WriteByte('.')
+			}
+			fmt.Fprint(&name, part)
+		}
+	}
+	return fmt.Sprintf("%s %s (it is %#v)", name.String(), f.Message, f.Input)
+}
+
+// Error gives the message for the user and, behind it, the cause.
+func (e *Error) Error() string {
+	text := e.Explain()
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Explain gives what the user may read: the message and each field's fault.
+func (e *Error) Explain() string {
+	if len(e.Fields) == 0 {
+		return e.Message
+	}
+	faults := make([]string, len(e.Fields))
+	for i, field := range e.Fields {
+		faults[i] = field.String()
+	}
+	return strings.Join(faults, "; ")
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// AsError finds the [*Error] in err. Any other error becomes one with code
+// [Internal], so that its text does not reach the user.
+func AsError(err error) *Error {
+	var domain *Error
+	if errors.As(err, &domain) {
+		return domain
+	}
+	return &Error{Code: Internal, Message: "internal error", Err: err}
+}
+
+// ErrNotStarted marks the failure of a sandbox that had not started the
+// program: the run may be tried again in another one.
+var ErrNotStarted = errors.New("the program was not started")

@@ -1,0 +1,103 @@
+package runner
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// lostExitCode is the exit code of a program whose sandbox ended under it, as
+// Docker gives it for a container that was killed.
+const lostExitCode = 128 + int(syscall.SIGKILL)
+
+// facts are what the supervisor measured of a run.
+type facts struct {
+	exitCode         int
+	signal           syscall.Signal // 0: it exited
+	timedOut         bool
+	lost             bool // the sandbox ended first; known to this side alone
+	wall             time.Duration
+	usage            execution.Usage
+	memoryKills      int64 // processes that the kernel killed for memory
+	refusedProcesses int64
+	workspaceFull    bool
+	tempFull         bool
+}
+
+func (f *facts) parse(payload []byte) error {
+	values := parseFields(payload)
+	var err error
+	number := func(name string, limit int64) int64 {
+		n, fault := values.number(name, limit)
+		if err == nil {
+			err = fault
+		}
+		return n
+	}
+	f.exitCode = int(number("exit_code", 255))
+	f.signal = syscall.Signal(number("signal", 64))
+	f.timedOut = number("timed_out", 1) == 1
+	f.wall = time.Duration(number("wall_us", math.MaxInt64/1000)) * time.Microsecond
+	f.usage.CPU = time.Duration(number("cpu_us", math.MaxInt64/1000)) * time.Microsecond
+	f.usage.PeakMemoryBytes = number("peak_kb", math.MaxInt64>>10) << 10
+	f.memoryKills = number("memory_kills", math.MaxInt64)
+	f.refusedProcesses = number("refused_processes", math.MaxInt64)
+	full := number("full", 3)
+	f.workspaceFull, f.tempFull = full&1 != 0, full&2 != 0
+	return err
+}
+
+// end says why a run ended, given the facts. What ended the program for sure
+// comes first; then, for one that failed, what it ran into.
+func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.End {
+	end := execution.End{Reason: execution.Exited}
+	if f.signal != 0 {
+		end = execution.End{Reason: execution.Signal, Signal: unix.SignalName(f.signal)}
+	}
+	failed := f.exitCode != 0
+	switch {
+	case f.lost:
+		end.Reason = execution.SandboxLost
+	case f.timedOut:
+		end = execution.End{
+			Reason:  execution.Timeout,
+			Message: fmt.Sprintf("stopped after %d ms", timeout.Milliseconds()),
+		}
+	case f.outOfCPU(limits):
+		end.Reason = execution.CPULimit
+		end.Message = fmt.Sprintf("stopped after %d s of CPU time", limits.CPUTime/time.Second)
+	case failed && f.memoryKills > 0:
+		end.Reason = execution.MemoryLimit
+		end.Message = "the kernel stopped it: more memory than the sandbox has"
+	case failed && f.refusedProcesses > 0:
+		end.Reason = execution.ProcessLimit
+		end.Message = "it failed after the kernel refused it more processes or threads"
+	case failed && (f.workspaceFull || f.tempFull):
+		end.Reason = execution.WorkspaceLimit
+		end.Message = "it failed with no room left in " + strings.Join(f.fullPlaces(), " and ")
+	}
+	return end
+}
+
+// outOfCPU says whether the kernel ended the program for its CPU time: by
+// SIGXCPU at the limit, or by SIGKILL a second later when it caught that.
+func (f *facts) outOfCPU(limits execution.Limits) bool {
+	return f.signal == syscall.SIGXCPU || f.signal == syscall.SIGKILL && f.memoryKills == 0 && f.usage.CPU >= limits.CPUTime
+}
+
+func (f *facts) fullPlaces() []string {
+	var places []string
+	if f.workspaceFull {
+		places = append(places, "the workspace")
+	}
+	if f.tempFull {
+		places = append(places, "/tmp")
+	}
+	return places
+}

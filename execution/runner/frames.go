@@ -1,0 +1,135 @@
+// Package runner drives the supervisor, the Python program that is PID 1 of
+// every sandbox (supervisor.py, embedded here), over the one stream that a
+// backend gives.
+//
+// Both sides send frames: one byte of kind, four bytes of big-endian length,
+// the payload. The server says
+//
+//	J  a job's limits, as lines "name=number"
+//	C  some of the code            I  some of stdin
+//	F  the path of a file to stage D  some of its bytes
+//	G  go                          P  a ping, at any time
+//
+// and the supervisor says
+//
+//	R  ready: lines "protocol=1", "python=3.13.5"
+//	A  the code is being let go: from here on the run counts
+//	O  some of stdout              E  some of stderr
+//	X  the program has ended, and everything it left: lines of facts
+//	F  the path of a file that the run made or changed, followed by
+//	D  some of its bytes
+//	S  a file that is not returned: path, NUL, reason
+//	Z  that was all                !  the job could not be staged: lines
+//
+// A supervisor that hears nothing for a while, pings included, ends itself and
+// with it the sandbox, so that a sandbox outlives neither its server nor its
+// engine.
+//
+// The supervisor's word is not trusted: a bug in the kernel or in Python might
+// give its place to the program. Every frame is checked and bounded here, and
+// the deadline is this side's.
+package runner
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// The kinds of frames.
+const (
+	kindJob     = 'J'
+	kindCode    = 'C'
+	kindStdin   = 'I'
+	kindFile    = 'F'
+	kindData    = 'D'
+	kindGo      = 'G'
+	kindPing    = 'P'
+	kindReady   = 'R'
+	kindStarted = 'A'
+	kindStdout  = 'O'
+	kindStderr  = 'E'
+	kindEnded   = 'X'
+	kindSkipped = 'S'
+	kindDone    = 'Z'
+	kindFault   = '!'
+)
+
+const (
+	headerBytes = 5
+	// chunkBytes is how much of code, stdin or a file goes into one frame.
+	chunkBytes = 64 << 10
+	// maxFrameBytes is the largest payload that the supervisor may send: it
+	// reads and sends 64 KB at a time, or a path and a reason.
+	maxFrameBytes = 64 << 10
+)
+
+var errFrame = errors.New("the supervisor broke the protocol")
+
+type frame struct {
+	kind    byte
+	payload []byte
+}
+
+// readFrame reads one frame. Its payload is freshly allocated.
+func readFrame(r *bufio.Reader) (frame, error) {
+	var header [headerBytes]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return frame{}, err
+	}
+	size := binary.BigEndian.Uint32(header[1:])
+	if size > maxFrameBytes {
+		return frame{}, fmt.Errorf("%w: a frame of %d bytes", errFrame, size)
+	}
+	payload := make([]byte, size)
+	if _, err := io.ReadFull(r, payload); err != nil {
+		return frame{}, err
+	}
+	return frame{kind: header[0], payload: payload}, nil
+}
+
+// frameWriter writes frames. Like a [bufio.Writer], it remembers its first
+// error and returns it from Flush.
+type frameWriter struct{ w *bufio.Writer }
+
+func (f frameWriter) frame(kind byte, payload []byte) {
+	var header [headerBytes]byte
+	header[0] = kind
+	binary.BigEndian.PutUint32(header[1:], uint32(len(payload))) //nolint:gosec // G115: payloads are chunks of chunkBytes, or a path
+	_, _ = f.w.Write(header[:])
+	_, _ = f.w.Write(payload)
+}
+
+// chunks sends data as frames of one kind, and none for no data.
+func (f frameWriter) chunks(kind byte, data []byte) {
+	for len(data) > 0 {
+		n := min(len(data), chunkBytes)
+		f.frame(kind, data[:n])
+		data = data[n:]
+	}
+}
+
+// fields are the lines "name=value" of some frames.
+type fields map[string]string
+
+func parseFields(payload []byte) fields {
+	values := make(fields)
+	for line := range strings.Lines(string(payload)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		values[name] = value
+	}
+	return values
+}
+
+// number gives a field that must be a number from 0 up to limit.
+func (f fields) number(name string, limit int64) (int64, error) {
+	n, err := strconv.ParseInt(f[name], 10, 64)
+	if err != nil || n < 0 || n > limit {
+		return 0, fmt.Errorf("%w: field %s=%.40q", errFrame, name, f[name])
+	}
+	return n, nil
+}

@@ -1,0 +1,56 @@
+package runner
+
+import "unicode/utf8"
+
+// truncated ends an output that was cut. Clients look for it: it is part of
+// the HTTP contract.
+const truncated = "\n...[truncated]"
+
+// output collects one of a program's streams up to a limit.
+type output struct {
+	limit int // bytes
+	data  []byte
+	cut   bool
+}
+
+// add keeps what fits. A supervisor sends no more than the limit: it sends one
+// empty frame where it left something out.
+func (o *output) add(data []byte) {
+	room := o.limit - len(o.data)
+	if len(data) == 0 || len(data) > room {
+		o.cut = true
+		data = data[:min(len(data), room)]
+	}
+	o.data = append(o.data, data...)
+}
+
+// text gives the output as UTF-8: each byte that is none becomes U+FFFD, and a
+// cut does not split a character.
+func (o *output) text() string {
+	data := o.data
+	if o.cut {
+		data = trimPartialRune(data)
+	}
+	text := string(data)
+	if !utf8.ValidString(text) {
+		text = string([]rune(text))
+	}
+	if o.cut {
+		text += truncated
+	}
+	return text
+}
+
+// trimPartialRune drops the bytes of a character that lacks some at the end.
+func trimPartialRune(data []byte) []byte {
+	for back := 1; back <= min(utf8.UTFMax, len(data)); back++ {
+		tail := data[len(data)-back:]
+		if utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) {
+				return data[:len(data)-back]
+			}
+			break
+		}
+	}
+	return data
+}

@@ -1,0 +1,218 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Run runs the sandbox's one program. What it returns is complete before the
+// sandbox has ended: the caller closes it.
+func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits execution.Limits) (*execution.Result, error) {
+	if err := s.send(req, limits); err != nil {
+		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+	}
+	timer := time.NewTimer(stageTime)
+	defer timer.Stop()
+	f, err := s.next(ctx, timer.C)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+	case f.kind == kindFault:
+		return nil, stagingError(parseFields(f.payload), limits)
+	case f.kind != kindStarted || len(f.payload) != 0:
+		return nil, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
+	}
+	r := newReport(req, limits)
+	timer.Reset(req.Timeout + graceTime)
+	for !r.complete {
+		f, err := s.next(ctx, timer.C)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		ended := r.ended
+		if err == nil {
+			err = r.take(f)
+		}
+		if err != nil {
+			r.fail(err)
+			break
+		}
+		if r.ended && !ended {
+			timer.Reset(collectTime)
+		}
+	}
+	return r.result(), nil
+}
+
+// send sends a whole job.
+func (s *Sandbox) send(req execution.Request, limits execution.Limits) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	if err := s.instance.SetWriteDeadline(time.Now().Add(stageTime)); err != nil {
+		return err
+	}
+	interactive := 0
+	if req.Interactive {
+		interactive = 1
+	}
+	s.out.frame(kindJob, fmt.Appendf(nil,
+		"timeout_ms=%d\ncpu_seconds=%d\noutput_bytes=%d\ninteractive=%d\nfiles=%d\nfile_bytes=%d\ntotal_bytes=%d\n",
+		req.Timeout.Milliseconds(), int64(limits.CPUTime/time.Second), limits.OutputBytes, interactive,
+		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes))
+	s.out.chunks(kindCode, []byte(req.Code))
+	s.out.chunks(kindStdin, []byte(req.Stdin))
+	for _, file := range req.Files {
+		s.out.frame(kindFile, []byte(file.Path))
+		s.out.chunks(kindData, file.Content)
+	}
+	s.out.frame(kindGo, nil)
+	return s.flush(stageTime)
+}
+
+func stagingError(values fields, limits execution.Limits) error {
+	err := fmt.Errorf("staging: %.300q", values["message"])
+	if values["full"] == "1" {
+		return &execution.Error{Code: execution.TooLarge, Err: err, Message: fmt.Sprintf(
+			"code and files do not fit in the workspace of %d MB", limits.WorkspaceBytes>>20)}
+	}
+	return fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+}
+
+// report collects what the supervisor says about a run. It checks everything:
+// see the package comment.
+type report struct {
+	limits   execution.Limits
+	timeout  time.Duration
+	started  time.Time
+	stdout   output
+	stderr   output
+	files    []execution.File
+	skipped  []execution.SkippedFile
+	fileSize int64 // of all files so far
+	facts    facts
+	failure  string // why the report is not whole
+	ended    bool   // the program has ended: no more output, files may follow
+	complete bool
+}
+
+func newReport(req execution.Request, limits execution.Limits) *report {
+	return &report{
+		limits: limits, timeout: req.Timeout, started: time.Now(),
+		stdout: output{limit: limits.OutputBytes}, stderr: output{limit: limits.OutputBytes},
+	}
+}
+
+// take takes in one frame.
+func (r *report) take(f frame) error {
+	switch {
+	case f.kind == kindStdout && !r.ended:
+		r.stdout.add(f.payload)
+	case f.kind == kindStderr && !r.ended:
+		r.stderr.add(f.payload)
+	case f.kind == kindEnded && !r.ended:
+		r.ended = true
+		return r.facts.parse(f.payload)
+	case f.kind == kindFile && r.ended:
+		return r.addFile(string(f.payload))
+	case f.kind == kindData && r.ended && len(r.files) > 0:
+		return r.addData(f.payload)
+	case f.kind == kindSkipped && r.ended:
+		return r.addSkipped(f.payload)
+	case f.kind == kindDone && r.ended:
+		r.complete = true
+	default:
+		return fmt.Errorf("%w: frame %q out of turn", errFrame, f.kind)
+	}
+	return nil
+}
+
+func (r *report) addFile(path string) error {
+	if len(r.files) >= r.limits.ResultFiles {
+		return fmt.Errorf("%w: more than %d files", errFrame, r.limits.ResultFiles)
+	}
+	if fault := execution.PathFault(path); fault != "" {
+		return fmt.Errorf("%w: a path that %s", errFrame, fault)
+	}
+	r.files = append(r.files, execution.File{Path: path, Content: []byte{}})
+	return nil
+}
+
+func (r *report) addData(data []byte) error {
+	file := &r.files[len(r.files)-1]
+	r.fileSize += int64(len(data))
+	if r.fileSize > r.limits.ResultBytes || int64(len(file.Content)+len(data)) > r.limits.ResultFileBytes {
+		return fmt.Errorf("%w: files larger than allowed", errFrame)
+	}
+	file.Content = append(file.Content, data...)
+	return nil
+}
+
+func (r *report) addSkipped(payload []byte) error {
+	path, reason, _ := strings.Cut(string(payload), "\x00")
+	if len(r.skipped) > r.limits.ResultFiles {
+		return fmt.Errorf("%w: too many skipped files", errFrame)
+	}
+	r.skipped = append(r.skipped, execution.SkippedFile{Path: printable(path), Reason: printable(reason)})
+	return nil
+}
+
+// fail notes that the report ends here.
+func (r *report) fail(err error) {
+	switch {
+	case r.ended:
+		r.failure = "not all files could be fetched: " + err.Error()
+	case errors.Is(err, errLate):
+		r.ended = true
+		r.facts = facts{timedOut: true, wall: r.timeout}
+		r.failure = "the sandbox did not report back and was destroyed; the run's files are lost"
+	default:
+		r.facts = facts{lost: true, wall: time.Since(r.started)}
+		r.failure = "the sandbox ended before the program did, with its files (out of memory, or the engine stopped)"
+	}
+}
+
+func (r *report) result() *execution.Result {
+	result := &execution.Result{
+		Stdout:   r.stdout.text(),
+		Stderr:   r.stderr.text(),
+		End:      r.facts.end(r.timeout, r.limits),
+		Started:  r.started,
+		Duration: r.facts.wall,
+		Usage:    r.facts.usage,
+		Files:    r.files,
+		Skipped:  r.skipped,
+	}
+	if r.failure != "" {
+		result.End.Message = strings.TrimPrefix(result.End.Message+"; "+r.failure, "; ")
+	}
+	if code := r.facts.exitCode; !result.TimedOut() {
+		if r.facts.lost {
+			code = lostExitCode
+		}
+		result.ExitCode = &code
+	}
+	return result
+}
+
+// printable makes text from a sandbox harmless to show: what is no UTF-8 and
+// what controls a terminal is escaped.
+func printable(text string) string {
+	var b strings.Builder
+	for i, char := range text {
+		switch {
+		case char == utf8.RuneError && text[i] != 0xEF:
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		case char < 0x20 || 0x7F <= char && char < 0xA0:
+			fmt.Fprintf(&b, `\x%02x`, char)
+		default:
+			b.WriteRune(char)
+		}
+	}
+	return b.String()
+}

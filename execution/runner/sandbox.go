@@ -1,0 +1,163 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// How long the parts of a run may take that no program takes part in. They are
+// generous, for a loaded machine: past them the sandbox counts as lost.
+const (
+	stageTime   = 30 * time.Second // to send the job
+	graceTime   = 2 * time.Second  // past its timeout, for a run to be reported
+	collectTime = 30 * time.Second // to send the files
+	destroyTime = 30 * time.Second // to end the sandbox
+	exitTime    = 2 * time.Second  // for the supervisor to leave by itself
+)
+
+const protocolVersion = 1
+
+// Sandbox is the server's side of one supervisor. It implements
+// [execution.Sandbox]: it runs one program and is then spent.
+type Sandbox struct {
+	instance execution.Instance
+	python   string
+	frames   chan frame    // what the supervisor says; closed when the stream ends
+	done     chan struct{} // closed when the stream has ended
+	quit     chan struct{} // closed by Close: nobody listens any more
+	quitOnce sync.Once
+	readErr  error // why the stream ended; valid once done is closed
+
+	writeMu sync.Mutex // serialises whole groups of frames
+	out     frameWriter
+}
+
+// Open waits until the supervisor of a started instance says that it is ready.
+// When it fails, it destroys the instance.
+func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
+	s := &Sandbox{
+		instance: instance,
+		frames:   make(chan frame, 4),
+		done:     make(chan struct{}),
+		quit:     make(chan struct{}),
+		out:      frameWriter{bufio.NewWriterSize(instance, chunkBytes)},
+	}
+	go s.read()
+	if err := s.handshake(ctx); err != nil {
+		closeErr := s.Close()
+		if text := instance.Diagnostics(); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return nil, errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
+	}
+	go s.ping()
+	return s, nil
+}
+
+// Python is the version of the sandbox's Python, as "3.13.5".
+func (s *Sandbox) Python() string { return s.python }
+
+// Done is closed when the sandbox has ended.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// Close ends the sandbox and returns when it is gone.
+func (s *Sandbox) Close() error {
+	s.quitOnce.Do(func() { close(s.quit) })
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTime)
+	defer cancel()
+	err := s.instance.Destroy(ctx)
+	<-s.done
+	return err
+}
+
+// read passes on what the supervisor says until the stream ends. In an idle
+// sandbox that is nothing: a frame out of turn waits in the channel and spoils
+// the next run, before that starts.
+func (s *Sandbox) read() {
+	defer close(s.done)
+	defer close(s.frames)
+	in := bufio.NewReaderSize(s.instance, 16<<10)
+	for {
+		f, err := readFrame(in)
+		if err != nil {
+			s.readErr = err
+			return
+		}
+		select {
+		case s.frames <- f:
+		case <-s.quit:
+			_, s.readErr = io.Copy(io.Discard, in) // its end shows that the sandbox's has come
+			return
+		}
+	}
+}
+
+// ping keeps the supervisor from taking an idle or waiting server for a dead one.
+func (s *Sandbox) ping() {
+	ticker := time.NewTicker(Silence / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-ticker.C:
+		}
+		s.writeMu.Lock()
+		s.out.frame(kindPing, nil)
+		_ = s.flush(Silence) // a failure shows as the stream's end
+		s.writeMu.Unlock()
+	}
+}
+
+// flush sends what was written, within a time. It needs writeMu.
+func (s *Sandbox) flush(within time.Duration) error {
+	if err := s.instance.SetWriteDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	return s.out.w.Flush()
+}
+
+func (s *Sandbox) handshake(ctx context.Context) error {
+	f, err := s.next(ctx, nil)
+	if err != nil {
+		return err
+	}
+	values := parseFields(f.payload)
+	if f.kind != kindReady {
+		return fmt.Errorf("%w: first frame %q", errFrame, f.kind)
+	}
+	if version, err := values.number("protocol", 1<<20); err != nil || version != protocolVersion {
+		return fmt.Errorf("%w: protocol %.20q, not %d", errFrame, values["protocol"], protocolVersion)
+	}
+	if s.python = values["python"]; len(s.python) > 20 {
+		return fmt.Errorf("%w: Python %.40q", errFrame, s.python)
+	}
+	return nil
+}
+
+// errLate says that a deadline of ours has passed.
+var errLate = errors.New("time is up")
+
+// next waits for a frame, for ctx or for a timer, whichever comes first. A nil
+// timer never fires.
+func (s *Sandbox) next(ctx context.Context, timer <-chan time.Time) (frame, error) {
+	select {
+	case f, ok := <-s.frames:
+		if !ok {
+			<-s.done
+			return frame{}, fmt.Errorf("the sandbox ended: %w", s.readErr)
+		}
+		return f, nil
+	case <-timer:
+		return frame{}, errLate
+	case <-ctx.Done():
+		return frame{}, context.Cause(ctx)
+	}
+}

@@ -1,0 +1,41 @@
+package runner
+
+import (
+	_ "embed"
+	"strconv"
+	"time"
+)
+
+//go:embed supervisor.py
+var supervisorSource string
+
+// Workspace is the folder in which programs run.
+const Workspace = "/workspace"
+
+// Silence is how long the server may be quiet before a supervisor ends itself;
+// pings come three times as often. Until then a sandbox can outlive a dead
+// engine, whose end its stdin does not show.
+const Silence = 9 * time.Second
+
+// Command gives the command line that starts the supervisor in a sandbox.
+func Command() []string {
+	return []string{"python3", "-I", "-c", supervisorSource, Workspace, strconv.Itoa(int(Silence.Seconds()))}
+}
+
+// Environment gives the environment that the supervisor and the programs see.
+func Environment() []string {
+	return []string{
+		"PATH=/usr/local/bin:/usr/bin:/bin",
+		"HOME=/tmp",
+		"LANG=C.UTF-8",
+		"TZ=UTC",
+		"USER=sandbox",
+		// For the Pythons that a program starts; the program itself is told by the supervisor.
+		"PYTHONDONTWRITEBYTECODE=1",
+		"PYTHONUNBUFFERED=1",
+		"MPLBACKEND=agg",
+		// A thread a core of the host helps nobody behind a cpu quota, and takes memory.
+		"OPENBLAS_NUM_THREADS=1",
+		"OMP_NUM_THREADS=1",
+	}
+}

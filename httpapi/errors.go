@@ -1,0 +1,197 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// apiError is an error in FastAPI's shape, which clients know:
+// {"detail": "a sentence"} or, for validation, {"detail": [{...}]}.
+type apiError struct {
+	Detail any `json:"detail" doc:"a sentence or, for 422, a list of faults"`
+
+	status int
+	header http.Header
+}
+
+// fault is one fault of a request.
+type fault struct {
+	Type  string `json:"type"`
+	Loc   []any  `json:"loc"`
+	Msg   string `json:"msg"`
+	Input any    `json:"input"`
+}
+
+func (e *apiError) Error() string {
+	text, err := json.Marshal(e.Detail)
+	if err != nil {
+		return "an error"
+	}
+	return string(text)
+}
+
+// GetStatus implements [huma.StatusError].
+func (e *apiError) GetStatus() int { return e.status }
+
+// GetHeaders implements [huma.HeadersError].
+func (e *apiError) GetHeaders() http.Header { return e.header }
+
+// retryAfter is when a client that was refused may try again, in seconds: a
+// run that waits is served in less.
+const retryAfter = "1"
+
+// statusCancelled is what a client that left would have got, by nginx's
+// convention. It shows in the log alone.
+const statusCancelled = 499
+
+// toHTTP gives an error of the domain the shape of the contract. What users
+// must not see goes to the log.
+func toHTTP(ctx context.Context, opts Options, err error) error {
+	domain := execution.AsError(err)
+	out := &apiError{Detail: domain.Message, header: http.Header{}}
+	switch domain.Code {
+	case execution.Invalid:
+		out.status = http.StatusUnprocessableEntity
+		if len(domain.Fields) > 0 {
+			out.Detail = faults(domain.Fields)
+		}
+	case execution.NotFound:
+		out.status = http.StatusNotFound
+	case execution.TooLarge:
+		out.status = http.StatusRequestEntityTooLarge
+	case execution.Busy:
+		out.status = http.StatusTooManyRequests
+		out.header.Set("Retry-After", retryAfter)
+	case execution.Unavailable:
+		out.status = http.StatusServiceUnavailable
+		out.header.Set("Retry-After", retryAfter)
+	case execution.Cancelled:
+		out.status = statusCancelled
+	case execution.Internal:
+		out.status = http.StatusInternalServerError
+		out.Detail = "internal error; the log of the server has more under request " + requestID(ctx)
+	}
+	if domain.Err != nil && domain.Code != execution.Cancelled {
+		opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
+	}
+	return out
+}
+
+func faults(fields []execution.FieldError) []fault {
+	list := make([]fault, len(fields))
+	for i, field := range fields {
+		name := ""
+		if last := len(field.Path) - 1; last >= 0 {
+			name, _ = field.Path[last].(string)
+		}
+		list[i] = fault{
+			Type: field.Type, Loc: append([]any{"body"}, field.Path...),
+			Msg: strings.TrimSpace(name + " " + field.Message), Input: field.Input,
+		}
+	}
+	return list
+}
+
+//nolint:gochecknoinits // the library has no other place for it
+func init() { huma.NewErrorWithContext = humaError }
+
+// humaError gives the library's own errors, those of parsing and validation,
+// the shape of the contract.
+func humaError(_ huma.Context, status int, message string, causes ...error) huma.StatusError {
+	for _, cause := range causes {
+		var tooLarge *http.MaxBytesError
+		if errors.As(cause, &tooLarge) {
+			return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
+		}
+	}
+	switch {
+	case status == http.StatusBadRequest && message == "request body is required":
+		return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
+			{Type: "missing", Loc: []any{"body"}, Msg: "the body is required", Input: nil},
+		}}
+	case status != http.StatusBadRequest && status != http.StatusUnprocessableEntity:
+		if status == http.StatusUnsupportedMediaType {
+			message = "Unsupported Media Type: the body must be application/json"
+		}
+		return &apiError{status: status, Detail: message}
+	}
+	list := make([]fault, 0, len(causes))
+	for _, cause := range causes {
+		var detailer huma.ErrorDetailer
+		if errors.As(cause, &detailer) {
+			list = append(list, humaFault(detailer.ErrorDetail(), status == http.StatusBadRequest))
+		}
+	}
+	return &apiError{status: http.StatusUnprocessableEntity, Detail: list}
+}
+
+// humaFault translates one fault. The library gives the location as
+// "body.files[0].path" and says in the message alone what kind it is.
+func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
+	f := fault{Type: "value_error", Loc: location(detail.Location), Msg: detail.Message, Input: clip(detail.Value)}
+	if property, ok := strings.CutPrefix(detail.Message, "expected required property "); ok {
+		property = strings.TrimSuffix(property, " to be present")
+		return fault{Type: "missing", Loc: append(f.Loc, property), Msg: property + " is required", Input: clip(detail.Value)}
+	}
+	if unparsed {
+		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + detail.Message, Input: clip(detail.Value)}
+	}
+	for start, kind := range map[string]string{
+		"expected integer": "int_type", "expected number >=": "greater_than_equal", "expected number": "float_type",
+		"expected string": "string_type", "expected boolean": "bool_type", "expected array": "list_type",
+		"expected object": "dict_type", "json: cannot unmarshal number": "int_type",
+	} {
+		if strings.HasPrefix(detail.Message, start) && (f.Type == "value_error" || len(start) > len("expected number")) {
+			f.Type = kind
+		}
+	}
+	return f
+}
+
+// location splits "body.files[0].path" into its parts.
+func location(text string) []any {
+	parts := []any{}
+	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		if n, err := strconv.Atoi(part); err == nil {
+			parts = append(parts, n)
+		} else {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// clip keeps an error from repeating a long value.
+func clip(value any) any {
+	const most = 200
+	text, ok := value.(string)
+	if !ok {
+		encoded, err := json.Marshal(value)
+		if err != nil || len(encoded) <= most {
+			return value
+		}
+		text = string(encoded)
+	}
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}
+
+func bodyTooLarge(limit int64) string {
+	return "request body exceeds maximum of " + strconv.FormatInt(limit>>20, 10) + " MB"
+}
+
+func writeDetail(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"detail": detail}) // the client may be gone
+}

@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+type executeInput struct {
+	Body executeRequest
+}
+
+type executeRequest struct {
+	Code                string      `json:"code" doc:"Python source text"`
+	Stdin               *string     `json:"stdin,omitempty" nullable:"true" doc:"what the program reads on its standard input"`
+	TimeoutMS           int64       `json:"timeout_ms,omitempty" minimum:"1" default:"2000" doc:"wall-clock time that the program may take"`
+	LastLineInteractive *bool       `json:"last_line_interactive,omitempty" nullable:"false" default:"true" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
+	Files               []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
+}
+
+type inputFile struct {
+	Path          string  `json:"path" doc:"where to stage it, relative to the workspace"`
+	FileID        *string `json:"file_id,omitempty" nullable:"false" doc:"an uploaded file"`
+	ContentBase64 *string `json:"content_base64,omitempty" nullable:"false" doc:"the file's bytes, instead of file_id"`
+}
+
+type executeOutput struct {
+	Body executeResponse
+}
+
+type executeResponse struct {
+	Stdout       string        `json:"stdout"`
+	Stderr       string        `json:"stderr"`
+	ExitCode     *int          `json:"exit_code" doc:"null when the program timed out; 128+N when signal N ended it"`
+	TimedOut     bool          `json:"timed_out"`
+	DurationMS   int64         `json:"duration_ms" doc:"the program's own run, without queueing"`
+	Files        []outputFile  `json:"files" nullable:"false" doc:"files that the run made or changed"`
+	End          end           `json:"end" doc:"why the run ended"`
+	Usage        usage         `json:"usage"`
+	QueueMS      int64         `json:"queue_ms" doc:"time before the program started"`
+	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that were made or changed but are not returned, and why"`
+}
+
+type outputFile struct {
+	Path          string  `json:"path"`
+	Kind          string  `json:"kind" enum:"file"`
+	FileID        *string `json:"file_id" doc:"null: this server keeps no files, it returns their bytes"`
+	SizeBytes     int     `json:"size_bytes"`
+	ContentBase64 string  `json:"content_base64"`
+}
+
+type end struct {
+	Reason  execution.Reason `json:"reason" enum:"exited,signal,timeout,cpu_limit,memory_limit,process_limit,workspace_limit,output_limit,cancelled,sandbox_lost"`
+	Signal  string           `json:"signal,omitempty" example:"SIGSEGV"`
+	Message string           `json:"message,omitempty"`
+}
+
+type usage struct {
+	CPUMS           int64 `json:"cpu_ms"`
+	PeakMemoryBytes int64 `json:"peak_memory_bytes"`
+}
+
+type skippedFile struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+type healthOutput struct {
+	Body health
+}
+
+type health struct {
+	Status  string `json:"status" enum:"ok,error"`
+	Message string `json:"message"`
+	Version string `json:"version"`
+}
+
+func register(api huma.API, opts Options) {
+	huma.Register(api, huma.Operation{
+		OperationID: "execute", Method: http.MethodPost, Path: "/v1/execute",
+		Summary:      "Run a program",
+		Description:  "A program that fails is a 200: only the service's own trouble is a 4xx or 5xx.",
+		MaxBodyBytes: -1, BodyReadTimeout: -1, // the middleware and the server bound them
+		Errors: []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
+		return execute(ctx, opts, &in.Body)
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "health", Method: http.MethodGet, Path: "/health",
+		Summary: "Say whether sandboxes can be had",
+	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
+		out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
+		if err := opts.Health(ctx); err != nil {
+			out.Body.Status, out.Body.Message = "error", execution.AsError(err).Explain()
+		}
+		return out, nil
+	})
+}
+
+func execute(ctx context.Context, opts Options, in *executeRequest) (*executeOutput, error) {
+	req, err := in.request()
+	if err != nil {
+		return nil, toHTTP(ctx, opts, err)
+	}
+	result, err := opts.Executor.Execute(ctx, req)
+	if err != nil {
+		return nil, toHTTP(ctx, opts, err)
+	}
+	return &executeOutput{Body: response(result)}, nil
+}
+
+// request translates a body that has been validated.
+func (in *executeRequest) request() (execution.Request, error) {
+	req := execution.Request{
+		Code:        in.Code,
+		Timeout:     milliseconds(in.TimeoutMS),
+		Interactive: in.LastLineInteractive == nil || *in.LastLineInteractive,
+	}
+	if in.Stdin != nil {
+		req.Stdin = *in.Stdin
+	}
+	for i, file := range in.Files {
+		content, err := file.content(i)
+		if err != nil {
+			return req, err
+		}
+		req.Files = append(req.Files, execution.File{Path: file.Path, Content: content})
+	}
+	return req, nil
+}
+
+// milliseconds converts without overflow: what is too long stays too long.
+func milliseconds(n int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(min(n, most)) * time.Millisecond
+}
+
+func (f inputFile) content(index int) ([]byte, error) {
+	fault := func(field, kind, message string, input any) error {
+		return &execution.Error{Code: execution.Invalid, Fields: []execution.FieldError{{
+			Path: []any{"files", index, field}, Type: kind, Message: message, Input: input,
+		}}}
+	}
+	switch {
+	case f.FileID != nil && f.ContentBase64 != nil:
+		return nil, fault("content_base64", "value_error", "must not be given beside file_id", "...")
+	case f.FileID != nil:
+		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
+			"File with ID '%s' not found for path '%s'.", *f.FileID, f.Path)}
+	case f.ContentBase64 == nil:
+		return nil, fault("file_id", "missing", "is required, or content_base64 instead", nil)
+	}
+	content, err := base64.StdEncoding.DecodeString(*f.ContentBase64)
+	if err != nil {
+		return nil, fault("content_base64", "value_error", "must be standard base64: "+err.Error(), clip(*f.ContentBase64))
+	}
+	return content, nil
+}
+
+func response(r *execution.Result) executeResponse {
+	out := executeResponse{
+		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
+		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(),
+		End:          end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
+		Usage:        usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
+		Files:        make([]outputFile, len(r.Files)),
+		SkippedFiles: make([]skippedFile, len(r.Skipped)),
+	}
+	for i, file := range r.Files {
+		out.Files[i] = outputFile{
+			Path: file.Path, Kind: "file", SizeBytes: len(file.Content),
+			ContentBase64: base64.StdEncoding.EncodeToString(file.Content),
+		}
+	}
+	for i, file := range r.Skipped {
+		out.SkippedFiles[i] = skippedFile{Path: file.Path, Reason: file.Reason}
+	}
+	return out
+}

@@ -1,0 +1,207 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+type requestIDKey struct{}
+
+// requestID gives the identifier under which the log knows a request.
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// observe gives a request its identifier, logs it, and keeps a panic from
+// ending the server.
+func observe(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		started := time.Now()
+		id := rand.Text()[:12]
+		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		seen := &recorder{ResponseWriter: w}
+		defer func() {
+			if cause := recover(); cause != nil {
+				if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+					panic(cause)
+				}
+				log.ErrorContext(r.Context(), "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
+				if seen.status == 0 {
+					writeDetail(seen, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
+				}
+			}
+			log.InfoContext(r.Context(), "request", "request", id, "method", r.Method, "path", r.URL.Path,
+				"status", seen.status, "ms", time.Since(started).Milliseconds())
+		}()
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// recorder remembers an answer's status.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(data []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(data)
+}
+
+// Flush serves handlers that ask for a [http.Flusher] by its type.
+func (w *recorder) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
+// Unwrap serves [http.ResponseController].
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// guard refuses what a web page can send to a server on its reader's machine:
+// a browser always names the page's origin in a cross-site POST, and after DNS
+// rebinding the Host is a name that somebody owns. Programs send no Origin.
+func guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !ownHost(r.Host) {
+			writeDetail(w, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's")
+			return
+		}
+		if origin := r.Header.Get("Origin"); origin != "" && !sameOrigin(origin, r) {
+			writeDetail(w, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func sameOrigin(origin string, r *http.Request) bool {
+	parsed, err := url.Parse(origin)
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return err == nil && parsed.Scheme == scheme && strings.EqualFold(parsed.Host, r.Host)
+}
+
+// ownHost says whether a Host is a name that nobody can own in the public DNS:
+// an address, a single label such as a service's name, or a reserved suffix.
+func ownHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
+		return true
+	}
+	for _, suffix := range []string{".localhost", ".local", ".internal", ".svc", ".cluster.local", ".home.arpa"} {
+		if strings.HasSuffix(host, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// boundBodies bounds the size of every body, whatever its route, and the time
+// that it may take to arrive.
+func boundBodies(limit int64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > limit {
+			w.Header().Set("Connection", "close")
+			writeDetail(w, http.StatusRequestEntityTooLarge, bodyTooLarge(limit))
+			return
+		}
+		if r.ContentLength != 0 {
+			control := http.NewResponseController(w)
+			_ = control.SetReadDeadline(time.Now().Add(readBodyTime)) // not for test recorders
+			r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), control: control}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// timedBody lifts the read deadline when the body has arrived. The server's
+// own ReadTimeout would not: it would end a program that runs for longer.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// boundRequests refuses a request before its body is read when too many are
+// under way. Health stays reachable.
+func boundRequests(limit int, next http.Handler) http.Handler {
+	slots := make(chan struct{}, limit)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			next.ServeHTTP(w, r)
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			next.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Retry-After", retryAfter)
+			writeDetail(w, http.StatusTooManyRequests, "too many requests are under way; try again later")
+		}
+	})
+}
+
+// boundAnswers bounds how long a client may take to read its answer. The time
+// runs from the first byte: how long a program runs is not its business.
+func boundAnswers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(&deadlineWriter{ResponseWriter: w}, r)
+	})
+}
+
+type deadlineWriter struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (w *deadlineWriter) begin() {
+	if !w.begun {
+		w.begun = true
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
+	}
+}
+
+func (w *deadlineWriter) WriteHeader(status int) {
+	w.begin()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *deadlineWriter) Write(data []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(data)
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,125 @@
+// Package httpapi is the HTTP door: the routes of the code-interpreter API,
+// their request and response shapes, and the middleware in front of them.
+//
+// Shapes, names, defaults, status codes and messages are a contract with
+// clients that exist (docs/http.md); what is ours is optional in requests and
+// extra in answers.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Executor runs programs.
+type Executor interface {
+	Execute(ctx context.Context, req execution.Request) (*execution.Result, error)
+}
+
+// Options configure the API.
+type Options struct {
+	// Executor runs the programs.
+	Executor Executor
+	// Health says why no sandbox can be had, or nil.
+	Health func(ctx context.Context) error
+	// Version is the server's.
+	Version string
+	// MaxBodyBytes bounds a request's body.
+	MaxBodyBytes int64
+	// MaxRequests bounds the requests that are being read, run and answered at
+	// once, and with MaxBodyBytes the memory that they take.
+	MaxRequests int
+	// Log gets one line a request, and what users must not see.
+	Log *slog.Logger
+	// Mount adds other doors, by pattern, behind the same middleware but for
+	// the body's limit, which is theirs too.
+	Mount map[string]http.Handler
+}
+
+// Deadlines of a connection. None bounds a program's run.
+const (
+	readHeaderTime = 10 * time.Second
+	readBodyTime   = 2 * time.Minute
+	writeTime      = 2 * time.Minute // from the first byte of an answer
+	idleTime       = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+)
+
+// NewServer makes the HTTP server; the caller gives it a listener.
+func NewServer(opts Options) *http.Server {
+	return &http.Server{
+		Handler:           NewHandler(opts),
+		ReadHeaderTimeout: readHeaderTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// NewHandler makes the API's handler.
+func NewHandler(opts Options) http.Handler {
+	mux := http.NewServeMux()
+	api := newAPI(mux, opts)
+	register(api, opts)
+	refuseOtherMethods(mux, api.OpenAPI())
+	mux.Handle("GET /docs", http.HandlerFunc(serveDocs))
+	mux.Handle("/", http.HandlerFunc(notFound))
+
+	root := http.NewServeMux()
+	root.Handle("/", boundRequests(opts.MaxRequests, boundAnswers(mux)))
+	for pattern, handler := range opts.Mount {
+		root.Handle(pattern, handler)
+	}
+	return observe(opts.Log, guard(boundBodies(opts.MaxBodyBytes, root)))
+}
+
+func newAPI(mux *http.ServeMux, opts Options) huma.API {
+	config := huma.DefaultConfig("Vivarium", opts.Version)
+	config.Info.Description = "Runs Python that nobody has read, in a sandbox, in milliseconds."
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
+	config.CreateHooks = nil                         // no $schema field in answers
+	config.DocsPath = ""                             // ours needs no third party
+	config.SchemasPath = ""
+	return humago.New(mux, config)
+}
+
+// OpenAPI gives the API's description as JSON.
+func OpenAPI(version string) ([]byte, error) {
+	opts := Options{Version: version, Log: slog.New(slog.DiscardHandler)}
+	api := newAPI(http.NewServeMux(), opts)
+	register(api, opts)
+	return api.OpenAPI().MarshalJSON()
+}
+
+// refuseOtherMethods answers 405 for the API's paths, in the API's shape.
+func refuseOtherMethods(mux *http.ServeMux, spec *huma.OpenAPI) {
+	for path, item := range spec.Paths {
+		var allowed []string
+		for method, operation := range map[string]*huma.Operation{
+			http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodDelete: item.Delete,
+		} {
+			if operation != nil {
+				allowed = append(allowed, method)
+			}
+		}
+		slices.Sort(allowed)
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			writeDetail(w, http.StatusMethodNotAllowed, "Method Not Allowed")
+		})
+	}
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	writeDetail(w, http.StatusNotFound, "Not Found")
+}

@@ -1,0 +1,184 @@
+// Package image holds the recipe of the sandbox images and knows how to build
+// them with nothing but an engine: the base is pulled where a registry answers
+// and made with debootstrap where none does.
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+//go:embed Dockerfile
+var dockerfile []byte
+
+// RecipeLabel is the label that tells which recipe an image was built from.
+const RecipeLabel = "vivarium.recipe"
+
+const (
+	repository = "vivarium/sandbox"
+	suite      = "trixie"
+	publicBase = "debian:trixie-slim"
+	localBase  = "vivarium/base:" + suite
+)
+
+// pullPatience is how long the registry may take to send the base, which has
+// 30 MB. After that the base is made here.
+const pullPatience = 2 * time.Minute
+
+// Variant is one of the images.
+type Variant struct {
+	// Name is the stage of the Dockerfile.
+	Name string
+	// Tag is the image's full name.
+	Tag string
+}
+
+// Variants gives all images, the default first.
+func Variants() []Variant {
+	return []Variant{
+		{Name: "data", Tag: repository + ":latest"},
+		{Name: "slim", Tag: repository + ":slim"},
+	}
+}
+
+// ByTag finds the variant of that full name.
+func ByTag(tag string) (Variant, bool) {
+	for _, v := range Variants() {
+		if v.Tag == tag || v.Tag == tag+":latest" {
+			return v, true
+		}
+	}
+	return Variant{}, false
+}
+
+// Dockerfile gives the recipe.
+func Dockerfile() []byte { return dockerfile }
+
+// Recipe identifies the recipe that this binary holds.
+func Recipe() string {
+	sum := sha256.Sum256(dockerfile)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Engine is what building needs of a container engine.
+type Engine interface {
+	// Label gives an image's label, and whether the image is there.
+	Label(ctx context.Context, ref, label string) (value string, there bool, err error)
+	// Pull fetches an image from its registry.
+	Pull(ctx context.Context, ref string) error
+	// Import makes an image of a root file system, a tar stream.
+	Import(ctx context.Context, ref string, rootfs io.Reader) error
+	// Build builds a stage of a Dockerfile.
+	Build(ctx context.Context, recipe Build) error
+}
+
+// Build describes an image to build.
+type Build struct {
+	// Tag is the name of the image.
+	Tag string
+	// Dockerfile is the recipe; it is the whole build context.
+	Dockerfile []byte
+	// Target is the stage to build, or empty for the last.
+	Target string
+	// Args are the values of the recipe's ARGs.
+	Args map[string]string
+	// Labels are put on the image.
+	Labels map[string]string
+}
+
+// Make builds a variant. What it does is told to progress.
+func Make(ctx context.Context, engine Engine, variant Variant, progress io.Writer) error {
+	base, err := findBase(ctx, engine, progress)
+	if err != nil {
+		return err
+	}
+	say(progress, "Building %s. This takes one to five minutes.", variant.Tag)
+	return engine.Build(ctx, Build{
+		Tag: variant.Tag, Dockerfile: dockerfile, Target: variant.Name,
+		Args:   map[string]string{"BASE": base},
+		Labels: map[string]string{RecipeLabel: Recipe()},
+	})
+}
+
+// findBase gives an image to build upon, and makes it if need be.
+func findBase(ctx context.Context, engine Engine, progress io.Writer) (string, error) {
+	for _, base := range []string{publicBase, localBase} {
+		if _, there, err := engine.Label(ctx, base, ""); err != nil {
+			return "", err
+		} else if there {
+			return base, nil
+		}
+	}
+	say(progress, "Fetching %s.", publicBase)
+	pullCtx, cancel := context.WithTimeout(ctx, pullPatience)
+	defer cancel()
+	pullErr := engine.Pull(pullCtx, publicBase)
+	if pullErr == nil {
+		return publicBase, nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	say(progress, "No registry answers (%v). Making the base with debootstrap instead: 30 seconds.", pullErr)
+	if err := bootstrap(ctx, engine, progress); err != nil {
+		return "", fmt.Errorf("no base image: %w; and %w", pullErr, err)
+	}
+	return localBase, nil
+}
+
+// bootstrap makes the base from Debian's packages.
+func bootstrap(ctx context.Context, engine Engine, progress io.Writer) (err error) {
+	if _, err := exec.LookPath("debootstrap"); err != nil {
+		return fmt.Errorf("debootstrap is not installed (on Debian and Ubuntu: apt-get install debootstrap): %w", err)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("debootstrap must run as root: run `vivarium image build` as root once")
+	}
+	work, err := os.MkdirTemp("", "vivarium-base-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	root := filepath.Join(work, "root")
+	if err := command(ctx, progress, nil, "debootstrap", "--variant=minbase", suite, root); err != nil {
+		return err
+	}
+	reader, writer := io.Pipe()
+	packed := make(chan error, 1)
+	go func() {
+		err := command(ctx, progress, writer, "tar", "-C", root, "--numeric-owner",
+			"--exclude=./var/cache/apt/archives/*.deb", "--exclude=./dev/*", "-c", ".")
+		writer.CloseWithError(err)
+		packed <- err
+	}()
+	importErr := engine.Import(ctx, localBase, reader)
+	_ = reader.Close() // tar ends where the engine stopped reading
+	return errors.Join(importErr, <-packed)
+}
+
+// command runs a program. Its stdout goes to out, or to progress where out is nil.
+func command(ctx context.Context, progress, out io.Writer, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // G204: the callers' arguments are constants and a temporary folder
+	cmd.Stdout, cmd.Stderr = out, progress
+	if out == nil {
+		cmd.Stdout = progress
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(cmd.Args[:2], " "), err)
+	}
+	return nil
+}
+
+func say(progress io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(progress, format+"\n", args...)
+}
