@@ -57,7 +57,7 @@ Settings come from the environment; docs/settings.md lists them all.`,
 	root.SetIn(system.Stdin)
 	root.SetOut(system.Stdout)
 	root.SetErr(system.Stderr)
-	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), versionCommand())
+	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), doctorCommand(system), versionCommand())
 
 	err := root.ExecuteContext(ctx)
 	var code exitCode

@@ -64,7 +64,7 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
 	}
 	c.PoolSize = 0 // one sandbox, for one run
-	s, err := newService(c, system, log, system.Stderr)
+	s, err := newService(c, system, log)
 	if err != nil {
 		return err
 	}

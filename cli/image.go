@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
@@ -49,10 +48,7 @@ func buildImages(ctx context.Context, system System, names []string, ifMissing b
 	if err != nil {
 		return err
 	}
-	home, _ := system.Lookup("HOME")
-	backend, err := docker.New(docker.Options{
-		Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home), Progress: system.Stderr,
-	})
+	backend, err := newBackend(c, system)
 	if err != nil {
 		return err
 	}

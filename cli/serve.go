@@ -40,7 +40,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := newService(c, system, log, system.Stderr)
+	s, err := newService(c, system, log)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func stdio(ctx context.Context, system System) error {
 	if err != nil {
 		return err
 	}
-	s, err := newService(c, system, log, system.Stderr)
+	s, err := newService(c, system, log)
 	if err != nil {
 		return err
 	}

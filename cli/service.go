@@ -38,13 +38,8 @@ type service struct {
 }
 
 // newService builds the service. Nothing is started and no engine is asked yet.
-func newService(c config.Config, system System, log *slog.Logger, progress io.Writer) (*service, error) {
-	home, _ := system.Lookup("HOME")
-	backend, err := docker.New(docker.Options{
-		Command: runner.Command(), Environment: runner.Environment(), Workspace: runner.Workspace,
-		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
-		Provide: provide(progress), Progress: progress,
-	})
+func newService(c config.Config, system System, log *slog.Logger) (*service, error) {
+	backend, err := newBackend(c, system)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +66,17 @@ func newService(c config.Config, system System, log *slog.Logger, progress io.Wr
 	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: c.Image, Settings: sandboxSettings(c)}
 	executor := execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize})
 	return &service{backend: backend, pool: sandboxes, keeper: keeper, executor: executor, log: log}, nil
+}
+
+// newBackend connects to the engine that the settings name. What pulls and
+// builds say goes to stderr.
+func newBackend(c config.Config, system System) (*docker.Backend, error) {
+	home, _ := system.Lookup("HOME")
+	return docker.New(docker.Options{
+		Command: runner.Command(), Environment: runner.Environment(), Workspace: runner.Workspace,
+		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
+		Provide: provide(system.Stderr), Progress: system.Stderr,
+	})
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }

@@ -141,19 +141,39 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		property = strings.TrimSuffix(property, " to be present")
 		return fault{Type: "missing", Loc: append(f.Loc, property), Msg: property + " is required", Input: clip(detail.Value)}
 	}
+	if name, value, ok := wrongNumber(detail.Message); ok {
+		return fault{Type: "int_type", Loc: append(f.Loc, name), Msg: "expected integer", Input: value}
+	}
 	if unparsed {
 		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + detail.Message, Input: clip(detail.Value)}
 	}
 	for start, kind := range map[string]string{
 		"expected integer": "int_type", "expected number >=": "greater_than_equal", "expected number": "float_type",
 		"expected string": "string_type", "expected boolean": "bool_type", "expected array": "list_type",
-		"expected object": "dict_type", "json: cannot unmarshal number": "int_type",
+		"expected object": "dict_type",
 	} {
 		if strings.HasPrefix(detail.Message, start) && (f.Type == "value_error" || len(start) > len("expected number")) {
 			f.Type = kind
 		}
 	}
 	return f
+}
+
+// wrongNumber reads what encoding/json says of a number that is integral but no
+// integer of Go's, such as 5.0: "json: cannot unmarshal number 5.0 into Go
+// struct field executeRequest.timeout_ms of type int64".
+func wrongNumber(message string) (field string, value json.Number, ok bool) {
+	rest, ok := strings.CutPrefix(message, "json: cannot unmarshal number ")
+	if !ok {
+		return "", "", false
+	}
+	number, rest, ok := strings.Cut(rest, " into Go struct field ")
+	if !ok {
+		return "", "", false
+	}
+	_, rest, _ = strings.Cut(rest, ".")
+	field, _, _ = strings.Cut(rest, " ")
+	return field, json.Number(number), true
 }
 
 // location splits "body.files[0].path" into its parts.

@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -14,6 +16,8 @@ import (
 
 type executeInput struct {
 	Body executeRequest
+	// RawBody shows what decoding hides: a null where a value must be.
+	RawBody []byte
 }
 
 type executeRequest struct {
@@ -89,7 +93,7 @@ func register(api huma.API, opts Options) {
 		MaxBodyBytes: -1, BodyReadTimeout: -1, // the middleware and the server bound them
 		Errors: []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
-		return execute(ctx, opts, &in.Body)
+		return execute(ctx, opts, in)
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "health", Method: http.MethodGet, Path: "/health",
@@ -103,8 +107,11 @@ func register(api huma.API, opts Options) {
 	})
 }
 
-func execute(ctx context.Context, opts Options, in *executeRequest) (*executeOutput, error) {
-	req, err := in.request()
+func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {
+	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
+		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
+	}
+	req, err := in.Body.request()
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
@@ -113,6 +120,29 @@ func execute(ctx context.Context, opts Options, in *executeRequest) (*executeOut
 		return nil, toHTTP(ctx, opts, err)
 	}
 	return &executeOutput{Body: response(result)}, nil
+}
+
+// refuseNulls finds the fields that are null and must not be: to the library a
+// null is the same as a field left out.
+func refuseNulls(body []byte) []execution.FieldError {
+	if !bytes.Contains(body, []byte("null")) {
+		return nil
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(body, &given); err != nil {
+		return nil // it has been parsed before: no object comes here
+	}
+	var faults []execution.FieldError
+	for _, field := range []struct{ name, kind, want string }{
+		{"timeout_ms", "int_type", "integer"}, {"last_line_interactive", "bool_type", "boolean"}, {"files", "list_type", "array"},
+	} {
+		if string(given[field.name]) == "null" {
+			faults = append(faults, execution.FieldError{
+				Path: []any{field.name}, Type: field.kind, Message: "must be of type " + field.want + ", not null",
+			})
+		}
+	}
+	return faults
 }
 
 // request translates a body that has been validated.

@@ -103,6 +103,15 @@ func (b *Backend) Health(ctx context.Context) error {
 	return nil
 }
 
+// Version gives the engine's version.
+func (b *Backend) Version(ctx context.Context) (string, error) {
+	version, err := b.client.ServerVersion(ctx)
+	if err != nil {
+		return "", b.unavailable(err)
+	}
+	return version.Version, nil
+}
+
 // unavailable explains an error of the engine to the user.
 func (b *Backend) unavailable(err error) error {
 	message := "Docker Engine refused the request"

@@ -1,0 +1,19 @@
+# The server's own image. The binary is built outside, static:
+#
+#   CGO_ENABLED=0 go build -o bin/vivarium .
+#   docker build -t vivarium/server .
+#
+# It runs as an ordinary user, who must be in the group of the engine's socket:
+#
+#   docker run -p 8000:8000 -v /var/run/docker.sock:/var/run/docker.sock \
+#     --group-add "$(stat -c %g /var/run/docker.sock)" vivarium/server
+#
+# Whoever can use that socket is root on the host: publish the port to nobody
+# whom you would not trust with that.
+FROM scratch
+COPY bin/vivarium /vivarium
+ENV HOST=0.0.0.0 PORT=8000 HOME=/
+USER 65532:65532
+EXPOSE 8000
+ENTRYPOINT ["/vivarium"]
+CMD ["serve"]
