@@ -170,8 +170,10 @@ func (s *service) sweep(ctx context.Context) {
 func (s *service) close(grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	runs := s.executor.Close(ctx)
+	if err := s.executor.Close(ctx); err != nil {
+		s.log.Warn("ending programs that still run", "error", err)
+	}
 	ctx, cancel = context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	return errors.Join(runs, s.pool.Close(ctx), s.backend.Close())
+	return errors.Join(s.pool.Close(ctx), s.backend.Close())
 }

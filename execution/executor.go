@@ -142,6 +142,11 @@ func (e *Executor) Close(ctx context.Context) error {
 	select {
 	case <-e.idle:
 		return nil
+	default:
+	}
+	select {
+	case <-e.idle:
+		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("runs did not end in time: %w", context.Cause(ctx))
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -19,6 +20,9 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
+
+// connectTime bounds the first words with the engine.
+const connectTime = 10 * time.Second
 
 // Options configure a [Backend].
 type Options struct {
@@ -51,6 +55,9 @@ type Backend struct {
 	seccomp  string
 	progress io.Writer
 
+	negotiation chan struct{} // holds one token; whoever has it may negotiate
+	negotiated  atomic.Bool   // the client speaks the engine's version
+
 	mu    sync.Mutex
 	alive map[string]bool // ids of containers that this server holds
 }
@@ -60,11 +67,11 @@ func New(opts Options) (*Backend, error) {
 	if opts.Lifetime == 0 {
 		opts.Lifetime = 24 * time.Hour
 	}
-	connection, err := connect(opts)
+	connection, err := address(opts)
 	if err != nil {
 		return nil, err
 	}
-	client, err := dockerclient.NewClientWithOpts(append(connection, dockerclient.WithAPIVersionNegotiation())...)
+	client, err := dockerclient.NewClientWithOpts(connection...)
 	if err != nil {
 		return nil, fmt.Errorf("docker: %w", err)
 	}
@@ -74,7 +81,7 @@ func New(opts Options) (*Backend, error) {
 	}
 	b := &Backend{
 		client: client, opts: opts, id: newID(), seccomp: profile,
-		progress: opts.Progress, alive: make(map[string]bool),
+		progress: opts.Progress, negotiation: make(chan struct{}, 1), alive: make(map[string]bool),
 	}
 	if b.progress == nil {
 		b.progress = io.Discard
@@ -95,8 +102,38 @@ func (b *Backend) Host() string { return b.client.DaemonHost() }
 // Close closes idle connections to the engine.
 func (b *Backend) Close() error { return b.client.Close() }
 
+// connect agrees with the engine on a version of its API, the first time that
+// it answers. The client's own way of doing so (WithAPIVersionNegotiation) is a
+// data race where requests are made concurrently, as of v28.5.2.
+func (b *Backend) connect(ctx context.Context) error {
+	if b.negotiated.Load() {
+		return nil
+	}
+	select {
+	case b.negotiation <- struct{}{}:
+		defer func() { <-b.negotiation }()
+	case <-ctx.Done():
+		return b.unavailable(context.Cause(ctx))
+	}
+	if b.negotiated.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	ping, err := b.client.Ping(ctx)
+	if err != nil {
+		return b.unavailable(err)
+	}
+	b.client.NegotiateAPIVersionPing(ping)
+	b.negotiated.Store(true)
+	return nil
+}
+
 // Health says whether the engine answers.
 func (b *Backend) Health(ctx context.Context) error {
+	if err := b.connect(ctx); err != nil {
+		return err
+	}
 	if _, err := b.client.Ping(ctx); err != nil {
 		return b.unavailable(err)
 	}
@@ -105,6 +142,9 @@ func (b *Backend) Health(ctx context.Context) error {
 
 // Version gives the engine's version.
 func (b *Backend) Version(ctx context.Context) (string, error) {
+	if err := b.connect(ctx); err != nil {
+		return "", err
+	}
 	version, err := b.client.ServerVersion(ctx)
 	if err != nil {
 		return "", b.unavailable(err)

@@ -13,10 +13,10 @@ import (
 	dockerclient "github.com/docker/docker/client"
 )
 
-// connect decides where the engine is, as the Docker CLI does: DOCKER_HOST and
+// address decides where the engine is, as the Docker CLI does: DOCKER_HOST and
 // its companions, else the context that is asked for or current, else the
 // default socket.
-func connect(opts Options) ([]dockerclient.Opt, error) {
+func address(opts Options) ([]dockerclient.Opt, error) {
 	name := opts.Context
 	if name == "" && opts.Host == "" && opts.ConfigDir != "" {
 		current, err := currentContext(opts.ConfigDir)

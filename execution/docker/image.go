@@ -21,6 +21,9 @@ import (
 // Resolve gives an image's digest. A missing image is made where it is ours,
 // and else pulled.
 func (b *Backend) Resolve(ctx context.Context, ref string) (string, error) {
+	if err := b.connect(ctx); err != nil {
+		return "", err
+	}
 	digest, err := b.digest(ctx, ref)
 	if !errdefs.IsNotFound(err) {
 		return digest, b.explainImage(ref, err)
@@ -62,6 +65,9 @@ func (b *Backend) digest(ctx context.Context, ref string) (string, error) {
 
 // Label gives the value of an image's label, and whether the image is there.
 func (b *Backend) Label(ctx context.Context, ref, label string) (value string, there bool, err error) {
+	if err := b.connect(ctx); err != nil {
+		return "", false, err
+	}
 	found, err := b.client.ImageInspect(ctx, ref)
 	switch {
 	case errdefs.IsNotFound(err):

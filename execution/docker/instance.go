@@ -18,6 +18,8 @@ import (
 const (
 	// exitTime is how long PID 1 may take to leave after its stdin has ended.
 	exitTime = 2 * time.Second
+	// createTime bounds the creation of a container.
+	createTime = 30 * time.Second
 	// cleanupTime bounds the removal of a container, which no caller's
 	// cancellation shortens.
 	cleanupTime = 30 * time.Second
@@ -46,29 +48,49 @@ type instance struct {
 // Start makes, attaches and starts a container. Attaching comes first: from
 // then on the container's life depends on our connection.
 func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
-	made, err := b.client.ContainerCreate(ctx, b.config(spec, time.Now()), b.hostConfig(spec), nil, nil,
-		"vivarium-"+newID())
-	if err != nil {
-		return nil, b.unavailable(fmt.Errorf("create: %w", err))
+	if err := b.connect(ctx); err != nil {
+		return nil, err
 	}
-	b.hold(made.ID)
-	conn, err := b.client.ContainerAttach(ctx, made.ID, container.AttachOptions{
+	name := "vivarium-" + newID()
+	id, err := b.create(ctx, spec, name)
+	if err != nil {
+		return nil, b.abandon(ctx, name, fmt.Errorf("create: %w", err))
+	}
+	conn, err := b.client.ContainerAttach(ctx, id, container.AttachOptions{
 		Stream: true, Stdin: true, Stdout: true, Stderr: true,
 	})
 	if err != nil {
-		return nil, b.abandon(ctx, made.ID, fmt.Errorf("attach: %w", err))
+		return nil, b.abandon(ctx, id, fmt.Errorf("attach: %w", err))
 	}
-	if err := b.client.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
+	if err := b.client.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
 		conn.Close()
-		return nil, b.abandon(ctx, made.ID, fmt.Errorf("start: %w", err))
+		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", err))
 	}
 	return &instance{
-		backend: b, id: made.ID, conn: conn,
+		backend: b, id: id, conn: conn,
 		ended: make(chan struct{}), gone: make(chan struct{}),
 	}, nil
 }
 
-// abandon removes a container that could not be started.
+// create creates a container. The caller's leaving does not cut it short: the
+// engine would finish it all the same, and nobody would know of the container.
+func (b *Backend) create(ctx context.Context, spec execution.Spec, name string) (string, error) {
+	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
+	defer cancel()
+	made, err := b.client.ContainerCreate(lasting, b.config(spec, time.Now()), b.hostConfig(spec), nil, nil, name)
+	if err != nil {
+		return "", err
+	}
+	b.hold(made.ID)
+	if err := ctx.Err(); err != nil {
+		b.drop(made.ID)
+		return "", err
+	}
+	return made.ID, nil
+}
+
+// abandon removes a container that could not be started, if it is there, by
+// its id or name.
 func (b *Backend) abandon(ctx context.Context, id string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()

@@ -20,6 +20,9 @@ const sweepGrace = 30 * time.Second
 // lost sight of. Another server's running ones are left alone: they end by
 // themselves when it dies.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
+	if err := b.connect(ctx); err != nil {
+		return 0, err
+	}
 	found, err := b.client.ContainerList(ctx, container.ListOptions{
 		All: true, Filters: filters.NewArgs(filters.Arg("label", labelInstance)),
 	})

@@ -199,14 +199,18 @@ func (p *Pool) allLocked() []*shelf {
 	return append(slices.Clone(p.drained), p.shelves.Values()...)
 }
 
-// shelveLocked puts an idle sandbox on a shelf, or gives it to who waits there.
+// shelveLocked gives a sandbox to who waits at a shelf, or puts it there. One
+// that was started for somebody who has left meanwhile may be too many.
 func (p *Pool) shelveLocked(s *shelf, w *warm) {
-	if (p.closed || s.evicted) && len(s.waiters) == 0 {
-		p.closeLocked(w)
-		return
-	}
 	s.idle = append(s.idle, w)
 	p.serveLocked(s)
+	if p.closed || s.evicted {
+		p.emptyLocked(s)
+	}
+	for len(s.idle) > p.opts.Target {
+		p.closeLocked(s.idle[0])
+		s.idle = slices.Delete(s.idle, 0, 1)
+	}
 }
 
 // serveLocked gives idle sandboxes to waiters, the oldest to the first.

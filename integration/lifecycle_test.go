@@ -1,0 +1,249 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+)
+
+// goAway is how soon a sandbox must be gone after whoever needed it.
+const goAway = 20 * time.Second
+
+func assertGone(t *testing.T, instance string) {
+	t.Helper()
+	began := time.Now()
+	if left := awaitContainers(instance, 0); left != 0 || time.Since(began) > goAway {
+		t.Errorf("%d containers are left after %s", left, time.Since(began))
+	}
+}
+
+// sleeper is a program that can be seen from outside while it runs.
+const sleeper = "import subprocess\nsubprocess.run(['sleep', '%d'])\nprint('finished')"
+
+// runSleeper starts a sleeper and gives its answer later.
+func runSleeper(ctx context.Context, s *server, seconds int) <-chan outcome {
+	answers := make(chan outcome, 1)
+	go func() {
+		a, err := s.execute(ctx, request{"code": fmt.Sprintf(sleeper, seconds), "timeout_ms": 60000})
+		answers <- outcome{a, err}
+	}()
+	return answers
+}
+
+type outcome struct {
+	a   *answer
+	err error
+}
+
+// awaitSleeper waits until a sleeper runs and gives its container.
+func awaitSleeper(t *testing.T, s *server) string {
+	t.Helper()
+	found := ""
+	if !poll(func() bool {
+		list, err := containers(s.instance)
+		for _, c := range list {
+			top, topErr := shared.engine.ContainerTop(context.Background(), c.ID, nil)
+			if err == nil && topErr == nil && strings.Contains(fmt.Sprint(top.Processes), "sleep ") {
+				found = c.ID
+			}
+		}
+		return found != ""
+	}) {
+		t.Fatal("the program does not run")
+	}
+	return found
+}
+
+// A server that is killed while a program runs and its pool is full.
+func TestKilledServerLeavesNothing(t *testing.T) {
+	s, err := start([]string{"POOL_SIZE=3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runSleeper(context.Background(), s, 60)
+	awaitSleeper(t, s)
+	// Nothing may be on its way between creation and start: see TestSweep for that.
+	if !poll(func() bool {
+		list, err := containers(s.instance)
+		running := 0
+		for _, c := range list {
+			if c.State == container.StateRunning {
+				running++
+			}
+		}
+		return err == nil && running == 4
+	}) {
+		t.Fatal("the pool is not full")
+	}
+	if err := s.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.wait()
+	assertGone(t, s.instance)
+}
+
+// What a server leaves that dies between a container's creation and its start
+// is removed by any other's sweep.
+func TestSweep(t *testing.T) {
+	made, err := shared.engine.ContainerCreate(t.Context(), &container.Config{
+		Image: slimImage, Cmd: []string{"true"}, Labels: map[string]string{"vivarium.instance": "dead"},
+	}, nil, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = shared.engine.ContainerRemove(context.Background(), made.ID, container.RemoveOptions{Force: true})
+	})
+	deadline := time.Now().Add(40 * time.Second) // the sweep leaves what is younger than 30 s
+	if !poll(func() bool { return time.Now().After(deadline.Add(-8 * time.Second)) }) {
+		t.Fatal("time does not pass")
+	}
+	startServer(t, "POOL_SIZE=0", "PORT=0") // sweeps at its start
+	assertGone(t, "dead")
+}
+
+func TestTerminatedServerFinishesWhatRuns(t *testing.T) {
+	s, err := start([]string{"POOL_SIZE=1", "MAX_SANDBOXES=1", "QUEUE_SIZE=1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := runSleeper(context.Background(), s, 3)
+	awaitSleeper(t, s)
+	// Of two more, one waits for the only sandbox and one is refused: when that
+	// is there, so is the other.
+	first, second := runSleeper(context.Background(), s, 0), runSleeper(context.Background(), s, 0)
+	var waits <-chan outcome
+	var refused outcome
+	select {
+	case refused = <-first:
+		waits = second
+	case refused = <-second:
+		waits = first
+	}
+	if refused.err != nil || refused.a.status != http.StatusTooManyRequests {
+		t.Errorf("not refused: %+v", refused)
+	}
+	if err := s.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if o := <-waits; o.err != nil || o.a.status != http.StatusServiceUnavailable || o.a.Detail != "the server is shutting down" {
+		t.Errorf("what waits: %+v", o)
+	}
+	if o := <-runs; o.err != nil || o.a.Stdout != "finished\n" {
+		t.Errorf("what runs: %+v", o)
+	}
+	if err := s.wait(); err != nil {
+		t.Errorf("%v\n%s", err, s.logged())
+	}
+	assertGone(t, s.instance)
+}
+
+func TestLeavingClientEndsItsRun(t *testing.T) {
+	s := startServer(t, "POOL_SIZE=0")
+	ctx, leave := context.WithCancel(t.Context())
+	done := runSleeper(ctx, s, 60)
+	awaitSleeper(t, s)
+	leave()
+	if o := <-done; o.err == nil {
+		t.Fatal("an answer came")
+	}
+	assertGone(t, s.instance)
+}
+
+// A container that dies while idle, and one under a run.
+func TestLostSandbox(t *testing.T) {
+	s := startServer(t, "POOL_SIZE=1")
+	var idle []container.Summary
+	if !poll(func() bool {
+		idle, _ = containers(s.instance)
+		return len(idle) == 1 && idle[0].State == container.StateRunning
+	}) {
+		t.Fatal("no warm container")
+	}
+	kill := func(id string) {
+		if err := shared.engine.ContainerKill(context.Background(), id, "KILL"); err != nil {
+			t.Error(err)
+		}
+	}
+	kill(idle[0].ID)
+	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+
+	run := runSleeper(t.Context(), s, 60)
+	kill(awaitSleeper(t, s))
+	o := <-run
+	if o.err != nil || o.a.status != http.StatusOK {
+		t.Fatalf("got %+v", o)
+	}
+	program{exit: "137", reason: "sandbox_lost"}.check(t, o.a)
+	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+}
+
+// Of six requests one runs, one waits, and four are refused.
+func TestBusy(t *testing.T) {
+	s := startServer(t, "POOL_SIZE=1", "MAX_SANDBOXES=1", "QUEUE_SIZE=1")
+	ctx, leave := context.WithCancel(t.Context())
+	statuses := make(chan int, 6)
+	for range 6 {
+		go func() {
+			a, err := s.execute(ctx, request{"code": "import time; time.sleep(60)", "timeout_ms": 60000})
+			if err != nil {
+				a = &answer{}
+			}
+			statuses <- a.status
+		}()
+	}
+	for range 4 {
+		if status := <-statuses; status != http.StatusTooManyRequests {
+			t.Errorf("status %d", status)
+		}
+	}
+	leave()
+	<-statuses
+	<-statuses
+	if !poll(func() bool { // the server may not have seen yet that they left
+		a, err := s.execute(t.Context(), request{"code": "print(6*7)"})
+		return err == nil && a.Stdout == "42\n"
+	}) {
+		t.Error("it stays busy")
+	}
+}
+
+func TestNoEngine(t *testing.T) {
+	cmd := startServerWithoutEngine(t)
+	var health struct{ Status, Message string }
+	if err := getJSON(t, cmd.url+"/health", &health); err != nil {
+		t.Fatal(err)
+	}
+	if health.Status != "error" || health.Message != "Docker Engine does not answer at tcp://127.0.0.1:1" {
+		t.Errorf("health: %+v", health)
+	}
+	a, err := cmd.execute(t.Context(), request{"code": "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.status != http.StatusServiceUnavailable || a.Detail != "Docker Engine does not answer at tcp://127.0.0.1:1" {
+		t.Errorf("status %d: %v", a.status, a.Detail)
+	}
+}
+
+func startServerWithoutEngine(t *testing.T) *server {
+	t.Helper()
+	s, err := launch([]string{"DOCKER_HOST=tcp://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.process.Signal(os.Interrupt)
+		if err := s.wait(); err != nil {
+			t.Errorf("%v\n%s", err, s.logged())
+		}
+	})
+	return s
+}

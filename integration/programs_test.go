@@ -1,0 +1,214 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+)
+
+// program is a program that behaves badly, or well, and what must come of it.
+// An empty expectation is one too; stdout and stderr are compared whole unless
+// they begin with "~", which looks for what follows.
+type program struct {
+	name    string
+	code    string
+	timeout int // ms; 0 is 2000
+	stdin   string
+	exit    string // "" is 0
+	reason  string // "" is exited
+	signal  string
+	stdout  string
+	stderr  string
+	files   string // paths
+	skipped int    // how many
+}
+
+func matches(got, want string) bool {
+	if part, ok := strings.CutPrefix(want, "~"); ok {
+		return strings.Contains(got, part)
+	}
+	return got == want
+}
+
+func (p program) check(t *testing.T, a *answer) {
+	t.Helper()
+	exit, reason := p.exit, p.reason
+	if exit == "" {
+		exit = "0"
+	}
+	if reason == "" {
+		reason = "exited"
+	}
+	if a.exitCode() != exit || a.End.Reason != reason || a.End.Signal != p.signal {
+		t.Errorf("ended with %s, %+v; want %s, %s %s", a.exitCode(), a.End, exit, reason, p.signal)
+	}
+	if !matches(a.Stdout, p.stdout) {
+		t.Errorf("stdout is %.300q; want %.300q", a.Stdout, p.stdout)
+	}
+	if !matches(a.Stderr, p.stderr) {
+		t.Errorf("stderr is %.900q; want %.300q", a.Stderr, p.stderr)
+	}
+	if a.paths() != p.files {
+		t.Errorf("files are %q; want %q", a.paths(), p.files)
+	}
+	if len(a.SkippedFiles) != p.skipped {
+		t.Errorf("%d skipped files; want %d: %+v", len(a.SkippedFiles), p.skipped, a.SkippedFiles)
+	}
+}
+
+// TestPrograms runs every program, and after each a plain one: whatever the
+// first did, the next answer is right too.
+func TestPrograms(t *testing.T) {
+	for _, p := range programs() {
+		t.Run(p.name, func(t *testing.T) {
+			body := request{"code": p.code, "stdin": p.stdin}
+			limit := 2000
+			if p.timeout > 0 {
+				limit = p.timeout
+				body["timeout_ms"] = p.timeout
+			}
+			a := mustRun(t, shared.server, body)
+			p.check(t, a)
+			// What comes after the program's time is ours: killing, draining, reporting.
+			if a.DurationMS > limit+1500 {
+				t.Errorf("it took %d ms of %d", a.DurationMS, limit)
+			}
+			next := mustRun(t, shared.server, request{"code": "print(6*7)"})
+			program{stdout: "42\n"}.check(t, next)
+		})
+	}
+}
+
+func programs() []program {
+	return append(append(append(endings(), outputs()...), leftovers()...), ordinary()...)
+}
+
+// endings end in every way there is.
+func endings() []program {
+	return []program{
+		{name: "exit code", code: "import sys; sys.exit(3)", exit: "3"},
+		{name: "exit message", code: `import sys; sys.exit("bye")`, exit: "1", stderr: "bye\n"},
+		{name: "negative exit code", code: "import sys; sys.exit(-1)", exit: "255"},
+		{name: "huge exit code", code: "import sys; sys.exit(2**80)", exit: "255"},
+		{name: "os._exit", code: `import os; print("x"); os._exit(9)`, exit: "9", stdout: "x\n"},
+		{name: "segfault", code: "import ctypes; ctypes.string_at(0)", exit: "139", reason: "signal", signal: "SIGSEGV"},
+		{name: "SIGKILL", code: "import os; os.kill(os.getpid(), 9)", exit: "137", reason: "signal", signal: "SIGKILL"},
+		{name: "SIGTERM", code: "import os; os.kill(os.getpid(), 15)", exit: "143", reason: "signal", signal: "SIGTERM"},
+		{name: "abort", code: "import os; os.abort()", exit: "134", reason: "signal", signal: "SIGABRT"},
+		{name: "KeyboardInterrupt", code: "raise KeyboardInterrupt", exit: "130", reason: "signal", signal: "SIGINT", stderr: "~KeyboardInterrupt"},
+		{name: "exception", code: "\n1/0", exit: "1", stderr: "~File \"/workspace/__main__.py\", line 2, in <module>\n    1/0\n    ~^~\nZeroDivisionError"},
+		{name: "syntax error", code: "def f(:\n  pass", exit: "1", stderr: "~SyntaxError"},
+		{name: "NUL in the code", code: "print(1)\x00", exit: "1", stderr: "~null bytes"},
+		{name: "recursion", code: "def f(): f()\nf()", exit: "1", stderr: "~RecursionError"},
+		{name: "timeout", code: `print("before", end=""); import time; time.sleep(100)`, timeout: 300, exit: "null", reason: "timeout", stdout: "before"},
+		{name: "timeout keeps files", code: `open("a","w").write("hi")
+import time
+time.sleep(100)`, timeout: 300, exit: "null", reason: "timeout", files: "a"},
+		{name: "busy loop", code: "while True: pass", timeout: 300, exit: "null", reason: "timeout"},
+		{name: "ignores signals", code: "import signal, time\nfor s in (1,2,3,15): signal.signal(s, signal.SIG_IGN)\ntime.sleep(50)", timeout: 300, exit: "null", reason: "timeout"},
+		{name: "memory", code: "x = bytearray(400 << 20)", exit: "137", reason: "memory_limit", signal: "SIGKILL"},
+		{name: "memory in small steps", code: "x = []\nwhile True: x.append(bytearray(1 << 20))", exit: "137", reason: "memory_limit", signal: "SIGKILL"},
+		{name: "memory in files and heap", code: `open("a","wb").write(b"x"*(60<<20))
+open("/tmp/b","wb").write(b"x"*(60<<20))
+h = bytearray(200 << 20)`, exit: "137", reason: "memory_limit", signal: "SIGKILL", skipped: 1},
+		{name: "CPU time", code: "while True: pass", timeout: 30000, exit: "152", reason: "cpu_limit", signal: "SIGXCPU"},
+		{name: "CPU time, SIGXCPU ignored", code: "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", timeout: 30000, exit: "137", reason: "cpu_limit", signal: "SIGKILL"},
+		{name: "threads", code: "import threading\ne = threading.Event()\nfor i in range(200): threading.Thread(target=e.wait, daemon=True).start()", exit: "1", reason: "process_limit", stderr: "~can't start new thread"},
+		{name: "fork bomb", code: "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", timeout: 700, exit: "null", reason: "timeout"},
+		{name: "full disk", code: "f = open('big', 'wb')\nwhile True: f.write(b'x' * 1000000)", exit: "1", reason: "workspace_limit", stderr: "~No space left on device", skipped: 1},
+		{name: "full /tmp", code: "f = open('/tmp/big', 'wb')\nwhile True: f.write(b'x' * 1000000)", exit: "1", reason: "workspace_limit", stderr: "~No space left on device"},
+		{name: "no inodes left", code: "i = 0\nwhile True:\n  open(f'/tmp/{i}', 'w').close()\n  i += 1", timeout: 10000, exit: "1", reason: "workspace_limit", stderr: "~No space left on device"},
+	}
+}
+
+// outputs print anything.
+func outputs() []program {
+	cut := strings.Repeat("x", 1000000) + "\n...[truncated]"
+	return []program{
+		{name: "NUL and invalid UTF-8", code: "import os\nos.write(1, b'a\\0\\xff\\xfeb'); os.write(2, b'\\xe2\\x82'); None", stdout: "a\x00\ufffd\ufffdb", stderr: "\ufffd\ufffd"},
+		{name: "100 MB", code: "import os\nb = b'x' * 65536\nfor i in range(1600): n = os.write(1, b)", timeout: 10000, stdout: cut},
+		{name: "100 MB on both", code: "import os\nb = b'x' * 65536\nfor i in range(800): n = os.write(1, b); n = os.write(2, b)", timeout: 10000, stdout: cut, stderr: cut},
+		{name: "exactly the limit", code: "import sys; n = sys.stdout.write('x' * 1000000)", stdout: strings.Repeat("x", 1000000)},
+		{name: "a character at the limit", code: "import sys; n = sys.stdout.write('x' * 999999 + 'é')", stdout: strings.Repeat("x", 999999) + "\n...[truncated]"},
+		{name: "forged frames", code: `import os, struct
+n = os.write(1, b"X" + struct.pack(">I", 5) + b"hello" + b"Z\0\0\0\0")`, stdout: "X\x00\x00\x00\x05helloZ\x00\x00\x00\x00"},
+		{name: "a huge exception", code: "raise Exception('x' * 5000000)", exit: "1", stderr: "~\n...[truncated]"},
+		{name: "closed stdout", code: "import os; os.close(1); os.close(2)"},
+		{name: "everything closed", code: "import os; os.closerange(0, 1000)"},
+		{name: "stdout and stderr gone", code: "import sys; sys.stdout = sys.stderr = None"},
+		{name: "surrogate", code: `print("\ud800")`, exit: "1", stderr: "~UnicodeEncodeError"},
+		{name: "stdin", code: "print(input(), input())", stdin: "a\nb\n", stdout: "a b\n"},
+		{name: "stdin not read", code: "print(1)", stdin: strings.Repeat("x", 1000000), stdout: "1\n"},
+		{name: "stdin read whole", code: "import sys; print(len(sys.stdin.read()))", stdin: strings.Repeat("x", 1000000), stdout: "1000000\n"},
+		{name: "stdin closed", code: "import os; os.close(0); print('ok')", stdin: strings.Repeat("x", 1000000), stdout: "ok\n"},
+		{name: "stdin empty", code: "input()", exit: "1", stderr: "~EOFError"},
+	}
+}
+
+// leftovers leave something behind, or reach for what is not theirs.
+func leftovers() []program {
+	return []program{
+		{name: "daemon holding stdout", code: `import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(100)
+    os._exit(0)
+print("parent")`, stdout: "parent\n"},
+		{name: "stopped child", code: `import os, signal
+if os.fork() == 0: os.kill(os.getpid(), signal.SIGSTOP)
+print("parent")`, stdout: "parent\n"},
+		{name: "signals to the supervisor", code: "import os\nfor s in range(1, 65): os.kill(1, s)\nprint('ok')", stdout: "ok\n"},
+		{name: "stop to the supervisor", code: "import os\nos.kill(os.getppid(), 19); print('ok')", stdout: "ok\n"},
+		{name: "kill everybody", code: "import os\nos.kill(-1, 9)", exit: "1", stderr: "~No such process"},
+		{name: "the supervisor's memory and streams", code: `import os
+for name in ("fd/0", "fd/1", "mem", "environ", "maps", "cwd"):
+    try: os.open("/proc/1/" + name, os.O_RDONLY); print("opened", name)
+    except OSError as e: print(e.errno)`, stdout: strings.Repeat("13\n", 6)},
+		{name: "ptrace of the supervisor", code: "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint(libc.ptrace(16, 1, 0, 0), ctypes.get_errno())", stdout: "-1 1\n"},
+		{name: "links, pipes and odd names", code: `import os
+os.symlink("/etc/passwd", "l"); os.symlink("/etc", "d"); os.mkfifo("f")
+os.makedirs("a/b"); open("a/b/c", "w").write("1"); os.link("a/b/c", "h")
+open("bad\nname", "w"); open(b"\xff\xfe", "w"); open("a\\b", "w"); open("sparse", "wb").truncate(1 << 40)
+None`, files: "a/b/c h", skipped: 7},
+		{name: "socket", code: "import socket; socket.socket(socket.AF_UNIX).bind('s')", skipped: 1},
+		{name: "no permission", code: "import os\nopen('a', 'w').write('x'); os.chmod('a', 0); os.mkdir('d'); open('d/x', 'w'); os.chmod('d', 0)", skipped: 2},
+		{name: "5,000 files", code: "for i in range(5000): open(f'{i:04}', 'w').close()", timeout: 10000, files: firstHundred(), skipped: 101},
+		{name: "deep folders", code: "import os\nfor i in range(100): os.mkdir('d'); os.chdir('d')\nopen('x', 'w').close()", skipped: 1},
+		{name: "remove the workspace", code: "import shutil, os\nos.chdir('/')\nshutil.rmtree('/workspace')", exit: "1", stderr: "~Read-only file system"},
+		{name: "modules cleared", code: "import sys; sys.modules.clear()", exit: "1", stderr: "~RuntimeError"},
+	}
+}
+
+func firstHundred() string {
+	var names []string
+	for i := range 100 {
+		names = append(names, "00"+string(rune('0'+i/10))+string(rune('0'+i%10)))
+	}
+	return strings.Join(names, " ")
+}
+
+// ordinary programs behave as under python3.
+func ordinary() []program {
+	return []program{
+		{name: "last expression", code: "'a'\nx = 5\nx", stdout: "5\n"},
+		{name: "None displays nothing", code: "None"},
+		{name: "last expression, names of ours", code: "tree = 1\nast = 2\ntree + ast", stdout: "3\n"},
+		{name: "future import", code: "from __future__ import annotations\ndef f(x: Undefined): pass\nf.__annotations__", stdout: "{'x': 'Undefined'}\n"},
+		{name: "main", code: "import sys\nif __name__ == '__main__': print(__file__, sys.argv, sys.path[0])", stdout: "/workspace/__main__.py ['/workspace/__main__.py'] /workspace\n"},
+		{name: "docstring", code: "'doc'\nprint(__doc__)", stdout: "doc\n"},
+		{name: "unicode", code: "print('héllo ✓ 🎉')", stdout: "héllo ✓ 🎉\n"},
+		{name: "file left open", code: "f = open('o', 'w'); f.write('data'); None", files: "o"},
+		{name: "file left open in a cycle", code: "class A: pass\na = A(); a.a = a; a.f = open('o', 'w'); a.f.write('data'); None", files: "o"},
+		{name: "atexit", code: "import atexit; atexit.register(print, 'bye'); None", stdout: "bye\n"},
+		{name: "destructor", code: "class A:\n  def __del__(self): print('del')\na = A()", stdout: "del\n"},
+		{name: "thread outlives main", code: "import threading, time\ndef f():\n  time.sleep(0.1); print('thread')\nthreading.Thread(target=f).start()\nprint('main')", stdout: "main\nthread\n"},
+		{name: "daemon thread", code: "import threading, time\nn = 0\ndef f():\n  global n\n  while True: n += 1; time.sleep(0.0001)\nthreading.Thread(target=f, daemon=True).start()\ntime.sleep(0.1); print('main')", stdout: "main\n"},
+		{name: "excepthook", code: "import sys\nsys.excepthook = lambda *a: print('hooked')\n1/0", exit: "1", stdout: "hooked\n"},
+		{name: "dataclass", code: "from dataclasses import dataclass\n@dataclass\nclass P: x: int\nP(1)", stdout: "P(x=1)\n"},
+		{name: "pickle", code: "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))))", stdout: "<class '__main__.A'>\n"},
+		{name: "multiprocessing", code: "import multiprocessing as m\ndef f(x): return x * x\nif __name__ == '__main__':\n  with m.Pool(2) as p: print(p.map(f, [1, 2, 3]))", timeout: 10000, stdout: "[1, 4, 9]\n"},
+		{name: "inspect.getsource", code: "import inspect\ndef f():\n  return 1\nprint(inspect.getsource(f), end='')", stdout: "def f():\n  return 1\n"},
+		{name: "asyncio", code: "import asyncio\nasync def f(): await asyncio.sleep(0.01); print('a')\nasyncio.run(f())", stdout: "a\n"},
+		{name: "subprocess", code: "import subprocess; print(subprocess.run(['echo', 'hi'], capture_output=True, text=True).stdout)", stdout: "hi\n\n"},
+		{name: "descriptors and session", code: "import os; print(sorted(os.listdir('/proc/self/fd')), os.getppid(), os.getsid(0) == os.getpid())", stdout: "['0', '1', '2', '3'] 1 True\n"},
+	}
+}

@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+)
+
+// Every wall of the design stands on a warm container, as the engine sees it.
+func TestContainerWalls(t *testing.T) {
+	var warm []container.Summary
+	if !poll(func() bool {
+		warm, _ = containers(shared.server.instance)
+		return len(warm) > 0 && warm[0].State == container.StateRunning
+	}) {
+		t.Fatal("no warm container")
+	}
+	c, err := shared.engine.ContainerInspect(t.Context(), warm[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := c.HostConfig
+	walls := map[string]bool{
+		"no network":              h.NetworkMode == "none",
+		"read-only root":          h.ReadonlyRootfs,
+		"no capabilities":         strings.Join(h.CapDrop, " ") == "ALL" && len(h.CapAdd) == 0,
+		"no new privileges":       strings.Contains(strings.Join(h.SecurityOpt, " "), "no-new-privileges"),
+		"our seccomp profile":     strings.Contains(strings.Join(h.SecurityOpt, " "), `seccomp={`),
+		"not root":                c.Config.User == "65532:65532",
+		"memory":                  h.Memory == 256<<20,
+		"no swap":                 h.MemorySwap == h.Memory,
+		"processes":               h.PidsLimit != nil && *h.PidsLimit == 64,
+		"cpu quota":               h.NanoCPUs == 1e9,
+		"workspace in memory":     strings.Contains(h.Tmpfs["/workspace"], "size=67108864") && strings.Contains(h.Tmpfs["/workspace"], "nosuid,nodev"),
+		"/tmp in memory":          strings.Contains(h.Tmpfs["/tmp"], "noexec"),
+		"small /dev/shm":          h.ShmSize == 16<<20,
+		"stdin ends with us":      c.Config.OpenStdin && c.Config.StdinOnce,
+		"no log":                  h.LogConfig.Type == "none",
+		"removed at the end":      h.AutoRemove,
+		"own ipc":                 h.IpcMode == "private",
+		"not privileged":          !h.Privileged,
+		"no mounts from the host": len(h.Binds) == 0 && len(h.Mounts) == 0,
+		"labels": c.Config.Labels["vivarium.instance"] == shared.server.instance &&
+			c.Config.Labels["vivarium.pool"] != "" && c.Config.Labels["vivarium.deadline"] != "",
+	}
+	for name, stands := range walls {
+		if !stands {
+			t.Errorf("%s: not so", name)
+		}
+	}
+}
+
+// The same walls, as a program finds them.
+func TestWallsFromInside(t *testing.T) {
+	for _, p := range []program{
+		{name: "capabilities", code: "print({l.split()[1] for l in open('/proc/self/status') if l.startswith('Cap')})", stdout: "{'0000000000000000'}\n"},
+		{name: "no new privileges", code: "print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('NoNewPrivs', 'Seccomp:'))])", stdout: "['1', '2']\n"},
+		{name: "user", code: "import os; print(os.getresuid(), os.getresgid(), os.getgroups())", stdout: "(65532, 65532, 65532) (65532, 65532, 65532) [65532]\n"},
+		{name: "places to write", code: `import os
+for place in ("/", "/etc", "/usr", "/run", "/var/tmp", "/home", "/opt", "/workspace", "/tmp", "/dev/shm"):
+    try: open(place + "/x", "w").close(); print(place)
+    except OSError: pass`, stdout: "/workspace\n/tmp\n/dev/shm\n", files: "x"},
+		{name: "network", code: "import socket\nprint(socket.if_nameindex())", stdout: "[(1, 'lo')]\n"},
+		{name: "namespaces", code: "import os\nfor flag in (0x10000000, 0x20000, 0x20000000):\n  try: os.unshare(flag); print('made', flag)\n  except OSError as e: print(e.errno)", stdout: "1\n1\n1\n"},
+		{name: "forbidden calls", code: `import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for name, number in dict(io_uring_setup=425, userfaultfd=323, bpf=321, keyctl=250, perf_event_open=298, mount=165, kexec_load=246).items():
+    result = libc.syscall(number, 0, 0, 0, 0, 0)
+    print(name, result, ctypes.get_errno())`, stdout: "io_uring_setup -1 1\nuserfaultfd -1 1\nbpf -1 1\nkeyctl -1 1\nperf_event_open -1 1\nmount -1 1\nkexec_load -1 1\n"},
+		{name: "environment", code: "import os; print(*sorted(os.environ))", stdout: "HOME HOSTNAME LANG MPLBACKEND OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED TZ USER\n"},
+		{name: "core dumps and files", code: "import resource as r; print(r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_NOFILE))", stdout: "(0, 0) (1024, 1024)\n"},
+		{name: "first victim of the kernel", code: "print(open('/proc/self/oom_score_adj').read().strip())", stdout: "1000\n"},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			p.check(t, mustRun(t, shared.server, request{"code": p.code}))
+		})
+	}
+}
+
+// One run sees nothing of another.
+func TestRunsAreApart(t *testing.T) {
+	mustRun(t, shared.server, request{"code": `import os
+for place in ("/workspace", "/tmp", "/dev/shm"): open(place + "/mark", "w").write("x")
+if os.fork() == 0:
+    import time; time.sleep(100)`})
+	p := program{stdout: "[] [1]\n"}
+	p.check(t, mustRun(t, shared.server, request{"code": `import os
+print([p for p in ("/workspace", "/tmp", "/dev/shm") if os.path.exists(p + "/mark")],
+      [int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid()])`}))
+}
+
+func encode(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+
+// Inputs come back when they were changed, and only then.
+func TestFiles(t *testing.T) {
+	a := mustRun(t, shared.server, request{
+		"code": `import os
+print(open("in/a.txt").read(), open("b.bin", "rb").read())
+open("in/a.txt", "a").write("!")
+os.makedirs("out/deep"); open("out/deep/new.bin", "wb").write(bytes(range(256)))
+None`,
+		"files": []request{
+			{"path": "in/a.txt", "content_base64": encode("héllo")},
+			{"path": "b.bin", "content_base64": encode("\x00\xff")},
+		},
+	})
+	program{stdout: "héllo b'\\x00\\xff'\n", files: "in/a.txt out/deep/new.bin"}.check(t, a)
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	if a.Files[0].ContentBase64 != encode("héllo!") || a.Files[1].ContentBase64 != encode(string(all)) || a.Files[0].Kind != "file" {
+		t.Errorf("wrong files: %+v", a.Files)
+	}
+}
+
+// A staged module can be imported and leaves no cache behind.
+func TestStagedModule(t *testing.T) {
+	program{stdout: "7\n"}.check(t, mustRun(t, shared.server, request{
+		"code":  "import helper; helper.seven()",
+		"files": []request{{"path": "helper.py", "content_base64": encode("def seven(): return 7")}},
+	}))
+}
+
+// A file that fits the limits but not the workspace beside the code is refused
+// as too large, in words.
+func TestFilesThatDoNotFit(t *testing.T) {
+	s := startServer(t, "WORKSPACE_LIMIT_MB=1", "POOL_SIZE=1")
+	for _, size := range []int{1 << 20, 2 << 20} {
+		a, err := s.execute(t.Context(), request{
+			"code": "print(1)", "files": []request{{"path": "a", "content_base64": encode(strings.Repeat("x", size))}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if detail, _ := a.Detail.(string); a.status != 413 || !strings.Contains(detail, "workspace of 1 MB") {
+			t.Errorf("%d bytes: status %d, %v", size, a.status, a.Detail)
+		}
+	}
+}
