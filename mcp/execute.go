@@ -60,7 +60,7 @@ func describe(opts Options) string {
 // execute answers a call. Every failure is a result with isError: a model reads
 // results, while protocol errors reach its client alone.
 func (s *Server) execute(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
-	req, err := parseArguments(call.GetRawArguments())
+	req, err := parseArguments(call.Params.Arguments)
 	if err != nil {
 		return mcpsdk.NewToolResultError(execution.AsError(err).Explain()), nil
 	}

@@ -8,14 +8,15 @@ package docker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	dockerclient "github.com/docker/docker/client"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -155,10 +156,17 @@ func (b *Backend) Version(ctx context.Context) (string, error) {
 // unavailable explains an error of the engine to the user.
 func (b *Backend) unavailable(err error) error {
 	message := "Docker Engine refused the request"
-	if dockerclient.IsErrConnectionFailed(err) || errdefs.IsUnavailable(err) || strings.Contains(err.Error(), "dial ") {
+	if unreachable(err) {
 		message = fmt.Sprintf("Docker Engine does not answer at %s", b.Host())
 	}
 	return &execution.Error{Code: execution.Unavailable, Message: message, Err: err}
+}
+
+// unreachable says whether an error is that of reaching the engine, not one
+// that the engine itself reports.
+func unreachable(err error) bool {
+	var operation *net.OpError
+	return dockerclient.IsErrConnectionFailed(err) || errors.As(err, &operation) && operation.Op == "dial"
 }
 
 // hold and drop keep count of the containers that the sweep must leave alone.

@@ -46,13 +46,14 @@ func (b *Backend) explainImage(ref string, err error) error {
 	switch {
 	case err == nil || errors.As(err, &domain):
 		return err
-	case errdefs.IsInvalidArgument(err):
-		return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf("%q is no image reference", ref), Err: err}
+	case unreachable(err):
+		return b.unavailable(err)
 	}
-	if unavailable := b.unavailable(err); strings.Contains(unavailable.Error(), "does not answer") {
-		return unavailable
+	message := fmt.Sprintf("the image %q is not to be had", ref)
+	if errdefs.IsInvalidArgument(err) {
+		message = fmt.Sprintf("%q is no image reference", ref)
 	}
-	return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf("the image %q is not to be had", ref), Err: err}
+	return &execution.Error{Code: execution.Unavailable, Message: message, Err: err}
 }
 
 func (b *Backend) digest(ctx context.Context, ref string) (string, error) {

@@ -31,7 +31,7 @@ from errno import ENOSPC
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import CodeType, ModuleType, TracebackType
     from typing import NoReturn, Optional
 else:
@@ -46,6 +46,7 @@ MAX_DEPTH = 64  # folders below the workspace that are searched for files
 MAX_ENTRIES = 20_000  # directory entries that are looked at
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 PR_SET_DUMPABLE = 4
+CLOCK_REALTIME_COARSE = 5  # the time module has no name for it
 REHEARSE_SECONDS = 0.03  # how long a program's process waits for its code before it rehearses
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
 
@@ -452,6 +453,14 @@ def stage(workspace: str, path: str) -> int:
     return os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
 
 
+def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
+    """Waits until a change of a file would give it another change time: kernels older than 6.13 take that from a clock
+    that ticks every 1 to 10 ms, and a program may change an input sooner after its staging."""
+    newest = max((changed for _, changed, _ in stamps), default=0)
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= newest < time.time_ns():
+        time.sleep(0.0005)
+
+
 def is_full(folder: str) -> bool:
     """Whether a file system has no room left for data or for files."""
     status = os.statvfs(folder)
@@ -696,6 +705,7 @@ def serve_run(channel: Channel, program: Program, root: int, workspace: str) -> 
         return
     before = {found.path: found.stamp for found in walk(root)}
     run = Run(channel, program, job)
+    await_tick(before.values())
     channel.send(b"A")
     program.release(bytes(job.code), bool(job.limits["interactive"]), job.limits["cpu_seconds"])
     run.watch()

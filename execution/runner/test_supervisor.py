@@ -1,0 +1,169 @@
+"""The supervisor's own tests: its parts, one by one. What it does as a whole is tested from outside, in integration/.
+
+Run it in a sandbox, where the workspace is a place of its own: go test ./integration -run TestSupervisorUnits
+"""
+
+import os
+import struct
+import sys
+import tempfile
+import unittest
+
+import supervisor
+
+
+class ChannelTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.receive_fd, self.server_out = os.pipe()
+        self.server_in, self.send_fd = os.pipe()
+        self.channel = supervisor.Channel(self.receive_fd, self.send_fd, 0.2)
+
+    def test_frames_are_put_together_from_any_pieces(self) -> None:
+        stream = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
+        got = []
+        for byte in stream:
+            os.write(self.server_out, bytes([byte]))
+            self.channel.read_available()
+            while frame := self.channel.next_buffered():
+                got.append(frame)
+        self.assertEqual(got, [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
+
+    def test_receive_skips_pings(self) -> None:
+        os.write(self.server_out, b"P\0\0\0\0G\0\0\0\0")
+        self.assertEqual(self.channel.receive(), (b"G", b""))
+
+    def test_silence_means_gone(self) -> None:
+        with self.assertRaisesRegex(supervisor.Gone, "silent"):
+            self.channel.receive()
+
+    def test_a_closed_connection_means_gone(self) -> None:
+        os.close(self.server_out)
+        with self.assertRaisesRegex(supervisor.Gone, "closed"):
+            self.channel.receive()
+
+    def test_a_huge_frame_means_gone(self) -> None:
+        os.write(self.server_out, b"C\xff\xff\xff\xff")
+        with self.assertRaisesRegex(supervisor.Gone, "4294967295 bytes"):
+            self.channel.receive()
+
+    def test_a_server_that_does_not_read_means_gone(self) -> None:
+        with self.assertRaisesRegex(supervisor.Gone, "does not read"):
+            self.channel.send(b"O", b"x" * (1 << 20))
+
+    def test_fields(self) -> None:
+        self.channel.send_fields(b"X", exit_code=3, full=0)
+        self.assertEqual(os.read(self.server_in, 100), b"X\0\0\0\x13exit_code=3\nfull=0\n")
+        self.assertEqual(supervisor.parse_fields(b"a=1\nb=22\n"), {"a": 1, "b": 22})
+
+
+class CompileTest(unittest.TestCase):
+    def run_program(self, source: bytes, interactive: bool = True) -> "list[object]":
+        shown: "list[object]" = []
+        hook, sys.displayhook = sys.displayhook, shown.append
+        try:
+            namespace: "dict[str, object]" = {}
+            for code in supervisor.compile_program(source, "f.py", interactive):
+                exec(code, namespace)
+        finally:
+            sys.displayhook = hook
+        return shown
+
+    def test_the_last_expression_is_displayed(self) -> None:
+        self.assertEqual(self.run_program(b"1\nx = 2\nx + 1"), [3])
+
+    def test_a_statement_displays_nothing(self) -> None:
+        self.assertEqual(self.run_program(b"x = 2"), [])
+        self.assertEqual(self.run_program(b""), [])
+
+    def test_nothing_is_displayed_where_not_asked_for(self) -> None:
+        self.assertEqual(self.run_program(b"3", interactive=False), [])
+
+    def test_a_coding_line_holds(self) -> None:
+        self.assertEqual(self.run_program(b"# coding: latin-1\n'\xe9'"), ["é"])
+
+    def test_future_flags_reach_the_last_expression(self) -> None:
+        codes = supervisor.compile_program(b"from __future__ import annotations\n1", "f.py", True)
+        self.assertEqual(codes[0].co_flags & 0x1000000, codes[1].co_flags & 0x1000000)
+
+    def test_exit_status(self) -> None:
+        for code, status in [(None, 0), (0, 0), (3, 3), (-1, 255), (256, 0), (1 << 40, 255), (True, 1)]:
+            self.assertEqual(supervisor.exit_status_of(SystemExit(code)), status, code)
+
+
+class WorkspaceTest(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = folder.name
+        self.root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self.addCleanup(os.close, self.root)
+
+    def write(self, path: str, text: str = "x") -> None:
+        os.makedirs(os.path.dirname(f"{self.path}/{path}"), exist_ok=True)
+        with open(f"{self.path}/{path}", "w") as file:
+            file.write(text)
+
+    def found(self) -> "dict[str, str]":
+        return {found.path: found.reason for found in supervisor.walk(self.root)}
+
+    def test_regular_files_are_found_in_order(self) -> None:
+        for path in ("b", "a/c", "a/b", "__main__.py", "a/__main__.py"):
+            self.write(path)
+        self.assertEqual(list(self.found()), ["a/__main__.py", "a/b", "a/c", "b"])
+
+    def test_links_are_not_followed(self) -> None:
+        os.symlink("/etc", f"{self.path}/d")
+        os.symlink("/etc/passwd", f"{self.path}/f")
+        self.assertEqual(self.found(), {"d": "it is a link", "f": "it is a link"})
+        with self.assertRaises(OSError):
+            supervisor.open_beneath(self.root, "d/passwd")
+        with self.assertRaises(OSError):
+            supervisor.open_beneath(self.root, "f")
+
+    def test_odd_names_are_named(self) -> None:
+        for name in (b"\xff", b"a\nb", b"a\\b", "\x85".encode()):
+            open(os.path.join(os.fsencode(self.path), name), "w").close()
+        self.assertEqual(len([reason for reason in self.found().values() if "its name" in reason]), 4)
+
+    def test_a_change_changes_the_stamp(self) -> None:
+        self.write("a", "1")
+        before = {found.path: found.stamp for found in supervisor.walk(self.root)}
+        supervisor.await_tick(before.values())
+        self.write("a", "2")
+        os.utime(f"{self.path}/a", ns=(0, 0))  # the program can set the modification time, but not the change time
+        after = {found.path: found.stamp for found in supervisor.walk(self.root)}
+        self.assertNotEqual(before["a"], after["a"])
+
+    def test_too_many_entries_are_cut_and_told(self) -> None:
+        most, supervisor.MAX_ENTRIES = supervisor.MAX_ENTRIES, 3
+        self.addCleanup(setattr, supervisor, "MAX_ENTRIES", most)
+        for name in "abcde":
+            self.write(name)
+        reasons = list(self.found().values())
+        self.assertEqual(reasons[:3], ["", "", ""])
+        self.assertIn("more than 3 entries", reasons[3])
+        self.assertEqual(len(reasons), 4)
+
+    def test_staging_makes_folders_and_refuses_to_overwrite(self) -> None:
+        os.close(supervisor.stage(self.path, "a/b/c"))
+        with self.assertRaises(FileExistsError):
+            supervisor.stage(self.path, "a/b/c")
+
+    def test_links_into_the_home(self) -> None:
+        self.write("skeleton/.cache/m/fonts.json", "{}")
+        supervisor.link_home(f"{self.path}/skeleton", f"{self.path}/home")
+        self.assertTrue(os.path.islink(f"{self.path}/home/.cache/m/fonts.json"))
+        self.write("home/.cache/m/other", "the folder itself can be written")
+
+
+class CounterTest(unittest.TestCase):
+    def test_the_first_file_that_exists_counts(self) -> None:
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("low 1\noom_kill 7\n")
+            file.flush()
+            self.assertEqual(supervisor.counter(("/nowhere", file.name), "oom_kill"), 7)
+            self.assertEqual(supervisor.counter((file.name,), "max"), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,209 @@
+package integration
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/go-connections/nat"
+)
+
+// The data image has the whole stack, and Matplotlib finds its fonts indexed.
+func TestDataImage(t *testing.T) {
+	s := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60")
+	a := mustRun(t, s, request{"timeout_ms": 60000, "code": `
+import numpy, pandas, scipy.stats, seaborn, sklearn.linear_model, statsmodels.api, sympy, networkx
+import openpyxl, xlsxwriter, PIL.Image, lxml.etree, bs4, requests, docx, pypdf, fpdf, yaml, tabulate, tqdm
+import sys; print(sys.version_info[:2])`})
+	program{stdout: "(3, 13)\n"}.check(t, a)
+
+	a = mustRun(t, s, request{"timeout_ms": 60000, "code": `
+import matplotlib, os, matplotlib.font_manager as fm
+print(matplotlib.get_backend(), os.path.islink(matplotlib.get_cachedir() + "/" + [n for n in os.listdir(matplotlib.get_cachedir()) if "font" in n][0]))
+import matplotlib.pyplot as plt
+plt.plot([1, 2, 3]); plt.title("é"); plt.savefig("plot.png")`})
+	program{stdout: "agg True\n", files: "plot.png"}.check(t, a)
+
+	a = mustRun(t, s, request{"timeout_ms": 60000, "code": `
+import pandas as pd
+t = pd.read_csv("in.csv"); t["c"] = t.a * t.b; t.to_excel("out.xlsx"); int(t.c.sum())`,
+		"files": []request{{"path": "in.csv", "content_base64": encode("a,b\n1,2\n3,4\n")}}})
+	program{stdout: "14\n", files: "out.xlsx"}.check(t, a)
+}
+
+// The slim image has Python alone.
+func TestSlimImage(t *testing.T) {
+	program{exit: "1", stderr: "~No module named 'numpy'"}.check(t, mustRun(t, shared.server, request{"code": "import numpy"}))
+}
+
+// The supervisor's own tests run in a sandbox, as any program does.
+func TestSupervisorUnits(t *testing.T) {
+	var files []request
+	for _, name := range []string{"supervisor.py", "test_supervisor.py"} {
+		text, err := os.ReadFile(filepath.Join("..", "execution", "runner", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, request{"path": name, "content_base64": encode(string(text))})
+	}
+	a := mustRun(t, shared.server, request{
+		"code":       "import unittest\nunittest.main(module='test_supervisor', argv=['-v'], verbosity=2)",
+		"timeout_ms": 30000, "files": files,
+	})
+	if a.exitCode() != "0" || !strings.Contains(a.Stderr, "\nOK\n") {
+		t.Errorf("exit code %s\n%s", a.exitCode(), a.Stderr)
+	}
+}
+
+// The server runs as a container: a static binary and nothing else, as an
+// ordinary user with the engine's socket.
+func TestServerImage(t *testing.T) {
+	const image = "vivarium/server:integration"
+	socket, ok := strings.CutPrefix(shared.engine.DaemonHost(), "unix://")
+	if !ok {
+		t.Fatalf("the engine is at %s: this test mounts its socket", shared.engine.DaemonHost())
+	}
+	buildServerImage(t, image)
+	url := runServerImage(t, image, socket)
+	s := &server{url: url}
+	if err := s.awaitHealth(); err != nil {
+		t.Fatal(err)
+	}
+	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/docs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if page, err := io.ReadAll(resp.Body); err != nil || !bytes.Contains(page, []byte("Vivarium")) {
+		t.Errorf("/docs: %v, %.100s", err, page)
+	}
+}
+
+// buildServerImage builds ../Dockerfile around a static binary.
+func buildServerImage(t *testing.T, image string) {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "vivarium")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var files bytes.Buffer
+	w := tar.NewWriter(&files)
+	for name, path := range map[string]string{"Dockerfile": "../Dockerfile", "bin/vivarium": binary} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	response, err := shared.engine.ImageBuild(t.Context(), &files, build.ImageBuildOptions{
+		Version: build.BuilderV1, Tags: []string{image}, Remove: true, ForceRemove: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if log, err := io.ReadAll(response.Body); err != nil || !bytes.Contains(log, []byte("Successfully built")) {
+		t.Fatalf("%v\n%s", err, log)
+	}
+}
+
+// runServerImage runs the image and gives its address on the loopback.
+func runServerImage(t *testing.T, image, socket string) string {
+	t.Helper()
+	info, err := os.Stat(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := shared.engine.ContainerCreate(t.Context(), &container.Config{
+		Image: image, Env: []string{"PYTHON_EXECUTOR_DOCKER_IMAGE=" + slimImage, "POOL_SIZE=1"},
+		ExposedPorts: nat.PortSet{"8000/tcp": {}},
+	}, &container.HostConfig{
+		Binds: []string{socket + ":/var/run/docker.sock"}, GroupAdd: []string{groupOf(info)},
+		PortBindings: nat.PortMap{"8000/tcp": {{HostIP: "127.0.0.1", HostPort: "0"}}},
+	}, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { endServerContainer(t, made.ID) })
+	if err := shared.engine.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := shared.engine.ContainerInspect(t.Context(), made.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://127.0.0.1:" + c.NetworkSettings.Ports["8000/tcp"][0].HostPort
+}
+
+// endServerContainer stops the server as an orchestrator does: it must leave
+// with status 0 and take its sandboxes with it.
+func endServerContainer(t *testing.T, id string) {
+	t.Helper()
+	ctx := context.Background()
+	log := containerLog(ctx, id)
+	grace := 30
+	if err := shared.engine.ContainerStop(ctx, id, container.StopOptions{Timeout: &grace}); err != nil {
+		t.Error(err)
+	}
+	if c, err := shared.engine.ContainerInspect(ctx, id); err != nil || c.State.ExitCode != 0 {
+		t.Errorf("it ended badly: %v %+v\n%s", err, c.State, containerLog(ctx, id))
+	}
+	for line := range strings.Lines(log) {
+		if _, instance, ok := strings.Cut(strings.TrimSpace(line), "instance="); ok {
+			assertGone(t, instance)
+		}
+	}
+	if err := shared.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+func containerLog(ctx context.Context, id string) string {
+	stream, err := shared.engine.ContainerLogs(ctx, id, container.LogsOptions{ShowStderr: true, ShowStdout: true})
+	if err != nil {
+		return fmt.Sprint(err)
+	}
+	defer func() { _ = stream.Close() }()
+	text, _ := io.ReadAll(stream)
+	return string(text)
+}
+
+// The description of the API that the server serves is the one in docs.
+func TestOpenAPIIsServed(t *testing.T) {
+	var spec struct {
+		OpenAPI string
+		Paths   map[string]json.RawMessage
+	}
+	if err := getJSON(t, shared.server.url+"/openapi.json", &spec); err != nil {
+		t.Fatal(err)
+	}
+	if spec.OpenAPI != "3.1.0" || spec.Paths["/v1/execute"] == nil || spec.Paths["/health"] == nil {
+		t.Errorf("got %+v", spec)
+	}
+}
