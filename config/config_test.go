@@ -1,11 +1,35 @@
 package config_test
 
 import (
+	"flag"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/vivarium-sandbox/vivarium/config"
 )
+
+//nolint:gochecknoglobals // a flag of the test binary
+var update = flag.Bool("update", false, "write docs/settings.md anew")
+
+// docs/settings.md is what the code says.
+func TestSettingsDocument(t *testing.T) {
+	const path = "../docs/settings.md"
+	want := "# Settings\n\nAll come from the environment; one that is empty counts as unset. This table is generated\n" +
+		"(go tool task generate).\n\n" + config.Table()
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is not current: go tool task generate", path)
+	}
+}
 
 func load(t *testing.T, env map[string]string) (config.Config, error) {
 	t.Helper()
