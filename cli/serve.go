@@ -78,11 +78,12 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 
 // shutdown lets what runs finish while what waits and what still comes gets
 // 503, then closes the listener and the streams that have no end.
-func shutdown(s *service, server *http.Server, endStreams func(context.Context) error, grace time.Duration) error {
+func shutdown(s *service, server *http.Server, endStreams func(), grace time.Duration) error {
 	runs := s.close(grace)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
-	err := errors.Join(runs, endStreams(ctx), server.Shutdown(ctx))
+	endStreams()
+	err := errors.Join(runs, server.Shutdown(ctx))
 	if err != nil {
 		_ = server.Close()
 	}

@@ -145,6 +145,29 @@ func TestTerminatedServerFinishesWhatRuns(t *testing.T) {
 	assertGone(t, s.instance)
 }
 
+// Streams that have no end do not hold a shutdown up.
+func TestTerminatedServerEndsStreams(t *testing.T) {
+	s, err := start([]string{"POOL_SIZE=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/sse", "/mcp"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLeavingClientEndsItsRun(t *testing.T) {
 	s := startServer(t, "POOL_SIZE=0")
 	ctx, leave := context.WithCancel(t.Context())

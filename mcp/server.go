@@ -95,7 +95,7 @@ func (s *Server) errorLog() *log.Logger {
 
 // Handlers gives the HTTP transports by their paths, and a function that ends
 // their open streams, which a server's graceful shutdown would wait for.
-func (s *Server) Handlers() (handlers map[string]http.Handler, shutdown func(ctx context.Context) error) {
+func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()) {
 	streamable := mcpserver.NewStreamableHTTPServer(s.server,
 		mcpserver.WithEndpointPath(StreamablePath),
 		mcpserver.WithSessionIdleTTL(sessionIdle),
@@ -107,10 +107,21 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, shutdown func(ctx
 		mcpserver.WithUseFullURLForMessageEndpoint(false),
 		mcpserver.WithKeepAliveInterval(keepAlive),
 	)
-	shutdown = func(ctx context.Context) error {
-		return errors.Join(sse.Shutdown(ctx), streamable.Shutdown(ctx))
-	}
+	open, endStreams := context.WithCancel(context.Background())
 	return map[string]http.Handler{
-		StreamablePath: streamable, SSEPath: sse.SSEHandler(), MessagePath: sse.MessageHandler(),
-	}, shutdown
+		StreamablePath: endWith(open, streamable),
+		SSEPath:        endWith(open, sse.SSEHandler()),
+		MessagePath:    endWith(open, sse.MessageHandler()),
+	}, endStreams
+}
+
+// endWith ends a handler's requests when ctx ends. The library's own Shutdown
+// (v1.2.1) closes the streams of a server that it has started itself alone.
+func endWith(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		both, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		next.ServeHTTP(w, r.WithContext(both))
+	})
 }
