@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ type Config struct {
 
 	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" help:"idle sandboxes to keep warm"`
 	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000" help:"all sandboxes there may be: idle, starting, running and ending"`
-	PoolStarts      int `env:"POOL_STARTS, default=2" min:"1" max:"100" help:"sandboxes that start at the same time"`
+	PoolStarts      int `env:"POOL_STARTS, default=4" min:"1" max:"100" help:"sandboxes that start at the same time"`
 	PoolIdleSec     int `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000" help:"time without a request after which no sandbox is kept warm; 0 is never"`
 	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800" help:"age at which an idle sandbox is replaced"`
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
@@ -99,15 +100,7 @@ func (s Setting) accepts(value string) bool {
 		x, err := strconv.ParseFloat(value, 64)
 		return err == nil && s.inRange(x)
 	default:
-		if words == "" {
-			return true
-		}
-		for _, word := range strings.Fields(words) {
-			if value == word {
-				return true
-			}
-		}
-		return false
+		return words == "" || slices.Contains(strings.Fields(words), value)
 	}
 }
 

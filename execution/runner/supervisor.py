@@ -755,7 +755,6 @@ def main() -> None:
     channel = Channel(0, 1, silence)
     link_home(SKELETON, os.environ.get("HOME", "/tmp"))
     root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
-    gc.collect()
     gc.freeze()  # a collection in the program then leaves these pages shared
     program = Program(workspace)
     channel.send_fields(b"R", protocol=PROTOCOL, python=".".join(map(str, sys.version_info[:3])))
