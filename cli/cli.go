@@ -33,10 +33,10 @@ const (
 	exitNotRun   = 125
 )
 
-// exitCode is an error that says nothing and sets the process's exit code.
-type exitCode int
+// exitError is an error that says nothing and sets the process's exit code.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // Run runs the command line and returns the process's exit code.
 func Run(ctx context.Context, args []string, system System) int {
@@ -60,7 +60,7 @@ Settings come from the environment; docs/settings.md lists them all.`,
 	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), doctorCommand(system), versionCommand())
 
 	err := root.ExecuteContext(ctx)
-	var code exitCode
+	var code exitError
 	switch {
 	case err == nil:
 		return 0
@@ -68,8 +68,7 @@ Settings come from the environment; docs/settings.md lists them all.`,
 		return int(code)
 	}
 	_, _ = fmt.Fprintf(system.Stderr, "vivarium: %v\n", err)
-	var notRun *execution.Error
-	if errors.As(err, &notRun) {
+	if _, notRun := errors.AsType[*execution.Error](err); notRun {
 		return exitNotRun
 	}
 	return exitFailure

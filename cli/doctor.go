@@ -45,7 +45,7 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		mark := "ok     "
 		if !good {
 			mark = "missing"
-			err = exitCode(exitFailure)
+			err = exitError(exitFailure)
 		}
 		_, _ = fmt.Fprintf(system.Stdout, mark+"  "+format+"\n", args...)
 	}

@@ -98,7 +98,7 @@ func (o execOptions) request(system System, args []string) (execution.Request, e
 		if !found {
 			name = filepath.Base(local)
 		}
-		content, err := os.ReadFile(local) //nolint:gosec // G304: the user names the file
+		content, err := os.ReadFile(local)
 		if err != nil {
 			return req, fmt.Errorf("--file: %w", err)
 		}
@@ -148,9 +148,9 @@ func (o execOptions) show(system System, r *execution.Result) error {
 	}
 	switch {
 	case r.TimedOut():
-		return exitCode(exitTimedOut)
+		return exitError(exitTimedOut)
 	case r.Failed():
-		return exitCode(*r.ExitCode)
+		return exitError(*r.ExitCode)
 	}
 	return nil
 }

@@ -86,8 +86,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // AsError finds the [*Error] in err. Any other error becomes one with code
 // [Internal], so that its text does not reach the user.
 func AsError(err error) *Error {
-	var domain *Error
-	if errors.As(err, &domain) {
+	if domain, ok := errors.AsType[*Error](err); ok {
 		return domain
 	}
 	return &Error{Code: Internal, Message: "internal error", Err: err}

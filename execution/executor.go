@@ -32,7 +32,7 @@ type Executor struct {
 	mu       sync.Mutex
 	inFlight int
 	closing  bool
-	waiting  context.Context    // ends when waiting for a sandbox is over for all
+	waiting  context.Context    //nolint:containedctx // ends when waiting for a sandbox is over for all
 	stop     context.CancelFunc // ends it
 	idle     chan struct{}      // closed when closing and nothing is in flight
 }

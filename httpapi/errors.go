@@ -107,8 +107,7 @@ func init() { huma.NewErrorWithContext = humaError }
 // the shape of the contract.
 func humaError(_ huma.Context, status int, message string, causes ...error) huma.StatusError {
 	for _, cause := range causes {
-		var tooLarge *http.MaxBytesError
-		if errors.As(cause, &tooLarge) {
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 			return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
 		}
 	}

@@ -168,7 +168,7 @@ func bootstrap(ctx context.Context, engine Engine, progress io.Writer) (err erro
 
 // command runs a program. Its stdout goes to out, or to progress where out is nil.
 func command(ctx context.Context, progress, out io.Writer, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // G204: the callers' arguments are constants and a temporary folder
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = out, progress
 	if out == nil {
 		cmd.Stdout = progress

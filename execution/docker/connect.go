@@ -72,7 +72,7 @@ func contextOptions(configDir, name string) ([]dockerclient.Opt, error) {
 }
 
 func readJSON(path string, into any) error {
-	data, err := os.ReadFile(path) //nolint:gosec // G304: a file of the user's own Docker configuration
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}

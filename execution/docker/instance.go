@@ -120,7 +120,7 @@ func (i *instance) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := i.conn.Reader.Read(p[:min(uint64(len(p)), uint64(i.left))])
-	i.left -= uint32(n) //nolint:gosec // G115: n is at most left
+	i.left -= uint32(n)
 	if err != nil {
 		return n, i.end(err)
 	}

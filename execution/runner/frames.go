@@ -99,7 +99,7 @@ type frameWriter struct{ w *bufio.Writer }
 func (f frameWriter) frame(kind byte, payload []byte) {
 	var header [headerBytes]byte
 	header[0] = kind
-	binary.BigEndian.PutUint32(header[1:], uint32(len(payload))) //nolint:gosec // G115: payloads are chunks of chunkBytes, or a path
+	binary.BigEndian.PutUint32(header[1:], uint32(len(payload)))
 	_, _ = f.w.Write(header[:])
 	_, _ = f.w.Write(payload)
 }

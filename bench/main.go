@@ -1,0 +1,108 @@
+// Command bench compares this server with the bare Docker Engine that it
+// stands on: the same program, behind the same walls, on the same machine, in
+// one run.
+//
+// The bare side does by hand, through the Docker client, what one run takes:
+// create a container, start it, wait for it, read its output, remove it. Our
+// side is a server that this command builds and starts, asked over HTTP. Both
+// must print the right answer in every single run, or the benchmark fails.
+//
+// The two sides take turns, so that whatever else the machine is doing hits
+// both: the ratios are worth more than the times.
+//
+//	go run ./bench
+//	POOL_SIZE=8 go run ./bench -rounds 4 -json result.json
+//
+// The settings of the server come from the environment, as always; the walls of
+// the bare containers come from the same settings.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		_, _ = fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// run is the whole command.
+func run(ctx context.Context, args []string, lookup lookup, stdout, stderr io.Writer) error {
+	opts, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, opts.limit, fmt.Errorf("it took longer than %v", opts.limit))
+	defer cancel()
+	results, err := benchmark(ctx, opts, lookup, stderr)
+	if results == nil {
+		return err
+	}
+	return errors.Join(publish(results, opts.jsonPath, stdout), err)
+}
+
+// benchmark sets both sides up, measures them and cleans up. Results beside an
+// error are whole: what failed is the cleaning up.
+func benchmark(ctx context.Context, opts options, lookup lookup, progress io.Writer) (results *report, err error) {
+	settings, err := config.Load(ctx, lookup.with("PYTHON_EXECUTOR_DOCKER_IMAGE", opts.image))
+	if err != nil {
+		return nil, err
+	}
+	engine, err := newBare(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, engine.close(ctx)) }()
+	server, err := openServer(ctx, opts, engine.host(), progress)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+
+	m := &measurement{bare: engine, ours: newOurs(server.address), opts: opts, progress: progress}
+	results = newReport(engine, settings)
+	if err := m.all(ctx, server.pid(), results); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// lookup reads an environment variable.
+type lookup func(name string) (string, bool)
+
+// with gives one variable a value.
+func (l lookup) with(name, value string) lookup {
+	return func(asked string) (string, bool) {
+		if asked == name {
+			return value, true
+		}
+		return l(asked)
+	}
+}
+
+// sleep waits, or returns why ctx has ended.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	image    string
+	binary   string        // of the server; empty builds it
+	calls    int           // of each side when paced
+	pause    time.Duration // before each paced call
+	clients  clientCounts
+	each     time.Duration // sustained time of each side at each number of clients
+	rounds   int           // into which that time is split
+	settle   time.Duration // for the pool to refill
+	limit    time.Duration // of the whole benchmark
+	pandas   bool
+	jsonPath string
+}
+
+// clientCounts is a flag: numbers of clients, separated by commas.
+type clientCounts []int
+
+// String implements [flag.Value].
+func (c *clientCounts) String() string {
+	words := make([]string, len(*c))
+	for i, n := range *c {
+		words[i] = strconv.Itoa(n)
+	}
+	return strings.Join(words, ",")
+}
+
+// Set implements [flag.Value].
+func (c *clientCounts) Set(value string) error {
+	*c = nil
+	if value == "" {
+		return nil
+	}
+	for word := range strings.SplitSeq(value, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is no number of clients", word)
+		}
+		*c = append(*c, n)
+	}
+	return nil
+}
+
+// parse reads the command line. What is wrong with it is told to stderr too.
+func parse(args []string, stderr io.Writer) (options, error) {
+	opts := options{clients: clientCounts{1, 4, 10}}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&opts.image, "image", "vivarium/sandbox:slim", "sandbox image of both sides")
+	flags.StringVar(&opts.binary, "binary", "", "server to measure; empty builds this module's")
+	flags.IntVar(&opts.calls, "n", 40, "paced calls of each side; 0 leaves this part out")
+	flags.DurationVar(&opts.pause, "pause", 700*time.Millisecond, "pause before each paced call, for the pool to refill")
+	flags.Var(&opts.clients, "clients", "numbers of clients of the sustained part; empty leaves it out")
+	flags.DurationVar(&opts.each, "each", 8*time.Second, "sustained time of each side at each number of clients")
+	flags.IntVar(&opts.rounds, "rounds", 2, "turns into which that time is split")
+	flags.DurationVar(&opts.settle, "settle", 2*time.Second, "pause between turns, for the pool to refill")
+	flags.DurationVar(&opts.limit, "limit", 10*time.Minute, "time after which the benchmark gives up")
+	flags.BoolVar(&opts.pandas, "pandas", false, "also pace a program that imports pandas; needs -image vivarium/sandbox:latest")
+	flags.StringVar(&opts.jsonPath, "json", "", "file that gets the results as JSON; - is stdout, in place of the table")
+	if err := flags.Parse(args); err != nil {
+		return opts, err
+	}
+	if flags.NArg() > 0 {
+		return opts, fmt.Errorf("%q is no flag", flags.Arg(0))
+	}
+	return opts, opts.check()
+}
+
+func (o options) check() error {
+	switch {
+	case o.calls < 0:
+		return errors.New("-n must not be negative")
+	case o.rounds < 1:
+		return errors.New("-rounds must be at least 1")
+	case len(o.clients) > 0 && o.each < time.Duration(o.rounds)*time.Second:
+		return errors.New("-each must be at least a second a round")
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// timing is how long one run took.
+type timing struct {
+	answer time.Duration // until the program's output and exit code were known
+	whole  time.Duration // until nothing was left of it; ours is cleaned up off the caller's path
+}
+
+// tally collects the runs of one side.
+type tally struct {
+	timings  []timing
+	failures int           // runs that the side refused or failed to do
+	window   time.Duration // the time in which they were counted; 0 when paced
+}
+
+func (t *tally) add(other tally) {
+	t.timings = append(t.timings, other.timings...)
+	t.failures += other.failures
+	t.window += other.window
+}
+
+// summary is what is published of a tally. Times are milliseconds.
+type summary struct {
+	Runs      int     `json:"runs"`
+	Failures  int     `json:"failures"`
+	PerSecond float64 `json:"runs_per_second,omitempty"`
+	P50       float64 `json:"p50_ms"`
+	P99       float64 `json:"p99_ms"`
+	AnswerP50 float64 `json:"answer_p50_ms"`
+}
+
+func (t *tally) summary() summary {
+	answers, wholes := make([]time.Duration, len(t.timings)), make([]time.Duration, len(t.timings))
+	for i, run := range t.timings {
+		answers[i], wholes[i] = run.answer, run.whole
+	}
+	s := summary{
+		Runs: len(t.timings), Failures: t.failures,
+		P50: milliseconds(percentile(wholes, 50)), P99: milliseconds(percentile(wholes, 99)),
+		AnswerP50: milliseconds(percentile(answers, 50)),
+	}
+	if t.window > 0 {
+		s.PerSecond = float64(s.Runs) / t.window.Seconds()
+	}
+	return s
+}
+
+// percentile gives the smallest value that at least percent of all values do
+// not exceed (the nearest-rank method), and 0 of no values.
+func percentile(values []time.Duration, percent float64) time.Duration {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	rank := int(math.Ceil(percent / 100 * float64(len(sorted))))
+	return sorted[max(rank, 1)-1]
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// ratio gives a/b, and 0 where that has no meaning.
+func ratio(a, b float64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return a / b
+}

@@ -1,0 +1,305 @@
+package cli_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/vivarium-sandbox/vivarium/cli"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction( // it lives as long as the process
+		"github.com/mark3labs/mcp-go/server.(*StreamableHTTPServer).startSessionSweeper.func1"))
+}
+
+// nowhere is an engine that is not there.
+const nowhere = "unix:///nonexistent/docker.sock"
+
+// outcome is what became of a command.
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+// run runs a command line with some settings ("NAME=value") and standard input,
+// on a machine without an engine.
+func run(t *testing.T, settings []string, stdin string, args ...string) outcome {
+	t.Helper()
+	var stdout, stderr buffer
+	code := cli.Run(t.Context(), args, cli.System{
+		Lookup: lookup(t, settings), Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr,
+	})
+	return outcome{code, stdout.String(), stderr.String()}
+}
+
+// buffer is a writer for goroutines that outlive a command: serve and stdio do
+// not wait for theirs.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func lookup(t *testing.T, settings []string) func(name string) (string, bool) {
+	t.Helper()
+	t.Setenv("DOCKER_HOST", nowhere) // the engine's client reads it itself
+	environment := map[string]string{"DOCKER_HOST": nowhere}
+	for _, setting := range settings {
+		name, value, _ := strings.Cut(setting, "=")
+		environment[name] = value
+	}
+	return func(name string) (string, bool) {
+		value, found := environment[name]
+		return value, found
+	}
+}
+
+// want checks the exit code, that stdout is empty, and what stderr tells.
+func (o outcome) want(t *testing.T, code int, inStderr ...string) {
+	t.Helper()
+	if o.code != code || o.stdout != "" {
+		t.Errorf("exit code %d, stdout %q", o.code, o.stdout)
+	}
+	for _, text := range inStderr {
+		if !strings.Contains(o.stderr, text) {
+			t.Errorf("%q is not in stderr: %s", text, o.stderr)
+		}
+	}
+}
+
+// commands gives the commands that a help text lists.
+func commands(help string) []string {
+	_, list, _ := strings.Cut(help, "Available Commands:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	var names []string
+	for line := range strings.Lines(list) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[0] != "help" {
+			names = append(names, fields[0])
+		}
+	}
+	return names
+}
+
+// Every command explains itself, with an example.
+func TestHelp(t *testing.T) {
+	top := run(t, nil, "", "--help")
+	if top.code != 0 || top.stderr != "" {
+		t.Fatalf("%+v", top)
+	}
+	names := commands(top.stdout)
+	if len(names) < 6 {
+		t.Fatalf("the commands are %q", names)
+	}
+	for ; len(names) > 0; names = names[1:] {
+		t.Run(names[0], func(t *testing.T) {
+			o := run(t, nil, "", append(strings.Fields(names[0]), "--help")...)
+			if o.code != 0 || o.stderr != "" || !strings.Contains(o.stdout, "\nExamples:\n") {
+				t.Errorf("exit code %d, stderr %q, stdout:\n%s", o.code, o.stderr, o.stdout)
+			}
+			for _, child := range commands(o.stdout) {
+				names = append(names, names[0]+" "+child)
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if o := run(t, nil, "", "version"); o.code != 0 || !regexp.MustCompile(`^vivarium \S+\n$`).MatchString(o.stdout) || o.stderr != "" {
+		t.Errorf("%+v", o)
+	}
+}
+
+// A setting that is wrong stops every command that reads settings: it is named
+// with its value and what is allowed.
+func TestWrongSettings(t *testing.T) {
+	for _, command := range []string{"serve", "stdio", "exec pass", "image build", "doctor"} {
+		t.Run(command, func(t *testing.T) {
+			run(t, []string{"PORT=http", "LOG_FORMAT=xml"}, "", strings.Fields(command)...).want(t, 1, "vivarium: ",
+				`PORT is "http": must be a whole number from 0 to 65535`, `LOG_FORMAT is "xml": must be one of plain, json`)
+		})
+	}
+}
+
+func TestWrongArguments(t *testing.T) {
+	code := filepath.Join(t.TempDir(), "code.py")
+	if err := os.WriteFile(code, []byte("pass"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"unknown command":       {[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		"unknown flag":          {[]string{"exec", "--frobnicate"}, "unknown flag: --frobnicate"},
+		"exec: no code":         {[]string{"exec"}, "no code: give it as an argument, or name a file with --from"},
+		"exec: code twice":      {[]string{"exec", "pass", "--from", code}, "either as an argument or with --from, not both"},
+		"exec: two arguments":   {[]string{"exec", "pass", "pass"}, "accepts at most 1 arg(s), received 2"},
+		"exec: no such code":    {[]string{"exec", "--from", code + "x"}, "--from: open " + code + "x: no such file"},
+		"exec: no such file":    {[]string{"exec", "pass", "--file", "/no/such/file"}, "--file: open /no/such/file: no such file"},
+		"exec: stdin twice":     {[]string{"exec", "--from", "-", "--stdin"}, "standard input holds the code already"},
+		"exec: timeout no time": {[]string{"exec", "pass", "--timeout", "5"}, `"5"`},
+		"image: no variant":     {[]string{"image", "build", "--variant", "huge"}, `--variant is "huge": must be one of data, slim`},
+		"serve: an argument":    {[]string{"serve", "now"}, `"now"`},
+		"version: an argument":  {[]string{"version", "now"}, `"now"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, nil, "", test.args...).want(t, 1, "vivarium: ", test.want)
+		})
+	}
+}
+
+// What cannot be run gives 125, as docker-run(1) does.
+func TestExecNotRun(t *testing.T) {
+	local := filepath.Join(t.TempDir(), "local.csv")
+	if err := os.WriteFile(local, []byte("a,b"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a path that leads out": {[]string{"exec", "pass", "--file", local + ":../x"}, `files[0].path must not contain ".." (it is "../x")`},
+		"the same path twice":   {[]string{"exec", "pass", "--file", local, "--file", local}, `files[1].path is given twice (it is "local.csv")`},
+		"too much time":         {[]string{"exec", "pass", "--timeout", "1h"}, "timeout_ms exceeds maximum of 60000 ms"},
+		"no engine":             {[]string{"exec", "pass"}, "Docker Engine does not answer at " + nowhere},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, nil, "", test.args...).want(t, 125, "vivarium: ", test.want)
+		})
+	}
+}
+
+func TestDoctorWithoutEngine(t *testing.T) {
+	for _, args := range [][]string{{"doctor"}, {"doctor", "--engine"}} {
+		o := run(t, nil, "", args...)
+		if want := "missing  Docker Engine does not answer at " + nowhere + "\n"; o.code != 1 || o.stdout != want {
+			t.Errorf("%v: %+v", args, o)
+		}
+	}
+}
+
+func TestImageBuildWithoutEngine(t *testing.T) {
+	for _, args := range [][]string{{"image", "build"}, {"image", "build", "--if-missing"}} {
+		if o := run(t, nil, "", args...); o.code == 0 || !strings.Contains(o.stderr, "Docker Engine does not answer") {
+			t.Errorf("%v: %+v", args, o)
+		}
+	}
+}
+
+// Over stdio nothing but the protocol is on stdout, and the end of stdin is a
+// normal end.
+func TestStdio(t *testing.T) {
+	hello := `{"jsonrpc": "2.0", "id": 1, "method": "ping"}` + "\n"
+	o := run(t, []string{"LOG_LEVEL=debug"}, hello, "stdio")
+	if o.code != 0 {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+	var answer struct{ ID int }
+	if err := json.Unmarshal([]byte(o.stdout), &answer); err != nil || answer.ID != 1 {
+		t.Errorf("stdout is %q (%v)", o.stdout, err)
+	}
+}
+
+// started runs serve until the test's end, and gives its address.
+func started(t *testing.T, settings ...string) (address string, stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	logged, stderr := io.Pipe()
+	system := cli.System{Lookup: lookup(t, append(settings, "PORT=0")), Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: stderr}
+	code := make(chan int, 1)
+	go func() {
+		code <- cli.Run(ctx, []string{"serve"}, system)
+		_ = stderr.Close()
+	}()
+	lines := bufio.NewScanner(logged)
+	for lines.Scan() {
+		if _, rest, found := strings.Cut(lines.Text(), "msg=listening address="); found {
+			address, _, _ = strings.Cut(rest, " ")
+			break
+		}
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for lines.Scan() { // so that the server does not wait
+		}
+	}()
+	if address == "" {
+		t.Fatalf("it does not listen: exit code %d", <-code)
+	}
+	return address, func() int {
+		cancel()
+		<-drained
+		return <-code
+	}
+}
+
+// A server starts without an engine, says so, and ends in peace.
+func TestServeWithoutEngine(t *testing.T) {
+	address, stop := started(t)
+	defer http.DefaultClient.CloseIdleConnections()
+	for path, want := range map[string]string{
+		"/health":     `"message":"Docker Engine does not answer at ` + nowhere + `"`,
+		"/docs":       "<title>Vivarium",
+		"/mcp/absent": `{"detail":"Not Found"}`,
+	} {
+		if body := get(t, "http://"+address+path); !strings.Contains(body, want) {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+	resp, err := http.Post("http://"+address+"/v1/execute", "application/json", strings.NewReader(`{"code": "pass"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("execute: %s", resp.Status)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url) //nolint:gosec // G107: an address of the test's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(body)
+}
+
+func TestServeOnATakenAddress(t *testing.T) {
+	address, stop := started(t)
+	defer stop()
+	_, port, _ := strings.Cut(address, ":")
+	run(t, []string{"PORT=" + port}, "", "serve").want(t, 1, "vivarium: HOST and PORT: ", "address already in use")
+}

@@ -1,0 +1,266 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// tree gives the files below a folder and what is in them.
+func tree(t *testing.T, folder string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	err := filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		name, _ := filepath.Rel(folder, path)
+		files[name] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestWriteFiles(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "made", "for", "it")
+	files := []execution.File{
+		{Path: "a.txt", Content: []byte("a")}, {Path: "d/e/b.bin", Content: []byte{0, 255}}, {Path: "empty"}, {Path: "d/c", Content: []byte("c")},
+	}
+	want := map[string]string{"a.txt": "a", "d/e/b.bin": "\x00\xff", "empty": "", "d/c": "c"}
+	for range 2 { // the second time they are there already
+		if err := writeFiles(folder, files); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, tree(t, folder)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// Names come from the program, and links may lie in the folder: nothing beside
+// it is written.
+func TestWriteFilesDoesNotEscape(t *testing.T) {
+	for name, test := range map[string]struct {
+		link, target string // in the folder; a target may start with OUTSIDE
+		path         string
+	}{
+		"a parent":                    {"", "", "../secret"},
+		"a parent, further on":        {"", "", "d/../../secret"},
+		"an absolute path":            {"", "", "OUTSIDE/secret"},
+		"a link to a folder":          {"link", "OUTSIDE", "link/secret"},
+		"a link to a file":            {"link", "OUTSIDE/secret", "link"},
+		"a link to a file to be made": {"link", "OUTSIDE/new", "link"},
+		"a link to a parent":          {"link", "..", "link/outside/secret"},
+		"a link to a folder, deeper":  {"link", "OUTSIDE", "link/new/file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			folder, outside := filepath.Join(base, "folder"), filepath.Join(base, "outside")
+			for _, dir := range []string{folder, outside} {
+				if err := os.Mkdir(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if test.link != "" {
+				if err := os.Symlink(strings.Replace(test.target, "OUTSIDE", outside, 1), filepath.Join(folder, test.link)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := strings.Replace(test.path, "OUTSIDE", outside, 1)
+			if err := writeFiles(folder, []execution.File{{Path: path, Content: []byte("overwritten")}}); err == nil {
+				t.Error("no error")
+			}
+			want := map[string]string{"outside/secret": "secret"}
+			if diff := cmp.Diff(want, tree(t, base)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// system is a System that remembers what was printed.
+func system(stdin string) (s System, stdout, stderr *bytes.Buffer) {
+	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
+	return System{
+		Lookup: func(string) (string, bool) { return "", false }, Stdin: strings.NewReader(stdin), Stdout: stdout, Stderr: stderr,
+	}, stdout, stderr
+}
+
+func TestShow(t *testing.T) {
+	three, killed := 3, 137
+	for name, test := range map[string]struct {
+		result         execution.Result
+		stdout, stderr string
+		code           int
+	}{
+		"success": {
+			execution.Result{Stdout: "out", ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, "out", "", 0,
+		},
+		"failure": {
+			execution.Result{Stdout: "out", Stderr: "err\n", ExitCode: &three, End: execution.End{Reason: execution.Exited}}, "out", "err\n", 3,
+		},
+		"timeout": {
+			execution.Result{Stdout: "out", End: execution.End{Reason: execution.Timeout, Message: "stopped after 5 ms"}},
+			"out", "vivarium: timeout stopped after 5 ms\n", 124,
+		},
+		"memory": {
+			execution.Result{ExitCode: &killed, End: execution.End{Reason: execution.MemoryLimit, Message: "too much"}},
+			"", "vivarium: memory_limit too much\n", 137,
+		},
+		"files": {
+			execution.Result{
+				ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Files: make([]execution.File, 2),
+				Skipped: []execution.SkippedFile{{Path: "big", Reason: "it is big"}},
+			},
+			"", "vivarium: 2 files written; --out FOLDER keeps them\nvivarium: not returned: big: it is big\n", 0,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, stdout, stderr := system("")
+			err := execOptions{}.show(s, &test.result)
+			var code exitError
+			if errors.As(err, &code); int(code) != test.code || (err == nil) != (test.code == 0) {
+				t.Errorf("the error is %v", err)
+			}
+			if stdout.String() != test.stdout || stderr.String() != test.stderr {
+				t.Errorf("stdout %q, stderr %q", stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestShowKeepsFiles(t *testing.T) {
+	folder := t.TempDir()
+	s, _, stderr := system("")
+	three := 3
+	err := execOptions{out: folder}.show(s, &execution.Result{
+		ExitCode: &three, End: execution.End{Reason: execution.Exited}, Files: []execution.File{{Path: "d/a", Content: []byte("x")}},
+	})
+	if code := exitError(0); !errors.As(err, &code) || code != 3 || stderr.Len() > 0 {
+		t.Errorf("%v, stderr %q", err, stderr)
+	}
+	if diff := cmp.Diff(map[string]string{"d/a": "x"}, tree(t, folder)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestShowCannotKeepFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := system("")
+	err := execOptions{out: file}.show(s, &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}})
+	if err == nil || !strings.HasPrefix(err.Error(), "--out: ") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// What the command line becomes for the executor.
+func TestExecRequest(t *testing.T) {
+	folder := t.TempDir()
+	code, data := filepath.Join(folder, "code.py"), filepath.Join(folder, "data.csv")
+	for path, content := range map[string]string{code: "print(1)", data: "a,b"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		options execOptions
+		args    []string
+		want    execution.Request
+	}{
+		"code":            {execOptions{}, []string{"print(2)"}, execution.Request{Code: "print(2)", Interactive: true}},
+		"empty code":      {execOptions{}, []string{""}, execution.Request{Interactive: true}},
+		"from a file":     {execOptions{from: code}, nil, execution.Request{Code: "print(1)", Interactive: true}},
+		"from stdin":      {execOptions{from: "-"}, nil, execution.Request{Code: "stdin", Interactive: true}},
+		"stdin":           {execOptions{stdin: true}, []string{"c"}, execution.Request{Code: "c", Stdin: "stdin", Interactive: true}},
+		"stdin left over": {execOptions{}, []string{"c"}, execution.Request{Code: "c", Interactive: true}},
+		"timeout":         {execOptions{timeout: time.Second}, []string{"c"}, execution.Request{Code: "c", Timeout: time.Second, Interactive: true}},
+		"files": {
+			execOptions{files: []string{data, data + ":in/other.csv"}}, []string{"c"},
+			execution.Request{Code: "c", Interactive: true, Files: []execution.File{
+				{Path: "data.csv", Content: []byte("a,b")}, {Path: "in/other.csv", Content: []byte("a,b")},
+			}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _, _ := system("stdin")
+			got, err := test.options.request(s, test.args)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The demo sends its program and data, and prints what comes back.
+func TestDemo(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var asked struct {
+			Code  string
+			Files []struct {
+				Path    string
+				Content []byte `json:"content_base64"`
+			}
+		}
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || asked.Code != demoCode ||
+			len(asked.Files) != 1 || asked.Files[0].Path != "sales.csv" || !bytes.Equal(asked.Files[0].Content, demoData) {
+			t.Errorf("%s %s asked for %+v (%v)", r.Method, r.URL, asked, err)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"stdout": "a table\n", "duration_ms": 12, "queue_ms": 34,
+			"files": []map[string]string{{"path": "revenue.csv", "content_base64": base64.StdEncoding.EncodeToString([]byte("x,y\n"))}},
+		})
+	}))
+	defer server.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	s, stdout, _ := system("")
+	address := server.Listener.Addr().String()
+	showDemo(t.Context(), s, address)
+	for _, want := range []string{
+		"    import pandas", "    a table\n", "and, in revenue.csv:\n\n    x,y\n", "(12 ms of the program's own, 34 ms until it started.)", "curl -s http://" + address + "/v1/execute",
+	} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, stdout)
+		}
+	}
+}
+
+func TestDemoFails(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, `{"detail": "no sandbox"}`, http.StatusServiceUnavailable)
+	}))
+	address := server.Listener.Addr().String()
+	defer http.DefaultClient.CloseIdleConnections()
+	for _, want := range []string{`503 Service Unavailable: {"detail": "no sandbox"}`, "connection refused"} {
+		s, stdout, _ := system("")
+		showDemo(t.Context(), s, address)
+		if !strings.Contains(stdout.String(), "The example failed: ") || !strings.Contains(stdout.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, stdout)
+		}
+		server.Close()
+	}
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// defaults gives the settings of an empty environment.
+func defaults(t *testing.T) config.Config {
+	t.Helper()
+	c, err := config.Load(t.Context(), func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Each setting reaches the place that heeds it, in its unit.
+func TestSettingsReachTheirPlaces(t *testing.T) {
+	c := defaults(t)
+	wantLimits := execution.Limits{
+		MaxTimeout: time.Minute, CPUTime: 5 * time.Second, OutputBytes: 1_000_000, WorkspaceBytes: 64 << 20,
+		ResultFiles: 100, ResultFileBytes: 100 << 20, ResultBytes: 20 << 20,
+	}
+	if diff := cmp.Diff(wantLimits, limits(c)); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
+	}
+	c.Runtime = "runsc"
+	wantSettings := execution.Settings{
+		Network: "none", Runtime: "runsc", MemoryBytes: 256 << 20, CPUs: 1, Processes: 64, WorkspaceBytes: 64 << 20, TempBytes: 64 << 20,
+	}
+	if diff := cmp.Diff(wantSettings, sandboxSettings(c)); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+}
+
+// A container outlives its oldest age and its longest run.
+func TestLifetimeCoversARun(t *testing.T) {
+	c := defaults(t)
+	if least := time.Hour + time.Minute; lifetime(c) <= least || lifetime(c) > least+time.Hour {
+		t.Errorf("the lifetime is %v", lifetime(c))
+	}
+}
+
+func TestProvideLeavesOtherImages(t *testing.T) {
+	s, _, _ := system("")
+	if ours, err := provide(s.Stderr)(t.Context(), nil, "python:3"); ours || err != nil {
+		t.Errorf("%v %v", ours, err)
+	}
+}

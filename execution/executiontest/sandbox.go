@@ -1,0 +1,89 @@
+package executiontest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Sandbox is an [execution.Sandbox] in memory. Make it with [NewSandbox].
+type Sandbox struct {
+	program Program
+	done    chan struct{}
+	end     sync.Once
+
+	mu     sync.Mutex
+	spent  bool
+	closed int
+}
+
+var _ execution.Sandbox = (*Sandbox)(nil)
+
+// NewSandbox makes a sandbox that waits for its one run.
+func NewSandbox(program Program) *Sandbox {
+	return &Sandbox{program: program, done: make(chan struct{})}
+}
+
+// Run runs the program. In a sandbox that has ended, or has run one, it gives
+// an error that wraps [execution.ErrNotStarted].
+func (s *Sandbox) Run(ctx context.Context, req execution.Request, _ execution.Limits) (*execution.Result, error) {
+	if !s.spend() {
+		return nil, execution.ErrNotStarted
+	}
+	programCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	started := time.Now()
+	over := make(chan Outcome, 1)
+	go func() { over <- s.program.run(programCtx, req) }()
+	result := &execution.Result{Started: started, End: execution.End{Reason: execution.Exited}}
+	select {
+	case outcome := <-over:
+		result.Stdout, result.Stderr, result.Files = outcome.Stdout, outcome.Stderr, outcome.Files
+		result.ExitCode = &outcome.ExitCode
+	case <-s.done:
+		killed := 137
+		result.ExitCode, result.End.Reason = &killed, execution.SandboxLost
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	result.Duration = time.Since(started)
+	return result, nil
+}
+
+// spend says whether the sandbox may run a program; it may once.
+func (s *Sandbox) spend() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.done:
+		return false
+	default:
+	}
+	fresh := !s.spent
+	s.spent = true
+	return fresh
+}
+
+// Die ends the sandbox from within, as one that the kernel killed.
+func (s *Sandbox) Die() { s.end.Do(func() { close(s.done) }) }
+
+// Done is closed when the sandbox has ended.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// Close ends the sandbox.
+func (s *Sandbox) Close() error {
+	s.Die()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+	return nil
+}
+
+// Closed says how often Close was called.
+func (s *Sandbox) Closed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}

@@ -1,0 +1,250 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/pool"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Two kinds of sandboxes.
+var (
+	red  = execution.Spec{Image: "sha256:red"}
+	blue = execution.Spec{Image: "sha256:blue"}
+)
+
+var errStart = errors.New("the engine said no")
+
+// sandbox is a fake that can be told to end.
+type sandbox struct {
+	number int // in order of their starts, from 1
+	spec   execution.Spec
+	maker  *maker
+	done   chan struct{}
+	end    sync.Once
+	gone   sync.Once
+}
+
+func (s *sandbox) Run(context.Context, execution.Request, execution.Limits) (*execution.Result, error) {
+	return nil, errors.New("the pool must not run programs")
+}
+
+func (s *sandbox) Done() <-chan struct{} { return s.done }
+
+// die ends the sandbox from within.
+func (s *sandbox) die() { s.end.Do(func() { close(s.done) }) }
+
+func (s *sandbox) Close() error {
+	s.die()
+	pause(s.maker.closeTime)
+	s.gone.Do(func() {
+		s.maker.mu.Lock()
+		defer s.maker.mu.Unlock()
+		s.maker.live--
+		s.maker.closed = append(s.maker.closed, s.number)
+	})
+	return s.maker.closeErr
+}
+
+// maker makes fake sandboxes and counts them. Its settings must not change
+// once a pool has it; fail is called with the number of the attempt.
+type maker struct {
+	startTime, closeTime time.Duration
+	closeErr             error
+	fail                 func(attempt int) error
+
+	mu       sync.Mutex
+	attempts []time.Time
+	made     []*sandbox
+	closed   []int // numbers, in the order in which they were gone
+	live     int   // from the start's begin to the close's end
+	peak     int   // the most there were
+}
+
+func (m *maker) start(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
+	attempt := m.begin()
+	select {
+	case <-ctx.Done():
+		m.giveUp()
+		return nil, context.Cause(ctx)
+	case <-after(m.startTime):
+	}
+	if m.fail != nil {
+		if err := m.fail(attempt); err != nil {
+			m.giveUp()
+			return nil, err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &sandbox{number: len(m.made) + 1, spec: spec, maker: m, done: make(chan struct{})}
+	m.made = append(m.made, s)
+	return s, nil
+}
+
+func (m *maker) begin() (attempt int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.attempts = append(m.attempts, time.Now())
+	m.live++
+	m.peak = max(m.peak, m.live)
+	return len(m.attempts)
+}
+
+func (m *maker) giveUp() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.live--
+}
+
+// number gives a sandbox by its number.
+func (m *maker) number(n int) *sandbox {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.made[n-1]
+}
+
+// behind finds the fake behind what the pool lends, which wraps it.
+func (m *maker) behind(lent execution.Sandbox) *sandbox {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.made {
+		if s.done == lent.Done() {
+			return s
+		}
+	}
+	return nil
+}
+
+func (m *maker) counts() (made, live, peak int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.made), m.live, m.peak
+}
+
+func (m *maker) attemptTimes() []time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.attempts)
+}
+
+func (m *maker) closedNumbers() []int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.closed)
+}
+
+// pause takes time: virtual time, in a bubble.
+func pause(d time.Duration) {
+	if d > 0 {
+		time.Sleep(d)
+	}
+}
+
+func after(d time.Duration) <-chan time.Time {
+	if d > 0 {
+		return time.After(d)
+	}
+	now := make(chan time.Time)
+	close(now)
+	return now
+}
+
+// elapse lets virtual time pass, and what it sets off come to rest.
+func elapse(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// newPool makes a pool that is closed at the test's end. When it is, nothing may be left.
+func newPool(t *testing.T, m *maker, opts pool.Options) *pool.Pool {
+	t.Helper()
+	p, err := pool.New(m.start, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(context.Background()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if _, live, peak := m.counts(); live != 0 || peak > opts.Max {
+			t.Errorf("%d sandboxes are left; there were %d at once, of at most %d", live, peak, opts.Max)
+		}
+		if stats := p.Stats(); stats != (pool.Stats{}) {
+			t.Errorf("after Close: %+v", stats)
+		}
+	})
+	return p
+}
+
+// lease is a Lease that is under way, or over.
+type lease struct {
+	sandbox *sandbox
+	release func()
+	err     error
+	over    chan struct{}
+	cancel  context.CancelFunc
+}
+
+// begin begins a Lease in the background.
+func begin(t *testing.T, p *pool.Pool, m *maker, spec execution.Spec) *lease {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &lease{over: make(chan struct{}), cancel: cancel}
+	go func() {
+		defer close(l.over)
+		got, release, err := p.Lease(ctx, spec)
+		if err == nil {
+			l.sandbox = m.behind(got)
+		}
+		l.release, l.err = release, err
+	}()
+	return l
+}
+
+// waits says whether a Lease is not over, once everything is at rest.
+func (l *lease) waits() bool {
+	synctest.Wait()
+	select {
+	case <-l.over:
+		return false
+	default:
+		return true
+	}
+}
+
+// result waits for a Lease that must succeed.
+func (l *lease) result(t *testing.T) *sandbox {
+	t.Helper()
+	<-l.over
+	if l.err != nil {
+		t.Fatalf("Lease: %v", l.err)
+	}
+	return l.sandbox
+}
+
+func wantStats(t *testing.T, p *pool.Pool, want pool.Stats) {
+	t.Helper()
+	synctest.Wait()
+	if got := p.Stats(); got != want {
+		t.Errorf("stats are %+v, not %+v", got, want)
+	}
+}
+
+func wantUnavailable(t *testing.T, err error) {
+	t.Helper()
+	var domain *execution.Error
+	if !errors.As(err, &domain) || domain.Code != execution.Unavailable {
+		t.Errorf("the error is %v, not one of code unavailable", err)
+	}
+}

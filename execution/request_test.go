@@ -1,0 +1,221 @@
+package execution_test
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+var limits = execution.Limits{
+	MaxTimeout: 10 * time.Second, CPUTime: 5 * time.Second, OutputBytes: 1000, WorkspaceBytes: 1 << 20,
+	ResultFiles: 10, ResultFileBytes: 1 << 20, ResultBytes: 1 << 20,
+}
+
+func file(path string) execution.File { return execution.File{Path: path} }
+
+// asError demands a domain error of some code.
+func asError(t *testing.T, err error, code execution.Code) *execution.Error {
+	t.Helper()
+	var domain *execution.Error
+	if !errors.As(err, &domain) || domain.Code != code {
+		t.Fatalf("the error is %v, not one of code %s", err, code)
+	}
+	return domain
+}
+
+func TestPathFault(t *testing.T) {
+	for path, want := range map[string]string{
+		"a":                             "",
+		"a.txt":                         "",
+		"d/e/f.bin":                     "",
+		"...":                           "",
+		"..a/b..":                       "",
+		".hidden":                       "",
+		"a b\tc\nd":                     "",
+		`back\slash`:                    "",
+		"C:/windows":                    "",
+		"ü 😀.csv":                       "",
+		"__main__.py":                   "", // reserved, but a path
+		strings.Repeat("a", 255):        "",
+		strings.Repeat("a/", 31) + "a":  "",
+		strings.Repeat("ab/", 31) + "a": "",
+		strings.Repeat(strings.Repeat("a", 255)+"/", 3) + strings.Repeat("a", 256): "must have parts of at most 255 bytes",
+		"":                              "must not be empty",
+		"a\x00b":                        "must not contain NUL",
+		"\x00":                          "must not contain NUL",
+		"\xff":                          "must be valid UTF-8",
+		"a/\xed\xa0\x80":                "must be valid UTF-8",
+		"/":                             "must be relative to the workspace, not absolute",
+		"/etc/passwd":                   "must be relative to the workspace, not absolute",
+		"//a":                           "must be relative to the workspace, not absolute",
+		"..":                            `must not contain ".."`,
+		"../a":                          `must not contain ".."`,
+		"a/..":                          `must not contain ".."`,
+		"a/../b":                        `must not contain ".."`,
+		".":                             `must not contain empty or "." parts`,
+		"./a":                           `must not contain empty or "." parts`,
+		"a/./b":                         `must not contain empty or "." parts`,
+		"a//b":                          `must not contain empty or "." parts`,
+		"a/":                            `must not contain empty or "." parts`,
+		strings.Repeat("a", 256):        "must have parts of at most 255 bytes",
+		"d/" + strings.Repeat("é", 128): "must have parts of at most 255 bytes",
+		strings.Repeat("a/", 32) + "a":  "must have at most 32 parts",
+		strings.Repeat("aaaa/", 205):    "must have at most 1024 bytes",
+	} {
+		if got := execution.PathFault(path); got != want {
+			t.Errorf("%.60q: %q, not %q", path, got, want)
+		}
+	}
+}
+
+// FuzzPathFault checks that what is let through can only name something below
+// a folder, by the rules of the standard library.
+func FuzzPathFault(f *testing.F) {
+	for _, path := range []string{"a", "a/b", "../a", "/a", "a/../b", "a//b", "./a", "a\x00", "\xff", "", ".", "a/", `..\a`} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		if execution.PathFault(path) != "" {
+			return
+		}
+		if !filepath.IsLocal(path) || filepath.Clean(path) != path || !utf8.ValidString(path) || strings.Contains(path, "\x00") {
+			t.Errorf("%q is let through", path)
+		}
+	})
+}
+
+func TestValidateFiles(t *testing.T) {
+	type fault struct {
+		Index   int
+		Message string
+	}
+	for name, test := range map[string]struct {
+		files []execution.File
+		want  []fault
+	}{
+		"none":                  {nil, nil},
+		"some":                  {[]execution.File{file("a"), file("d/a"), file("d/b"), file("d/e/a")}, nil},
+		"folders as prefixes":   {[]execution.File{file("d"), file("da/b"), file("d.txt")}, nil},
+		"a bad path":            {[]execution.File{file("a"), file("../b")}, []fault{{1, `must not contain ".."`}}},
+		"all bad paths":         {[]execution.File{file(""), file("a"), file("/b")}, []fault{{0, "must not be empty"}, {2, "must be relative to the workspace, not absolute"}}},
+		"a duplicate":           {[]execution.File{file("a"), file("b"), file("a")}, []fault{{2, "is given twice"}}},
+		"the program's name":    {[]execution.File{file("__main__.py")}, []fault{{0, "is reserved for the program itself"}}},
+		"its name as a folder":  {[]execution.File{file("__main__.py/a")}, []fault{{0, `needs the folder "__main__.py", which is a file`}}},
+		"its name deeper":       {[]execution.File{file("d/__main__.py")}, nil},
+		"a file, then a folder": {[]execution.File{file("d"), file("d/a")}, []fault{{1, `needs the folder "d", which is a file`}}},
+		"a folder, then a file": {[]execution.File{file("d/a"), file("d")}, []fault{{1, "is a folder of another file"}}},
+		"the same, deeper":      {[]execution.File{file("d/e/f/a"), file("d/e")}, []fault{{1, "is a folder of another file"}}},
+		"a file above":          {[]execution.File{file("d/e"), file("d/e/f/a")}, []fault{{1, `needs the folder "d/e", which is a file`}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := limits.Validate(execution.Request{Files: test.files})
+			if len(test.want) == 0 {
+				if err != nil {
+					t.Errorf("the error is %v", err)
+				}
+				return
+			}
+			var got []fault
+			for _, field := range asError(t, err, execution.Invalid).Fields {
+				index, _ := field.Path[1].(int)
+				if !slices.Equal(field.Path, []any{"files", index, "path"}) || field.Input != test.files[index].Path || field.Type != "value_error" {
+					t.Errorf("wrong fault: %+v", field)
+				}
+				got = append(got, fault{index, field.Message})
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestValidateTimeout(t *testing.T) {
+	short := limits
+	short.MaxTimeout = time.Second
+	for name, test := range map[string]struct {
+		limits  execution.Limits
+		timeout time.Duration
+		want    time.Duration // 0: refused
+		message string
+	}{
+		"none":                    {limits, 0, 2 * time.Second, ""},
+		"none, with a short most": {short, 0, time.Second, ""},
+		"the shortest":            {limits, time.Millisecond, time.Millisecond, ""},
+		"the longest":             {limits, 10 * time.Second, 10 * time.Second, ""},
+		"more":                    {limits, 10*time.Second + time.Millisecond, 0, "timeout_ms exceeds maximum of 10000 ms"},
+		"much more":               {limits, 1<<63 - 1, 0, "timeout_ms exceeds maximum of 10000 ms"},
+		"below zero":              {limits, -time.Millisecond, 0, "timeout_ms must be at least 1 (it is -1)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req, err := test.limits.Validate(execution.Request{Timeout: test.timeout})
+			if test.want == 0 {
+				if got := asError(t, err, execution.Invalid).Explain(); got != test.message {
+					t.Errorf("the message is %q", got)
+				}
+			} else if err != nil || req.Timeout != test.want {
+				t.Errorf("the timeout is %v, %v", req.Timeout, err)
+			}
+		})
+	}
+}
+
+func TestValidateNamesEveryFault(t *testing.T) {
+	_, err := limits.Validate(execution.Request{Timeout: -1, Files: []execution.File{file(""), file("..")}})
+	if fields := asError(t, err, execution.Invalid).Fields; len(fields) != 3 {
+		t.Errorf("the faults are %v", fields)
+	}
+}
+
+// A file takes whole pages of the workspace.
+func TestValidateSize(t *testing.T) {
+	const page = 4096
+	for name, test := range map[string]struct {
+		sizes []int
+		fits  bool
+	}{
+		"one that fills it":            {[]int{1 << 20}, true},
+		"one byte more":                {[]int{1<<20 + 1}, false},
+		"many that fill it":            {slices.Repeat([]int{page}, 256), true},
+		"one byte each":                {slices.Repeat([]int{1}, 256), true},
+		"one byte each, one too many":  {slices.Repeat([]int{1}, 257), false},
+		"empty ones take none":         {append(slices.Repeat([]int{0}, 500), 1<<20), true},
+		"a page and one, then no room": {[]int{1<<20 - page, page + 1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var req execution.Request
+			for i, size := range test.sizes {
+				req.Files = append(req.Files, execution.File{Path: "f" + strings.Repeat("x", i%200) + string(rune('a'+i/200)), Content: make([]byte, size)})
+			}
+			got, err := limits.Validate(req)
+			if test.fits {
+				if err != nil || len(got.Files) != len(test.sizes) {
+					t.Errorf("%d files, %v", len(got.Files), err)
+				}
+				return
+			}
+			if message := asError(t, err, execution.TooLarge).Message; !strings.Contains(message, "1 MB") {
+				t.Errorf("the message is %q", message)
+			}
+		})
+	}
+}
+
+func TestValidateKeepsTheRest(t *testing.T) {
+	req := execution.Request{Code: "c", Stdin: "s", Timeout: time.Second, Interactive: true, Files: []execution.File{{Path: "a", Content: []byte("x")}}}
+	got, err := limits.Validate(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(req, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

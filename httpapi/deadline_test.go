@@ -1,0 +1,152 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/httpapi"
+)
+
+// pipes is a listener whose connections are pipes, so that deadlines pass in
+// virtual time.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	close(p.closed)
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return new(net.TCPAddr) }
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client
+}
+
+// newServer serves until the test's end.
+func newServer(t *testing.T, executor execute) *pipes {
+	t.Helper()
+	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	opts := options(executor)
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		if _, err := executor(r.Context(), execution.Request{}); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})}
+	server := httpapi.NewServer(opts)
+	over := make(chan error)
+	go func() { over <- server.Serve(p) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		if err := <-over; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+const post = "POST /v1/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+// A program may run for longer than a body may take to arrive and an answer to
+// be read, again and again on one connection.
+func TestLongRunIsNotCut(t *testing.T) {
+	for name, request := range map[string]string{
+		"sized":          post + "Content-Length: 12\r\n\r\n{\"code\": \"\"}",
+		"chunked":        post + "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"code\": \"\"}\r\n0\r\n\r\n",
+		"another door's": "POST /mounted HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := newServer(t, func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+					select {
+					case <-time.After(time.Hour):
+						return validates(ctx, req)
+					case <-ctx.Done():
+						return nil, context.Cause(ctx)
+					}
+				}).dial()
+				defer func() { _ = conn.Close() }()
+				in := bufio.NewReader(conn)
+				for range 3 {
+					if _, err := io.WriteString(conn, request); err != nil {
+						t.Fatal(err)
+					}
+					if status := readStatus(t, in); status != http.StatusOK {
+						t.Errorf("the status is %d", status)
+					}
+				}
+			})
+		})
+	}
+}
+
+func readStatus(t *testing.T, in *bufio.Reader) int {
+	t.Helper()
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Error(err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// Clients that dawdle do not hold a connection for ever.
+func TestSlowClients(t *testing.T) {
+	for name, test := range map[string]struct {
+		sent  string
+		reads bool
+	}{
+		"in a header":             {"POST /v1/execute HTT", true},
+		"in a mounted one's body": {"POST /mounted HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{", true},
+		"between requests":        {"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", true},
+		"over an answer":          {post + "Content-Length: 12\r\n\r\n{\"code\": \"\"}", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := newServer(t, func(context.Context, execution.Request) (*execution.Result, error) {
+					return &execution.Result{Stdout: strings.Repeat("x", 1<<20), ExitCode: new(int)}, nil
+				}).dial()
+				if _, err := io.WriteString(conn, test.sent); err != nil {
+					t.Fatal(err)
+				}
+				if !test.reads {
+					time.Sleep(5 * time.Minute)
+				}
+				patience := time.AfterFunc(5*time.Minute, func() { _ = conn.Close() })
+				_, _ = io.Copy(io.Discard, conn) // to the connection's end
+				if !patience.Stop() {
+					t.Error("the server keeps the connection")
+				}
+				_ = conn.Close()
+			})
+		})
+	}
+}

@@ -1,0 +1,380 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/httpapi"
+)
+
+func TestHealth(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		want string
+	}{
+		"well": {nil, `{"status": "ok", "message": "ok", "version": "1.2.3"}`},
+		"ill": {
+			&execution.Error{Code: execution.Unavailable, Message: "Docker Engine does not answer", Err: errors.New("dial secret")},
+			`{"status": "error", "message": "Docker Engine does not answer", "version": "1.2.3"}`,
+		},
+		"ill for reasons of its own": {
+			errors.New("password is hunter2"), `{"status": "error", "message": "internal error", "version": "1.2.3"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := options(validates)
+			opts.Health = func(context.Context) error { return test.err }
+			serve(httpapi.NewHandler(opts), request(http.MethodGet, "/health", "")).want(t, http.StatusOK, test.want)
+		})
+	}
+}
+
+func TestUnknownRoutes(t *testing.T) {
+	for _, route := range []string{"GET /", "GET /nope", "POST /nope", "GET /v1", "POST /v1/execute/", "POST /v1/executed", "GET /health/", "GET /docs/x"} {
+		method, path, _ := strings.Cut(route, " ")
+		t.Run(route, func(t *testing.T) {
+			serve(handler(validates), request(method, path, "")).want(t, http.StatusNotFound, `{"detail": "Not Found"}`)
+		})
+	}
+}
+
+func TestWrongMethods(t *testing.T) {
+	for path, test := range map[string]struct {
+		methods []string
+		allow   string
+	}{
+		"/v1/execute": {[]string{"GET", "PUT", "DELETE", "PATCH", "OPTIONS"}, "POST"},
+		"/health":     {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
+	} {
+		for _, method := range test.methods {
+			t.Run(method+" "+path, func(t *testing.T) {
+				a := serve(handler(validates), request(method, path, ""))
+				a.want(t, http.StatusMethodNotAllowed, `{"detail": "Method Not Allowed"}`)
+				if got := a.header.Get("Allow"); got != test.allow {
+					t.Errorf("Allow is %q", got)
+				}
+			})
+		}
+	}
+}
+
+// bodyOf makes a valid body of some size.
+func bodyOf(size int) string {
+	const frame = `{"code": ""}`
+	return strings.Replace(frame, `""`, `"`+strings.Repeat("x", size-len(frame))+`"`, 1)
+}
+
+func TestBodyLimit(t *testing.T) {
+	tooLarge := `{"detail": "request body exceeds maximum of 2 MB"}`
+	for name, test := range map[string]struct {
+		size    int
+		chunked bool
+		status  int
+	}{
+		"declared, at the limit":  {maxBody, false, http.StatusOK},
+		"declared, one byte more": {maxBody + 1, false, http.StatusRequestEntityTooLarge},
+		"chunked, at the limit":   {maxBody, true, http.StatusOK},
+		"chunked, one byte more":  {maxBody + 1, true, http.StatusRequestEntityTooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(handler(validates))
+			defer server.Close()
+			body := io.Reader(strings.NewReader(bodyOf(test.size)))
+			if test.chunked {
+				body = io.MultiReader(body) // hides its size
+			}
+			resp, err := server.Client().Post(server.URL+"/v1/execute", "application/json", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || resp.StatusCode != test.status {
+				t.Errorf("%s %.200s %v", resp.Status, text, err)
+			}
+			if test.status != http.StatusOK && canonical(t, string(text)) != canonical(t, tooLarge) {
+				t.Errorf("the answer is %s", text)
+			}
+		})
+	}
+}
+
+// A body that says that it is too large is refused unread, on any route.
+func TestBodyLimitBeforeReading(t *testing.T) {
+	opts := options(validates)
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the mounted handler was called")
+	})}
+	for _, path := range []string{"/v1/execute", "/mounted", "/nope"} {
+		r := httptest.NewRequest(http.MethodPost, path, unread{t})
+		r.Host, r.ContentLength = "localhost", maxBody+1
+		a := serve(httpapi.NewHandler(opts), r)
+		a.want(t, http.StatusRequestEntityTooLarge, `{"detail": "request body exceeds maximum of 2 MB"}`)
+		if a.header.Get("Connection") != "close" {
+			t.Error("the connection is kept, with the body on it")
+		}
+	}
+}
+
+// Other doors get the same limit on bodies whose size is not told.
+func TestBodyLimitOfMountedDoors(t *testing.T) {
+	opts := options(validates)
+	var read int64
+	var readErr error
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		read, readErr = io.Copy(io.Discard, r.Body)
+	})}
+	r := httptest.NewRequest(http.MethodPost, "/mounted", io.MultiReader(strings.NewReader(bodyOf(maxBody+1))))
+	r.Host = "localhost"
+	serve(httpapi.NewHandler(opts), r)
+	var tooLarge *http.MaxBytesError
+	if read != maxBody || !errors.As(readErr, &tooLarge) {
+		t.Errorf("%d bytes were read, then %v", read, readErr)
+	}
+}
+
+// A request too many is refused before its body is read; health stays
+// reachable.
+func TestRequestLimit(t *testing.T) {
+	running, finish := make(chan struct{}), make(chan struct{})
+	h := handler(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		running <- struct{}{}
+		<-finish
+		return validates(ctx, req)
+	})
+	var clients sync.WaitGroup
+	for range maxRequests {
+		clients.Go(func() {
+			if a := send(h, `{"code": ""}`); a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+		<-running
+	}
+	r := httptest.NewRequest(http.MethodPost, "/v1/execute", unread{t})
+	r.Host = "localhost"
+	a := serve(h, r)
+	a.want(t, http.StatusTooManyRequests, `{"detail": "too many requests are under way; try again later"}`)
+	if a.header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+	}
+	if a := serve(h, request(http.MethodGet, "/health", "")); a.status != http.StatusOK {
+		t.Errorf("health: %d %s", a.status, a.body)
+	}
+	close(finish)
+	clients.Wait()
+	go func() { <-running }()
+	if a := send(h, `{"code": ""}`); a.status != http.StatusOK {
+		t.Errorf("afterwards: %d %s", a.status, a.body)
+	}
+}
+
+func TestGuardHosts(t *testing.T) {
+	for host, own := range map[string]bool{
+		"localhost": true, "localhost:8000": true, "LOCALHOST:8000": true, "localhost.": true, "app.localhost": true,
+		"127.0.0.1": true, "127.0.0.1:8000": true, "10.1.2.3:80": true, "0.0.0.0:8000": true, "203.0.113.7": true,
+		"[::1]": true, "[::1]:8000": true, "[fe80::1%25eth0]:80": true,
+		"vivarium": true, "vivarium:8000": true, "vivarium.ns.svc": true, "vivarium.ns.svc.cluster.local:80": true,
+		"host.docker.internal:8000": true, "box.local": true, "nas.home.arpa": true, "": true,
+		"evil.com": false, "evil.com:8000": false, "EVIL.COM": false, "evil.com.": false, "localhost.evil.com": false,
+		"127.0.0.1.evil.com": false, "127.0.0.1.nip.io:8000": false, "evil.com:80:80": false, "local.evil.com": false,
+		"evillocal.com": false, "notlocalhost.com": false, "xlocal.example": false, "127.0.0.1 evil.com": false, "0x7f.1": false,
+	} {
+		for _, route := range []string{"GET /health", "POST /v1/execute", "GET /docs", "GET /nope", "POST /mounted"} {
+			method, path, _ := strings.Cut(route, " ")
+			a, called := sendGuarded(t, method, path, func(r *http.Request) { r.Host = host })
+			checkGuard(t, "Host "+host+" "+route, a, called, own)
+		}
+	}
+}
+
+func TestGuardOrigins(t *testing.T) {
+	for origin, own := range map[string]bool{
+		"http://localhost:8000": true, "http://LOCALHOST:8000": true,
+		"http://localhost": false, "http://localhost:9000": false, "https://localhost:8000": false, "http://127.0.0.1:8000": false,
+		"null": false, "http://evil.com": false, "http://localhost:8000.evil.com": false, "http://evil.com#localhost:8000": false,
+		"http://evil.com/http://localhost:8000": false, "localhost:8000": false, "//localhost:8000": false, "file://": false,
+		"chrome-extension://abcdef": false, "http://localhost:8000@evil.com": false, "%": false, "http://[": false,
+	} {
+		for _, route := range []string{"GET /health", "POST /v1/execute", "POST /mounted", "GET /mounted"} {
+			method, path, _ := strings.Cut(route, " ")
+			a, called := sendGuarded(t, method, path, func(r *http.Request) { r.Header.Set("Origin", origin) })
+			checkGuard(t, "Origin "+origin+" "+route, a, called, own)
+		}
+	}
+}
+
+func TestGuardOriginBehindTLS(t *testing.T) {
+	for origin, own := range map[string]bool{"https://localhost:8000": true, "http://localhost:8000": false} {
+		a, called := sendGuarded(t, http.MethodPost, "/v1/execute", func(r *http.Request) {
+			r.TLS = new(tls.ConnectionState)
+			r.Header.Set("Origin", origin)
+		})
+		checkGuard(t, origin, a, called, own)
+	}
+}
+
+// sendGuarded sends a request and says whether it got past the guard, to what
+// could do harm.
+func sendGuarded(t *testing.T, method, path string, change func(r *http.Request)) (a answer, called bool) {
+	t.Helper()
+	opts := options(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		called = true
+		return validates(ctx, req)
+	})
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true })}
+	body := ""
+	if method == http.MethodPost {
+		body = `{"code": ""}`
+	}
+	r := request(method, path, body)
+	change(r)
+	return serve(httpapi.NewHandler(opts), r), called
+}
+
+func checkGuard(t *testing.T, what string, a answer, called, own bool) {
+	t.Helper()
+	if refused := a.status == http.StatusForbidden; refused == own || refused && called {
+		t.Errorf("%s: %d %s (the door behind was called: %v)", what, a.status, a.body, called)
+	}
+	if !own && !strings.HasPrefix(a.body, `{"detail":"Forbidden: `) {
+		t.Errorf("%s: the answer is %s", what, a.body)
+	}
+	if a.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("%s: other origins may read the answer", what)
+	}
+}
+
+func TestPanic(t *testing.T) {
+	opts := options(func(context.Context, execution.Request) (*execution.Result, error) { panic("hunter2") })
+	log, text := newLog()
+	opts.Log = log
+	a := send(httpapi.NewHandler(opts), `{"code": ""}`)
+	id := a.header.Get("X-Request-Id")
+	a.want(t, http.StatusInternalServerError, `{"detail": "internal error; the log of the server has more under request `+id+`"}`)
+	for _, want := range []string{"hunter2", id, "goroutine"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in the log: %s", want, text)
+		}
+	}
+}
+
+// A panic in the middle of an answer does not add to it.
+func TestPanicAfterTheAnswerBegan(t *testing.T) {
+	opts := options(validates)
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		panic("hunter2")
+	})}
+	if a := serve(httpapi.NewHandler(opts), request(http.MethodGet, "/mounted", "")); a.status != http.StatusOK || a.body != "half" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// This one is net/http's own way to break a connection off.
+func TestAbortIsPassedOn(t *testing.T) {
+	opts := options(validates)
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic(http.ErrAbortHandler)
+	})}
+	defer func() {
+		if cause := recover(); cause != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+			t.Errorf("the panic is %v", cause)
+		}
+	}()
+	serve(httpapi.NewHandler(opts), request(http.MethodGet, "/mounted", ""))
+}
+
+func TestRequestLog(t *testing.T) {
+	opts := options(validates)
+	log, text := newLog()
+	opts.Log = log
+	a := serve(httpapi.NewHandler(opts), request(http.MethodGet, "/nope?token=hunter2", ""))
+	for _, want := range []string{"method=GET", "path=/nope", "status=404", "request=" + a.header.Get("X-Request-Id")} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in the log: %s", want, text)
+		}
+	}
+	if strings.Contains(text.String(), "hunter2") {
+		t.Errorf("the query is in the log: %s", text)
+	}
+	if b := serve(httpapi.NewHandler(opts), request(http.MethodGet, "/nope", "")); b.header.Get("X-Request-Id") == a.header.Get("X-Request-Id") {
+		t.Error("two requests have the same identifier")
+	}
+}
+
+func TestEveryAnswerForbidsSniffing(t *testing.T) {
+	for _, path := range []string{"/health", "/docs", "/openapi.json", "/nope"} {
+		a := serve(handler(validates), request(http.MethodGet, path, ""))
+		if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
+			t.Errorf("%s: X-Content-Type-Options is %q", path, got)
+		}
+	}
+}
+
+// A door that streams can flush, behind all the middleware.
+func TestMountedDoorsStream(t *testing.T) {
+	opts := options(validates)
+	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if _, ok := w.(http.Flusher); !ok {
+			t.Error("no Flusher")
+		}
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+	})}
+	w := httptest.NewRecorder()
+	httpapi.NewHandler(opts).ServeHTTP(w, request(http.MethodGet, "/mounted", ""))
+	if !w.Flushed {
+		t.Error("nothing was flushed")
+	}
+}
+
+// The page needs nothing from elsewhere, and could not have it.
+func TestDocs(t *testing.T) {
+	a := serve(handler(validates), request(http.MethodGet, "/docs", ""))
+	if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(a.body, "/openapi.json") {
+		t.Errorf("%d %v %.100s", a.status, a.header, a.body)
+	}
+	policy := a.header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "connect-src 'self'") {
+		t.Errorf("the policy is %q", policy)
+	}
+	for _, foreign := range []string{"http:", "https:", "*"} {
+		if strings.Contains(policy, foreign) {
+			t.Errorf("the policy allows %s: %q", foreign, policy)
+		}
+	}
+	if found := regexp.MustCompile(`(?i)https?://|(src|href|url)\s*[=(]\s*["']?//|@import|innerHTML`).FindString(a.body); found != "" {
+		t.Errorf("%q is in the page", found)
+	}
+}
+
+func TestOpenAPI(t *testing.T) {
+	a := serve(handler(validates), request(http.MethodGet, "/openapi.json", ""))
+	if a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, []byte(a.body), "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	pretty.WriteByte('\n')
+	golden(t, "openapi.json", pretty.Bytes())
+
+	alone, err := httpapi.OpenAPI("1.2.3")
+	if err != nil || canonical(t, string(alone)) != canonical(t, a.body) {
+		t.Errorf("what OpenAPI gives differs from what is served: %v", err)
+	}
+}

@@ -1,0 +1,248 @@
+package mcp_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// The tools are what a model sees: no change of them goes unnoticed.
+func TestToolsList(t *testing.T) {
+	tools := connect(t, options(nil)).request("tools/list", `{}`)
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, tools.Result, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	pretty.WriteByte('\n')
+	const path = "testdata/tools.json"
+	if *update {
+		if err := os.WriteFile(path, pretty.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), pretty.String()); diff != "" {
+		t.Errorf("the tools have changed; if that is meant, run go test ./mcp -update (-want +got):\n%s", diff)
+	}
+}
+
+// The description is made from the settings, and short enough for every client.
+func TestToolTellsTheSettings(t *testing.T) {
+	opts := options(nil)
+	opts.Settings.Network = "bridge"
+	opts.Settings.MemoryBytes = 777 << 20
+	opts.Limits.MaxTimeout = 12345 * time.Millisecond
+	opts.Limits.CPUTime = 66 * time.Second
+	var list struct {
+		Tools []struct {
+			Description string
+			Annotations struct{ OpenWorldHint, DestructiveHint, ReadOnlyHint *bool }
+		}
+	}
+	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	tool := list.Tools[0]
+	for _, want := range []string{"There is a network.", "12345 ms", "66 s", "777 MB"} {
+		if !strings.Contains(tool.Description, want) {
+			t.Errorf("%q is not in the description: %s", want, tool.Description)
+		}
+	}
+	if len(tool.Description) > 2048 {
+		t.Errorf("the description has %d bytes", len(tool.Description))
+	}
+	if a := tool.Annotations; a.OpenWorldHint == nil || !*a.OpenWorldHint || a.DestructiveHint == nil || a.ReadOnlyHint == nil {
+		t.Errorf("the annotations are %+v", a)
+	}
+}
+
+// What a call's arguments become for the executor.
+func TestCallRequest(t *testing.T) {
+	for name, test := range map[string]struct {
+		arguments string
+		want      execution.Request
+	}{
+		"code alone": {`{"code": "print(1)"}`, execution.Request{Code: "print(1)", Interactive: true}},
+		"empty code": {`{"code": ""}`, execution.Request{Interactive: true}},
+		"everything": {
+			`{"code": "c", "timeout_ms": 1500, "stdin": "s",
+			  "files": [{"path": "a.txt", "content": "é"}, {"path": "b.bin", "content_base64": "AP8="}, {"path": "empty", "content": ""}]}`,
+			execution.Request{
+				Code: "c", Stdin: "s", Timeout: 1500 * time.Millisecond, Interactive: true,
+				Files: []execution.File{
+					{Path: "a.txt", Content: []byte("é")}, {Path: "b.bin", Content: []byte{0, 255}}, {Path: "empty", Content: []byte{}},
+				},
+			},
+		},
+		"an integral time": {`{"code": "", "timeout_ms": 2e3}`, execution.Request{Timeout: 2 * time.Second, Interactive: true}},
+		"a huge time":      {`{"code": "", "timeout_ms": 9007199254740992}`, execution.Request{Timeout: 9223372036854 * time.Millisecond, Interactive: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan execution.Request, 1)
+			text, isError := connect(t, options(func(_ context.Context, req execution.Request) (*execution.Result, error) {
+				got <- req
+				return exited(0), nil
+			})).call(test.arguments)
+			if isError {
+				t.Fatal(text)
+			}
+			if diff := cmp.Diff(test.want, <-got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A model that makes a mistake is told which, and runs nothing.
+func TestCallInvalid(t *testing.T) {
+	for name, test := range map[string]struct{ arguments, want string }{
+		"nothing":          {`{}`, "the argument code is required: Python source text, as a string"},
+		"null":             {`null`, "the argument code is required: Python source text, as a string"},
+		"no object":        {`"print(1)"`, "arguments must be an object"},
+		"a list":           {`["print(1)"]`, "arguments must be an object"},
+		"code null":        {`{"code": null}`, "the argument code is required: Python source text, as a string"},
+		"code number":      {`{"code": 5}`, "the argument code is required: Python source text, as a string"},
+		"unknown argument": {`{"code": "", "timeout": 5}`, `unknown argument "timeout": the known ones are code, timeout_ms, stdin, files`},
+		"first unknown":    {`{"zzz": 1, "code": "", "aaa": 5}`, `unknown argument "aaa": the known ones are code, timeout_ms, stdin, files`},
+		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": the known ones are code, timeout_ms, stdin, files`},
+		"timeout string":   {`{"code": "", "timeout_ms": "5"}`, "timeout_ms is a string: must be of type integer"},
+		"timeout fraction": {`{"code": "", "timeout_ms": 5.5}`, "timeout_ms is a number 5.5: must be of type integer"},
+		"timeout bool":     {`{"code": "", "timeout_ms": true}`, "timeout_ms is a bool: must be of type integer"},
+		"timeout zero":     {`{"code": "", "timeout_ms": 0}`, "timeout_ms is 0: must be at least 1"},
+		"timeout below":    {`{"code": "", "timeout_ms": -1}`, "timeout_ms is -1: must be at least 1"},
+		"stdin number":     {`{"code": "", "stdin": 5}`, "stdin is a number: must be of type string"},
+		"files string":     {`{"code": "", "files": "a"}`, "files is a string: must be of type array"},
+		"files object":     {`{"code": "", "files": {"path": "a"}}`, "files is a object: must be of type array"},
+		"file string":      {`{"code": "", "files": ["a"]}`, "files is a string: must be of type object"},
+		"unknown field":    {`{"code": "", "files": [{"path": "a", "content": ""}, {"path": "b", "text": ""}]}`, `unknown field of files[1] "text": the known ones are path, content, content_base64`},
+		"no content":       {`{"code": "", "files": [{"path": "a"}]}`, "files[0] needs either content or content_base64"},
+		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "", "content_base64": ""}]}`, "files[0] needs either content or content_base64"},
+		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0] content_base64 must be standard base64: illegal base64 data at input byte 0"},
+		"content number":   {`{"code": "", "files": [{"path": "a", "content": 5}]}`, "files.content is a number: must be of type string"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, isError := connect(t, options(func(context.Context, execution.Request) (*execution.Result, error) {
+				t.Error("it was run")
+				return exited(0), nil
+			})).call(test.arguments)
+			if !isError || text != test.want {
+				t.Errorf("error %v: %s", isError, text)
+			}
+		})
+	}
+}
+
+// What a model reads of a result.
+func TestCallResult(t *testing.T) {
+	two := 2
+	for name, test := range map[string]struct {
+		result *execution.Result
+		want   string
+		failed bool
+	}{
+		"output": {
+			&execution.Result{Stdout: "42\n", ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, "42\n", false,
+		},
+		"no output": {
+			exited(0), "[the program ended without output: print what you want to see]\n", false,
+		},
+		"both streams, without newlines": {
+			&execution.Result{Stdout: "out", Stderr: "err", ExitCode: new(int), End: execution.End{Reason: execution.Exited}},
+			"out\n[stderr]\nerr", false,
+		},
+		"stderr alone": {
+			&execution.Result{Stderr: "warning\n", ExitCode: new(int), End: execution.End{Reason: execution.Exited}},
+			"[stderr]\nwarning\n", false,
+		},
+		"failure": {
+			&execution.Result{Stderr: "Traceback\n", ExitCode: &two, End: execution.End{Reason: execution.Exited}},
+			"[stderr]\nTraceback\n[exit code 2]\n", true,
+		},
+		"signal": {
+			&execution.Result{Stdout: "x", ExitCode: &two, End: execution.End{Reason: execution.Signal, Signal: "SIGSEGV"}},
+			"x\n[ended by SIGSEGV]\n", true,
+		},
+		"timeout": {
+			&execution.Result{End: execution.End{Reason: execution.Timeout, Message: "stopped after 2000 ms"}},
+			"[timed out: raise timeout_ms, or do less: stopped after 2000 ms]\n", true,
+		},
+		"memory": {
+			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.MemoryLimit, Message: "too much"}},
+			"[memory_limit: too much]\n", true,
+		},
+		"lost": {
+			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.SandboxLost}}, "[sandbox_lost]\n", true,
+		},
+		"success with a remark": {
+			&execution.Result{Stdout: "x\n", ExitCode: new(int), End: execution.End{Reason: execution.Exited, Message: "files are missing"}},
+			"x\n[files are missing]\n", false,
+		},
+		"files": {
+			&execution.Result{
+				Stdout: "x", ExitCode: new(int), End: execution.End{Reason: execution.Exited},
+				Files:   []execution.File{{Path: "a.csv", Content: []byte("123")}, {Path: "d/b"}},
+				Skipped: []execution.SkippedFile{{Path: "big", Reason: "it is big"}},
+			},
+			"x\n[file written: a.csv, 3 bytes]\n[file written: d/b, 0 bytes]\n[file not returned: big: it is big]\n", false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, isError := connect(t, options(gives(test.result, nil))).call(`{"code": ""}`)
+			if text != test.want || isError != test.failed {
+				t.Errorf("error %v: %q", isError, text)
+			}
+		})
+	}
+}
+
+// Failures of ours are results too, with the next step and without our secrets.
+func TestCallErrors(t *testing.T) {
+	secret := errors.New("password is hunter2")
+	domain := func(code execution.Code) error {
+		return &execution.Error{Code: code, Message: "a sentence", Err: secret}
+	}
+	for name, test := range map[string]struct {
+		err  error
+		want string
+		log  bool
+	}{
+		"busy":        {domain(execution.Busy), "a sentence. Try again in a moment.", true},
+		"unavailable": {domain(execution.Unavailable), "a sentence. The program was not run. Ask the user to look at the server's log.", true},
+		"too large":   {domain(execution.TooLarge), "a sentence", true},
+		"not found":   {domain(execution.NotFound), "a sentence", true},
+		"cancelled":   {domain(execution.Cancelled), "a sentence", false},
+		"internal":    {domain(execution.Internal), "The server failed, not the program. Its log says why.", true},
+		"foreign":     {secret, "The server failed, not the program. Its log says why.", true},
+		"invalid": {
+			&execution.Error{Code: execution.Invalid, Message: "not valid", Fields: []execution.FieldError{
+				{Path: []any{"files", 0, "path"}, Message: "must not be empty", Input: ""},
+			}}, `files[0].path must not be empty (it is "")`, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := new(logged)
+			opts := options(gives(nil, test.err))
+			opts.Log = slog.New(slog.NewTextHandler(log, nil))
+			text, isError := connect(t, opts).call(`{"code": ""}`)
+			if !isError || text != test.want {
+				t.Errorf("error %v: %s", isError, text)
+			}
+			if strings.Contains(log.String(), "hunter2") != test.log {
+				t.Errorf("the log is %s", log)
+			}
+		})
+	}
+}

@@ -1,0 +1,190 @@
+package mcp_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction( // it lives as long as the process
+		"github.com/mark3labs/mcp-go/server.(*StreamableHTTPServer).startSessionSweeper.func1"))
+}
+
+var update = flag.Bool("update", false, "write the snapshots in testdata anew")
+
+// execute is an executor that is a function.
+type execute func(ctx context.Context, req execution.Request) (*execution.Result, error)
+
+func (e execute) Execute(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	return e(ctx, req)
+}
+
+// gives makes an executor that gives a result or an error.
+func gives(result *execution.Result, err error) execute {
+	return func(context.Context, execution.Request) (*execution.Result, error) { return result, err }
+}
+
+func exited(code int) *execution.Result {
+	return &execution.Result{ExitCode: &code, End: execution.End{Reason: execution.Exited}}
+}
+
+// options gives options for a test to change.
+func options(executor execute) mcp.Options {
+	return mcp.Options{
+		Executor: executor, Version: "1.2.3", Log: slog.New(slog.DiscardHandler),
+		Limits:   execution.Limits{MaxTimeout: time.Minute, CPUTime: 5 * time.Second},
+		Settings: execution.Settings{Network: "none", MemoryBytes: 256 << 20, WorkspaceBytes: 64 << 20},
+	}
+}
+
+// client is the other end of a stdio server, played by hand.
+type client struct {
+	t     *testing.T
+	in    *io.PipeWriter
+	out   *bufio.Scanner
+	over  chan error // what ServeStdio returned
+	leave context.CancelFunc
+	ids   int
+}
+
+// connect starts a server and says hello. In the end it must leave in peace.
+func connect(t *testing.T, opts mcp.Options) *client {
+	t.Helper()
+	serverIn, in := io.Pipe()
+	out, serverOut := io.Pipe()
+	ctx, leave := context.WithCancel(t.Context())
+	c := &client{t: t, in: in, out: bufio.NewScanner(out), over: make(chan error, 1), leave: leave}
+	c.out.Buffer(nil, 10<<20)
+	go func() {
+		c.over <- mcp.New(opts).ServeStdio(ctx, serverIn, serverOut)
+		_ = serverOut.Close()
+	}()
+	t.Cleanup(func() {
+		leave()
+		_ = in.Close()
+		if err := <-c.over; err != nil {
+			t.Errorf("ServeStdio: %v", err)
+		}
+		_ = out.Close()
+	})
+	c.request("initialize", `{"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}`)
+	c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`)
+	return c
+}
+
+func (c *client) write(line string) {
+	c.t.Helper()
+	var compact bytes.Buffer // a message is a line
+	if err := json.Compact(&compact, []byte(line)); err != nil {
+		c.t.Fatalf("%v in %s", err, line)
+	}
+	if _, err := c.in.Write(append(compact.Bytes(), '\n')); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// message is what the server says.
+type message struct {
+	Version string          `json:"jsonrpc"`
+	ID      *int            `json:"id"`
+	Method  string          `json:"method"`
+	Result  json.RawMessage `json:"result"`
+	Error   *struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// read reads one line, which must be a message of the protocol.
+func (c *client) read() message {
+	c.t.Helper()
+	if !c.out.Scan() {
+		c.t.Fatalf("the server said nothing more: %v", c.out.Err())
+	}
+	var m message
+	if err := json.Unmarshal(c.out.Bytes(), &m); err != nil || m.Version != "2.0" {
+		c.t.Fatalf("no message of the protocol: %s (%v)", c.out.Bytes(), err)
+	}
+	return m
+}
+
+// request sends a request and reads its answer.
+func (c *client) request(method, params string) message {
+	c.t.Helper()
+	id := c.send(method, params)
+	m := c.read()
+	if m.ID == nil || *m.ID != id {
+		c.t.Fatalf("the answer to %d is %+v", id, m)
+	}
+	return m
+}
+
+func (c *client) send(method, params string) (id int) {
+	c.t.Helper()
+	c.ids++
+	line, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": c.ids, "method": method, "params": json.RawMessage(params)})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.write(string(line))
+	return c.ids
+}
+
+// result is a tool's result, of text alone.
+type result struct {
+	Content []struct {
+		Type string `json:"type"`
+		Text string `json:"text"`
+	} `json:"content"`
+	IsError bool `json:"isError"`
+}
+
+// call calls execute_python with some arguments, and gives the text.
+func (c *client) call(arguments string) (text string, isError bool) {
+	c.t.Helper()
+	m := c.request("tools/call", `{"name": "execute_python", "arguments": `+arguments+`}`)
+	if m.Error != nil {
+		c.t.Fatalf("a protocol error, which no model reads: %+v", m.Error)
+	}
+	return textOf(c.t, m.Result)
+}
+
+func textOf(t *testing.T, data []byte) (text string, isError bool) {
+	t.Helper()
+	var r result
+	if err := json.Unmarshal(data, &r); err != nil || len(r.Content) != 1 || r.Content[0].Type != "text" {
+		t.Fatalf("the result is %s (%v)", data, err)
+	}
+	return r.Content[0].Text, r.IsError
+}
+
+// logged collects a log.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

@@ -1,0 +1,289 @@
+package mcp_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp"
+)
+
+func TestInitialize(t *testing.T) {
+	c := connect(t, options(nil))
+	m := c.request("initialize", `{"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "old", "version": "0"}}`)
+	var got struct {
+		ProtocolVersion string
+		ServerInfo      struct{ Name, Version string }
+		Capabilities    map[string]any
+	}
+	if err := json.Unmarshal(m.Result, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.ProtocolVersion != "2024-11-05" || got.ServerInfo.Name != "vivarium" || got.ServerInfo.Version != "1.2.3" || got.Capabilities["tools"] == nil {
+		t.Errorf("it says %+v", got)
+	}
+}
+
+func TestUnknownToolAndMethod(t *testing.T) {
+	c := connect(t, options(nil))
+	if m := c.request("tools/call", `{"name": "rm", "arguments": {}}`); m.Error == nil {
+		t.Errorf("an unknown tool gives %s", m.Result)
+	}
+	if m := c.request("no/such", `{}`); m.Error == nil || m.Error.Code != -32601 {
+		t.Errorf("an unknown method gives %+v", m)
+	}
+}
+
+// A line that is no message gets an answer, and the next is heard.
+func TestStdioSurvivesNonsense(t *testing.T) {
+	c := connect(t, options(gives(exited(0), nil)))
+	if _, err := io.WriteString(c.in, "print(1)\n"); err != nil {
+		t.Fatal(err)
+	}
+	if m := c.read(); m.Error == nil {
+		t.Errorf("nonsense gives %+v", m)
+	}
+	if text, isError := c.call(`{"code": ""}`); isError {
+		t.Error(text)
+	}
+}
+
+// Nothing but messages comes out, whatever goes wrong inside: client.read
+// checks every line.
+func TestStdioWritesMessagesAlone(t *testing.T) {
+	c := connect(t, options(func(_ context.Context, req execution.Request) (*execution.Result, error) {
+		switch req.Code {
+		case "panic":
+			panic("in the executor")
+		case "error":
+			return nil, errors.New("line one\nline two")
+		}
+		r := exited(0)
+		r.Stdout = "{\"jsonrpc\": \"2.0\"}\n\x00\u2028\n"
+		return r, nil
+	}))
+	for _, code := range []string{"panic", "error", "print", "panic", "print"} {
+		c.request("tools/call", `{"name": "execute_python", "arguments": {"code": "`+code+`"}}`)
+	}
+}
+
+func TestStdioEnds(t *testing.T) {
+	t.Run("with its input", func(t *testing.T) {
+		c := connect(t, options(nil))
+		_ = c.in.Close()
+		checkEnd(t, c)
+	})
+	t.Run("with its context", func(t *testing.T) {
+		c := connect(t, options(nil))
+		c.leave()
+		checkEnd(t, c)
+	})
+	t.Run("without a word", func(t *testing.T) {
+		if err := mcp.New(options(nil)).ServeStdio(t.Context(), strings.NewReader(""), io.Discard); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("with a broken input", func(t *testing.T) {
+		broken := errors.New("broken")
+		reader, writer := io.Pipe()
+		_ = writer.CloseWithError(broken)
+		if err := mcp.New(options(nil)).ServeStdio(t.Context(), reader, io.Discard); !errors.Is(err, broken) {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+func checkEnd(t *testing.T, c *client) {
+	t.Helper()
+	err := <-c.over
+	if err != nil {
+		t.Errorf("ServeStdio: %v", err)
+	}
+	c.over <- err // for the clean-up
+	for c.out.Scan() {
+		t.Errorf("it said %s", c.out.Bytes())
+	}
+}
+
+// The end of the session ends its calls.
+func TestStdioEndStopsCalls(t *testing.T) {
+	running, stopped := make(chan struct{}), make(chan error, 1)
+	c := connect(t, options(func(ctx context.Context, _ execution.Request) (*execution.Result, error) {
+		close(running)
+		<-ctx.Done()
+		stopped <- ctx.Err()
+		return nil, &execution.Error{Code: execution.Cancelled, Message: "the caller left"}
+	}))
+	c.send("tools/call", `{"name": "execute_python", "arguments": {"code": ""}}`)
+	<-running
+	go func() {
+		for c.out.Scan() { // the server may still answer
+		}
+	}()
+	_ = c.in.Close()
+	if err := <-stopped; !errors.Is(err, context.Canceled) {
+		t.Errorf("the call ended with %v", err)
+	}
+}
+
+// Calls of one client run side by side, as many as it may have.
+func TestStdioCallsInParallel(t *testing.T) {
+	const parallel = 3
+	running, finish := make(chan struct{}, parallel), make(chan struct{})
+	opts := options(func(context.Context, execution.Request) (*execution.Result, error) {
+		running <- struct{}{}
+		<-finish
+		return exited(0), nil
+	})
+	opts.Parallel = parallel
+	c := connect(t, opts)
+	waiting := make(map[int]bool)
+	for range parallel {
+		waiting[c.send("tools/call", `{"name": "execute_python", "arguments": {"code": ""}}`)] = true
+	}
+	for range parallel {
+		<-running
+	}
+	close(finish)
+	for range parallel {
+		m := c.read()
+		if m.ID == nil || !waiting[*m.ID] {
+			t.Errorf("an answer to nobody: %+v", m)
+			continue
+		}
+		delete(waiting, *m.ID)
+	}
+}
+
+// newHTTP serves the HTTP transports.
+func newHTTP(t *testing.T, opts mcp.Options) (server *httptest.Server, endStreams func()) {
+	t.Helper()
+	handlers, endStreams := mcp.New(opts).Handlers()
+	mux := http.NewServeMux()
+	for path, handler := range handlers {
+		mux.Handle(path, handler)
+	}
+	server = httptest.NewServer(mux)
+	t.Cleanup(func() {
+		endStreams()
+		server.Close()
+	})
+	return server, endStreams
+}
+
+func post(t *testing.T, client *http.Client, url, body string, header http.Header) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range header {
+		r.Header.Set(name, header.Get(name))
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json, text/event-stream")
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return resp, string(text)
+}
+
+const (
+	hello    = `{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}}`
+	callCode = `{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "execute_python", "arguments": {"code": "c"}}}`
+)
+
+func printed(text string) *execution.Result {
+	r := exited(0)
+	r.Stdout = text
+	return r
+}
+
+func TestStreamableHTTP(t *testing.T) {
+	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
+	resp, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, hello, nil)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	session := http.Header{"Mcp-Session-Id": resp.Header["Mcp-Session-Id"]}
+	_, text := post(t, server.Client(), server.URL+mcp.StreamablePath, callCode, session)
+	if _, data, found := strings.Cut(text, "data: "); found { // a stream of one event is as good
+		text = data
+	}
+	var m message
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+	if got, isError := textOf(t, m.Result); got != "42\n" || isError {
+		t.Errorf("error %v: %q", isError, got)
+	}
+}
+
+// events reads the events of an SSE stream.
+type events struct{ *bufio.Scanner }
+
+func (e events) next(t *testing.T) (name, data string) {
+	t.Helper()
+	for e.Scan() {
+		field, value, _ := strings.Cut(e.Text(), ":")
+		switch value = strings.TrimSpace(value); {
+		case field == "event":
+			name = value
+		case field == "data":
+			data = value
+		case e.Text() == "" && name != "":
+			return name, data
+		}
+	}
+	t.Fatalf("the stream ended: %v", e.Err())
+	return "", ""
+}
+
+func TestSSE(t *testing.T) {
+	server, endStreams := newHTTP(t, options(gives(printed("42\n"), nil)))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+mcp.SSEPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := server.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stream.Body.Close() }()
+	in := events{bufio.NewScanner(stream.Body)}
+	name, endpoint := in.next(t)
+	if name != "endpoint" || !strings.HasPrefix(endpoint, mcp.MessagePath+"?") {
+		t.Fatalf("the first event is %q %q", name, endpoint)
+	}
+	for _, body := range []string{hello, callCode} {
+		if resp, text := post(t, server.Client(), server.URL+endpoint, body, nil); resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("%s %s", resp.Status, text)
+		}
+		name, data := in.next(t)
+		var m message
+		if err := json.Unmarshal([]byte(data), &m); name != "message" || err != nil || m.Error != nil {
+			t.Fatalf("%s %s (%v)", name, data, err)
+		}
+		if body == callCode {
+			if text, isError := textOf(t, m.Result); text != "42\n" || isError {
+				t.Errorf("error %v: %q", isError, text)
+			}
+		}
+	}
+	endStreams()
+	for in.Scan() { // to the end
+	}
+}
