@@ -285,7 +285,7 @@ func TestServeWithoutEngine(t *testing.T) {
 
 func get(t *testing.T, url string) string {
 	t.Helper()
-	resp, err := http.Get(url) //nolint:gosec // G107: an address of the test's own
+	resp, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,6 +78,9 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 
 func (o execOptions) request(system System, args []string) (execution.Request, error) {
 	req := execution.Request{Interactive: true, Timeout: o.timeout}
+	if o.timeout != 0 && o.timeout < time.Millisecond {
+		return req, fmt.Errorf("--timeout is %s: must be at least 1ms", o.timeout)
+	}
 	code, err := o.code(system, args)
 	if err != nil {
 		return req, err
@@ -133,8 +136,8 @@ func (o execOptions) show(system System, r *execution.Result) error {
 	note := func(format string, args ...any) {
 		_, _ = fmt.Fprintf(system.Stderr, "vivarium: "+format+"\n", args...)
 	}
-	if r.End.Reason != execution.Exited {
-		note("%s %s", r.End.Reason, r.End.Message)
+	if r.End.Reason != execution.Exited || r.End.Message != "" {
+		note("%s", strings.Join(strings.Fields(fmt.Sprint(r.End.Reason, " ", r.End.Signal, " ", r.End.Message)), " "))
 	}
 	if o.out != "" {
 		if err := writeFiles(o.out, r.Files); err != nil {

@@ -197,7 +197,8 @@ func TestExecRequest(t *testing.T) {
 		"stdin left over": {execOptions{}, []string{"c"}, execution.Request{Code: "c", Interactive: true}},
 		"timeout":         {execOptions{timeout: time.Second}, []string{"c"}, execution.Request{Code: "c", Timeout: time.Second, Interactive: true}},
 		"files": {
-			execOptions{files: []string{data, data + ":in/other.csv"}}, []string{"c"},
+			execOptions{files: []string{data, data + ":in/other.csv"}},
+			[]string{"c"},
 			execution.Request{Code: "c", Interactive: true, Files: []execution.File{
 				{Path: "data.csv", Content: []byte("a,b")}, {Path: "in/other.csv", Content: []byte("a,b")},
 			}},
@@ -262,5 +263,22 @@ func TestDemoFails(t *testing.T) {
 			t.Errorf("%q is not in:\n%s", want, stdout)
 		}
 		server.Close()
+	}
+}
+
+func TestShowSaysWhatIsMissing(t *testing.T) {
+	s, _, stderr := system("")
+	_ = execOptions{}.show(s, &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited, Message: "not all files could be fetched: x"}})
+	if !strings.Contains(stderr.String(), "not all files") {
+		t.Errorf("stderr %q", stderr)
+	}
+}
+
+func TestShowNamesTheSignal(t *testing.T) {
+	s, _, stderr := system("")
+	code := 139
+	_ = execOptions{}.show(s, &execution.Result{ExitCode: &code, End: execution.End{Reason: execution.Signal, Signal: "SIGSEGV"}})
+	if !strings.Contains(stderr.String(), "SIGSEGV") {
+		t.Errorf("stderr %q", stderr)
 	}
 }

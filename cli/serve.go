@@ -59,13 +59,12 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	go func() { failed <- server.Serve(listener) }()
 	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
 
-	background, stop := context.WithCancel(ctx)
+	stop := s.background(ctx, s.sweep, s.warm, func(ctx context.Context) {
+		if demo {
+			showDemo(ctx, system, listener.Addr().String())
+		}
+	})
 	defer stop()
-	go s.sweep(background)
-	go s.warm(background)
-	if demo {
-		go showDemo(background, system, listener.Addr().String())
-	}
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving: %w", err)
@@ -120,10 +119,7 @@ func stdio(ctx context.Context, system System) error {
 	if err != nil {
 		return err
 	}
-	background, stop := context.WithCancel(ctx)
-	defer stop()
-	go s.sweep(background)
-	go s.warm(background)
+	stop := s.background(ctx, s.sweep, s.warm)
 	served := mcp.New(mcpOptions(c, s)).ServeStdio(ctx, system.Stdin, system.Stdout)
 	stop()
 	return errors.Join(served, s.close(0))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/config"
@@ -123,6 +124,20 @@ func (s *service) health(ctx context.Context) error {
 		return err
 	}
 	return s.keeper.Health()
+}
+
+// background runs tasks until the function that it returns is called, which
+// waits for them and may be called again.
+func (s *service) background(ctx context.Context, tasks ...func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for _, task := range tasks {
+		running.Go(func() { task(ctx) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // warm prepares sandboxes until one attempt succeeds: the engine may be down,

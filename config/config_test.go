@@ -9,7 +9,6 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 )
 
-//nolint:gochecknoglobals // a flag of the test binary
 var update = flag.Bool("update", false, "write docs/settings.md anew")
 
 // docs/settings.md is what the code says.

@@ -100,7 +100,7 @@ func TestExecute(t *testing.T) {
 func TestExecuteRefusesInvalidRequests(t *testing.T) {
 	s := &shop{run: succeed}
 	_, err := newExecutor(t, s, 1).Execute(t.Context(), execution.Request{Timeout: -1})
-	asError(t, err, execution.Invalid)
+	wantCode(t, err, execution.Invalid)
 	if s.leased.Load() != 0 {
 		t.Error("a sandbox was leased for it")
 	}
@@ -125,7 +125,7 @@ func TestExecuteRefusesWhenBusy(t *testing.T) {
 		}
 		synctest.Wait()
 		_, err := e.Execute(t.Context(), execution.Request{})
-		asError(t, err, execution.Busy)
+		wantCode(t, err, execution.Busy)
 		close(finish)
 		running.Wait()
 		if _, err := e.Execute(t.Context(), execution.Request{}); err != nil {
@@ -150,7 +150,7 @@ func TestExecuteFreesItsPlace(t *testing.T) {
 	e := newExecutor(t, s, 1)
 	for range 10 {
 		_, err := e.Execute(t.Context(), execution.Request{})
-		asError(t, err, execution.Internal)
+		wantCode(t, err, execution.Internal)
 	}
 }
 
@@ -302,12 +302,12 @@ func TestExecutorCloseSendsWaitersHomeAndLetsRunsFinish(t *testing.T) {
 		if took := time.Since(began); took != time.Minute {
 			t.Errorf("Close took %v, not the minute of the run", took)
 		}
-		asError(t, <-errs, execution.Unavailable)
+		wantCode(t, <-errs, execution.Unavailable)
 		if err := <-errs; err != nil {
 			t.Errorf("the run: %v", err)
 		}
 		_, err := e.Execute(t.Context(), execution.Request{})
-		asError(t, err, execution.Unavailable)
+		wantCode(t, err, execution.Unavailable)
 	})
 }
 
@@ -344,6 +344,18 @@ func TestExecutorCloseTwice(t *testing.T) {
 	}
 }
 
+// With nothing under way there is nothing to wait for, not even with a context
+// that has ended.
+func TestExecutorCloseOfAnIdleOne(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		if err := newExecutor(t, &shop{}, 1).Close(ctx); err != nil {
+			t.Fatalf("Close: %v", err)
+		}
+	}
+}
+
 // Many callers come and leave while the executor closes.
 func TestExecutorStress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -352,7 +364,8 @@ func TestExecutorStress(t *testing.T) {
 		s := &shop{run: func(ctx context.Context, req execution.Request, l execution.Limits) (*execution.Result, error) {
 			defer running.Add(-1)
 			n := running.Add(1)
-			for old := peak.Load(); n > old && !peak.CompareAndSwap(old, n); old = peak.Load() {
+			for old := peak.Load(); n > old && !peak.CompareAndSwap(old, n); {
+				old = peak.Load()
 			}
 			select {
 			case <-time.After(req.Timeout):

@@ -31,6 +31,12 @@ func asError(t *testing.T, err error, code execution.Code) *execution.Error {
 	return domain
 }
 
+// wantCode demands a domain error of some code, whatever it says.
+func wantCode(t *testing.T, err error, code execution.Code) {
+	t.Helper()
+	_ = asError(t, err, code)
+}
+
 func TestPathFault(t *testing.T) {
 	for path, want := range map[string]string{
 		"a":                             "",

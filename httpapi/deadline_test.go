@@ -125,6 +125,7 @@ func TestSlowClients(t *testing.T) {
 		reads bool
 	}{
 		"in a header":             {"POST /v1/execute HTT", true},
+		"in a body":               {post + "Content-Length: 1000\r\n\r\n{", true},
 		"in a mounted one's body": {"POST /mounted HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{", true},
 		"between requests":        {"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", true},
 		"over an answer":          {post + "Content-Length: 12\r\n\r\n{\"code\": \"\"}", false},

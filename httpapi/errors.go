@@ -94,14 +94,20 @@ func faults(fields []execution.FieldError) []fault {
 		}
 		list[i] = fault{
 			Type: field.Type, Loc: append([]any{"body"}, field.Path...),
-			Msg: strings.TrimSpace(name + " " + field.Message), Input: field.Input,
+			Msg: strings.TrimSpace(name + " " + field.Message), Input: clip(field.Input),
 		}
 	}
 	return list
 }
 
 //nolint:gochecknoinits // the library has no other place for it
-func init() { huma.NewErrorWithContext = humaError }
+func init() {
+	huma.NewErrorWithContext = humaError
+	// This one describes the shape in the API's document.
+	huma.NewError = func(status int, message string, causes ...error) huma.StatusError {
+		return humaError(nil, status, message, causes...)
+	}
+}
 
 // humaError gives the library's own errors, those of parsing and validation,
 // the shape of the contract.

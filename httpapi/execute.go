@@ -23,7 +23,7 @@ type executeInput struct {
 type executeRequest struct {
 	Code                string      `json:"code" doc:"Python source text"`
 	Stdin               *string     `json:"stdin,omitempty" nullable:"true" doc:"what the program reads on its standard input"`
-	TimeoutMS           int64       `json:"timeout_ms,omitempty" minimum:"1" default:"2000" doc:"wall-clock time that the program may take"`
+	TimeoutMS           int64       `json:"timeout_ms,omitempty" minimum:"1" doc:"wall-clock time that the program may take"`
 	LastLineInteractive *bool       `json:"last_line_interactive,omitempty" nullable:"false" default:"true" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
 	Files               []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
 }
@@ -90,11 +90,18 @@ func register(api huma.API, opts Options) {
 		OperationID: "execute", Method: http.MethodPost, Path: "/v1/execute",
 		Summary:      "Run a program",
 		Description:  "A program that fails is a 200: only the service's own trouble is a 4xx or 5xx.",
-		MaxBodyBytes: -1, BodyReadTimeout: -1, // the middleware and the server bound them
-		Errors: []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		MaxBodyBytes: -1, // the middleware bounds it
+		// The library would lift the middleware's deadline if this were not set.
+		BodyReadTimeout: readBodyTime,
+		Errors:          []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
 		return execute(ctx, opts, in)
 	})
+	// The library takes RawBody for a body of bytes that a client may send.
+	delete(api.OpenAPI().Paths["/v1/execute"].Post.RequestBody.Content, "application/octet-stream")
+	// Told here, not in the field's tag: the library would fill it in, and it may
+	// be more than the settings allow.
+	api.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
 	huma.Register(api, huma.Operation{
 		OperationID: "health", Method: http.MethodGet, Path: "/health",
 		Summary: "Say whether sandboxes can be had",

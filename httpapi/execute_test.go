@@ -26,7 +26,7 @@ func TestExecuteRequest(t *testing.T) {
 	}{
 		"defaults": {
 			`{"code": "print(1)"}`,
-			execution.Request{Code: "print(1)", Timeout: 2 * time.Second, Interactive: true},
+			execution.Request{Code: "print(1)", Timeout: 0, Interactive: true},
 		},
 		"everything": {
 			`{"code": "c", "stdin": "s", "timeout_ms": 1500, "last_line_interactive": false,
@@ -36,16 +36,16 @@ func TestExecuteRequest(t *testing.T) {
 				Files: []execution.File{{Path: "a/b.bin", Content: []byte{0, 255}}, {Path: "empty", Content: []byte{}}},
 			},
 		},
-		"empty code":        {`{"code": ""}`, execution.Request{Timeout: 2 * time.Second, Interactive: true}},
-		"no stdin":          {`{"code": "c", "stdin": null}`, execution.Request{Code: "c", Timeout: 2 * time.Second, Interactive: true}},
-		"no files":          {`{"code": "c", "files": []}`, execution.Request{Code: "c", Timeout: 2 * time.Second, Interactive: true}},
-		"interactive":       {`{"code": "c", "last_line_interactive": true}`, execution.Request{Code: "c", Timeout: 2 * time.Second, Interactive: true}},
-		"unknown fields":    {`{"code": "c", "session": {"id": 5}}`, execution.Request{Code: "c", Timeout: 2 * time.Second, Interactive: true}},
+		"empty code":        {`{"code": ""}`, execution.Request{Timeout: 0, Interactive: true}},
+		"no stdin":          {`{"code": "c", "stdin": null}`, execution.Request{Code: "c", Timeout: 0, Interactive: true}},
+		"no files":          {`{"code": "c", "files": []}`, execution.Request{Code: "c", Timeout: 0, Interactive: true}},
+		"interactive":       {`{"code": "c", "last_line_interactive": true}`, execution.Request{Code: "c", Timeout: 0, Interactive: true}},
+		"unknown fields":    {`{"code": "c", "session": {"id": 5}}`, execution.Request{Code: "c", Timeout: 0, Interactive: true}},
 		"the shortest time": {`{"code": "c", "timeout_ms": 1}`, execution.Request{Code: "c", Timeout: time.Millisecond, Interactive: true}},
-		"Unicode":           {`{"code": "'\u00e9\ud83d\ude00é'"}`, execution.Request{Code: "'é😀é'", Timeout: 2 * time.Second, Interactive: true}},
+		"Unicode":           {`{"code": "'\u00e9\ud83d\ude00é'"}`, execution.Request{Code: "'é😀é'", Timeout: 0, Interactive: true}},
 		"a null in the code": {
 			`{"code": "null", "stdin": "null"}`,
-			execution.Request{Code: "null", Stdin: "null", Timeout: 2 * time.Second, Interactive: true},
+			execution.Request{Code: "null", Stdin: "null", Timeout: 0, Interactive: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

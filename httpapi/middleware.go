@@ -33,17 +33,18 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		seen := &recorder{ResponseWriter: w}
+		ctx := r.Context()
 		defer func() {
 			if cause := recover(); cause != nil {
 				if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 					panic(cause)
 				}
-				log.ErrorContext(r.Context(), "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
+				log.ErrorContext(ctx, "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
 				if seen.status == 0 {
 					writeDetail(seen, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
 				}
 			}
-			log.InfoContext(r.Context(), "request", "request", id, "method", r.Method, "path", r.URL.Path,
+			log.InfoContext(ctx, "request", "request", id, "method", r.Method, "path", r.URL.Path,
 				"status", seen.status, "ms", time.Since(started).Milliseconds())
 		}()
 		next.ServeHTTP(seen, r)

@@ -40,8 +40,7 @@ type Options struct {
 	MaxRequests int
 	// Log gets one line a request, and what users must not see.
 	Log *slog.Logger
-	// Mount adds other doors, by pattern, behind the same middleware but for
-	// the body's limit, which is theirs too.
+	// Mount adds other doors, by pattern, behind the same middleware.
 	Mount map[string]http.Handler
 }
 
@@ -75,11 +74,11 @@ func NewHandler(opts Options) http.Handler {
 	mux.Handle("/", http.HandlerFunc(notFound))
 
 	root := http.NewServeMux()
-	root.Handle("/", boundRequests(opts.MaxRequests, boundAnswers(mux)))
+	root.Handle("/", boundAnswers(mux))
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	return observe(opts.Log, guard(boundBodies(opts.MaxBodyBytes, root)))
+	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts.MaxBodyBytes, root))))
 }
 
 func newAPI(mux *http.ServeMux, opts Options) huma.API {
@@ -113,10 +112,17 @@ func refuseOtherMethods(mux *http.ServeMux, spec *huma.OpenAPI) {
 			}
 		}
 		slices.Sort(allowed)
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeDetail(w, http.StatusMethodNotAllowed, "Method Not Allowed")
-		})
+		mux.HandleFunc(path, methodNotAllowed(allowed))
+	}
+	for _, path := range []string{"/docs", "/openapi.json"} {
+		mux.HandleFunc(path, methodNotAllowed([]string{http.MethodGet}))
+	}
+}
+
+func methodNotAllowed(allowed []string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		writeDetail(w, http.StatusMethodNotAllowed, "Method Not Allowed")
 	}
 }
 

@@ -59,8 +59,8 @@ func (e *ownEngine) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = os.Remove(filepath.Join(e.folder, "pid"))                                                       // of one that was killed
-	e.cmd = exec.Command("dockerd", "--host", e.host(), "--data-root", filepath.Join(e.folder, "data"), //nolint:gosec,noctx // G204: our own folder; it ends in the test's cleanup
+	_ = os.Remove(filepath.Join(e.folder, "pid")) // of one that was killed
+	e.cmd = exec.Command("dockerd", "--host", e.host(), "--data-root", filepath.Join(e.folder, "data"),
 		"--exec-root", filepath.Join(e.folder, "exec"), "--pidfile", filepath.Join(e.folder, "pid"),
 		"--bridge", "none", "--iptables=false", "--ip6tables=false")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
@@ -155,7 +155,9 @@ func TestDeadEngineLeavesNothing(t *testing.T) {
 	if err := engine.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = <-engine.exited // it was killed
+	if err := <-engine.exited; err == nil {
+		t.Error("the killed engine ended well")
+	}
 	if o := <-run; o.err != nil || o.a.End.Reason != "sandbox_lost" && o.a.status != 503 {
 		t.Errorf("the run: %+v", o)
 	}

@@ -35,10 +35,12 @@ import matplotlib.pyplot as plt
 plt.plot([1, 2, 3]); plt.title("é"); plt.savefig("plot.png")`})
 	program{stdout: "agg True\n", files: "plot.png"}.check(t, a)
 
-	a = mustRun(t, s, request{"timeout_ms": 60000, "code": `
+	a = mustRun(t, s, request{
+		"timeout_ms": 60000, "code": `
 import pandas as pd
 t = pd.read_csv("in.csv"); t["c"] = t.a * t.b; t.to_excel("out.xlsx"); int(t.c.sum())`,
-		"files": []request{{"path": "in.csv", "content_base64": encode("a,b\n1,2\n3,4\n")}}})
+		"files": []request{{"path": "in.csv", "content_base64": encode("a,b\n1,2\n3,4\n")}},
+	})
 	program{stdout: "14\n", files: "out.xlsx"}.check(t, a)
 }
 

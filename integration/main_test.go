@@ -41,7 +41,6 @@ type suite struct {
 	server *server // with the slim image; for tests that do not end it
 }
 
-//nolint:gochecknoglobals // TestMain has no other way to hand it on
 var shared suite
 
 func TestMain(m *testing.M) {
@@ -55,7 +54,7 @@ func run(m *testing.M) (code int) {
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
 	shared.binary = filepath.Join(folder, "vivarium")
-	build := exec.Command("go", "build", "-race", "-o", shared.binary, "..") //nolint:noctx // bounded by go test's own timeout
+	build := exec.Command("go", "build", "-race", "-o", shared.binary, "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("go build: %w\n%s", err, out))
 	}
@@ -109,7 +108,7 @@ func start(env []string) (*server, error) {
 
 // launch starts a server on a free port and waits until it listens.
 func launch(env []string) (*server, error) {
-	cmd := exec.Command(shared.binary, "serve") //nolint:noctx // it lives as long as the test wants
+	cmd := exec.Command(shared.binary, "serve")
 	cmd.Env = append(os.Environ(), append([]string{
 		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "PYTHON_EXECUTOR_DOCKER_IMAGE=" + slimImage,
 	}, env...)...)
@@ -159,7 +158,7 @@ func (s *server) logged() string {
 func (s *server) awaitHealth() error {
 	var health struct{ Status, Message string }
 	ok := poll(func() bool {
-		resp, err := http.Get(s.url + "/health") //nolint:noctx // bounded by poll
+		resp, err := http.Get(s.url + "/health")
 		if err != nil {
 			return false
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func executeTool(opts Options) mcpsdk.Tool {
 		mcpsdk.WithOpenWorldHintAnnotation(opts.Settings.Network != "none"),
 		mcpsdk.WithString("code", mcpsdk.Required(), mcpsdk.Description("Python source text. Print what you want to see.")),
 		mcpsdk.WithInteger("timeout_ms", mcpsdk.Min(1), mcpsdk.Max(float64(opts.Limits.MaxTimeout.Milliseconds())),
-			mcpsdk.DefaultNumber(float64(execution.DefaultTimeout.Milliseconds())),
+			mcpsdk.DefaultNumber(float64(min(execution.DefaultTimeout, opts.Limits.MaxTimeout).Milliseconds())),
 			mcpsdk.Description("Wall-clock time the program may take, in milliseconds.")),
 		mcpsdk.WithString("stdin", mcpsdk.Description("What the program reads on its standard input.")),
 		mcpsdk.WithArray("files", mcpsdk.Description("Files to put into the working directory first."), mcpsdk.Items(map[string]any{
@@ -48,7 +49,7 @@ func describe(opts Options) string {
 	if opts.Settings.Network != "none" {
 		network = "There is a network."
 	}
-	return fmt.Sprintf("Runs a Python 3 program in a fresh, isolated sandbox and returns what it prints and the files it writes. "+
+	return fmt.Sprintf("Runs a Python 3 program in a fresh, isolated sandbox and returns what it prints and the names of the files it writes. "+
 		"Print results: the value of the last line is shown too, as in a REPL. "+
 		"Nothing persists between calls: variables, files and imports are gone afterwards. "+
 		"%s Limits: %d ms at most (%d by default), %d s of CPU time, %d MB of memory, %d MB of files. "+
@@ -59,7 +60,12 @@ func describe(opts Options) string {
 
 // execute answers a call. Every failure is a result with isError: a model reads
 // results, while protocol errors reach its client alone.
-func (s *Server) execute(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+func (s *Server) execute(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+		}
+	}()
 	req, err := parseArguments(call.Params.Arguments)
 	if err != nil {
 		return mcpsdk.NewToolResultError(execution.AsError(err).Explain()), nil
@@ -68,7 +74,7 @@ func (s *Server) execute(ctx context.Context, call mcpsdk.CallToolRequest) (*mcp
 	if err != nil {
 		return s.failure(ctx, err), nil
 	}
-	out := mcpsdk.NewToolResultText(render(result))
+	out = mcpsdk.NewToolResultText(render(result))
 	out.IsError = result.Failed()
 	return out, nil
 }

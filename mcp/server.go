@@ -53,6 +53,8 @@ const (
 	// keepAlive keeps proxies from closing an SSE stream on which nothing
 	// happens.
 	keepAlive = 15 * time.Second
+	// closeTime bounds the closing of sessions.
+	closeTime = 5 * time.Second
 )
 
 // Server offers the tools over every transport.
@@ -69,7 +71,6 @@ func New(opts Options) *Server {
 	s := &Server{opts: opts}
 	s.server = mcpserver.NewMCPServer("vivarium", opts.Version,
 		mcpserver.WithToolCapabilities(false),
-		mcpserver.WithRecovery(),
 		mcpserver.WithLogger(opts.Log),
 	)
 	s.server.AddTool(executeTool(opts), s.execute)
@@ -107,7 +108,15 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithUseFullURLForMessageEndpoint(false),
 		mcpserver.WithKeepAliveInterval(keepAlive),
 	)
-	open, endStreams := context.WithCancel(context.Background())
+	open, cancel := context.WithCancel(context.Background())
+	endStreams = func() {
+		cancel()
+		ctx, done := context.WithTimeout(context.Background(), closeTime)
+		defer done()
+		if err := streamable.Shutdown(ctx); err != nil {
+			s.opts.Log.Warn("closing MCP sessions", "error", err)
+		}
+	}
 	return map[string]http.Handler{
 		StreamablePath: endWith(open, streamable),
 		SSEPath:        endWith(open, sse.SSEHandler()),

@@ -178,14 +178,15 @@ func newHTTP(t *testing.T, opts mcp.Options) (server *httptest.Server, endStream
 	return server, endStreams
 }
 
-func post(t *testing.T, client *http.Client, url, body string, header http.Header) (*http.Response, string) {
+// post gives an answer's status, its session and its body.
+func post(t *testing.T, client *http.Client, url, session, body string) (status int, sessionID, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range header {
-		r.Header.Set(name, header.Get(name))
+	if session != "" {
+		r.Header.Set("Mcp-Session-Id", session)
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json, text/event-stream")
@@ -194,11 +195,11 @@ func post(t *testing.T, client *http.Client, url, body string, header http.Heade
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
+	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Error(err)
 	}
-	return resp, string(text)
+	return resp.StatusCode, resp.Header.Get("Mcp-Session-Id"), string(data)
 }
 
 const (
@@ -214,12 +215,11 @@ func printed(text string) *execution.Result {
 
 func TestStreamableHTTP(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	resp, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, hello, nil)
-	if resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status)
+	status, session, text := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	if status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
 	}
-	session := http.Header{"Mcp-Session-Id": resp.Header["Mcp-Session-Id"]}
-	_, text := post(t, server.Client(), server.URL+mcp.StreamablePath, callCode, session)
+	_, _, text = post(t, server.Client(), server.URL+mcp.StreamablePath, session, callCode)
 	if _, data, found := strings.Cut(text, "data: "); found { // a stream of one event is as good
 		text = data
 	}
@@ -269,8 +269,8 @@ func TestSSE(t *testing.T) {
 		t.Fatalf("the first event is %q %q", name, endpoint)
 	}
 	for _, body := range []string{hello, callCode} {
-		if resp, text := post(t, server.Client(), server.URL+endpoint, body, nil); resp.StatusCode != http.StatusAccepted {
-			t.Fatalf("%s %s", resp.Status, text)
+		if status, _, text := post(t, server.Client(), server.URL+endpoint, "", body); status != http.StatusAccepted {
+			t.Fatalf("%d %s", status, text)
 		}
 		name, data := in.next(t)
 		var m message

@@ -22,7 +22,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// connectTime bounds the first words with the engine.
+// connectTime bounds the first words with the engine, and a look at an image.
 const connectTime = 10 * time.Second
 
 // Options configure a [Backend].

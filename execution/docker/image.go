@@ -57,6 +57,8 @@ func (b *Backend) explainImage(ref string, err error) error {
 }
 
 func (b *Backend) digest(ctx context.Context, ref string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
 	found, err := b.client.ImageInspect(ctx, ref)
 	if err != nil {
 		return "", err

@@ -56,9 +56,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	if err != nil {
 		return nil, b.abandon(ctx, name, fmt.Errorf("create: %w", err))
 	}
-	conn, err := b.client.ContainerAttach(ctx, id, container.AttachOptions{
-		Stream: true, Stdin: true, Stdout: true, Stderr: true,
-	})
+	conn, err := b.attach(ctx, id)
 	if err != nil {
 		return nil, b.abandon(ctx, id, fmt.Errorf("attach: %w", err))
 	}
@@ -87,6 +85,33 @@ func (b *Backend) create(ctx context.Context, spec execution.Spec, name string) 
 		return "", err
 	}
 	return made.ID, nil
+}
+
+// attach connects to a container's streams. The client's own way of doing so
+// heeds no context once it is connected (v28.5.2).
+func (b *Backend) attach(ctx context.Context, id string) (types.HijackedResponse, error) {
+	type result struct {
+		conn types.HijackedResponse
+		err  error
+	}
+	results := make(chan result, 1)
+	go func() {
+		conn, err := b.client.ContainerAttach(ctx, id, container.AttachOptions{
+			Stream: true, Stdin: true, Stdout: true, Stderr: true,
+		})
+		results <- result{conn, err}
+	}()
+	select {
+	case r := <-results:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() {
+			if late := <-results; late.err == nil {
+				late.conn.Close()
+			}
+		}()
+		return types.HijackedResponse{}, context.Cause(ctx)
+	}
 }
 
 // abandon removes a container that could not be started, if it is there, by

@@ -74,8 +74,7 @@ func checkLabels(t *testing.T, value any, id string, deadline time.Time) {
 		t.Errorf("the instance is %q, the labels are %v", id, labels)
 	}
 	text, _ := labels["vivarium.deadline"].(string)
-	var seconds json.Number = json.Number(text)
-	if n, err := seconds.Int64(); err != nil || n < deadline.Unix() || n > deadline.Unix()+60 {
+	if n, err := json.Number(text).Int64(); err != nil || n < deadline.Unix() || n > deadline.Unix()+60 {
 		t.Errorf("the deadline is %q, not %d", text, deadline.Unix())
 	}
 	labels["vivarium.instance"], labels["vivarium.deadline"] = "ID", "DEADLINE"
@@ -166,7 +165,7 @@ func TestNamesDiffer(t *testing.T) {
 // What the engine says is for the log; what failed leaves nothing behind.
 func TestStartFails(t *testing.T) {
 	for name, test := range map[string]struct {
-		break_  func(e *engine)
+		spoil   func(e *engine)
 		cause   string
 		removed string // prefix of what is removed
 	}{
@@ -193,7 +192,7 @@ func TestStartFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
-			test.break_(e)
+			test.spoil(e)
 			e.handle("DELETE /containers/{id}", quiet)
 			instance, err := e.backend(docker.Options{}).Start(t.Context(), execution.Spec{Image: "sha256:abc"})
 			if instance != nil {

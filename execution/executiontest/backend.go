@@ -115,8 +115,8 @@ func supervise(conn net.Conn, program Program) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	say := func(kind byte, payload string) {
-		frame := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload))) //nolint:gosec // G115: at most one chunk
-		_, _ = conn.Write(append(frame, payload...))                               // the server may be gone
+		frame := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)))
+		_, _ = conn.Write(append(frame, payload...)) // the server may be gone
 	}
 	say('R', "protocol=1\npython=3.0.0\n")
 	in := bufio.NewReader(conn)

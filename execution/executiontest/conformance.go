@@ -215,22 +215,26 @@ var endings = []conformance{
 	{"timeout, signals ignored", briefly(code(
 		"import signal, time", "for n in range(1, 32):", "    if n not in (9, 19): signal.signal(n, signal.SIG_IGN)",
 		"print('before')", "while True: time.sleep(1)")), timesOut},
-	{"timeout, with files", briefly(code("import time", "open('kept', 'w').write('yes')", "print('before')", "time.sleep(60)")),
+	{
+		"timeout, with files", briefly(code("import time", "open('kept', 'w').write('yes')", "print('before')", "time.sleep(60)")),
 		func(t *testing.T, r *execution.Result) {
 			timesOut(t, r)
 			wantFiles(t, r, map[string]string{"kept": "yes"})
-		}},
+		},
+	},
 	{"duration", code("import time", "time.sleep(0.3)"), func(t *testing.T, r *execution.Result) {
 		if r.Duration < 300*time.Millisecond || r.Duration > slack || r.Queue < 0 || r.Started.IsZero() {
 			t.Errorf("it ran for %v after %v, from %v", r.Duration, r.Queue, r.Started)
 		}
 	}},
-	{"usage", code("x = b'x' * 50_000_000", "while __import__('time').process_time() < 0.2: pass"),
+	{
+		"usage", code("x = b'x' * 50_000_000", "while __import__('time').process_time() < 0.2: pass"),
 		func(t *testing.T, r *execution.Result) {
 			if r.Usage.CPU < 200*time.Millisecond || r.Usage.PeakMemoryBytes < 50_000_000 {
 				t.Errorf("the usage is %+v", r.Usage)
 			}
-		}},
+		},
+	},
 }
 
 func withStdin(req execution.Request, stdin string) execution.Request {
@@ -282,9 +286,11 @@ func withFiles(req execution.Request, files ...execution.File) execution.Request
 }
 
 var workspace = []conformance{
-	{"a program like any other", code("import sys, os",
-		"print(__name__, os.path.basename(__file__), sys.argv == [__file__], os.path.dirname(__file__) == os.getcwd())"),
-		prints("__main__ __main__.py True True\n")},
+	{
+		"a program like any other", code("import sys, os",
+			"print(__name__, os.path.basename(__file__), sys.argv == [__file__], os.path.dirname(__file__) == os.getcwd())"),
+		prints("__main__ __main__.py True True\n"),
+	},
 	{"files in", withFiles(code("print(open('a.txt').read(), open('d/e/b.bin', 'rb').read(), len(open('empty').read()))"),
 		execution.File{Path: "a.txt", Content: []byte("text")}, execution.File{Path: "d/e/b.bin", Content: []byte{0, 255}},
 		execution.File{Path: "empty"}), prints("text b'\\x00\\xff' 0\n")},
@@ -318,11 +324,13 @@ var workspace = []conformance{
 	{"a file left open", code("f = open('open', 'w')", "f.write('buffered')"), func(t *testing.T, r *execution.Result) {
 		wantFiles(t, r, map[string]string{"open": "buffered"})
 	}},
-	{"links are not followed", code("import os", "os.symlink('/etc/passwd', 'link')", "os.symlink('/etc', 'folder')"),
+	{
+		"links are not followed", code("import os", "os.symlink('/etc/passwd', 'link')", "os.symlink('/etc', 'folder')"),
 		func(t *testing.T, r *execution.Result) {
 			wantFiles(t, r, nil)
 			wantSkipped(t, r, "folder", "link")
-		}},
+		},
+	},
 	{"pipes are not read", code("import os", "os.mkfifo('pipe')"), func(t *testing.T, r *execution.Result) {
 		wantFiles(t, r, nil)
 		wantSkipped(t, r, "pipe")

@@ -212,17 +212,6 @@ func begin(t *testing.T, p *pool.Pool, m *maker, spec execution.Spec) *lease {
 	return l
 }
 
-// waits says whether a Lease is not over, once everything is at rest.
-func (l *lease) waits() bool {
-	synctest.Wait()
-	select {
-	case <-l.over:
-		return false
-	default:
-		return true
-	}
-}
-
 // result waits for a Lease that must succeed.
 func (l *lease) result(t *testing.T) *sandbox {
 	t.Helper()

@@ -15,6 +15,9 @@ import (
 // it; looking costs the engine 1 to 2 ms.
 const digestAge = 10 * time.Second
 
+// resolveTime bounds the fetching or building of an image.
+const resolveTime = 30 * time.Minute
+
 // Resolver finds the digest of an image reference, and fetches or builds an
 // image that is missing.
 type Resolver interface {
@@ -48,8 +51,9 @@ func (d *Digests) Get(ctx context.Context, image string) (string, error) {
 	if known, ok := d.known.Get(image); ok && time.Since(known.at) < digestAge {
 		return known.value, nil
 	}
-	shared := context.WithoutCancel(ctx)
 	result := d.flight.DoChan(image, func() (any, error) {
+		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveTime)
+		defer cancel()
 		value, err := d.resolver.Resolve(shared, image)
 		if err == nil {
 			d.known.Add(image, digest{value: value, at: time.Now()})

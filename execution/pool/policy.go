@@ -18,11 +18,17 @@ func (p *Pool) lacksLocked(s *shelf) bool {
 	if p.closed {
 		return false
 	}
-	if s.starting < len(s.waiters) {
+	if p.lacksForCallersLocked(s) {
 		return true
 	}
 	inUse := !s.evicted && (p.opts.IdleAfter == 0 || time.Since(s.wanted) < p.opts.IdleAfter)
 	return inUse && !s.backOff.pausing(time.Now()) && len(s.idle)+s.starting-len(s.waiters) < p.opts.Target
+}
+
+// lacksForCallersLocked says whether more callers wait at a shelf than
+// sandboxes start for them.
+func (p *Pool) lacksForCallersLocked(s *shelf) bool {
+	return !p.closed && s.starting < len(s.waiters)
 }
 
 // tend drains shelves that nobody asks for, replaces old sandboxes, and starts

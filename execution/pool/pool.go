@@ -77,7 +77,8 @@ type shelf struct {
 	wanted   time.Time // when it was last asked for a sandbox
 	backOff  backOff
 	fault    error // of the last start
-	evicted  bool  // it keeps nothing idle any more
+	faultAt  time.Time
+	evicted  bool // it keeps nothing idle any more
 }
 
 // warm is an idle or leased sandbox.
@@ -166,7 +167,7 @@ func (p *Pool) Warm(spec execution.Spec) {
 }
 
 // withdraw takes back a waiter. A sandbox that it was given meanwhile goes
-// back to the shelf.
+// back to the shelf, unless that is gone.
 func (p *Pool) withdraw(spec execution.Spec, w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,11 +177,17 @@ func (p *Pool) withdraw(spec execution.Spec, w *waiter) {
 			return
 		}
 	}
-	if a := <-w.answer; a.sandbox != nil {
-		delete(p.leased, a.sandbox)
-		p.shelveLocked(p.shelfLocked(spec), a.sandbox)
-		p.fillLocked()
+	a := <-w.answer
+	if a.sandbox == nil || !p.leased[a.sandbox] {
+		return
 	}
+	delete(p.leased, a.sandbox)
+	if s, ok := p.shelves.Peek(spec); ok && !isDone(a.sandbox) {
+		p.shelveLocked(s, a.sandbox)
+	} else {
+		p.closeLocked(a.sandbox)
+	}
+	p.fillLocked()
 }
 
 // shelfLocked gives the shelf of a kind, which counts as asked for.
@@ -203,6 +210,7 @@ func (p *Pool) allLocked() []*shelf {
 // that was started for somebody who has left meanwhile may be too many.
 func (p *Pool) shelveLocked(s *shelf, w *warm) {
 	s.idle = append(s.idle, w)
+	slices.SortFunc(s.idle, func(a, b *warm) int { return a.since.Compare(b.since) })
 	p.serveLocked(s)
 	if p.closed || s.evicted {
 		p.emptyLocked(s)
@@ -228,16 +236,20 @@ func (p *Pool) serveLocked(s *shelf) {
 	}
 }
 
-// fillLocked starts what the shelves lack (see policy.go), who waits first.
+// fillLocked starts what the shelves lack (see policy.go): first for callers
+// who wait, at whichever shelf, then for the targets, the shelf that was asked
+// for last first.
 func (p *Pool) fillLocked() {
 	shelves := p.allLocked()
 	slices.Reverse(shelves)
-	for _, s := range shelves {
-		for p.lacksLocked(s) {
-			if !p.makeRoomLocked(s) {
-				return
+	for _, lacks := range []func(*shelf) bool{p.lacksForCallersLocked, p.lacksLocked} {
+		for _, s := range shelves {
+			for lacks(s) && p.makeRoomLocked(s) {
+				p.startLocked(s)
 			}
-			p.startLocked(s)
+			if lacks(s) && len(s.waiters) > 0 {
+				return // what room there will be is theirs
+			}
 		}
 	}
 	p.drained = slices.DeleteFunc(p.drained, func(s *shelf) bool { return len(s.waiters) == 0 && s.starting == 0 })
@@ -294,6 +306,7 @@ func (p *Pool) startFailedLocked(s *shelf, err error) {
 		return
 	}
 	s.backOff.fail(time.Now())
+	s.faultAt = time.Now()
 	s.fault = &execution.Error{Code: execution.Unavailable, Message: "no sandbox could be started", Err: err}
 	p.opts.Log.Warn("a sandbox could not be started", "error", err, "failures", s.backOff.failures)
 	if len(s.waiters) > 0 {
@@ -319,6 +332,9 @@ func (p *Pool) watch(s *shelf, w *warm) {
 func (p *Pool) retire(w *warm) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.leased[w] {
+		return // Close has ended it
+	}
 	delete(p.leased, w)
 	p.closeLocked(w)
 }
@@ -356,12 +372,16 @@ func (p *Pool) emptyLocked(s *shelf) {
 	s.idle = nil
 }
 
+// faultAge is how long a failed start is told. Nothing need be started after
+// it, so it would be told for ever else.
+const faultAge = time.Minute
+
 // Fault gives the error of the last start of a kind, or nil when that
-// succeeded or none was made.
+// succeeded, is long ago, or none was made.
 func (p *Pool) Fault(spec execution.Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s, ok := p.shelves.Peek(spec); ok {
+	if s, ok := p.shelves.Peek(spec); ok && time.Since(s.faultAt) < faultAge {
 		return s.fault
 	}
 	return nil
@@ -403,6 +423,7 @@ func (p *Pool) Close(ctx context.Context) error {
 		for w := range p.leased {
 			p.closeLocked(w)
 		}
+		clear(p.leased)
 	}
 	p.mu.Unlock()
 	gone := make(chan struct{})

@@ -661,6 +661,7 @@ func BenchmarkLease(b *testing.B) {
 }
 
 func benchmarkLease(b *testing.B, size, clients int) {
+	b.Helper()
 	start := func(_ context.Context, spec execution.Spec) (execution.Sandbox, error) {
 		return &sandbox{spec: spec, maker: &maker{}, done: make(chan struct{})}, nil
 	}

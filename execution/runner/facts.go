@@ -58,7 +58,7 @@ func (f *facts) parse(payload []byte) error {
 func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.End {
 	end := execution.End{Reason: execution.Exited}
 	if f.signal != 0 {
-		end = execution.End{Reason: execution.Signal, Signal: unix.SignalName(f.signal)}
+		end = execution.End{Reason: execution.Signal, Signal: signalName(f.signal)}
 	}
 	failed := f.exitCode != 0
 	switch {
@@ -83,6 +83,14 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 		end.Message = "it failed with no room left in " + strings.Join(f.fullPlaces(), " and ")
 	}
 	return end
+}
+
+// signalName names a signal, the nameless ones of real time by their number.
+func signalName(signal syscall.Signal) string {
+	if name := unix.SignalName(signal); name != "" {
+		return name
+	}
+	return fmt.Sprintf("SIG%d", int(signal))
 }
 
 // outOfCPU says whether the kernel ended the program for its CPU time: by

@@ -117,7 +117,7 @@ func (i *instance) Diagnostics() string { return i.diagnostics }
 
 func (i *instance) Destroy(context.Context) error {
 	i.destroyed.Add(1)
-	_ = i.Conn.Close()
+	_ = i.Close()
 	i.supervisor.leave()
 	return i.destroyErr
 }
@@ -143,7 +143,7 @@ func start(t *testing.T, scripts ...func(s *supervisor)) *instance {
 		i.scripts.Go(func() { script(s) })
 	}
 	t.Cleanup(func() {
-		_ = i.Conn.Close()
+		_ = i.Close()
 		s.leave()
 		i.scripts.Wait()
 	})

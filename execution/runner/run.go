@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	pathpkg "path"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -14,7 +15,7 @@ import (
 // Run runs the sandbox's one program. What it returns is complete before the
 // sandbox has ended: the caller closes it.
 func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits execution.Limits) (*execution.Result, error) {
-	if err := s.send(req, limits); err != nil {
+	if err := s.send(ctx, req, limits); err != nil {
 		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
 	}
 	timer := time.NewTimer(stageTime)
@@ -50,13 +51,14 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits executi
 	return r.result(), nil
 }
 
-// send sends a whole job.
-func (s *Sandbox) send(req execution.Request, limits execution.Limits) error {
+// send sends a whole job. It gives up when ctx ends.
+func (s *Sandbox) send(ctx context.Context, req execution.Request, limits execution.Limits) error {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	if err := s.instance.SetWriteDeadline(time.Now().Add(stageTime)); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
 	interactive := 0
 	if req.Interactive {
 		interactive = 1
@@ -72,7 +74,7 @@ func (s *Sandbox) send(req execution.Request, limits execution.Limits) error {
 		s.out.chunks(kindData, file.Content)
 	}
 	s.out.frame(kindGo, nil)
-	return s.flush(stageTime)
+	return s.out.w.Flush()
 }
 
 func stagingError(values fields, limits execution.Limits) error {
@@ -93,6 +95,7 @@ type report struct {
 	stdout   output
 	stderr   output
 	files    []execution.File
+	taken    map[string]bool // paths of files, and of the folders that they lie in
 	skipped  []execution.SkippedFile
 	fileSize int64 // of all files so far
 	facts    facts
@@ -103,7 +106,7 @@ type report struct {
 
 func newReport(req execution.Request, limits execution.Limits) *report {
 	return &report{
-		limits: limits, timeout: req.Timeout, started: time.Now(),
+		limits: limits, timeout: req.Timeout, started: time.Now(), taken: make(map[string]bool),
 		stdout: output{limit: limits.OutputBytes}, stderr: output{limit: limits.OutputBytes},
 	}
 }
@@ -116,8 +119,10 @@ func (r *report) take(f frame) error {
 	case f.kind == kindStderr && !r.ended:
 		r.stderr.add(f.payload)
 	case f.kind == kindEnded && !r.ended:
+		if err := r.facts.parse(f.payload); err != nil {
+			return err
+		}
 		r.ended = true
-		return r.facts.parse(f.payload)
 	case f.kind == kindFile && r.ended:
 		return r.addFile(string(f.payload))
 	case f.kind == kindData && r.ended && len(r.files) > 0:
@@ -138,6 +143,12 @@ func (r *report) addFile(path string) error {
 	}
 	if fault := execution.PathFault(path); fault != "" {
 		return fmt.Errorf("%w: a path that %s", errFrame, fault)
+	}
+	if r.taken[path] {
+		return fmt.Errorf("%w: the path %.100q for a second time", errFrame, path)
+	}
+	for folder := path; folder != "."; folder = pathpkg.Dir(folder) {
+		r.taken[folder] = true
 	}
 	r.files = append(r.files, execution.File{Path: path, Content: []byte{}})
 	return nil

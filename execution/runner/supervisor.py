@@ -42,7 +42,8 @@ MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
 SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
 MAX_FRAME = 1 << 20  # bytes of payload that the server may send in one frame
 CHUNK = 1 << 16  # bytes read at a time
-MAX_DEPTH = 64  # folders below the workspace that are searched for files
+MAX_DEPTH = 31  # folders below the workspace that are searched for files
+MAX_PATH = 1024  # bytes of a path that is returned; the server takes no longer or deeper ones (execution.PathFault)
 MAX_ENTRIES = 20_000  # directory entries that are looked at
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 PR_SET_DUMPABLE = 4
@@ -70,13 +71,20 @@ class Channel:
         self.silence = silence  # seconds after which a quiet server counts as gone
         self.heard = time.monotonic()
         self.buffer = bytearray()
+        self.posted = bytearray()
         self.writable = select.poll()
         self.writable.register(send_fd, select.POLLOUT)
         os.set_blocking(send_fd, False)
 
+    def post(self, kind: bytes, payload: bytes = b"") -> None:
+        """Puts one frame behind those that the next send sends: each write wakes four processes up to the server's."""
+        self.posted += kind + struct.pack(">I", len(payload)) + payload
+
     def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Sends one frame. Raises Gone when the other side does not take it."""
-        rest = memoryview(kind + struct.pack(">I", len(payload)) + payload)
+        """Sends one frame and those before it. Raises Gone when the other side does not take it."""
+        self.post(kind, payload)
+        rest = memoryview(bytes(self.posted))
+        self.posted.clear()
         while rest:
             try:
                 rest = rest[os.write(self.send_fd, rest) :]
@@ -85,10 +93,6 @@ class Channel:
                     raise Gone("the server does not read") from None
             except OSError as error:
                 raise Gone(str(error)) from error
-
-    def send_fields(self, kind: bytes, **values: object) -> None:
-        """Sends one frame of `name=value` lines."""
-        self.send(kind, "".join(f"{name}={value}\n" for name, value in values.items()).encode())
 
     def read_available(self) -> None:
         """Takes what the server has sent; call it when the descriptor is readable. Raises Gone at the end."""
@@ -129,6 +133,11 @@ class Channel:
                     self.read_available()
             elif frame[0] != b"P":
                 return frame
+
+
+def fields(**values: object) -> bytes:
+    """Writes `name=value` lines."""
+    return "".join(f"{name}={value}\n" for name, value in values.items()).encode()
 
 
 def parse_fields(payload: bytes) -> "dict[str, int]":
@@ -405,6 +414,8 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
         left[0] -= 1
         if fault := name_fault(entry.name):
             yield Found(path, fault)
+        elif len(path.encode()) > MAX_PATH:
+            yield Found(path[:100] + "...", f"its path has more than {MAX_PATH} bytes")
         elif entry.is_dir(follow_symlinks=False):
             yield from walk_folder(folder, entry.name, path, depth + 1, left)
         elif entry.is_file(follow_symlinks=False):
@@ -484,14 +495,14 @@ def counter(paths: "tuple[str, ...]", name: str) -> int:
     return 0
 
 
-def memory_kills() -> int:
-    """How often the kernel killed in this container for memory (cgroup v2, then v1)."""
-    return counter(("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill")
+class Pressure:
+    """What the kernel has refused this container so far (cgroup v2, then v1)."""
 
-
-def refused_processes() -> int:
-    """How often the kernel refused this container a process or thread (cgroup v2, then v1)."""
-    return counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max")
+    def __init__(self) -> None:
+        self.memory_kills = counter(
+            ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill"
+        )
+        self.refused_processes = counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max")
 
 
 class Job:
@@ -670,9 +681,9 @@ def send_files(
             total -= found.size
         elif skipped < limits["files"]:
             skipped += 1
-            channel.send(b"S", found.path.encode("utf-8", "backslashreplace") + b"\0" + reason.encode())
+            channel.post(b"S", found.path.encode("utf-8", "backslashreplace") + b"\0" + reason.encode())
         else:
-            channel.send(b"S", b"\0and more; the list was cut here")
+            channel.post(b"S", b"\0and more; the list was cut here")
             return
 
 
@@ -683,7 +694,7 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
     except OSError as error:
         return os.strerror(error.errno).lower()
     try:
-        channel.send(b"F", found.path.encode())
+        channel.post(b"F", found.path.encode())
         left = found.size
         while left > 0 and (data := os.read(fd, min(CHUNK, left))):
             channel.send(b"D", data)
@@ -693,37 +704,41 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
     return ""
 
 
-def serve_run(channel: Channel, program: Program, root: int, workspace: str) -> None:
-    """Takes one job, runs it, reports it."""
-    kills, refusals = memory_kills(), refused_processes()
+def serve_run(channel: Channel, program: Program, root: int, workspace: str, before: Pressure) -> None:
+    """Takes one job, runs it, reports it. `before` is what had been refused when the sandbox was idle."""
     try:
         job = receive_job(channel, workspace)
         with open(f"{workspace}/{MAIN_FILE}", "wb") as main:  # tracebacks and inspect read the source from here
             main.write(job.code)
     except OSError as error:
-        channel.send_fields(b"!", full=int(error.errno == ENOSPC), message=str(error).replace("\n", " "))
+        channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
         return
-    before = {found.path: found.stamp for found in walk(root)}
+    staged = {found.path: found.stamp for found in walk(root)}
     run = Run(channel, program, job)
-    await_tick(before.values())
+    await_tick(staged.values())
     channel.send(b"A")
     program.release(bytes(job.code), bool(job.limits["interactive"]), job.limits["cpu_seconds"])
     run.watch()
+    channel.post(b"X", run_facts(run, workspace, before))
+    send_files(channel, root, staged, job.limits)
+    channel.send(b"Z")
+
+
+def run_facts(run: Run, workspace: str, before: Pressure) -> bytes:
+    """What is known of a run that has ended. What it ran into is looked up only if it failed: that takes 0.5 ms."""
     status = run.status or 0
-    channel.send_fields(
-        b"X",
+    after = before if status == 0 else Pressure()
+    return fields(
         exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
         signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
         timed_out=int(run.timed_out),
         wall_us=int((run.ended - run.started) * 1e6),
         cpu_us=int(run.cpu * 1e6),
         peak_kb=run.peak_kb,
-        memory_kills=memory_kills() - kills,
-        refused_processes=refused_processes() - refusals,
-        full=int(is_full(workspace)) + 2 * int(is_full("/tmp")),
+        memory_kills=after.memory_kills - before.memory_kills,
+        refused_processes=after.refused_processes - before.refused_processes,
+        full=0 if status == 0 else int(is_full(workspace)) + 2 * int(is_full("/tmp")),
     )
-    send_files(channel, root, before, job.limits)
-    channel.send(b"Z")
 
 
 def link_home(skeleton: str, home: str) -> None:
@@ -755,11 +770,12 @@ def main() -> None:
     channel = Channel(0, 1, silence)
     link_home(SKELETON, os.environ.get("HOME", "/tmp"))
     root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
+    before = Pressure()
     gc.freeze()  # a collection in the program then leaves these pages shared
     program = Program(workspace)
-    channel.send_fields(b"R", protocol=PROTOCOL, python=".".join(map(str, sys.version_info[:3])))
+    channel.send(b"R", fields(protocol=PROTOCOL, python=".".join(map(str, sys.version_info[:3]))))
     try:
-        serve_run(channel, program, root, workspace)
+        serve_run(channel, program, root, workspace, before)
     except Gone:
         pass
     os._exit(0)

@@ -50,8 +50,13 @@ class ChannelTest(unittest.TestCase):
         with self.assertRaisesRegex(supervisor.Gone, "does not read"):
             self.channel.send(b"O", b"x" * (1 << 20))
 
+    def test_what_is_posted_goes_out_before_what_is_sent(self) -> None:
+        self.channel.post(b"F", b"a")
+        self.channel.send(b"Z")
+        self.assertEqual(os.read(self.server_in, 100), b"F\0\0\0\x01aZ\0\0\0\0")
+
     def test_fields(self) -> None:
-        self.channel.send_fields(b"X", exit_code=3, full=0)
+        self.channel.send(b"X", supervisor.fields(exit_code=3, full=0))
         self.assertEqual(os.read(self.server_in, 100), b"X\0\0\0\x13exit_code=3\nfull=0\n")
         self.assertEqual(supervisor.parse_fields(b"a=1\nb=22\n"), {"a": 1, "b": 22})
 
