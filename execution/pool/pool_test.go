@@ -90,18 +90,26 @@ func TestLeaseOfAnIdleSandboxTakesNoTime(t *testing.T) {
 	})
 }
 
+// A lease is replaced when its run ends, not beside it, unless it takes long.
 func TestLeaseRefills(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 10})
 		p.Warm(red)
 		elapse(time.Minute)
-		l := begin(t, p, m, red)
-		l.result(t)
-		wantStats(t, p, pool.Stats{Idle: 1, Starting: 1, Leased: 1})
+		short := begin(t, p, m, red)
+		short.result(t)
+		wantStats(t, p, pool.Stats{Idle: 1, Leased: 1})
+		short.release()
+		wantStats(t, p, pool.Stats{Idle: 1, Starting: 1})
 		elapse(time.Second)
+		wantStats(t, p, pool.Stats{Idle: 2})
+
+		long := begin(t, p, m, red)
+		long.result(t)
+		elapse(2 * time.Second) // tend looks once a second, and a start takes another
 		wantStats(t, p, pool.Stats{Idle: 2, Leased: 1})
-		l.release()
+		long.release()
 		wantStats(t, p, pool.Stats{Idle: 2})
 	})
 }
