@@ -60,7 +60,7 @@ func FuzzOutput(f *testing.F) {
 	f.Add(0, []byte("a"), []byte("b"))
 	f.Fuzz(func(t *testing.T, limit int, one, two []byte) {
 		if limit < 0 || limit > 1000 {
-			t.Skip()
+			return
 		}
 		o := output{limit: limit}
 		o.add(one)
