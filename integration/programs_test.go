@@ -158,6 +158,24 @@ if os.fork() == 0: os.kill(os.getpid(), signal.SIGSTOP)
 print("parent")`, stdout: "parent\n"},
 		{name: "signals to the supervisor", code: "import os\nfor s in range(1, 65): os.kill(1, s)\nprint('ok')", stdout: "ok\n"},
 		{name: "stop to the supervisor", code: "import os\nos.kill(os.getppid(), 19); print('ok')", stdout: "ok\n"},
+		{name: "deschedule the supervisor", code: `import os, time
+core = {min(os.sched_getaffinity(0))}
+for call in (lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)), lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
+             lambda: os.setpriority(os.PRIO_USER, 65532, 19), lambda: os.sched_setaffinity(1, core)):
+    try: call(); print("done")
+    except OSError as e: print(e.errno)
+for i in range(45):
+    if os.fork() == 0:
+        os.sched_setaffinity(0, core)
+        while True: pass
+time.sleep(100)`, timeout: 1000, exit: "null", reason: "timeout", stdout: "1\n1\n1\n1\n"},
+		{name: "limits of the supervisor", code: `import resource
+for limit in (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_AS):
+    try: resource.prlimit(1, limit, (0, 0)); print("done")
+    except OSError as e: print(type(e).__name__)`, stdout: "PermissionError\nPermissionError\nPermissionError\n"},
+		{name: "priorities of its own", code: "import os\nos.nice(5); os.sched_setaffinity(0, os.sched_getaffinity(0)); print(os.getpriority(os.PRIO_PROCESS, 0))", stdout: "5\n"},
+		{name: "the workspace closed", code: "import os\nopen('r', 'w').write('x'); os.chmod('/workspace', 0); print('hi')", stdout: "hi\n", files: "r"},
+		{name: "output read by the program itself", code: "import os\nfd = os.open('/proc/self/fd/1', os.O_RDONLY | os.O_NONBLOCK)\nfor i in range(2000):\n  n = os.write(1, b'x')\n  try: os.read(fd, 1)\n  except BlockingIOError: pass\nos._exit(7)", exit: "7", stdout: "~"},
 		{name: "kill everybody", code: "import os\nos.kill(-1, 9)", exit: "1", stderr: "~No such process"},
 		{name: "the supervisor's memory and streams", code: `import os
 for name in ("fd/0", "fd/1", "mem", "environ", "maps", "cwd"):

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/go-units"
 	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -34,6 +36,29 @@ const (
 	sandboxHostname = "sandbox"
 )
 
+// onlyForItself are the system calls with which a process of the same user
+// could keep the supervisor from being scheduled, or take its limits away: they
+// are allowed for the caller itself alone, which is 0 in these arguments.
+func onlyForItself() []*seccomp.Syscall {
+	equal := func(values ...uint64) []specs.LinuxSeccompArg {
+		var args []specs.LinuxSeccompArg
+		for i, value := range values {
+			args = append(args, specs.LinuxSeccompArg{Index: uint(i), Value: value, Op: specs.OpEqualTo})
+		}
+		return args
+	}
+	allow := func(args []specs.LinuxSeccompArg, names ...string) *seccomp.Syscall {
+		return &seccomp.Syscall{
+			LinuxSyscall: specs.LinuxSyscall{Names: names, Action: specs.ActAllow, Args: args},
+		}
+	}
+	return []*seccomp.Syscall{
+		allow(equal(0), "sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity", "prlimit64"),
+		allow(equal(0, 0), "setpriority"), // PRIO_PROCESS
+		allow(equal(1, 0), "ioprio_set"),  // IOPRIO_WHO_PROCESS
+	}
+}
+
 // seccompProfile gives today's default profile of Docker: an old engine's own
 // still allows io_uring (github.com/moby/moby/pull/46762). It knows the host's
 // own kind of system calls alone: the tables of 32-bit programs, which the
@@ -43,6 +68,13 @@ func seccompProfile() (string, error) {
 	for i := range rules.ArchMap {
 		rules.ArchMap[i].SubArches = nil
 	}
+	own := onlyForItself()
+	for _, rule := range rules.Syscalls {
+		rule.Names = slices.DeleteFunc(rule.Names, func(name string) bool {
+			return slices.ContainsFunc(own, func(o *seccomp.Syscall) bool { return slices.Contains(o.Names, name) })
+		})
+	}
+	rules.Syscalls = append(rules.Syscalls, own...)
 	profile, err := json.Marshal(rules)
 	if err != nil {
 		return "", fmt.Errorf("docker: the seccomp profile: %w", err)

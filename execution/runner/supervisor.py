@@ -360,7 +360,8 @@ class Program:
         for fd in (stdin, stdout, stderr, control):
             os.close(fd)
         self.pidfd = os.pidfd_open(self.pid)
-        os.set_blocking(self.stdin, False)
+        for fd in (self.stdin, self.stdout, self.stderr):
+            os.set_blocking(fd, False)  # the program can read from its own pipes, and so take what poll has seen
 
     def release(self, source: bytes, interactive: bool, cpu_seconds: int) -> None:
         """Hands over the code: from here on the program runs."""
@@ -609,8 +610,11 @@ class Run:
 
     def forward(self, fd: int) -> int:
         """Reads some output and sends what is within the limit; what is beyond it becomes one empty frame.
-        Returns the number of bytes read, 0 at the end."""
-        data = os.read(fd, CHUNK)
+        Returns the number of bytes read, 0 at the end, -1 when there is nothing now."""
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return -1
         part = data[: self.room[fd]]
         if part:
             self.room[fd] -= len(part)
@@ -650,11 +654,7 @@ class Run:
     def drain(self) -> None:
         """Forwards what is still in the pipes. All writers are dead, so this is bounded by the pipes' size."""
         for fd in self.kinds:
-            os.set_blocking(fd, False)
-            try:
-                while self.forward(fd):
-                    pass
-            except BlockingIOError:
+            while self.forward(fd) > 0:
                 pass
 
 
@@ -719,8 +719,12 @@ def serve_run(channel: Channel, program: Program, root: int, workspace: str, bef
     channel.send(b"A")
     program.release(bytes(job.code), bool(job.limits["interactive"]), job.limits["cpu_seconds"])
     run.watch()
-    channel.post(b"X", run_facts(run, workspace, before))
-    send_files(channel, root, staged, job.limits)
+    channel.send(b"X", run_facts(run, workspace, before))
+    try:
+        os.fchmod(root, 0o700)  # the program may have changed it
+        send_files(channel, root, staged, job.limits)
+    except OSError as error:
+        channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
     channel.send(b"Z")
 
 
