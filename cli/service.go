@@ -32,6 +32,7 @@ const (
 // service is the part that every command shares: programs run in it.
 type service struct {
 	backend  *docker.Backend
+	launcher *runner.Launcher
 	pool     *pool.Pool
 	keeper   *pool.Keeper
 	executor *execution.Executor
@@ -44,18 +45,15 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 	if err != nil {
 		return nil, err
 	}
+	launcher := runner.NewLauncher(backend, log)
 	start := func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 		ctx, cancel := context.WithTimeout(ctx, startTime)
 		defer cancel()
-		instance, err := backend.Start(ctx, spec)
-		if err != nil {
-			return nil, err
-		}
-		return runner.Open(ctx, instance)
+		return launcher.Launch(ctx, spec)
 	}
 	sandboxes, err := pool.New(start, pool.Options{
 		Target: c.PoolSize, Max: c.MaxSandboxes, Starts: c.PoolStarts,
-		IdleAfter: seconds(c.PoolIdleSec), MaxAge: seconds(c.SandboxMaxAge), Log: log,
+		IdleAfter: seconds(c.PoolIdleSec), MaxAge: seconds(c.SandboxMaxAge), MaxRuns: c.SandboxMaxRuns, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -66,15 +64,19 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 	}
 	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: c.Image, Settings: sandboxSettings(c)}
 	executor := execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize})
-	return &service{backend: backend, pool: sandboxes, keeper: keeper, executor: executor, log: log}, nil
+	return &service{backend: backend, launcher: launcher, pool: sandboxes, keeper: keeper, executor: executor, log: log}, nil
 }
 
 // newBackend connects to the engine that the settings name. What pulls and
 // builds say goes to stderr.
 func newBackend(c config.Config, system System) (*docker.Backend, error) {
 	home, _ := system.Lookup("HOME")
+	command, err := runner.NewCommand()
+	if err != nil {
+		return nil, err
+	}
 	return docker.New(docker.Options{
-		Command: runner.Command(), Environment: runner.Environment(), Workspace: runner.Workspace,
+		Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
 		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
 		Provide: provide(system.Stderr), Progress: system.Stderr,
 	})
@@ -92,6 +94,7 @@ func lifetime(c config.Config) time.Duration {
 
 func sandboxSettings(c config.Config) execution.Settings {
 	return execution.Settings{
+		Isolation: execution.Isolation(c.Isolation), Preload: c.PreloadModules,
 		Network: c.Network, Runtime: c.Runtime, MemoryBytes: int64(c.MemoryLimitMB) << 20, CPUs: c.CPULimit,
 		Processes: int64(c.PidsLimit), WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20, TempBytes: int64(c.TmpLimitMB) << 20,
 	}

@@ -32,6 +32,7 @@ func TestSettingsReachTheirPlaces(t *testing.T) {
 	}
 	c.Runtime = "runsc"
 	wantSettings := execution.Settings{
+		Isolation: execution.IsolationAuto, Preload: "auto",
 		Network: "none", Runtime: "runsc", MemoryBytes: 256 << 20, CPUs: 1, Processes: 64, WorkspaceBytes: 64 << 20, TempBytes: 64 << 20,
 	}
 	if diff := cmp.Diff(wantSettings, sandboxSettings(c)); diff != "" {

@@ -29,6 +29,9 @@ type Config struct {
 	Network string `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none" help:"network that programs reach; none is the safe choice"`
 	Runtime string `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME" help:"OCI runtime, such as runsc; empty is the engine's default"`
 
+	Isolation      string `env:"ISOLATION, default=auto" oneof:"auto run container" help:"run: a container serves many runs, each in a fresh inner sandbox; container: one run each; auto: run where it can be had, else container"`
+	PreloadModules string `env:"PRELOAD_MODULES, default=auto" help:"Python modules to import ahead where a container serves many runs, with commas between; auto: those that the image names; none"`
+
 	MaxExecTimeoutMS int     `env:"MAX_EXEC_TIMEOUT_MS, default=60000" min:"1" max:"86400000" help:"longest timeout_ms that a request may ask for"`
 	CPUTimeLimitSec  int     `env:"CPU_TIME_LIMIT_SEC, default=5" min:"1" max:"86400" help:"CPU time of each process of a run"`
 	CPULimit         float64 `env:"CPU_LIMIT, default=1" min:"0.01" max:"1024" help:"cores that a sandbox may use"`
@@ -45,7 +48,8 @@ type Config struct {
 	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000" help:"all sandboxes there may be: idle, starting, running and ending"`
 	PoolStarts      int `env:"POOL_STARTS, default=4" min:"1" max:"100" help:"sandboxes that start at the same time"`
 	PoolIdleSec     int `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000" help:"time without a request after which no sandbox is kept warm; 0 is never"`
-	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800" help:"age at which an idle sandbox is replaced"`
+	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800" help:"age at which a sandbox is replaced"`
+	SandboxMaxRuns  int `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000" help:"runs after which a sandbox is replaced"`
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
 	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" help:"size of a request's body"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`

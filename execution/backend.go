@@ -45,8 +45,28 @@ type Spec struct {
 	Settings
 }
 
-// Settings are the walls of a sandbox.
+// Isolation says what stands between two runs.
+type Isolation string
+
+const (
+	// IsolationRun has a container serve many runs, each in a fresh inner
+	// sandbox.
+	IsolationRun Isolation = "run"
+	// IsolationContainer has a container of its own for each run.
+	IsolationContainer Isolation = "container"
+	// IsolationAuto is the first where it can be had, else the second.
+	IsolationAuto Isolation = "auto"
+)
+
+// Settings are the walls of a sandbox, and what it has prepared.
 type Settings struct {
+	// Isolation is "run" or "container" for a backend; "auto" is decided
+	// before it is asked.
+	Isolation Isolation
+	// Preload names the modules that are imported ahead where a container
+	// serves many runs, with commas between; "auto" takes those that the image
+	// names.
+	Preload string
 	// Network is the name of the network that programs reach, or "none".
 	Network string
 	// Runtime is the OCI runtime, "" for the engine's default.
@@ -61,11 +81,18 @@ type Settings struct {
 	WorkspaceBytes, TempBytes int64
 }
 
-// Sandbox is a warm sandbox that waits for its one program.
+// Sandbox is a warm sandbox that waits for a program.
 type Sandbox interface {
 	// Run runs a program. An error that wraps [ErrNotStarted] means that it
-	// can be tried in another sandbox. When ctx ends, the sandbox is destroyed.
+	// can be tried in another sandbox. When ctx ends, the sandbox is of no more
+	// use.
 	Run(ctx context.Context, req Request, limits Limits) (*Result, error)
+	// Reusable says whether the sandbox may run another program after the one
+	// that it runs or has run. It does not change from false to true.
+	Reusable() bool
+	// Renew waits, after a run, until the sandbox is as fresh as at its start.
+	// After an error it must be closed.
+	Renew(ctx context.Context) error
 	// Done is closed when the sandbox has ended, by itself or by Close.
 	Done() <-chan struct{}
 	// Close ends the sandbox and returns when it is gone.

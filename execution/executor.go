@@ -60,6 +60,7 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 		return nil, err
 	}
 	defer e.leave()
+	admitted := time.Now()
 	result, err := e.run(ctx, req)
 	if errors.Is(err, ErrNotStarted) && ctx.Err() == nil {
 		result, err = e.run(ctx, req) // the sandbox died while it was idle: once more
@@ -67,6 +68,7 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 	switch {
 	case err == nil:
 		result.Queue = max(0, result.Started.Sub(arrived))
+		result.Stages.Admit = admitted.Sub(arrived)
 		return result, nil
 	case ctx.Err() != nil:
 		return nil, &Error{Code: Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
@@ -77,12 +79,18 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 }
 
 func (e *Executor) run(ctx context.Context, req Request) (*Result, error) {
+	began := time.Now()
 	sandbox, release, err := e.lease(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return sandbox.Run(ctx, req, e.opts.Limits)
+	leased := time.Now()
+	result, err := sandbox.Run(ctx, req, e.opts.Limits)
+	if err == nil {
+		result.Stages.Lease = leased.Sub(began)
+	}
+	return result, err
 }
 
 // lease waits for a sandbox until one is there, the caller leaves or Close

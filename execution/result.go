@@ -36,6 +36,20 @@ type Usage struct {
 	PeakMemoryBytes int64
 }
 
+// Stages are the parts of a run's way through the service.
+type Stages struct {
+	Admit   time.Duration // until the request was validated and admitted
+	Lease   time.Duration // until a sandbox was there
+	Send    time.Duration // until the program was let go
+	Run     time.Duration // the program's own time
+	Kill    time.Duration // until nothing of it was left
+	Collect time.Duration // until its report was complete
+	// Clean and Prepare are what the sandbox did before the request came: it
+	// deleted what the last run had left and forked the next program's process.
+	// They are zero in one that had no run before.
+	Clean, Prepare time.Duration
+}
+
 // SkippedFile is a file that the run made or changed and that is not returned.
 type SkippedFile struct {
 	// Path is relative to the workspace. Bytes that are no UTF-8 are escaped.
@@ -62,6 +76,8 @@ type Result struct {
 	Queue time.Duration
 	// Usage is what the run consumed.
 	Usage Usage
+	// Stages say where the time went.
+	Stages Stages
 	// Files are the regular files that the run made or changed.
 	Files []File
 	// Skipped are those that could not be returned.

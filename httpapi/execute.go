@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -35,7 +36,26 @@ type inputFile struct {
 }
 
 type executeOutput struct {
-	Body executeResponse
+	ServerTiming string `header:"Server-Timing" doc:"where the time went, in milliseconds" example:"admit;dur=0.02, lease;dur=0.01, send;dur=0.41, run;dur=1.02, kill;dur=0.11, collect;dur=0.20"`
+	Body         executeResponse
+}
+
+// serverTiming lists a run's stages (https://www.w3.org/TR/server-timing/).
+func serverTiming(s execution.Stages) string {
+	var b strings.Builder
+	for _, stage := range []struct {
+		name string
+		took time.Duration
+	}{
+		{"admit", s.Admit}, {"lease", s.Lease}, {"send", s.Send}, {"run", s.Run}, {"kill", s.Kill},
+		{"collect", s.Collect}, {"clean", s.Clean}, {"prepare", s.Prepare},
+	} {
+		if b.Len() > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s;dur=%.3f", stage.name, float64(stage.took)/float64(time.Millisecond))
+	}
+	return b.String()
 }
 
 type executeResponse struct {
@@ -126,7 +146,7 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	return &executeOutput{Body: response(result)}, nil
+	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
 }
 
 // refuseNulls finds the fields that are null and must not be: to the library a

@@ -22,8 +22,12 @@ func TestDockerConformance(t *testing.T) {
 func dockerExecutor(t *testing.T) *execution.Executor {
 	t.Helper()
 	const megabyte = 1 << 20
+	command, err := runner.NewCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
 	backend, err := docker.New(docker.Options{
-		Command: runner.Command(), Environment: runner.Environment(), Workspace: runner.Workspace,
+		Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
 	})
 	if err != nil {
 		t.Fatal(err)

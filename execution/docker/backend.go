@@ -27,8 +27,10 @@ const connectTime = 10 * time.Second
 
 // Options configure a [Backend].
 type Options struct {
-	// Command is the command line of PID 1, and Environment its environment.
-	Command, Environment []string
+	// Command gives the command line of PID 1. Nil means the image's own.
+	Command func(execution.Settings) []string
+	// Environment is PID 1's environment.
+	Environment []string
 	// Workspace is the folder in which programs run. It must be absolute.
 	Workspace string
 	// Lifetime is how long a container may be there before any server's sweep
@@ -52,8 +54,8 @@ type Options struct {
 type Backend struct {
 	client   *dockerclient.Client
 	opts     Options
-	id       string // of this server, on its containers
-	seccomp  string
+	id       string                         // of this server, on its containers
+	seccomp  map[execution.Isolation]string // profiles
 	progress io.Writer
 
 	negotiation chan struct{} // holds one token; whoever has it may negotiate
@@ -76,12 +78,12 @@ func New(opts Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker: %w", err)
 	}
-	profile, err := seccompProfile()
+	profiles, err := seccompProfiles()
 	if err != nil {
 		return nil, err
 	}
 	b := &Backend{
-		client: client, opts: opts, id: newID(), seccomp: profile,
+		client: client, opts: opts, id: newID(), seccomp: profiles,
 		progress: opts.Progress, negotiation: make(chan struct{}, 1), alive: make(map[string]bool),
 	}
 	if b.progress == nil {

@@ -63,7 +63,10 @@ func onlyForItself() []*seccomp.Syscall {
 // still allows io_uring (github.com/moby/moby/pull/46762). It knows the host's
 // own kind of system calls alone: the tables of 32-bit programs, which the
 // sandbox has no use for, are off.
-func seccompProfile() (string, error) {
+//
+// Where a container serves many runs, its supervisor may make namespaces, and
+// return from them, besides; its programs may not, by a filter of their own.
+func seccompProfile(isolation execution.Isolation) (string, error) {
 	rules := seccomp.DefaultProfile()
 	for i := range rules.ArchMap {
 		rules.ArchMap[i].SubArches = nil
@@ -74,6 +77,11 @@ func seccompProfile() (string, error) {
 			return slices.ContainsFunc(own, func(o *seccomp.Syscall) bool { return slices.Contains(o.Names, name) })
 		})
 	}
+	if isolation == execution.IsolationRun {
+		own = append(own, &seccomp.Syscall{
+			LinuxSyscall: specs.LinuxSyscall{Names: []string{"unshare", "setns"}, Action: specs.ActAllow},
+		})
+	}
 	rules.Syscalls = append(rules.Syscalls, own...)
 	profile, err := json.Marshal(rules)
 	if err != nil {
@@ -82,13 +90,30 @@ func seccompProfile() (string, error) {
 	return string(profile), nil
 }
 
+// seccompProfiles gives the profiles of both kinds of containers.
+func seccompProfiles() (map[execution.Isolation]string, error) {
+	profiles := make(map[execution.Isolation]string)
+	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer} {
+		profile, err := seccompProfile(isolation)
+		if err != nil {
+			return nil, err
+		}
+		profiles[isolation] = profile
+	}
+	return profiles, nil
+}
+
 // config gives what runs in a sandbox's container.
 func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
+	var command []string
+	if b.opts.Command != nil {
+		command = b.opts.Command(spec.Settings)
+	}
 	return &container.Config{
 		Hostname:    sandboxHostname,
 		User:        sandboxUser,
 		Image:       spec.Image,
-		Entrypoint:  b.opts.Command,
+		Entrypoint:  command,
 		Env:         b.opts.Environment,
 		WorkingDir:  b.opts.Workspace,
 		OpenStdin:   true,
@@ -111,15 +136,15 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 		NetworkMode:    container.NetworkMode(spec.Network),
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},
-		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.seccomp},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.seccomp[spec.Isolation]},
 		IpcMode:        container.IPCModePrivate,
 		CgroupnsMode:   container.CgroupnsModePrivate,
 		Runtime:        spec.Runtime,
 		LogConfig:      container.LogConfig{Type: "none"},
 		ShmSize:        shmBytes,
 		Tmpfs: map[string]string{
-			b.opts.Workspace: tmpfs(spec.WorkspaceBytes, "0700", "exec"),
-			"/tmp":           tmpfs(spec.TempBytes, "1777", "noexec"),
+			b.opts.Workspace: tmpfs(spec, spec.WorkspaceBytes, "exec"),
+			"/tmp":           tmpfs(spec, spec.TempBytes, "noexec"),
 		},
 		Resources: container.Resources{
 			Memory:     spec.MemoryBytes,
@@ -134,7 +159,15 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 	}
 }
 
-func tmpfs(size int64, mode, exec string) string {
-	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=65532,gid=65532",
-		exec, size, max(minInodes, size/bytesPerInode), mode)
+// tmpfs gives the options of a place that programs write. Where it serves many
+// runs it belongs to root, so that no program can leave a mark on the folder
+// itself: its mode, an extended attribute, a flag. (An image that has the folder
+// decides on its mode, by runc's doing, and must have it at 1777 then.)
+func tmpfs(spec execution.Spec, size int64, exec string) string {
+	owner := "uid=65532,gid=65532"
+	if spec.Isolation == execution.IsolationRun {
+		owner = "uid=0,gid=0"
+	}
+	inodes := max(minInodes, size/bytesPerInode)
+	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=1777,%s", exec, size, inodes, owner)
 }

@@ -42,11 +42,14 @@ func TestStartAsksForEveryWall(t *testing.T) {
 		fail(http.StatusTeapot, "enough")(w, r)
 	})
 	b := e.backend(docker.Options{
-		Command: []string{"python3", "-c", "supervise()"}, Environment: []string{"LANG=C.UTF-8"}, Lifetime: time.Hour,
+		Command: func(s execution.Settings) []string {
+			return []string{"python3", "-c", "supervise()", string(s.Isolation)}
+		},
+		Environment: []string{"LANG=C.UTF-8"}, Lifetime: time.Hour,
 	})
 	before := time.Now()
 	_, err := b.Start(t.Context(), execution.Spec{Image: "sha256:abc", Settings: execution.Settings{
-		Network: "none", Runtime: "runsc", MemoryBytes: 256 << 20, CPUs: 1.5, Processes: 64,
+		Isolation: execution.IsolationContainer, Network: "none", Runtime: "runsc", MemoryBytes: 256 << 20, CPUs: 1.5, Processes: 64,
 		WorkspaceBytes: 64 << 20, TempBytes: 1 << 20,
 	}})
 	if err == nil {

@@ -118,7 +118,7 @@ func supervise(conn net.Conn, program Program) {
 		frame := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)))
 		_, _ = conn.Write(append(frame, payload...)) // the server may be gone
 	}
-	say('R', "protocol=1\npython=3.0.0\n")
+	say('R', "protocol=2\npython=3.0.0\n")
 	in := bufio.NewReader(conn)
 	req, limit, err := readJob(in)
 	if err != nil {
@@ -134,7 +134,7 @@ func supervise(conn net.Conn, program Program) {
 	wall := time.Since(started)
 	sayOutput(say, 'O', outcome.Stdout, limit)
 	sayOutput(say, 'E', outcome.Stderr, limit)
-	say('X', fmt.Sprintf("exit_code=%d\nsignal=0\ntimed_out=0\nwall_us=%d\ncpu_us=0\npeak_kb=0\n"+
+	say('X', fmt.Sprintf("exit_code=%d\nsignal=0\ntimed_out=0\nwall_us=%d\nkill_us=0\ncpu_us=0\npeak_kb=0\n"+
 		"memory_kills=0\nrefused_processes=0\nfull=0\n", outcome.ExitCode, wall.Microseconds()))
 	for _, file := range outcome.Files {
 		say('F', file.Path)

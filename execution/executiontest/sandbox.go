@@ -2,6 +2,7 @@ package executiontest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -17,6 +18,14 @@ type Sandbox struct {
 	mu     sync.Mutex
 	spent  bool
 	closed int
+}
+
+// Reusable says no: the sandbox runs one program.
+func (s *Sandbox) Reusable() bool { return false }
+
+// Renew fails: see Reusable.
+func (s *Sandbox) Renew(context.Context) error {
+	return errors.New("the sandbox has run its one program")
 }
 
 var _ execution.Sandbox = (*Sandbox)(nil)

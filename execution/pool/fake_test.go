@@ -39,6 +39,17 @@ func (s *sandbox) Run(context.Context, execution.Request, execution.Limits) (*ex
 	return nil, errors.New("the pool must not run programs")
 }
 
+func (s *sandbox) Reusable() bool { return s.maker.reusable }
+
+func (s *sandbox) Renew(ctx context.Context) error {
+	select {
+	case <-after(s.maker.renewTime):
+		return s.maker.renewErr
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (s *sandbox) Done() <-chan struct{} { return s.done }
 
 // die ends the sandbox from within.
@@ -61,6 +72,9 @@ func (s *sandbox) Close() error {
 type maker struct {
 	startTime, closeTime time.Duration
 	closeErr             error
+	reusable             bool
+	renewTime            time.Duration
+	renewErr             error
 	fail                 func(attempt int) error
 
 	mu       sync.Mutex

@@ -1,9 +1,25 @@
 package pool
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// How often the shelves are looked after when nothing happens.
+// tendEvery is how often the shelves are looked after when nothing happens.
 const tendEvery = time.Second
+
+const (
+	// growAfter is how long a caller waits for a sandbox that is in use before
+	// another is started for it. A start takes the engine 80 to 300 ms of work:
+	// where runs are short, waiting is faster for everybody.
+	growAfter = 100 * time.Millisecond
+	// longRun is how long a run must last for its sandbox not to count as one
+	// that will be back soon.
+	longRun = 500 * time.Millisecond
+	// trimAfter is how long sandboxes beyond the target must not have been
+	// needed to be closed.
+	trimAfter = 10 * time.Second
+)
 
 // Bounds of the pause after a failed start.
 const (
@@ -11,9 +27,9 @@ const (
 	maxBackOff = 30 * time.Second
 )
 
-// lacksLocked is the pool's policy: a shelf lacks a sandbox while more callers
-// wait than sandboxes start for them, or, as long as it is in use and its
-// starts do not fail, while fewer than the target are idle.
+// lacksLocked is the pool's policy for starting: a shelf lacks a sandbox while
+// callers lack one, or, as long as it is in use and its starts do not fail,
+// while fewer than the target are idle or will soon be.
 func (p *Pool) lacksLocked(s *shelf) bool {
 	if p.closed {
 		return false
@@ -22,17 +38,67 @@ func (p *Pool) lacksLocked(s *shelf) bool {
 		return true
 	}
 	inUse := !s.evicted && (p.opts.IdleAfter == 0 || time.Since(s.wanted) < p.opts.IdleAfter)
-	return inUse && !s.backOff.pausing(time.Now()) && len(s.idle)+s.starting-len(s.waiters) < p.opts.Target
+	expected := len(s.idle) + s.starting + p.returningLocked(s)
+	if !s.reusable {
+		expected -= len(s.waiters) // what they get does not come back
+	}
+	return inUse && !s.backOff.pausing(time.Now()) && expected < p.opts.Target
 }
 
 // lacksForCallersLocked says whether more callers wait at a shelf than
-// sandboxes start for them.
+// sandboxes start for them, and for so long that none in use will do.
 func (p *Pool) lacksForCallersLocked(s *shelf) bool {
-	return !p.closed && s.starting < len(s.waiters)
+	if p.closed || s.starting >= len(s.waiters) {
+		return false
+	}
+	return time.Since(s.waiters[0].since) >= growAfter || p.returningLocked(s) == 0
 }
 
-// tend drains shelves that nobody asks for, replaces old sandboxes, and starts
-// again what failed.
+// returningLocked counts the sandboxes that will soon be on a shelf again.
+func (p *Pool) returningLocked(s *shelf) int {
+	count := s.renewing
+	for w := range p.leased {
+		if w.shelf == s && w.Reusable() && time.Since(w.leased) < longRun {
+			count++
+		}
+	}
+	return count
+}
+
+// spentLocked is the policy for retiring: whether a sandbox whose run has ended
+// must serve no other.
+func (p *Pool) spentLocked(w *warm) bool {
+	tooOld := p.opts.MaxAge > 0 && time.Since(w.since) >= p.opts.MaxAge
+	tooUsed := p.opts.MaxRuns > 0 && w.runs >= p.opts.MaxRuns
+	return tooOld || tooUsed || w.shelf.evicted || !w.Reusable()
+}
+
+// trimLocked is the policy for shrinking: it closes what a shelf has idle
+// beyond its use: all, when nobody has asked for so long; old ones; and those
+// beyond the target that nobody has needed for a while.
+func (p *Pool) trimLocked(s *shelf) {
+	if p.opts.IdleAfter > 0 && time.Since(s.wanted) >= p.opts.IdleAfter {
+		p.emptyLocked(s)
+	}
+	s.idle = slices.DeleteFunc(s.idle, func(w *warm) bool {
+		old := p.opts.MaxAge > 0 && time.Since(w.since) >= p.opts.MaxAge
+		if old {
+			p.closeLocked(w)
+		}
+		return old
+	})
+	if time.Since(s.trimmed) < trimAfter {
+		return
+	}
+	for range min(s.least, len(s.idle)) - p.opts.Target {
+		p.closeLocked(s.idle[0])
+		s.idle = s.idle[1:]
+	}
+	s.least, s.trimmed = len(s.idle), time.Now()
+}
+
+// tend looks after the shelves now and again: it shrinks them, and starts again
+// what failed.
 func (p *Pool) tend() {
 	ticker := time.NewTicker(tendEvery)
 	defer ticker.Stop()
@@ -44,17 +110,27 @@ func (p *Pool) tend() {
 		}
 		p.mu.Lock()
 		for _, s := range p.allLocked() {
-			if p.opts.IdleAfter > 0 && time.Since(s.wanted) >= p.opts.IdleAfter {
-				p.emptyLocked(s)
-			}
-			for p.opts.MaxAge > 0 && len(s.idle) > 0 && time.Since(s.idle[0].since) >= p.opts.MaxAge {
-				p.closeLocked(s.idle[0])
-				s.idle = s.idle[1:]
-			}
+			p.trimLocked(s)
 		}
 		p.fillLocked()
 		p.mu.Unlock()
 	}
+}
+
+// nudgeLocked has the shelves looked at again when somebody has waited long.
+func (p *Pool) nudgeLocked() {
+	if p.nudge != nil {
+		return
+	}
+	p.nudge = time.AfterFunc(growAfter, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.nudge = nil
+		if !p.closed && p.statsLocked().Waiting > 0 {
+			p.fillLocked()
+			p.nudgeLocked()
+		}
+	})
 }
 
 // backOff is the pause between starts that fail, doubled with each failure.

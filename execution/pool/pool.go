@@ -2,9 +2,11 @@
 // start: for every kind of sandbox (image digest and settings) a shelf of idle
 // ones, filled in the background.
 //
-// One budget counts all live sandboxes: idle, starting, leased and dying. A
-// sandbox runs one program; afterwards it is closed off the request's path and
-// another takes its place. How a sandbox is started is the caller's business.
+// One budget counts all live sandboxes: idle, starting, leased, renewing and
+// dying. After a run a sandbox is renewed and shelved again where it can be,
+// else closed and replaced, all off the request's path. How a sandbox is
+// started is the caller's business. When it is that one is started or closed
+// stands in policy.go.
 package pool
 
 import (
@@ -27,8 +29,9 @@ type Start func(ctx context.Context, spec execution.Spec) (execution.Sandbox, er
 
 // Options configure a [Pool].
 type Options struct {
-	// Target is how many idle sandboxes a shelf in use keeps. Zero keeps none:
-	// each run waits for its own start.
+	// Target is how many sandboxes a shelf in use keeps idle or about to be.
+	// Zero keeps none: a run waits for a start unless another run has just
+	// ended.
 	Target int
 	// Max bounds all live sandboxes. It must be positive.
 	Max int
@@ -37,9 +40,12 @@ type Options struct {
 	// IdleAfter is how long a shelf keeps idle sandboxes that nobody asks for.
 	// Zero means forever.
 	IdleAfter time.Duration
-	// MaxAge is how long an idle sandbox is kept before another replaces it.
-	// Zero means forever.
+	// MaxAge is how old a sandbox may become before another replaces it. Zero
+	// means any age.
 	MaxAge time.Duration
+	// MaxRuns is how many runs a sandbox may serve before another replaces it.
+	// Zero means any number.
+	MaxRuns int
 	// Shelves is how many kinds are kept; one more drains the kind that was
 	// not asked for the longest. Zero means 4.
 	Shelves int
@@ -49,7 +55,7 @@ type Options struct {
 
 // Stats count sandboxes by state.
 type Stats struct {
-	Idle, Starting, Leased, Dying, Waiting int
+	Idle, Starting, Leased, Renewing, Dying, Waiting int
 }
 
 // Pool hands out warm sandboxes. It is safe for concurrent use.
@@ -60,20 +66,26 @@ type Pool struct {
 	stop  context.CancelFunc
 	tasks sync.WaitGroup // goroutines of the pool
 
-	mu      sync.Mutex
-	shelves *simplelru.LRU[execution.Spec, *shelf]
-	drained []*shelf // evicted shelves that somebody still waits at
-	leased  map[*warm]bool
-	dying   int
-	closed  bool
+	mu       sync.Mutex
+	shelves  *simplelru.LRU[execution.Spec, *shelf]
+	drained  []*shelf // evicted shelves that somebody still waits at
+	leased   map[*warm]bool
+	renewing int
+	dying    int
+	nudge    *time.Timer // runs while somebody waits; nil else
+	closed   bool
 }
 
 // shelf holds the sandboxes of one kind. Pool.mu guards it.
 type shelf struct {
 	spec     execution.Spec
-	idle     []*warm // oldest first
+	idle     []*warm // idle the longest first
+	least    int     // the fewest that were idle since trimmed
+	trimmed  time.Time
 	waiters  []*waiter
 	starting int
+	renewing int
+	reusable bool      // its sandboxes serve more than one run, as far as is known
 	wanted   time.Time // when it was last asked for a sandbox
 	backOff  backOff
 	fault    error // of the last start
@@ -81,14 +93,20 @@ type shelf struct {
 	evicted  bool // it keeps nothing idle any more
 }
 
-// warm is an idle or leased sandbox.
+// warm is an idle, leased or renewing sandbox.
 type warm struct {
 	execution.Sandbox
-	since time.Time
+	shelf  *shelf
+	since  time.Time // when it was started
+	leased time.Time // when it was last leased
+	runs   int       // that are over
 }
 
 // waiter is a Lease that waits. Its channel has room for its one answer.
-type waiter struct{ answer chan answer }
+type waiter struct {
+	answer chan answer
+	since  time.Time
+}
 
 type answer struct {
 	sandbox *warm
@@ -137,14 +155,14 @@ func (p *Pool) lend(a answer) (execution.Sandbox, func(), error) {
 	if a.err != nil {
 		return nil, nil, a.err
 	}
-	return a.sandbox, func() { p.retire(a.sandbox) }, nil
+	return a.sandbox, func() { p.release(a.sandbox) }, nil
 }
 
 // ask puts a waiter at a shelf and serves it at once if that can be.
 func (p *Pool) ask(spec execution.Spec) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &waiter{answer: make(chan answer, 1)}
+	w := &waiter{answer: make(chan answer, 1), since: time.Now()}
 	if p.closed {
 		w.answer <- answer{err: errClosed}
 		return w
@@ -154,7 +172,8 @@ func (p *Pool) ask(spec execution.Spec) *waiter {
 	p.serveLocked(s)
 	if len(s.waiters) > 0 {
 		p.fillLocked()
-	} // else a start would take the cores from the run that begins: see retire
+		p.nudgeLocked()
+	} // else a start would take the cores from the run that begins: see release
 	return w
 }
 
@@ -196,7 +215,7 @@ func (p *Pool) withdraw(spec execution.Spec, w *waiter) {
 func (p *Pool) shelfLocked(spec execution.Spec) *shelf {
 	s, ok := p.shelves.Get(spec)
 	if !ok {
-		s = &shelf{spec: spec}
+		s = &shelf{spec: spec, trimmed: time.Now()}
 		p.shelves.Add(spec, s)
 	}
 	s.wanted = time.Now()
@@ -208,23 +227,19 @@ func (p *Pool) allLocked() []*shelf {
 	return append(slices.Clone(p.drained), p.shelves.Values()...)
 }
 
-// shelveLocked gives a sandbox to who waits at a shelf, or puts it there. One
-// that was started for somebody who has left meanwhile may be too many.
+// shelveLocked gives a sandbox to who waits at a shelf, or puts it there.
 func (p *Pool) shelveLocked(s *shelf, w *warm) {
 	s.idle = append(s.idle, w)
-	slices.SortFunc(s.idle, func(a, b *warm) int { return a.since.Compare(b.since) })
 	p.serveLocked(s)
 	if p.closed || s.evicted {
 		p.emptyLocked(s)
 	}
-	for len(s.idle) > p.opts.Target {
-		p.closeLocked(s.idle[0])
-		s.idle = slices.Delete(s.idle, 0, 1)
-	}
 }
 
-// serveLocked gives idle sandboxes to waiters, the oldest to the first.
+// serveLocked gives idle sandboxes to waiters: the one that was idle the
+// longest, and so is the best prepared, to the first.
 func (p *Pool) serveLocked(s *shelf) {
+	defer func() { s.least = min(s.least, len(s.idle)) }()
 	for len(s.waiters) > 0 && len(s.idle) > 0 {
 		w := s.idle[0]
 		s.idle = slices.Delete(s.idle, 0, 1)
@@ -233,6 +248,7 @@ func (p *Pool) serveLocked(s *shelf) {
 			continue
 		}
 		p.leased[w] = true
+		w.leased = time.Now()
 		s.waiters[0].answer <- answer{sandbox: w}
 		s.waiters = slices.Delete(s.waiters, 0, 1)
 	}
@@ -292,8 +308,9 @@ func (p *Pool) startLocked(s *shelf) {
 			p.startFailedLocked(s, err)
 		} else {
 			s.backOff.reset()
+			s.reusable = sandbox.Reusable()
 			s.fault = nil
-			w := &warm{Sandbox: sandbox, since: time.Now()}
+			w := &warm{Sandbox: sandbox, shelf: s, since: time.Now()}
 			p.tasks.Go(func() { p.watch(s, w) })
 			p.shelveLocked(s, w)
 		}
@@ -330,20 +347,44 @@ func (p *Pool) watch(s *shelf, w *warm) {
 	}
 }
 
-// retire ends a sandbox that was leased, and starts what takes its place: most
+// release takes a sandbox back after a run, and starts what is lacking now: most
 // runs are short, and a start beside one makes it twice as long (on 2 cores).
 // For a run that is not short, the place is taken when tend next looks.
-func (p *Pool) retire(w *warm) {
+func (p *Pool) release(w *warm) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.leased[w] {
 		return // Close has ended it
 	}
 	delete(p.leased, w)
-	p.closeLocked(w)
-	if !p.closed {
-		p.fillLocked()
+	w.runs++
+	if p.closed || p.spentLocked(w) {
+		p.closeLocked(w)
+	} else {
+		p.renewLocked(w)
 	}
+	p.fillLocked()
+}
+
+// renewLocked puts a sandbox back on its shelf once it is fresh again.
+func (p *Pool) renewLocked(w *warm) {
+	s := w.shelf
+	s.renewing++
+	p.renewing++
+	p.tasks.Go(func() {
+		err := w.Renew(p.ctx)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.renewing--
+		p.renewing--
+		if err != nil {
+			p.opts.Log.Debug("a sandbox could not be renewed and is replaced", "error", err, "runs", w.runs)
+			p.closeLocked(w)
+		} else {
+			p.shelveLocked(s, w)
+		}
+		p.fillLocked()
+	})
 }
 
 // closeLocked ends a sandbox in the background. It counts until it is gone.
@@ -402,7 +443,7 @@ func (p *Pool) Stats() Stats {
 }
 
 func (p *Pool) statsLocked() Stats {
-	counts := Stats{Leased: len(p.leased), Dying: p.dying}
+	counts := Stats{Leased: len(p.leased), Renewing: p.renewing, Dying: p.dying}
 	for _, s := range p.allLocked() {
 		counts.Idle += len(s.idle)
 		counts.Starting += s.starting
@@ -411,7 +452,7 @@ func (p *Pool) statsLocked() Stats {
 	return counts
 }
 
-func (s Stats) live() int { return s.Idle + s.Starting + s.Leased + s.Dying }
+func (s Stats) live() int { return s.Idle + s.Starting + s.Leased + s.Renewing + s.Dying }
 
 // Close sends home who waits, ends every sandbox, leased ones included, and
 // returns when all are gone or ctx ends. It may be called more than once.
@@ -420,6 +461,9 @@ func (p *Pool) Close(ctx context.Context) error {
 	if !p.closed {
 		p.closed = true
 		p.stop()
+		if p.nudge != nil {
+			p.nudge.Stop()
+		}
 		for _, s := range p.allLocked() {
 			p.emptyLocked(s)
 			for _, w := range s.waiters {

@@ -16,6 +16,9 @@ import (
 // Docker gives it for a container that was killed.
 const lostExitCode = 128 + int(syscall.SIGKILL)
 
+// maxMicroseconds is the longest time that a [time.Duration] holds.
+const maxMicroseconds = math.MaxInt64 / 1000
+
 // facts are what the supervisor measured of a run.
 type facts struct {
 	exitCode         int
@@ -23,6 +26,7 @@ type facts struct {
 	timedOut         bool
 	lost             bool // the sandbox ended first; known to this side alone
 	wall             time.Duration
+	kill             time.Duration // from the main process's end to that of all others
 	usage            execution.Usage
 	memoryKills      int64 // processes that the kernel killed for memory
 	refusedProcesses int64
@@ -43,8 +47,9 @@ func (f *facts) parse(payload []byte) error {
 	f.exitCode = int(number("exit_code", 255))
 	f.signal = syscall.Signal(number("signal", 64))
 	f.timedOut = number("timed_out", 1) == 1
-	f.wall = time.Duration(number("wall_us", math.MaxInt64/1000)) * time.Microsecond
-	f.usage.CPU = time.Duration(number("cpu_us", math.MaxInt64/1000)) * time.Microsecond
+	f.wall = time.Duration(number("wall_us", maxMicroseconds)) * time.Microsecond
+	f.kill = time.Duration(number("kill_us", maxMicroseconds)) * time.Microsecond
+	f.usage.CPU = time.Duration(number("cpu_us", maxMicroseconds)) * time.Microsecond
 	f.usage.PeakMemoryBytes = number("peak_kb", math.MaxInt64>>10) << 10
 	f.memoryKills = number("memory_kills", math.MaxInt64)
 	f.refusedProcesses = number("refused_processes", math.MaxInt64)

@@ -17,7 +17,7 @@ import (
 // written gives facts as the supervisor writes them, with some changed.
 func written(changes map[string]string) []byte {
 	values := map[string]string{
-		"exit_code": "0", "signal": "0", "timed_out": "0", "wall_us": "1", "cpu_us": "2", "peak_kb": "3",
+		"exit_code": "0", "signal": "0", "timed_out": "0", "wall_us": "1", "kill_us": "0", "cpu_us": "2", "peak_kb": "3",
 		"memory_kills": "0", "refused_processes": "0", "full": "0",
 	}
 	maps.Copy(values, changes)
@@ -36,7 +36,7 @@ func TestFactsParse(t *testing.T) {
 		want    facts
 	}{
 		"zeros": {
-			map[string]string{"wall_us": "0", "cpu_us": "0", "peak_kb": "0"}, facts{},
+			map[string]string{"wall_us": "0", "kill_us": "0", "cpu_us": "0", "peak_kb": "0"}, facts{},
 		},
 		"everything": {
 			map[string]string{
@@ -50,13 +50,13 @@ func TestFactsParse(t *testing.T) {
 			},
 		},
 		"a full workspace": {
-			map[string]string{"wall_us": "0", "cpu_us": "0", "peak_kb": "0", "full": "1"}, facts{workspaceFull: true},
+			map[string]string{"wall_us": "0", "kill_us": "0", "cpu_us": "0", "peak_kb": "0", "full": "1"}, facts{workspaceFull: true},
 		},
 		"a full /tmp": {
-			map[string]string{"wall_us": "0", "cpu_us": "0", "peak_kb": "0", "full": "2"}, facts{tempFull: true},
+			map[string]string{"wall_us": "0", "kill_us": "0", "cpu_us": "0", "peak_kb": "0", "full": "2"}, facts{tempFull: true},
 		},
 		"a field of tomorrow": {
-			map[string]string{"wall_us": "0", "cpu_us": "0", "peak_kb": "0", "colour": "red"}, facts{},
+			map[string]string{"wall_us": "0", "kill_us": "0", "cpu_us": "0", "peak_kb": "0", "colour": "red"}, facts{},
 		},
 		"the largest numbers": {
 			map[string]string{

@@ -21,9 +21,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	greeting = "protocol=1\npython=3.13.5\n"
+	greeting = "protocol=2\npython=3.13.5\n"
 	// fine is what a supervisor says of a program that did nothing.
-	fine = "exit_code=0\nsignal=0\ntimed_out=0\nwall_us=1500\ncpu_us=1000\npeak_kb=9000\n" +
+	fine = "exit_code=0\nsignal=0\ntimed_out=0\nwall_us=1500\nkill_us=100\ncpu_us=1000\npeak_kb=9000\n" +
 		"memory_kills=0\nrefused_processes=0\nfull=0\n"
 )
 

@@ -34,7 +34,7 @@ func TestCancelWhileTheJobIsSent(t *testing.T) {
 
 func TestUnnamedSignal(t *testing.T) {
 	result := run(t, started(func(s *supervisor) {
-		s.say('X', "exit_code=162\nsignal=34\ntimed_out=0\nwall_us=1\ncpu_us=1\npeak_kb=1\nmemory_kills=0\nrefused_processes=0\nfull=0\n")
+		s.say('X', "exit_code=162\nsignal=34\ntimed_out=0\nwall_us=1\nkill_us=100\ncpu_us=1\npeak_kb=1\nmemory_kills=0\nrefused_processes=0\nfull=0\n")
 		s.say('Z', "")
 	}))
 	if result.End.Signal == "" {

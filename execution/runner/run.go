@@ -12,29 +12,40 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Run runs the sandbox's one program. What it returns is complete before the
-// sandbox has ended: the caller closes it.
+// Run runs a program. What it returns is complete: the caller renews the
+// sandbox or closes it. After a run in which anything odd happened the sandbox
+// is not reusable: something may be left of a program that came near its
+// limits, and a supervisor that breaks the protocol is not ours any more.
 func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits execution.Limits) (*execution.Result, error) {
+	result, odd, err := s.run(ctx, req, limits)
+	if odd || err != nil {
+		s.odd.Store(true)
+	}
+	return result, err
+}
+
+func (s *Sandbox) run(ctx context.Context, req execution.Request, limits execution.Limits) (_ *execution.Result, odd bool, _ error) {
+	began := time.Now()
 	if err := s.send(ctx, req, limits); err != nil {
-		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+		return nil, false, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
 	}
 	timer := time.NewTimer(stageTime)
 	defer timer.Stop()
 	f, err := s.next(ctx, timer.C)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+		return nil, false, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
 	case f.kind == kindFault:
-		return nil, stagingError(parseFields(f.payload), limits)
+		return nil, false, stagingError(parseFields(f.payload), limits)
 	case f.kind != kindStarted || len(f.payload) != 0:
-		return nil, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
+		return nil, false, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
 	}
 	r := newReport(req, limits)
 	timer.Reset(req.Timeout + graceTime)
 	for !r.complete {
 		f, err := s.next(ctx, timer.C)
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, false, context.Cause(ctx)
 		}
 		ended := r.ended
 		if err == nil {
@@ -48,7 +59,27 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits executi
 			timer.Reset(collectTime)
 		}
 	}
-	return r.result(), nil
+	result := r.result()
+	result.Stages = execution.Stages{
+		Send: r.started.Sub(began), Run: r.facts.wall, Kill: r.facts.kill,
+		Collect: max(0, time.Since(r.started)-r.facts.wall-r.facts.kill),
+		Clean:   s.prepared.clean, Prepare: s.prepared.fork,
+	}
+	return result, r.odd(), nil
+}
+
+// prepared is how a supervisor got ready for another run.
+type prepared struct{ clean, fork time.Duration }
+
+func (p *prepared) parse(payload []byte) error {
+	values := parseFields(payload)
+	clean, err := values.number("clean_us", maxMicroseconds)
+	if err != nil {
+		return err
+	}
+	fork, err := values.number("prepare_us", maxMicroseconds)
+	*p = prepared{clean: time.Duration(clean) * time.Microsecond, fork: time.Duration(fork) * time.Microsecond}
+	return err
 }
 
 // send sends a whole job. It gives up when ctx ends.
@@ -186,6 +217,11 @@ func (r *report) fail(err error) {
 		r.facts = facts{lost: true, wall: time.Since(r.started)}
 		r.failure = "the sandbox ended before the program did, with its files (out of memory, or the engine stopped)"
 	}
+}
+
+// odd says whether the sandbox must serve no further run.
+func (r *report) odd() bool {
+	return r.failure != "" || r.facts.lost || r.facts.timedOut || r.facts.memoryKills > 0 || r.facts.refusedProcesses > 0
 }
 
 func (r *report) result() *execution.Result {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -20,15 +21,20 @@ const (
 	collectTime = 30 * time.Second // to send the files
 	destroyTime = 30 * time.Second // to end the sandbox
 	exitTime    = 2 * time.Second  // for the supervisor to leave by itself
+	renewTime   = 10 * time.Second // to clean up and fork again
 )
 
-const protocolVersion = 1
+const protocolVersion = 2
 
 // Sandbox is the server's side of one supervisor. It implements
-// [execution.Sandbox]: it runs one program and is then spent.
+// [execution.Sandbox].
 type Sandbox struct {
 	instance execution.Instance
 	python   string
+	preload  string        // what could not be imported ahead, and why
+	many     bool          // it serves more than one run
+	odd      atomic.Bool   // something happened after which it must serve no other run
+	prepared prepared      // how it got ready for the next run
 	frames   chan frame    // what the supervisor says; closed when the stream ends
 	done     chan struct{} // closed when the stream has ended
 	quit     chan struct{} // closed by Close: nobody listens any more
@@ -50,15 +56,39 @@ func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 		out:      frameWriter{bufio.NewWriterSize(instance, chunkBytes)},
 	}
 	go s.read()
+	go s.ping()
 	if err := s.handshake(ctx); err != nil {
 		closeErr := s.Close()
-		if text := instance.Diagnostics(); text != "" {
-			err = fmt.Errorf("%w: %s", err, text)
-		}
 		return nil, errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 	}
-	go s.ping()
 	return s, nil
+}
+
+// Reusable says whether the sandbox may serve another run.
+func (s *Sandbox) Reusable() bool { return s.many && !s.odd.Load() }
+
+// errOdd says that a sandbox is given up.
+var errOdd = errors.New("the sandbox must not be used again")
+
+// Renew waits until the supervisor has cleaned up after a run and is ready for
+// another.
+func (s *Sandbox) Renew(ctx context.Context) error {
+	if !s.Reusable() {
+		return errOdd
+	}
+	timer := time.NewTimer(renewTime)
+	defer timer.Stop()
+	f, err := s.next(ctx, timer.C)
+	if err == nil && f.kind != kindReady {
+		err = fmt.Errorf("%w: frame %q instead of ready", errFrame, f.kind)
+	}
+	if err == nil {
+		err = s.prepared.parse(f.payload)
+	}
+	if err != nil {
+		s.odd.Store(true)
+	}
+	return err
 }
 
 // Python is the version of the sandbox's Python, as "3.13.5".
@@ -139,6 +169,8 @@ func (s *Sandbox) handshake(ctx context.Context) error {
 	if s.python = values["python"]; len(s.python) > 20 {
 		return fmt.Errorf("%w: Python %.40q", errFrame, s.python)
 	}
+	s.many = values["isolation"] == string(execution.IsolationRun)
+	s.preload = printable(values["preload_failed"])
 	return nil
 }
 
@@ -152,7 +184,7 @@ func (s *Sandbox) next(ctx context.Context, timer <-chan time.Time) (frame, erro
 	case f, ok := <-s.frames:
 		if !ok {
 			<-s.done
-			return frame{}, fmt.Errorf("the sandbox ended: %w", s.readErr)
+			return frame{}, fmt.Errorf("the sandbox ended: %w: %q", s.readErr, s.instance.Diagnostics())
 		}
 		return f, nil
 	case <-timer:

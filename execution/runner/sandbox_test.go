@@ -39,12 +39,12 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"another first frame":   {func(s *supervisor) { s.say('A', greeting) }, `'A'`},
 		"text that is no frame": {func(s *supervisor) { s.send("Traceback (most recent call last)") }, "frame of"},
-		"a newer protocol":      {func(s *supervisor) { s.say('R', "protocol=2\n") }, `"2"`},
+		"a newer protocol":      {func(s *supervisor) { s.say('R', "protocol=3\n") }, `"3"`},
 		"a protocol below zero": {func(s *supervisor) { s.say('R', "protocol=-1\n") }, `"-1"`},
 		"a huge protocol":       {func(s *supervisor) { s.say('R', "protocol=18446744073709551617\n") }, "protocol"},
 		"no protocol":           {func(s *supervisor) { s.say('R', "python=3.13.5\n") }, `""`},
 		"no fields":             {func(s *supervisor) { s.say('R', "\n\n==\n") }, `""`},
-		"a long Python":         {func(s *supervisor) { s.say('R', "protocol=1\npython="+strings.Repeat("3", 21)) }, "Python"},
+		"a long Python":         {func(s *supervisor) { s.say('R', "protocol=2\npython="+strings.Repeat("3", 21)) }, "Python"},
 		"a frame of 4 GB":       {func(s *supervisor) { s.send("R\xff\xff\xff\xff") }, "4294967295"},
 		"the stream's end":      {func(s *supervisor) { s.leave() }, "EOF"},
 		"half a greeting":       {func(s *supervisor) { s.send("R\x00\x00\x00\x1bproto"); s.leave() }, "EOF"},
@@ -219,12 +219,21 @@ func TestRunOnAClosedConnection(t *testing.T) {
 }
 
 func TestCommand(t *testing.T) {
-	command := runner.Command()
-	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 6 {
+	makeCommand, err := runner.NewCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := makeCommand(execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"})
+	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 10 {
 		t.Fatalf("the command is %.60q", command)
 	}
-	if command[4] != runner.Workspace || command[5] != strconv.Itoa(int(runner.Silence.Seconds())) {
-		t.Errorf("the arguments are %q", command[4:])
+	want := []string{runner.Workspace, strconv.Itoa(int(runner.Silence.Seconds())), "run", "numpy"}
+	if !slices.Equal(command[4:8], want) {
+		t.Errorf("the arguments are %q, not %q", command[4:8], want)
+	}
+	const instruction = 16 // digits
+	if command[8] == "" || len(command[9]) < 20*instruction || len(command[9])%instruction != 0 {
+		t.Errorf("the filter is %q for %q", command[9], command[8])
 	}
 }
 

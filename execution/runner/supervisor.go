@@ -4,6 +4,8 @@ import (
 	_ "embed"
 	"strconv"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 //go:embed supervisor.py
@@ -17,9 +19,18 @@ const Workspace = "/workspace"
 // engine, whose end its stdin does not show.
 const Silence = 9 * time.Second
 
-// Command gives the command line that starts the supervisor in a sandbox.
-func Command() []string {
-	return []string{"python3", "-I", "-c", supervisorSource, Workspace, strconv.Itoa(int(Silence.Seconds()))}
+// NewCommand prepares the command lines that start the supervisor in sandboxes.
+func NewCommand() (func(execution.Settings) []string, error) {
+	machine, filter, err := programFilter()
+	if err != nil {
+		return nil, err
+	}
+	return func(s execution.Settings) []string {
+		return []string{
+			"python3", "-I", "-c", supervisorSource,
+			Workspace, strconv.Itoa(int(Silence.Seconds())), string(s.Isolation), s.Preload, machine, filter,
+		}
+	}, nil
 }
 
 // Environment gives the environment that the supervisor and the programs see.

@@ -1,18 +1,26 @@
-"""The supervisor: PID 1 of a sandbox. It runs one program that nobody has read and reports how it went.
+"""The supervisor: PID 1 of a sandbox. It runs programs that nobody has read and reports how they went.
 
-The server passes this file on the command line (python3 -I -c SOURCE WORKSPACE SILENCE_SECONDS), so any image
-with Python 3.9 or newer will do; it imports little, because every sandbox waits for it. It talks to the server
-over its own stdin and stdout in frames: one byte of kind, four bytes of big-endian length, the payload.
-frames.go beside this file documents every kind.
+The server passes this file on the command line (see main for the arguments), so any image with Python 3.9 or newer
+will do; it imports little, because every sandbox waits for it. It talks to the server over its own stdin and stdout in
+frames: one byte of kind, four bytes of big-endian length, the payload. frames.go beside this file documents every kind.
+
+With ISOLATION=container it forks the process that runs the one program, and ends with it. With ISOLATION=run it serves
+many, each in a fresh inner sandbox, by way of a second process, the zygote:
+
+    supervisor   PID 1; talks to the server, stages and collects files, keeps the time; never forks again
+    zygote       makes a pid and an ipc namespace for each run and forks the program's process into them; it never
+                 sees a byte of any program's, so none can find another's in the memory that it is a copy of
 
 What must hold, whatever the program does:
   * Nobody but this process reads or writes fds 0 and 1: it is not dumpable, and the program's process closes
     what it inherited before it makes itself dumpable again.
   * A run ends when its main process ends, never at the end of its pipes. Then everything else is killed.
+  * Nothing of a run is left when the next begins; where that is in doubt, this process exits.
   * When the server falls silent, or no longer reads, this process exits and the kernel ends the sandbox with it.
 """
 
 import _ast
+import _socket
 import atexit
 import ctypes
 import gc
@@ -24,42 +32,121 @@ import struct
 import sys
 import time
 
-from errno import ENOSPC
+from errno import EINVAL, ENOSPC
 
 # typing, signal and json would add 25 ms to the start of every sandbox (their own imports are large), so the types
 # are for mypy's eyes only, the signals come from the C module, and the protocol is no JSON.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import CodeType, ModuleType, TracebackType
     from typing import NoReturn, Optional
 else:
     import _signal
 
-PROTOCOL = 1
+PROTOCOL = 2
+PYTHON = ".".join(map(str, sys.version_info[:3]))
 MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
 SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
+PRELOAD = "/opt/vivarium/preload"  # a file that names the modules that an image wants imported ahead
+PLACES = ("/tmp", "/dev/shm", "/dev/mqueue")  # where programs can write, beside the workspace
 MAX_FRAME = 1 << 20  # bytes of payload that the server may send in one frame
 CHUNK = 1 << 16  # bytes read at a time
 MAX_DEPTH = 31  # folders below the workspace that are searched for files
 MAX_PATH = 1024  # bytes of a path that is returned; the server takes no longer or deeper ones (execution.PathFault)
 MAX_ENTRIES = 20_000  # directory entries that are looked at
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
-PR_SET_DUMPABLE = 4
+MAX_LEFTOVERS = 2000  # what a run may leave for us to delete; beyond it the sandbox is given up
+MAX_LEFT_DEPTH = 64
 CLOCK_REALTIME_COARSE = 5  # the time module has no name for it
 REHEARSE_SECONDS = 0.03  # how long a program's process waits for its code before it rehearses
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
 
 
+# --- System calls that Python has no name for -----------------------------------------------------------------
+
+# prctl(2)
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_MODE_FILTER = 2
+
+# clone(2), unshare(2), setns(2)
+CLONE_VM = 0x100
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+
+CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+
+
+def system(name: str, *arguments: object) -> int:
+    """Calls a function of the C library that returns -1 and sets errno when it fails. Raises OSError then."""
+    result: int = getattr(libc, name)(*arguments)
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def prctl(option: int, argument: int = 0, second: int = 0) -> None:
+    """Changes an attribute of this process. Raises OSError."""
+    system("prctl", option, argument, second, 0, 0)
+
+
 def set_dumpable(on: bool) -> None:
     """Says whether processes of the same user may trace this one and open its /proc entries (prctl(2))."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, int(on), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+    prctl(PR_SET_DUMPABLE, int(on))
+
+
+def drop_bounding_set() -> None:
+    """Sees to it that no process after this one can gain a capability by executing a file."""
+    for capability in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == EINVAL:
+                return  # the kernel has no more of them
+            raise
+
+
+def drop_capabilities() -> None:
+    """Gives up every capability for good."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    system("capset", header, (ctypes.c_uint32 * 6)())
+
+
+class Filter:
+    """A seccomp filter, ready to be installed. Empty, it installs nothing."""
+
+    def __init__(self, encoded: str) -> None:
+        self.instructions = ctypes.create_string_buffer(bytes.fromhex(encoded))
+        count = len(encoded) // 16  # of 8 bytes, two digits each
+        address = ctypes.addressof(self.instructions)
+        self.program = ctypes.create_string_buffer(struct.pack("HP", count, address)) if count else None
+
+    def install(self) -> None:
+        """Puts this process and all that it starts behind the filter."""
+        if self.program is not None:
+            prctl(PR_SET_NO_NEW_PRIVS, 1)
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program))
+
+
+# --- The connection to the server -----------------------------------------------------------------------------
 
 
 class Gone(Exception):
-    """The server is gone or stopped reading: there is nobody to work for."""
+    """The server is gone or stopped reading: there is nobody to work for. Or this sandbox is of no more use."""
+
+
+class Unable(Exception):
+    """This sandbox cannot be what it was asked to be."""
 
 
 class Channel:
@@ -122,15 +209,25 @@ class Channel:
         del self.buffer[: 5 + size]
         return kind, payload
 
-    def receive(self) -> "tuple[bytes, bytes]":
-        """Waits for the next frame that is not a ping. Raises Gone when the server is."""
+    def wait(self, fd: int) -> bool:
+        """Waits until the server has said something, or fd is readable: then it returns True. Raises Gone when the
+        server is."""
         readable = select.poll()
         readable.register(self.receive_fd, select.POLLIN)
+        readable.register(fd, select.POLLIN)
+        for ready, _ in readable.poll(self.silence_left() * 1000):
+            if ready == fd:
+                return True
+            self.read_available()
+        return False
+
+    def receive(self, program_end: int) -> "tuple[bytes, bytes]":
+        """Waits for the next frame that is not a ping. Raises Gone when the server is, or the program's process."""
         while True:
             frame = self.next_buffered()
             if frame is None:
-                if readable.poll(self.silence_left() * 1000):
-                    self.read_available()
+                if self.wait(program_end):
+                    raise Gone("the program's process ended before its code came")
             elif frame[0] != b"P":
                 return frame
 
@@ -310,29 +407,41 @@ def rehearse() -> None:
     gc.freeze()  # or the collection at the program's end looks at it all
 
 
-def be_program(stdin: int, stdout: int, stderr: int, control: int, workspace: str) -> "NoReturn":
-    """Turns a fresh fork into the program's process: waits for the code on the control pipe, runs it, exits.
-
-    The order matters: first every inherited descriptor goes, only then may the process be traced again.
-    """
-    os.setsid()
-    control = os.dup2(control, 3) if control != 3 else control
-    for target, fd in enumerate((stdin, stdout, stderr)):
-        os.dup2(fd, target)
-    os.closerange(4, 1 << 20)
-    default_signals()
-    set_dumpable(True)
-    with open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # the kernel takes the program before the supervisor
-    os.chdir(workspace)
+def make_streams() -> None:
+    """Makes what print and input use. Pipes must stand at 0, 1 and 2: the objects remember what they found there."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout, sys.stderr = unbuffered(1, "surrogateescape"), unbuffered(2, "backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def take_over(fds: "Iterable[int]") -> None:
+    """Makes the program's pipes the fds 0 to 3 of this process, which it then has alone."""
+    high = [os.dup2(fd, 40 + i) for i, fd in enumerate(fds)]  # clear of the places that they are moved to
+    for target, fd in enumerate(high):
+        os.dup2(fd, target)
+    os.closerange(4, 1 << 20)
+
+
+def be_first_victim() -> None:
+    """Has the kernel, when it runs out of memory, take this process before the supervisor."""
+    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(score, b"1000")
+    os.close(score)
+
+
+def reseed() -> None:
+    """Gives this fork random numbers of its own. The random module sees to that itself."""
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed()
+
+
+def await_and_run(workspace: str) -> "NoReturn":
+    """Waits for the code on the control pipe, runs it, exits."""
     waiting = select.poll()
-    waiting.register(control, select.POLLIN)
+    waiting.register(3, select.POLLIN)
     if not waiting.poll(REHEARSE_SECONDS * 1000):  # under load there is no time for it
         rehearse()
-    job = read_to_end(control)
+    job = read_to_end(3)
     if not job:
         os._exit(0)  # the supervisor is gone
     interactive, cpu_seconds = struct.unpack_from(">?I", job)
@@ -341,26 +450,40 @@ def be_program(stdin: int, stdout: int, stderr: int, control: int, workspace: st
     end_program(execute(job[5:], f"{workspace}/{MAIN_FILE}", interactive), workspace)
 
 
-class Program:
-    """A forked interpreter that waits for code: its process and our ends of its pipes."""
+class Pipes:
+    """The four pipes of a program: three for its standard streams and one for its code."""
 
-    def __init__(self, workspace: str) -> None:
+    def __init__(self) -> None:
         stdin, self.stdin = os.pipe()
         self.stdout, stdout = os.pipe()
         self.stderr, stderr = os.pipe()
         control, self.control = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                # Keep the four numbers clear of the places they are moved to.
-                fds = [os.dup2(fd, 40 + i) for i, fd in enumerate((stdin, stdout, stderr, control))]
-                be_program(fds[0], fds[1], fds[2], fds[3], workspace)
-            finally:
-                os._exit(70)  # reached only when setting the process up failed
-        for fd in (stdin, stdout, stderr, control):
+        self.theirs = stdin, stdout, stderr, control
+        self.ours = self.stdin, self.stdout, self.stderr, self.control
+
+    def close(self, fds: "Iterable[int]") -> None:
+        """Closes one side."""
+        for fd in fds:
             os.close(fd)
-        self.pidfd = os.pidfd_open(self.pid)
-        for fd in (self.stdin, self.stdout, self.stderr):
+
+
+class Ending:
+    """How a program's main process ended."""
+
+    def __init__(self, status: int = 0, cpu: float = 0.0, peak_kb: int = 0, at: float = 0.0) -> None:
+        self.status = status  # as waitpid gives it
+        self.cpu = cpu  # seconds, of all processes that were waited for
+        self.peak_kb = peak_kb  # resident memory of the largest of them
+        self.at = at  # on the monotonic clock
+
+
+class Program:
+    """A forked interpreter that waits for code, and our ends of its pipes."""
+
+    def __init__(self, stdin: int, stdout: int, stderr: int, control: int, end_fd: int) -> None:
+        self.stdin, self.stdout, self.stderr, self.control = stdin, stdout, stderr, control
+        self.end_fd = end_fd  # readable when there is something to know about its end
+        for fd in (stdin, stdout, stderr):
             os.set_blocking(fd, False)  # the program can read from its own pipes, and so take what poll has seen
 
     def release(self, source: bytes, interactive: bool, cpu_seconds: int) -> None:
@@ -372,6 +495,273 @@ class Program:
         except BrokenPipeError:
             pass  # it died while waiting; its status tells
         os.close(self.control)
+
+    def ended(self, readable: bool) -> bool:
+        """Whether the main process has ended; readable says whether end_fd is. Call it now and again."""
+        raise NotImplementedError
+
+    def kill(self, channel: Channel) -> Ending:
+        """Kills whatever is left of the program, waits until it is gone, and says how its main process ended."""
+        raise NotImplementedError
+
+
+# --- A sandbox that serves one run (ISOLATION=container) -------------------------------------------------------
+
+
+class OnlyProgram(Program):
+    """The one program of a sandbox, a child of this process. Nothing else than it is in the sandbox."""
+
+    def __init__(self, workspace: str, wall: Filter) -> None:
+        pipes = Pipes()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setsid()
+                take_over(pipes.theirs)
+                default_signals()
+                set_dumpable(True)
+                be_first_victim()
+                os.chdir(workspace)
+                make_streams()
+                wall.install()
+                await_and_run(workspace)
+            finally:
+                os._exit(70)  # reached only when setting the process up failed
+        pipes.close(pipes.theirs)
+        self.ending: "Optional[Ending]" = None
+        self.cpu = 0.0
+        self.peak_kb = 0
+        super().__init__(*pipes.ours, os.pidfd_open(self.pid))
+
+    def ended(self, readable: bool) -> bool:
+        self.reap(os.WNOHANG)
+        return self.ending is not None
+
+    def reap(self, options: int) -> bool:
+        """Buries processes that ended, with WNOHANG all that have, else waits for one. Returns whether any are left."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, options)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self.cpu += usage.ru_utime + usage.ru_stime
+            self.peak_kb = max(self.peak_kb, usage.ru_maxrss)
+            if pid == self.pid:
+                self.ending = Ending(status, at=time.monotonic())
+            if not options:
+                return True
+
+    def kill(self, channel: Channel) -> Ending:
+        """Kills every other process of the sandbox, again and again until none is left."""
+        while True:
+            try:
+                os.kill(-1, _signal.SIGKILL)
+            except ProcessLookupError:
+                break
+            self.reap(0)
+        while self.reap(os.WNOHANG):
+            pass
+        ending = self.ending or Ending(at=time.monotonic())
+        ending.cpu, ending.peak_kb = self.cpu, self.peak_kb
+        return ending
+
+
+# --- The zygote: a fresh inner sandbox for each run (ISOLATION=run) --------------------------------------------
+
+ENDED = struct.Struct("iQQd")  # what the zygote says of an end: status, microseconds of CPU, kilobytes, when
+
+
+def enter_namespaces() -> None:
+    """Puts the children of this process into a pid namespace that they own, where they may make others."""
+    uid, gid = os.getuid(), os.getgid()
+    system("unshare", CLONE_NEWUSER | CLONE_NEWPID)
+    set_dumpable(True)  # or the files below belong to root; nobody else is here yet
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    set_dumpable(False)
+    drop_bounding_set()
+
+
+def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
+    """Imports modules, so that programs find them imported. Returns those that it could, and why not the others."""
+    done, failed = [], []
+    for name in names:
+        try:
+            __import__(name)
+            done.append(name)
+        except BaseException as error:
+            failed.append(f"{name}: {type(error).__name__}: {error}".replace("\n", " "))
+    if len(os.listdir("/proc/self/task")) > 1:
+        failed.append("one of them started threads, which no program will have")
+    return done, failed
+
+
+def preload_names(asked: str) -> "list[str]":
+    """Which modules to import: those asked for, or with "auto" those that the image names."""
+    if asked == "auto":
+        try:
+            with open(PRELOAD) as file:
+                asked = file.read()
+        except OSError:
+            asked = ""
+    return [name for name in asked.replace(",", " ").split() if name != "none"]
+
+
+def start_init(stack: "ctypes.Array[ctypes.c_char]") -> int:
+    """Starts the first process of a new pid namespace, which does nothing but be there: when it dies, the kernel kills
+    all others in the namespace. It shares this process's memory and sleeps in pause(2), so it costs neither a copy of
+    the interpreter nor an executable: 0.1 ms, where spawning /usr/bin/sleep takes 0.35."""
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # which it inherits: the kernel then buries the orphans
+    try:
+        top = (ctypes.addressof(stack) + len(stack)) & ~0xF
+        return system("clone", ctypes.cast(libc.pause, ctypes.c_void_p), top, CLONE_VM | _signal.SIGCHLD, None)
+    finally:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+
+class Zygote:
+    """The process that all programs are forked from. Everything here runs in it; it reads nothing but its own link's
+    end, and says through the link what it has made."""
+
+    def __init__(self, link: "_socket.socket", workspace: str, wall: Filter) -> None:
+        self.link = link
+        self.workspace = workspace
+        self.wall = wall
+        self.stack = ctypes.create_string_buffer(1 << 14)
+        self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
+
+    def serve(self) -> "NoReturn":
+        """Prepares one program after the other. The next is made when all of the last is gone."""
+        while True:
+            system("unshare", CLONE_NEWPID)  # for children only
+            init = start_init(self.stack)
+            pipes = Pipes()
+            program = os.fork()
+            if program == 0:
+                self.be_program(pipes)
+            system("setns", self.pid_namespace, CLONE_NEWPID)
+            pipes.close(pipes.theirs)
+            handle = os.pidfd_open(init)
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("5i", *pipes.ours, handle))
+            self.link.sendmsg([b"P"], [rights])
+            pipes.close((*pipes.ours, handle))
+            _, status, usage = os.wait4(program, 0)
+            at = time.monotonic()
+            os.kill(init, _signal.SIGKILL)
+            os.waitpid(init, 0)  # it ends when all others in its namespace have
+            cpu = int((usage.ru_utime + usage.ru_stime) * 1e6)
+            self.link.send(b"E" + ENDED.pack(status, cpu, usage.ru_maxrss, at))
+
+    def be_program(self, pipes: Pipes) -> "NoReturn":
+        """Turns a fresh fork into a program's process. The order matters: first every inherited descriptor goes, then
+        every power; only then may the process be traced again."""
+        try:
+            os.setsid()
+            take_over(pipes.theirs)
+            system("unshare", CLONE_NEWIPC)
+            drop_capabilities()
+            set_dumpable(True)
+            be_first_victim()
+            self.wall.install()
+            reseed()
+            await_and_run(self.workspace)
+        except BaseException as error:
+            os.write(2, f"the program's process could not be set up: {error}\n".encode())
+        finally:
+            os._exit(70)
+
+
+def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "list[str]") -> "NoReturn":
+    """Turns a fresh fork of the supervisor into the zygote."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1):  # the server's
+            os.dup2(null, fd)
+        enter_namespaces()
+        if os.fork() != 0:
+            os._exit(0)  # the zygote is the first process of its namespace, and becomes a child of PID 1
+        default_signals()  # for its children; they cannot reach it
+        os.chdir(workspace)
+        done, failed = preload(modules)
+        pipes = Pipes()
+        for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
+            os.dup2(fd, target)
+        make_streams()
+        rehearse()
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        pipes.close((*pipes.ours, *pipes.theirs, null))
+        link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
+        gc.collect()
+        gc.freeze()  # a collection in a program then leaves these pages shared
+        Zygote(link, workspace, wall).serve()
+    except BaseException as error:
+        link.send(b"!" + f"{type(error).__name__}: {error}".encode())
+    finally:
+        os._exit(71)
+
+
+class Cell(Program):
+    """A program in an inner sandbox of its own, which the zygote has made."""
+
+    def __init__(self, fds: "tuple[int, ...]", zygote: "ZygoteLink") -> None:
+        *pipes, self.init = fds
+        stdin, stdout, stderr, control = pipes
+        super().__init__(stdin, stdout, stderr, control, zygote.link.fileno())
+        self.zygote = zygote
+        self.ending: "Optional[Ending]" = None
+
+    def ended(self, readable: bool) -> bool:
+        if readable and self.ending is None:  # the zygote says nothing else while a program runs
+            status, cpu, peak_kb, at = ENDED.unpack(self.zygote.receive(b"E")[0])
+            self.ending = Ending(status, cpu / 1e6, peak_kb, at)
+        return self.ending is not None
+
+    def kill(self, channel: Channel) -> Ending:
+        if self.ending is None:
+            _signal.pidfd_send_signal(self.init, _signal.SIGKILL)
+        while self.ending is None:
+            self.ended(channel.wait(self.end_fd))
+        os.close(self.init)
+        return self.ending
+
+
+class ZygoteLink:
+    """The supervisor's end of the link to the zygote."""
+
+    def __init__(self, channel: Channel, workspace: str, wall: Filter, modules: "list[str]") -> None:
+        self.channel = channel
+        self.link, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            self.link.close()
+            be_zygote(theirs, workspace, wall, modules)
+        theirs.close()
+        self.report = self.await_message(b"R")[0]  # what could be preloaded
+        os.waitpid(pid, 0)
+
+    def receive(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
+        """Reads the message that the zygote has sent, which must be of a kind."""
+        size = struct.calcsize("5i")
+        data, rights, _, _ = self.link.recvmsg(1 << 16, _socket.CMSG_SPACE(size))
+        if data[:1] == b"!":
+            raise Unable(data[1:].decode())
+        if data[:1] != kind:
+            raise Unable(f"the zygote ended or says {data[:1]!r}, not {kind!r}")
+        return data[1:], struct.unpack("5i", rights[0][2]) if rights else ()
+
+    def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
+        """Waits for a message."""
+        while not self.channel.wait(self.link.fileno()):
+            pass
+        return self.receive(kind)
+
+    def next(self) -> Cell:
+        """Waits for the next program's process."""
+        return Cell(self.await_message(b"P")[1], self)
 
 
 # --- The workspace -------------------------------------------------------------------------------------------
@@ -473,6 +863,39 @@ def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
         time.sleep(0.0005)
 
 
+def empty(folder: int, left: "list[int]", depth: int = 0) -> None:
+    """Deletes all that is in an open folder. Nobody else may be there. Raises OSError where that fails, or where there
+    is more than `left` allows."""
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            left[0] -= 1
+            if left[0] < 0 or depth > MAX_LEFT_DEPTH:
+                raise OSError("the run left too much behind")
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=folder)
+                continue
+            os.chmod(entry.name, 0o700, dir_fd=folder)
+            below = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                empty(below, left, depth + 1)
+            finally:
+                os.close(below)
+            os.rmdir(entry.name, dir_fd=folder)
+
+
+def unexpected_places(known: "Iterable[str]") -> "list[str]":
+    """Folders that programs may be able to write and that nobody would empty, such as an image's volumes. What is
+    below /dev, /proc and /sys is the engine's, and no program's but for those that are known."""
+    found = []
+    with open("/proc/self/mountinfo") as mounts:
+        for mount in mounts:
+            point, options = mount.split(" ")[4:6]
+            engines = f"{point}/".startswith(("/dev/", "/proc/", "/sys/"))
+            if "rw" in options.split(",") and not engines and point not in known and os.path.isdir(point):
+                found.append(point)
+    return found
+
+
 def is_full(folder: str) -> bool:
     """Whether a file system has no room left for data or for files."""
     status = os.statvfs(folder)
@@ -482,28 +905,43 @@ def is_full(folder: str) -> bool:
 # --- A run ---------------------------------------------------------------------------------------------------
 
 
-def counter(paths: "tuple[str, ...]", name: str) -> int:
-    """Reads `name N` from the first of some cgroup files that exists; 0 when none does."""
-    for path in paths:
-        try:
-            with open(path) as lines:
-                for line in lines:
-                    key, _, value = line.partition(" ")
-                    if key == name:
-                        return int(value)
-        except (OSError, ValueError):
-            continue
-    return 0
+class Counter:
+    """A number that the kernel keeps in a cgroup's file."""
+
+    def __init__(self, paths: "tuple[str, ...]", name: str) -> None:
+        self.fd = -1  # none of the files exists
+        self.name = name.encode()
+        for path in paths:
+            try:
+                self.fd = os.open(path, os.O_RDONLY)
+                break
+            except OSError:
+                continue
+
+    def read(self) -> int:
+        """Reads the line `name N`; 0 where there is none."""
+        data = os.pread(self.fd, 4096, 0) if self.fd >= 0 else b""
+        for line in data.splitlines():
+            key, _, value = line.partition(b" ")
+            if key == self.name:
+                return int(value)
+        return 0
 
 
 class Pressure:
-    """What the kernel has refused this container so far (cgroup v2, then v1)."""
+    """What the kernel has refused this container since the last look (cgroup v2, then v1)."""
 
     def __init__(self) -> None:
-        self.memory_kills = counter(
-            ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill"
+        self.counters = (
+            Counter(("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill"),
+            Counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max"),
         )
-        self.refused_processes = counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max")
+        self.known = [counter.read() for counter in self.counters]
+
+    def look(self) -> "list[int]":
+        """How many processes were killed for memory, and how many were refused, since the last look."""
+        before, self.known = self.known, [counter.read() for counter in self.counters]
+        return [now - then for now, then in zip(self.known, before)]
 
 
 class Job:
@@ -513,14 +951,15 @@ class Job:
         self.limits = limits
         self.code = bytearray()
         self.stdin = bytearray()
+        self.has_files = False
 
 
-def receive_job(channel: Channel, workspace: str) -> Job:
+def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
     """Collects a job and stages its files. Raises OSError when they do not fit, Gone when the server is."""
     job = Job({})
     file = -1
     while True:
-        kind, payload = channel.receive()
+        kind, payload = channel.receive(program.end_fd)
         if kind == b"J":
             job = Job(parse_fields(payload))
         elif kind == b"C":
@@ -531,6 +970,7 @@ def receive_job(channel: Channel, workspace: str) -> Job:
             if file >= 0:
                 os.close(file)
             file = stage(workspace, payload.decode())
+            job.has_files = True
         elif kind == b"D":
             rest = memoryview(payload)
             while rest:
@@ -554,35 +994,39 @@ class Run:
         self.cut: "set[int]" = set()  # those of which something was left out
         self.kinds = {program.stdout: b"O", program.stderr: b"E"}
         self.timeout = job.limits["timeout_ms"] / 1000
-        self.status: "Optional[int]" = None  # of the main process, as waitpid gives it
-        self.cpu = 0.0  # seconds, of all processes that ended
-        self.peak_kb = 0  # resident memory of the largest of them
+        self.ending = Ending()
         self.timed_out = False
-        self.started = self.ended = 0.0
+        self.started = self.gone = 0.0  # when the program was let go, and when nothing was left of it
         self.poll = select.poll()
 
     def watch(self) -> None:
         """Forwards output and feeds stdin until the main process has ended or its time is up, then kills the rest."""
-        for fd in (self.channel.receive_fd, self.program.pidfd, self.program.stdout, self.program.stderr):
+        program = self.program
+        for fd in (self.channel.receive_fd, program.end_fd, program.stdout, program.stderr):
             self.poll.register(fd, select.POLLIN)
         if self.stdin:
-            self.poll.register(self.program.stdin, select.POLLOUT)
+            self.poll.register(program.stdin, select.POLLOUT)
         else:
-            os.close(self.program.stdin)
-        self.started = time.monotonic()
+            os.close(program.stdin)
         deadline = self.started + self.timeout
-        while self.status is None:
+        ended = False
+        while not ended:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.timed_out = True
                 break
             wait = min(left, REAP_SECONDS, self.channel.silence_left())
-            for fd, _ in self.poll.poll(wait * 1000 + 1):
+            ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
+            for fd in ready:
                 self.handle(fd)
-            self.reap(os.WNOHANG)
-        self.ended = time.monotonic()
-        self.kill_all()
+            ended = program.ended(program.end_fd in ready)
+        self.ending = program.kill(self.channel)
+        self.gone = time.monotonic()
         self.drain()
+        for fd in (program.stdout, program.stderr):
+            os.close(fd)
+        if self.stdin:
+            os.close(program.stdin)
 
     def handle(self, fd: int) -> None:
         """Acts on one descriptor that is ready."""
@@ -623,33 +1067,6 @@ class Run:
             self.cut.add(fd)
             self.channel.send(self.kinds[fd])
         return len(data)
-
-    def reap(self, options: int) -> bool:
-        """Buries processes that ended, with WNOHANG all that have, else waits for one. Returns whether any are left."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, options)
-            except ChildProcessError:
-                return False
-            if pid == 0:
-                return True
-            self.cpu += usage.ru_utime + usage.ru_stime
-            self.peak_kb = max(self.peak_kb, usage.ru_maxrss)
-            if pid == self.program.pid:
-                self.status = status
-            if not options:
-                return True
-
-    def kill_all(self) -> None:
-        """Kills every other process of the sandbox, again and again until none is left."""
-        while True:
-            try:
-                os.kill(-1, _signal.SIGKILL)
-            except ProcessLookupError:
-                break
-            self.reap(0)
-        while self.reap(os.WNOHANG):
-            pass
 
     def drain(self) -> None:
         """Forwards what is still in the pipes. All writers are dead, so this is bounded by the pipes' size."""
@@ -704,54 +1121,97 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
     return ""
 
 
-def serve_run(channel: Channel, program: Program, root: int, workspace: str, before: Pressure) -> None:
-    """Takes one job, runs it, reports it. `before` is what had been refused when the sandbox was idle."""
-    try:
-        job = receive_job(channel, workspace)
-        with open(f"{workspace}/{MAIN_FILE}", "wb") as main:  # tracebacks and inspect read the source from here
-            main.write(job.code)
-    except OSError as error:
-        channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
-        return
-    staged = {found.path: found.stamp for found in walk(root)}
-    run = Run(channel, program, job)
-    await_tick(staged.values())
-    channel.send(b"A")
-    program.release(bytes(job.code), bool(job.limits["interactive"]), job.limits["cpu_seconds"])
-    run.watch()
-    channel.send(b"X", run_facts(run, workspace, before))
-    try:
-        os.fchmod(root, 0o700)  # the program may have changed it
-        send_files(channel, root, staged, job.limits)
-    except OSError as error:
-        channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
-    channel.send(b"Z")
+class Sandbox:
+    """All that stands still while runs come and go."""
+
+    def __init__(self, channel: Channel, workspace: str) -> None:
+        self.channel = channel
+        self.workspace = workspace
+        self.root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
+        self.places = [place for place in (workspace, *PLACES) if os.access(place, os.W_OK)]
+        self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
+        self.home.make()
+        self.pressure = Pressure()
+
+    def serve_run(self, program: Program) -> None:
+        """Takes one job, runs it, reports it."""
+        channel = self.channel
+        try:
+            job = receive_job(channel, program, self.workspace)
+            with open(
+                f"{self.workspace}/{MAIN_FILE}", "wb"
+            ) as main:  # tracebacks and inspect read the source from here
+                main.write(job.code)
+        except OSError as error:
+            channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
+            raise Gone("a job could not be staged") from None
+        staged = {found.path: found.stamp for found in walk(self.root)} if job.has_files else {}
+        run = Run(channel, program, job)
+        await_tick(staged.values())
+        channel.send(b"A")
+        run.started = time.monotonic()
+        program.release(bytes(job.code), bool(job.limits["interactive"]), job.limits["cpu_seconds"])
+        run.watch()
+        channel.send(b"X", self.facts(run))
+        try:
+            if os.fstat(self.root).st_uid == os.getuid():
+                os.fchmod(self.root, 0o700)  # the program may have changed it
+            send_files(channel, self.root, staged, job.limits)
+        except OSError as error:
+            channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        channel.send(b"Z")
+
+    def facts(self, run: Run) -> bytes:
+        """What is known of a run that has ended."""
+        status = run.ending.status
+        memory_kills, refused_processes = self.pressure.look()
+        return fields(
+            exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            timed_out=int(run.timed_out),
+            wall_us=int((run.ending.at - run.started) * 1e6),
+            kill_us=int((run.gone - run.ending.at) * 1e6),
+            cpu_us=int(run.ending.cpu * 1e6),
+            peak_kb=run.ending.peak_kb,
+            memory_kills=memory_kills,
+            refused_processes=refused_processes,
+            # Looked up only if the program failed: it takes a while.
+            full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
+        )
+
+    def clean(self) -> None:
+        """Deletes what a run has left, of which nothing runs any more. Raises Gone where that is in doubt."""
+        left = [MAX_LEFTOVERS]
+        try:
+            for place in self.places:
+                folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    empty(folder, left)
+                finally:
+                    os.close(folder)
+            self.home.make()
+        except OSError as error:
+            raise Gone(f"cleaning failed: {error}") from None
 
 
-def run_facts(run: Run, workspace: str, before: Pressure) -> bytes:
-    """What is known of a run that has ended. What it ran into is looked up only if it failed: that takes 0.5 ms."""
-    status = run.status or 0
-    after = before if status == 0 else Pressure()
-    return fields(
-        exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
-        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-        timed_out=int(run.timed_out),
-        wall_us=int((run.ended - run.started) * 1e6),
-        cpu_us=int(run.cpu * 1e6),
-        peak_kb=run.peak_kb,
-        memory_kills=after.memory_kills - before.memory_kills,
-        refused_processes=after.refused_processes - before.refused_processes,
-        full=0 if status == 0 else int(is_full(workspace)) + 2 * int(is_full("/tmp")),
-    )
+class Home:
+    """What the image prepared (Matplotlib's font index, say), linked into the program's home, which starts empty."""
 
+    def __init__(self, skeleton: str, home: str) -> None:
+        self.folders: "list[str]" = []
+        self.links: "list[tuple[str, str]]" = []
+        for folder, _, files in os.walk(skeleton):
+            target = home + folder[len(skeleton) :]
+            if target != home:
+                self.folders.append(target)
+            self.links += [(f"{folder}/{name}", f"{target}/{name}") for name in files]
 
-def link_home(skeleton: str, home: str) -> None:
-    """Links what the image prepared (Matplotlib's font index, say) into the program's home, which starts empty."""
-    for folder, _, files in os.walk(skeleton):
-        target = home + folder[len(skeleton) :]
-        os.makedirs(target, exist_ok=True)
-        for name in files:
-            os.symlink(f"{folder}/{name}", f"{target}/{name}")
+    def make(self) -> None:
+        """Makes the folders and links. Raises OSError."""
+        for folder in self.folders:
+            os.mkdir(folder)
+        for source, target in self.links:
+            os.symlink(source, target)
 
 
 def ignore_signals() -> None:
@@ -764,24 +1224,63 @@ def ignore_signals() -> None:
                 pass  # reserved by the C library
 
 
+def serve_one(channel: Channel, workspace: str, wall: Filter) -> None:
+    """Serves the sandbox's only run."""
+    sandbox = Sandbox(channel, workspace)
+    gc.freeze()  # a collection in the program then leaves these pages shared
+    program = OnlyProgram(workspace, wall)
+    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="container"))
+    sandbox.serve_run(program)
+
+
+def serve_many(channel: Channel, workspace: str, wall: Filter, modules: "list[str]") -> None:
+    """Serves one run after the other until the server has enough of it. Raises Unable where the kernel or the engine
+    refuses what that takes."""
+    if places := unexpected_places((workspace, *PLACES)):
+        raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
+    for place in (workspace, *PLACES):
+        if os.path.isdir(place) and os.stat(place).st_uid == os.getuid():
+            raise Unable(f"{place} must not belong to the programs' user: one could leave marks on the folder itself")
+    if not os.access(workspace, os.W_OK):
+        raise Unable(f"{workspace} cannot be written: where an image has such a folder, its mode must be 1777")
+    zygote = ZygoteLink(channel, workspace, wall, modules)
+    sandbox = Sandbox(channel, workspace)
+    program = zygote.next()
+    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygote.report)
+    while True:
+        sandbox.serve_run(program)
+        began = time.monotonic()
+        sandbox.clean()
+        cleaned = time.monotonic()
+        program = zygote.next()
+        prepared = time.monotonic()
+        channel.send(b"R", fields(clean_us=int((cleaned - began) * 1e6), prepare_us=int((prepared - cleaned) * 1e6)))
+
+
 def main() -> None:
-    """Sets the sandbox up, says ready, serves one run, ends."""
+    """Sets the sandbox up, says ready, serves. The arguments are the workspace, the seconds of silence after which the
+    server counts as gone, the isolation ("run" or "container"), the modules to import ahead ("auto": those that the
+    image names), the machine that the seccomp filter is for, and the filter's instructions in hexadecimal digits."""
     if os.getpid() != 1:
         sys.exit("the supervisor kills every process it can see: it must be PID 1 of a sandbox")
-    workspace, silence = sys.argv[1], float(sys.argv[2])
+    workspace, silence, isolation, modules, machine, instructions = sys.argv[1:]
     ignore_signals()
     set_dumpable(False)
-    channel = Channel(0, 1, silence)
-    link_home(SKELETON, os.environ.get("HOME", "/tmp"))
-    root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
-    before = Pressure()
-    gc.freeze()  # a collection in the program then leaves these pages shared
-    program = Program(workspace)
-    channel.send(b"R", fields(protocol=PROTOCOL, python=".".join(map(str, sys.version_info[:3]))))
+    channel = Channel(0, 1, float(silence))
+    ours = machine == os.uname().machine
+    wall = Filter(instructions if ours else "")  # the engine's own profile stands in any case
     try:
-        serve_run(channel, program, root, workspace, before)
+        if isolation != "run":
+            serve_one(channel, workspace, wall)
+        elif ours:
+            serve_many(channel, workspace, wall, preload_names(modules))
+        else:
+            raise Unable(f"the server's seccomp filter is for {machine}, and this is {os.uname().machine}")
     except Gone:
-        pass
+        os._exit(0)
+    except (Unable, OSError) as error:
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
     os._exit(0)
 
 

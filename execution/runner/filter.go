@@ -1,0 +1,118 @@
+package runner
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	seccomp "github.com/elastic/go-seccomp-bpf"
+	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/net/bpf"
+)
+
+// forbidden are the system calls that no program may make, whatever else the
+// engine's own profile forbids: what the supervisor may do and its programs may
+// not, and what has been the way out of sandboxes before.
+func forbidden() []string {
+	return []string{
+		// namespaces
+		"unshare", "setns",
+		// mounts and roots
+		"mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "open_tree_attr",
+		"fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
+		// other processes
+		"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "pidfd_getfd", "kcmp",
+		// doors into the kernel
+		"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+		"keyctl", "add_key", "request_key", "fanotify_init", "name_to_handle_at", "open_by_handle_at",
+		// the machine
+		"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
+		"acct", "quotactl", "quotactl_fd", "syslog", "vhangup", "iopl", "ioperm", "settimeofday", "clock_settime",
+		"sethostname", "setdomainname",
+	}
+}
+
+// Linux's own numbers: the server may run on another system than its engine.
+const (
+	// newNamespaces are the flags of clone(2) that make namespaces: NEWNS,
+	// NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
+	newNamespaces = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+
+	noSuchCall   = 38 // ENOSYS
+	noSuchFamily = 97 // EAFNOSUPPORT
+)
+
+// families are the kinds of sockets that programs may make: AF_UNIX, AF_INET,
+// AF_INET6 and AF_NETLINK, which getifaddrs(3) uses.
+func families() []uint64 { return []uint64{1, 2, 10, 16} }
+
+// programFilter assembles the seccomp filter that programs run behind, for the
+// machine that this server runs on: its name as uname(2) gives it, and the
+// instructions as hexadecimal digits. Another machine's supervisor refuses it.
+func programFilter() (machine, instructions string, err error) {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		return "", "", fmt.Errorf("the seccomp filter: %w", err)
+	}
+	policy := filterPolicy(info)
+	program, err := policy.Assemble()
+	if err != nil {
+		return "", "", fmt.Errorf("the seccomp filter: %w", err)
+	}
+	raw, err := bpf.Assemble(append(onlyOn(info), program...))
+	if err != nil {
+		return "", "", fmt.Errorf("the seccomp filter: %w", err)
+	}
+	var encoded []byte
+	for _, i := range raw { // struct sock_filter of linux/filter.h, on machines that are all little-endian
+		encoded = binary.LittleEndian.AppendUint16(encoded, i.Op)
+		encoded = append(encoded, i.Jt, i.Jf)
+		encoded = binary.LittleEndian.AppendUint32(encoded, i.K)
+	}
+	return info.Name, hex.EncodeToString(encoded), nil
+}
+
+// onlyOn lets no system call of another machine's kind pass, such as those of
+// 32-bit programs: the library's own check would allow them all.
+func onlyOn(info *arch.Info) []bpf.Instruction {
+	const archOffset = 4 // of struct seccomp_data
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: archOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
+		bpf.RetConstant{Val: uint32(seccomp.ActionKillProcess)},
+	}
+}
+
+func filterPolicy(info *arch.Info) seccomp.Policy {
+	names := slices.DeleteFunc(forbidden(), func(name string) bool {
+		_, there := info.SyscallNames[name]
+		return !there
+	})
+	var otherFamilies seccomp.ArgumentConditions
+	for _, family := range families() {
+		otherFamilies = append(otherFamilies, seccomp.Condition{Operation: seccomp.NotEqual, Value: family})
+	}
+	return seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow,
+		Syscalls: []seccomp.SyscallGroup{
+			{
+				Action: seccomp.ActionErrno, // EPERM
+				Names:  names,
+				NamesWithCondtions: []seccomp.NameWithConditions{{
+					Name:       "clone",
+					Conditions: seccomp.ArgumentConditions{{Operation: seccomp.BitsSet, Value: newNamespaces}},
+				}},
+			},
+			{
+				// Its flags lie in memory, out of a filter's reach; C libraries then take clone.
+				Action: seccomp.ActionErrno | noSuchCall,
+				Names:  []string{"clone3"},
+			},
+			{
+				Action:             seccomp.ActionErrno | noSuchFamily,
+				NamesWithCondtions: []seccomp.NameWithConditions{{Name: "socket", Conditions: otherFamilies}},
+			},
+		},
+	}
+}

@@ -1,0 +1,207 @@
+package runner
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+//go:embed probe.py
+var probeSource string
+
+// probeTime bounds each of a probe's programs.
+const probeTime = 10 * time.Second
+
+// Starter starts instances, as [execution.Backend] does.
+type Starter interface {
+	Start(ctx context.Context, spec execution.Spec) (execution.Instance, error)
+}
+
+// Launcher starts sandboxes. Where the isolation is left to it, it decides:
+// before the first container of a kind may serve many runs, programs in it must
+// find every wall standing. Where they do not, each run gets a container of its
+// own. It is safe for concurrent use.
+type Launcher struct {
+	backend Starter
+	log     *slog.Logger
+
+	mu       sync.Mutex
+	verdicts map[kind]Verdict
+}
+
+// kind is what decides whether a container can serve many runs.
+type kind struct{ image, runtime string }
+
+// Verdict says which isolation a kind of sandbox has. The zero Verdict says
+// that it is not known yet.
+type Verdict struct {
+	Isolation execution.Isolation
+	// Refusal says why a container cannot serve many runs, where it cannot.
+	Refusal string
+}
+
+// Finding is one thing that a probe looked at.
+type Finding struct {
+	Name  string
+	Holds bool
+}
+
+// NewLauncher makes a Launcher. It tells log what it decides.
+func NewLauncher(backend Starter, log *slog.Logger) *Launcher {
+	return &Launcher{backend: backend, log: log, verdicts: make(map[kind]Verdict)}
+}
+
+// Launch starts a sandbox and waits until it is ready.
+func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
+	if spec.Isolation == execution.IsolationContainer {
+		return l.open(ctx, spec)
+	}
+	verdict := l.Verdict(spec)
+	switch {
+	case verdict.Isolation == execution.IsolationRun:
+		return l.open(ctx, as(execution.IsolationRun, spec))
+	case verdict.Isolation == execution.IsolationContainer && spec.Isolation == execution.IsolationAuto:
+		return l.open(ctx, as(execution.IsolationContainer, spec))
+	}
+	sandbox, _, refusal := l.try(ctx, as(execution.IsolationRun, spec))
+	if refusal == nil {
+		l.decide(ctx, spec, Verdict{Isolation: execution.IsolationRun})
+		return sandbox, nil
+	}
+	if ctx.Err() != nil {
+		return nil, refusal
+	}
+	if spec.Isolation == execution.IsolationRun {
+		return nil, fmt.Errorf("ISOLATION=run cannot be had: %w", refusal)
+	}
+	// What keeps every container from starting says nothing about the isolation.
+	sandbox, err := l.open(ctx, as(execution.IsolationContainer, spec))
+	if err != nil {
+		return nil, err
+	}
+	l.decide(ctx, spec, Verdict{Isolation: execution.IsolationContainer, Refusal: refusal.Error()})
+	return sandbox, nil
+}
+
+// Verdict gives what was decided for a kind of sandbox.
+func (l *Launcher) Verdict(spec execution.Spec) Verdict {
+	if spec.Isolation == execution.IsolationContainer {
+		return Verdict{Isolation: execution.IsolationContainer}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.verdicts[kind{spec.Image, spec.Runtime}]
+}
+
+// Probe starts a sandbox that serves many runs, and says what holds in it. The
+// error says why there is none, or what does not hold.
+func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, error) {
+	sandbox, findings, err := l.try(ctx, as(execution.IsolationRun, spec))
+	if err != nil {
+		return findings, err
+	}
+	return findings, sandbox.Close()
+}
+
+func as(isolation execution.Isolation, spec execution.Spec) execution.Spec {
+	spec.Isolation = isolation
+	return spec
+}
+
+// decide keeps a verdict. The first one stays: what clients are told does not
+// change under them.
+func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := kind{spec.Image, spec.Runtime}
+	if l.verdicts[k] != (Verdict{}) {
+		return
+	}
+	l.verdicts[k] = v
+	if v.Refusal != "" {
+		l.log.WarnContext(ctx, "each run gets a container of its own, which is slow: a container cannot serve many here",
+			"isolation", v.Isolation, "reason", v.Refusal)
+		return
+	}
+	l.log.InfoContext(ctx, "a container serves many runs, each in a fresh inner sandbox", "isolation", v.Isolation)
+}
+
+func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, error) {
+	instance, err := l.backend.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	sandbox, err := Open(ctx, instance)
+	if err != nil {
+		return nil, err
+	}
+	if sandbox.preload != "" {
+		l.log.WarnContext(ctx, "not every module could be imported ahead", "reason", sandbox.preload)
+	}
+	return sandbox, nil
+}
+
+// try starts a sandbox that serves many runs and has programs look around in it.
+func (l *Launcher) try(ctx context.Context, spec execution.Spec) (*Sandbox, []Finding, error) {
+	sandbox, err := l.open(ctx, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	findings, err := lookAround(ctx, sandbox)
+	if err != nil {
+		return nil, findings, errors.Join(err, sandbox.Close())
+	}
+	return sandbox, findings, nil
+}
+
+// lookAround runs the probe twice: the second one must find nothing of the first.
+func lookAround(ctx context.Context, sandbox *Sandbox) ([]Finding, error) {
+	var findings []Finding
+	for range 2 {
+		result, err := sandbox.Run(ctx, execution.Request{Code: probeSource, Timeout: probeTime}, probeLimits())
+		if err != nil {
+			return nil, err
+		}
+		if findings, err = parseFindings(result); err != nil {
+			return findings, err
+		}
+		if err := sandbox.Renew(ctx); err != nil {
+			return findings, err
+		}
+	}
+	return findings, nil
+}
+
+func probeLimits() execution.Limits {
+	return execution.Limits{MaxTimeout: probeTime, CPUTime: probeTime, OutputBytes: 64 << 10}
+}
+
+// parseFindings reads what a probe has found. What fails is the error.
+func parseFindings(result *execution.Result) ([]Finding, error) {
+	if result.Failed() {
+		return nil, fmt.Errorf("the probe failed (%s): %.300s", result.End.Reason, result.Stderr)
+	}
+	var findings []Finding
+	var failing []string
+	for line := range strings.Lines(result.Stdout) {
+		verdict, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		findings = append(findings, Finding{Name: printable(name), Holds: verdict == "holds"})
+		if verdict != "holds" {
+			failing = append(failing, printable(name))
+		}
+	}
+	switch {
+	case len(findings) == 0:
+		return nil, errors.New("the probe found nothing")
+	case len(failing) > 0:
+		return findings, fmt.Errorf("does not hold: %s", strings.Join(failing, "; "))
+	}
+	return findings, nil
+}
