@@ -142,6 +142,7 @@ func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, err
 	if err != nil {
 		return nil, err
 	}
+	sandbox.log = l.log
 	if sandbox.preload != "" {
 		l.log.WarnContext(ctx, "not every module could be imported ahead", "reason", sandbox.preload)
 	}

@@ -52,6 +52,7 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 			err = r.take(f)
 		}
 		if err != nil {
+			s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", s.instance.Diagnostics())
 			r.fail(err)
 			break
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ const protocolVersion = 2
 // [execution.Sandbox].
 type Sandbox struct {
 	instance execution.Instance
+	log      *slog.Logger
 	python   string
 	preload  string        // what could not be imported ahead, and why
 	many     bool          // it serves more than one run
@@ -50,6 +52,7 @@ type Sandbox struct {
 func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 	s := &Sandbox{
 		instance: instance,
+		log:      slog.New(slog.DiscardHandler),
 		frames:   make(chan frame, 4),
 		done:     make(chan struct{}),
 		quit:     make(chan struct{}),
@@ -59,6 +62,9 @@ func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 	go s.ping()
 	if err := s.handshake(ctx); err != nil {
 		closeErr := s.Close()
+		if text := instance.Diagnostics(); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
 		return nil, errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 	}
 	return s, nil
@@ -184,7 +190,7 @@ func (s *Sandbox) next(ctx context.Context, timer <-chan time.Time) (frame, erro
 	case f, ok := <-s.frames:
 		if !ok {
 			<-s.done
-			return frame{}, fmt.Errorf("the sandbox ended: %w: %q", s.readErr, s.instance.Diagnostics())
+			return frame{}, fmt.Errorf("the sandbox ended: %w", s.readErr)
 		}
 		return f, nil
 	case <-timer:
