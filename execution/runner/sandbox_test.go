@@ -224,16 +224,16 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	command := makeCommand(execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"})
-	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 10 {
+	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 11 {
 		t.Fatalf("the command is %.60q", command)
 	}
 	want := []string{runner.Workspace, strconv.Itoa(int(runner.Silence.Seconds())), "run", "numpy"}
-	if !slices.Equal(command[4:8], want) {
-		t.Errorf("the arguments are %q, not %q", command[4:8], want)
+	if !slices.Equal(command[5:9], want) {
+		t.Errorf("the arguments are %q, not %q", command[5:9], want)
 	}
 	const instruction = 16 // digits
-	if command[8] == "" || len(command[9]) < 20*instruction || len(command[9])%instruction != 0 {
-		t.Errorf("the filter is %q for %q", command[9], command[8])
+	if command[9] == "" || len(command[10]) < 20*instruction || len(command[10])%instruction != 0 {
+		t.Errorf("the filter is %q for %q", command[10], command[9])
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
+//go:embed bootstrap.py
+var bootstrapSource string
+
 //go:embed supervisor.py
 var supervisorSource string
 
@@ -27,7 +30,7 @@ func NewCommand() (func(execution.Settings) []string, error) {
 	}
 	return func(s execution.Settings) []string {
 		return []string{
-			"python3", "-I", "-c", supervisorSource,
+			"python3", "-I", "-c", bootstrapSource, supervisorSource,
 			Workspace, strconv.Itoa(int(Silence.Seconds())), string(s.Isolation), s.Preload, machine, filter,
 		}
 	}, nil

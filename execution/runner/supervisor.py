@@ -1,7 +1,7 @@
 """The supervisor: PID 1 of a sandbox. It runs programs that nobody has read and reports how they went.
 
-The server passes this file on the command line (see main for the arguments), so any image with Python 3.9 or newer
-will do; it imports little, because every sandbox waits for it. It talks to the server over its own stdin and stdout in
+The server passes this file on the command line (see main for the arguments, and bootstrap.py for how it is compiled),
+so any image with Python 3.9 or newer will do; it imports little, because every sandbox waits for it. It talks to the server over its own stdin and stdout in
 frames: one byte of kind, four bytes of big-endian length, the payload. frames.go beside this file documents every kind.
 
 With ISOLATION=container it forks the process that runs the one program, and ends with it. With ISOLATION=run it serves
