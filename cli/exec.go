@@ -64,6 +64,9 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
 	}
 	c.PoolSize = 0 // one sandbox, for one run
+	if c.Isolation == string(execution.IsolationAuto) {
+		c.Isolation = string(execution.IsolationContainer) // no second run needs a wall, and no probe is needed
+	}
 	s, err := newService(c, system, log)
 	if err != nil {
 		return err

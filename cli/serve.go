@@ -45,6 +45,9 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close(0)) }()
+	if err := s.requireIsolation(ctx, c); err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {
 		return fmt.Errorf("HOST and PORT: %w", err)
@@ -52,7 +55,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	doors := mcp.New(mcpOptions(c, s))
 	handlers, endStreams := doors.Handlers()
 	server := httpapi.NewServer(httpapi.Options{
-		Executor: s.executor, Health: s.health, Version: version(), MaxBodyBytes: int64(c.MaxBodyMB) << 20,
+		Executor: s.executor, Health: s.health, Isolation: s.isolationText, Version: version(), MaxBodyBytes: int64(c.MaxBodyMB) << 20,
 		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
 	})
 	failed := make(chan error, 1)

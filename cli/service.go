@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -127,6 +128,45 @@ func (s *service) health(ctx context.Context) error {
 		return err
 	}
 	return s.keeper.Health()
+}
+
+// isolation says how far runs are apart, as far as that is known yet.
+func (s *service) isolation() runner.Verdict {
+	spec, known := s.keeper.Known()
+	if !known {
+		return runner.Verdict{}
+	}
+	return s.launcher.Verdict(spec)
+}
+
+// isolationText is isolation in the words of /health.
+func (s *service) isolationText() (isolation, reason string) {
+	verdict := s.isolation()
+	return string(verdict.Isolation), verdict.Refusal
+}
+
+// requireIsolation fails where ISOLATION=run was asked for and a probe shows
+// that it cannot be had. Without an engine or the image there is no probe: then
+// each start of a sandbox will tell.
+func (s *service) requireIsolation(ctx context.Context, c config.Config) error {
+	if c.Isolation != string(execution.IsolationRun) || s.backend.Health(ctx) != nil {
+		return nil
+	}
+	if _, there, err := s.backend.Label(ctx, c.Image, image.RecipeLabel); err != nil || !there {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	digest, err := s.backend.Resolve(ctx, c.Image)
+	if err != nil {
+		return err
+	}
+	_, err = s.launcher.Probe(ctx, execution.Spec{Image: digest, Settings: sandboxSettings(c)})
+	if err != nil {
+		return fmt.Errorf("ISOLATION is \"run\", which cannot be had here (%s); \"auto\" would fall back to \"container\": %w",
+			remedy(err), err)
+	}
+	return nil
 }
 
 // background runs tasks until the function that it returns is called, which

@@ -100,9 +100,11 @@ type healthOutput struct {
 }
 
 type health struct {
-	Status  string `json:"status" enum:"ok,error"`
-	Message string `json:"message"`
-	Version string `json:"version"`
+	Status          string `json:"status" enum:"ok,error"`
+	Message         string `json:"message"`
+	Version         string `json:"version"`
+	Isolation       string `json:"isolation,omitempty" enum:"run,container" doc:"run: a container serves many runs, each in a fresh inner sandbox; container: one run each; absent as long as it is not known"`
+	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a container cannot serve many runs here"`
 }
 
 func register(api huma.API, opts Options) {
@@ -127,6 +129,9 @@ func register(api huma.API, opts Options) {
 		Summary: "Say whether sandboxes can be had",
 	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 		out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
+		if opts.Isolation != nil {
+			out.Body.Isolation, out.Body.IsolationReason = opts.Isolation()
+		}
 		if err := opts.Health(ctx); err != nil {
 			out.Body.Status, out.Body.Message = "error", execution.AsError(err).Explain()
 		}

@@ -31,6 +31,9 @@ type Options struct {
 	Executor Executor
 	// Health says why no sandbox can be had, or nil.
 	Health func(ctx context.Context) error
+	// Isolation says how far runs are apart ("run", "container", or "" as long
+	// as that is not known), and why not further. Nil means that it is not known.
+	Isolation func() (isolation, reason string)
 	// Version is the server's.
 	Version string
 	// MaxBodyBytes bounds a request's body.

@@ -100,6 +100,13 @@ func (k *Keeper) Warm(ctx context.Context) error {
 	return nil
 }
 
+// Known gives the kind of sandbox that is leased, once the image's digest is
+// known.
+func (k *Keeper) Known() (execution.Spec, bool) {
+	known, ok := k.Digests.known.Peek(k.Image)
+	return execution.Spec{Image: known.value, Settings: k.Settings}, ok
+}
+
 func (k *Keeper) spec(ctx context.Context) (execution.Spec, error) {
 	value, err := k.Digests.Get(ctx, k.Image)
 	if err != nil {
@@ -114,9 +121,9 @@ func (k *Keeper) Health() error {
 	if k.Pool.Stats().Idle > 0 {
 		return nil
 	}
-	known, ok := k.Digests.known.Peek(k.Image)
+	spec, ok := k.Known()
 	if !ok {
 		return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf("the image %q is not there yet", k.Image)}
 	}
-	return k.Pool.Fault(execution.Spec{Image: known.value, Settings: k.Settings})
+	return k.Pool.Fault(spec)
 }
