@@ -50,8 +50,13 @@ func awaitSleeper(t *testing.T, s *server) string {
 		list, err := containers(s.instance)
 		for _, c := range list {
 			top, topErr := shared.engine.ContainerTop(context.Background(), c.ID, nil)
-			if err == nil && topErr == nil && strings.Contains(fmt.Sprint(top.Processes), "sleep ") {
-				found = c.ID
+			if err != nil || topErr != nil {
+				continue
+			}
+			for _, process := range top.Processes {
+				if strings.HasPrefix(process[len(process)-1], "sleep ") {
+					found = c.ID
+				}
 			}
 		}
 		return found != ""

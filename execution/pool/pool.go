@@ -234,6 +234,10 @@ func (p *Pool) shelveLocked(s *shelf, w *warm) {
 	if p.closed || s.evicted {
 		p.emptyLocked(s)
 	}
+	for !s.reusable && len(s.idle) > p.opts.Target { // it was started for somebody who has left meanwhile
+		p.closeLocked(s.idle[0])
+		s.idle = slices.Delete(s.idle, 0, 1)
+	}
 }
 
 // serveLocked gives idle sandboxes to waiters: the one that was idle the

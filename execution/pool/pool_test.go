@@ -490,8 +490,6 @@ func TestCancelledLeaseLosesNoSandbox(t *testing.T) {
 		}
 		wantStats(t, p, pool.Stats{Starting: 2})
 		elapse(time.Second)
-		wantStats(t, p, pool.Stats{Idle: 2})
-		elapse(21 * time.Second) // by then it is known that two are not needed
 		wantStats(t, p, pool.Stats{Idle: 1})
 		next := begin(t, p, m, red)
 		if got := next.result(t).number; got > 2 {

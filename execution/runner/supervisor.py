@@ -248,7 +248,8 @@ def parse_fields(payload: bytes) -> "dict[str, int]":
 
 
 def default_signals() -> None:
-    """Restores what an ordinary Python program starts with: this process ignores every signal, its child must not."""
+    """Undoes ignore_signals, but for what Python itself ignores: this process ignores every signal, its child must
+    not. Nothing is handled yet."""
     for number in range(1, _signal.NSIG):
         if number not in (_signal.SIGKILL, _signal.SIGSTOP):
             try:
@@ -257,7 +258,6 @@ def default_signals() -> None:
                 pass  # reserved by the C library
     _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_IGN)
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 
 def read_to_end(fd: int) -> bytes:
@@ -367,7 +367,7 @@ def wind_down(workspace: str, inherited: str) -> bool:
     atexit._run_exitfuncs()
     flush_files()
     prefix = workspace + "/"
-    for name in list(iter(reversed(sys.modules).__next__, inherited)):
+    for name in ["__main__", *iter(reversed(sys.modules).__next__, inherited)]:
         module = sys.modules.get(name)
         namespace = module.__dict__ if isinstance(module, type(sys)) else {}
         if name == "__main__" or str(namespace.get("__file__")).startswith(prefix):
@@ -472,6 +472,7 @@ def reseed() -> None:
 
 def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoReturn":
     """Waits for the code on the control pipe, runs it, exits."""
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     waiting = select.poll()
     waiting.register(3, select.POLLIN)
     if not waiting.poll(REHEARSE_SECONDS * 1000):  # under load there is no time for it
@@ -708,11 +709,13 @@ class Zygote:
             be_first_victim()
             self.wall.install()
             reseed()
-            await_and_run(self.workspace, Farewell())
         except BaseException as error:
             os.write(2, f"the program's process could not be set up: {error}\n".encode())
-        finally:
             os._exit(70)
+        try:
+            await_and_run(self.workspace, Farewell())
+        finally:
+            os._exit(70)  # the program has broken what its end needs
 
 
 def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "list[str]") -> "NoReturn":
@@ -724,7 +727,9 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         enter_namespaces()
         if os.fork() != 0:
             os._exit(0)  # the zygote is the first process of its namespace, and becomes a child of PID 1
-        default_signals()  # for its children; they cannot reach it
+        # For its children, which cannot reach it. No signal may have a handler here: a namespace's init has the same
+        # ones, can be reached, and shares this memory. Without a handler the kernel ignores whatever is sent to it.
+        default_signals()
         os.chdir(workspace)
         done, failed = preload(modules)
         pipes = Pipes()

@@ -17,6 +17,7 @@ class ChannelTest(unittest.TestCase):
         self.receive_fd, self.server_out = os.pipe()
         self.server_in, self.send_fd = os.pipe()
         self.channel = supervisor.Channel(self.receive_fd, self.send_fd, 0.2)
+        self.never, _ = os.pipe()  # readable only if a program's process ended
 
     def test_frames_are_put_together_from_any_pieces(self) -> None:
         stream = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
@@ -30,21 +31,21 @@ class ChannelTest(unittest.TestCase):
 
     def test_receive_skips_pings(self) -> None:
         os.write(self.server_out, b"P\0\0\0\0G\0\0\0\0")
-        self.assertEqual(self.channel.receive(), (b"G", b""))
+        self.assertEqual(self.channel.receive(self.never), (b"G", b""))
 
     def test_silence_means_gone(self) -> None:
         with self.assertRaisesRegex(supervisor.Gone, "silent"):
-            self.channel.receive()
+            self.channel.receive(self.never)
 
     def test_a_closed_connection_means_gone(self) -> None:
         os.close(self.server_out)
         with self.assertRaisesRegex(supervisor.Gone, "closed"):
-            self.channel.receive()
+            self.channel.receive(self.never)
 
     def test_a_huge_frame_means_gone(self) -> None:
         os.write(self.server_out, b"C\xff\xff\xff\xff")
         with self.assertRaisesRegex(supervisor.Gone, "4294967295 bytes"):
-            self.channel.receive()
+            self.channel.receive(self.never)
 
     def test_a_server_that_does_not_read_means_gone(self) -> None:
         with self.assertRaisesRegex(supervisor.Gone, "does not read"):
@@ -156,9 +157,46 @@ class WorkspaceTest(unittest.TestCase):
 
     def test_links_into_the_home(self) -> None:
         self.write("skeleton/.cache/m/fonts.json", "{}")
-        supervisor.link_home(f"{self.path}/skeleton", f"{self.path}/home")
-        self.assertTrue(os.path.islink(f"{self.path}/home/.cache/m/fonts.json"))
-        self.write("home/.cache/m/other", "the folder itself can be written")
+        os.mkdir(f"{self.path}/home")
+        home = supervisor.Home(f"{self.path}/skeleton", f"{self.path}/home")
+        for _ in range(2):
+            home.make()
+            self.assertTrue(os.path.islink(f"{self.path}/home/.cache/m/fonts.json"))
+            self.write("home/.cache/m/other", "the folder itself can be written")
+            self.empty("home")
+
+    def empty(self, path: str, left: int = 100) -> None:
+        folder = os.open(f"{self.path}/{path}", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            supervisor.empty(folder, [left])
+        finally:
+            os.close(folder)
+
+    def test_emptying_leaves_nothing(self) -> None:
+        self.write("p/a/b/c")
+        self.write("p/.hidden")
+        open(os.path.join(os.fsencode(self.path), b"p/\xff\n"), "w").close()
+        os.symlink("/etc", f"{self.path}/p/link")
+        os.mkfifo(f"{self.path}/p/fifo")
+        self.write("kept")
+        os.link(f"{self.path}/kept", f"{self.path}/p/hard")
+        for path in ("p/a/b", "p/a"):
+            os.chmod(f"{self.path}/{path}", 0)
+        self.empty("p")
+        self.assertEqual(os.listdir(f"{self.path}/p"), [])
+        self.assertEqual(list(self.found()), ["kept"])
+
+    def test_emptying_gives_up_on_too_much(self) -> None:
+        for i in range(5):
+            self.write(f"p/{i}")
+        with self.assertRaisesRegex(OSError, "too much"):
+            self.empty("p", left=4)
+        deep = f"{self.path}/deep"
+        for _ in range(supervisor.MAX_LEFT_DEPTH + 4):
+            os.mkdir(deep)
+            deep += "/d"
+        with self.assertRaisesRegex(OSError, "too much"):
+            self.empty("deep")
 
 
 class CounterTest(unittest.TestCase):
@@ -166,8 +204,49 @@ class CounterTest(unittest.TestCase):
         with tempfile.NamedTemporaryFile("w") as file:
             file.write("low 1\noom_kill 7\n")
             file.flush()
-            self.assertEqual(supervisor.counter(("/nowhere", file.name), "oom_kill"), 7)
-            self.assertEqual(supervisor.counter((file.name,), "max"), 0)
+            oom = supervisor.Counter(("/nowhere", file.name), "oom_kill")
+            self.assertEqual(oom.read(), 7)
+            self.assertEqual(supervisor.Counter((file.name,), "max").read(), 0)
+            self.assertEqual(supervisor.Counter(("/nowhere",), "max").read(), 0)
+            file.seek(0)
+            file.write("low 1\noom_kill 9\n")
+            file.flush()
+            self.assertEqual(oom.read(), 9)
+
+
+class FarewellTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.read_fd, write_fd = os.pipe()
+        os.dup2(write_fd, supervisor.DONE_FD)
+        os.close(write_fd)
+        self.addCleanup(os.close, self.read_fd)
+        os.set_blocking(self.read_fd, False)
+        self.farewell = supervisor.Farewell()
+
+    def said(self) -> bytes:
+        try:
+            return os.read(self.read_fd, 100)
+        except BlockingIOError:
+            return b""
+
+    def test_it_is_said_with_its_status(self) -> None:
+        self.farewell.say(3)
+        self.assertEqual(supervisor.DONE.unpack(self.said())[0], 3)
+        os.close(supervisor.DONE_FD)
+
+    def test_a_fork_keeps_silent(self) -> None:
+        self.farewell.process += 1
+        self.farewell.say(0)
+        self.assertEqual(self.said(), b"")
+        os.close(supervisor.DONE_FD)
+
+    def test_another_file_at_its_place_is_left_alone(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), supervisor.DONE_FD)
+            self.farewell.say(0)
+            self.assertEqual(os.fstat(file.fileno()).st_size, 0)
+        os.close(supervisor.DONE_FD)
+        self.farewell.say(0)  # to nobody
 
 
 if __name__ == "__main__":

@@ -1,0 +1,369 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// alone starts a server that has one container for all runs, and gives a
+// function that tells which container that is.
+func alone(t *testing.T, env ...string) (s *server, current func() string) {
+	t.Helper()
+	s = startServer(t, append([]string{"ISOLATION=run", "POOL_SIZE=1", "MAX_SANDBOXES=1"}, env...)...)
+	mustRun(t, s, request{"code": "None"}) // the one that was probed at the start is on its way out by then
+	return s, func() string {
+		t.Helper()
+		if left := awaitContainers(s.instance, 1); left != 1 { // one that was replaced takes a moment to go
+			t.Fatalf("%d containers, not one", left)
+		}
+		return mustList(t, s)[0]
+	}
+}
+
+const places = `import os, sys, ctypes, errno
+PLACES = ("/workspace", "/tmp", "/dev/shm", "/dev/mqueue")
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *args):
+    return "done" if getattr(libc, name)(*args) != -1 else errno.errorcode[ctypes.get_errno()]
+`
+
+// trace is what one run leaves and what the next one in the same container
+// must find.
+type trace struct{ name, leave, look, want string }
+
+func traces() []trace {
+	return []trace{
+		{"files", `for place in PLACES:
+    for name in (b"plain", b".hidden", b"\xff\n", b"a b"):
+        open(os.path.join(os.fsencode(place), name), "w").close()
+    if place != "/dev/mqueue":
+        os.makedirs(place + "/d/e/f"); open(place + "/d/e/f/g", "w").close()
+        os.symlink("/etc", place + "/link"); os.mkfifo(place + "/fifo"); os.mkdir(place + "/sticky", 0o1700)
+        for d in ("/d/e/f", "/d/e", "/d"): os.chmod(place + d, 0)`,
+			`print(*(os.listdir(place) for place in PLACES))`, "['__main__.py'] [] [] []"},
+		{"marks on the places themselves", `def tried(action, *args):
+    try: action(*args); print("done", action.__name__)
+    except OSError: pass
+for place in PLACES:
+    tried(os.chmod, place, 0o700); tried(os.setxattr, place, "user.mark", b"x"); tried(os.utime, place, (1, 1))
+    fd = os.open(place, os.O_RDONLY)
+    flags = ctypes.c_long(0x40)  # FS_NODUMP_FL
+    if libc.ioctl(fd, 0x40086602, ctypes.byref(flags)) != -1: print("done ioctl")`,
+			`print(*(oct(os.stat(place).st_mode)[-4:] for place in PLACES), *(os.listxattr(place) for place in PLACES))`,
+			"1777 1777 1777 1777 [] [] [] []"},
+		{"processes", `import signal, time
+for kind in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        for n in range(1, 65):
+            try: signal.signal(n, signal.SIG_IGN)
+            except (OSError, ValueError): pass
+        if kind == 1 and os.fork(): os._exit(0)
+        if kind == 2: os.kill(os.getpid(), signal.SIGSTOP)
+        while True: time.sleep(1) if kind != 3 else None
+time.sleep(0.05)`,
+			`print([p for p in os.listdir("/proc") if p.isdigit() and p != os.readlink("/proc/self") and os.access(f"/proc/{p}/fd", os.R_OK)],
+      len([p for p in os.listdir("/proc") if p.isdigit()]))`, "[] 4"},
+		{"shared memory, queues and semaphores of System V", `print(call("shmget", 77, 4096, 0o1666), call("msgget", 77, 0o1666), call("semget", 77, 1, 0o1666))`,
+			`print(call("shmget", 77, 4096, 0), call("msgget", 77, 0), call("semget", 77, 1, 0))`, "ENOENT ENOENT ENOENT"},
+		{"POSIX shared memory and message queues", `from multiprocessing import shared_memory, resource_tracker
+m = shared_memory.SharedMemory("mark", create=True, size=100)
+resource_tracker.unregister(m._name, "shared_memory")
+print(call("mq_open", b"/mark", os.O_CREAT | os.O_RDWR, 0o666, None))`,
+			`print(os.listdir("/dev/shm"), call("mq_open", b"/mark", os.O_RDWR))`, "[] ENOENT"},
+		{"abstract sockets", `import socket, time, array
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind("\0mark")
+s.connect("\0mark"); s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [s.fileno()]))])
+l = socket.socket(socket.AF_UNIX); l.bind("\0listener"); l.listen()
+if os.fork() == 0: time.sleep(100)`,
+			`import socket
+try: socket.socket(socket.AF_UNIX).connect("\0listener")
+except OSError as e: print(errno.errorcode[e.errno], open("/proc/net/unix").read().count("listener"))`, "ECONNREFUSED 0"},
+		{"keyrings", `print(call("syscall", 248, b"user", b"mark", b"x", 1, -4))`, `print(call("syscall", 249, b"user", b"mark", None, -4))`, "EPERM"},
+		{"descriptors", `os.dup2(os.open("/etc/passwd", os.O_RDONLY), 500); os.set_inheritable(500, True)`,
+			`print([fd for fd in range(1024) if os.path.lexists(f"/proc/self/fd/{fd}")])`, "[0, 1, 2, 63]"},
+		{"environment", `os.environ["MARK"] = "x"; os.putenv("MARK2", "y"); os.environ["PATH"] = "/nowhere"`,
+			`print([n for n in os.environ if "MARK" in n], os.environ["PATH"], libc.getenv(b"MARK2"))`, "[] /usr/local/bin:/usr/bin:/bin 0"},
+		{"the interpreter's state", `import builtins, json, random, atexit, warnings, decimal, gc, threading, signal, locale
+json.dumps = builtins.sum = None; sys.path.append("/mark"); sys.modules["mark"] = json; sys.mark = 1
+random.seed(1); sys.setrecursionlimit(50000); gc.disable(); decimal.getcontext().prec = 3; sys.settrace(None)
+atexit.register(print, "atexit"); warnings.simplefilter("error")
+signal.signal(signal.SIGUSR1, lambda *a: None); sys.set_int_max_str_digits(1000); sys.dont_write_bytecode = False
+print(end="")`,
+			`import builtins, json, decimal, gc, signal
+print(callable(json.dumps), callable(sum), "/mark" in sys.path, "mark" in sys.modules, hasattr(sys, "mark"), sys.getrecursionlimit(),
+      gc.isenabled(), decimal.getcontext().prec, callable(sys.displayhook), signal.getsignal(signal.SIGUSR1), sys.get_int_max_str_digits())`,
+			"True True False False False 1000 True 28 True 0 4300"},
+		{"host name", `print(call("sethostname", b"mark", 4), call("setdomainname", b"mark", 4))`, `print(os.uname().nodename)`, "sandbox"},
+		{"limits, mask, priority and folder", `import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (70, 70)); resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)); os.umask(0o777); os.nice(19)
+os.chdir("/"); os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})`,
+			`import resource
+print(resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_FSIZE), oct(os.umask(0)), os.nice(0), os.getcwd(), len(os.sched_getaffinity(0)) == os.cpu_count())`,
+			"(1024, 1024) (-1, -1) 0o22 0 /workspace True"},
+		{"timers and watches", `import signal
+fd = libc.inotify_init()
+for place in PLACES: libc.inotify_add_watch(fd, place.encode(), 0xfff)
+signal.setitimer(signal.ITIMER_REAL, 0.2); signal.alarm(1)
+if os.fork() == 0: signal.alarm(1); signal.pause()`,
+			`import time, signal
+time.sleep(0.4); print(signal.getitimer(signal.ITIMER_REAL), signal.alarm(0))`, "(0.0, 0.0) 0"},
+		{"first victim's rank", `open("/proc/self/oom_score_adj", "w").write("0")`, `print(open("/proc/self/oom_score_adj").read().strip())`, "1000"},
+	}
+}
+
+// What a run leaves, however it tries, the next one in the same container does
+// not find.
+func TestRunsInOneContainerAreApart(t *testing.T) {
+	s, current := alone(t)
+	first := current()
+	for _, trace := range traces() {
+		t.Run(trace.name, func(t *testing.T) {
+			left := mustRun(t, s, request{"code": places + trace.leave + "\nNone"})
+			if left.exitCode() != "0" {
+				t.Fatalf("what should leave traces failed: %s", left.Stderr)
+			}
+			program{stdout: trace.want + "\n"}.check(t, mustRun(t, s, request{"code": places + trace.look}))
+			if current() != first {
+				t.Error("they were not run in one container")
+				first = current()
+			}
+		})
+	}
+}
+
+// No byte of a run's code, input, files or output is in the memory of the next,
+// which is a copy of the process that all are forked from.
+func TestNoMemoryOfAnotherRun(t *testing.T) {
+	s, current := alone(t)
+	first := current()
+	secret := func(n int) string { return fmt.Sprintf("SECRET%032x", 1000+n) }
+	mustRun(t, s, request{
+		"code":  fmt.Sprintf("a = %q; import sys; print(a, input()); print(a, file=sys.stderr); open(a, 'w').write(a)", secret(1)),
+		"stdin": secret(2) + "\n",
+		"files": []request{{"path": "in/" + secret(3), "content_base64": encode(strings.Repeat(secret(4), 100))}},
+	})
+	program{stdout: "0\n"}.check(t, mustRun(t, s, request{"timeout_ms": 20000, "code": `import re
+found = 0
+memory = open("/proc/self/mem", "rb", 0)
+for line in open("/proc/self/maps"):
+    if line.split()[1][0] == "r" and "[v" not in line:
+        begin, end = (int(n, 16) for n in line.split()[0].split("-"))
+        memory.seek(begin)
+        found += len(re.findall(rb"S[E]CRET[0-9a-f]{32}", memory.read(end - begin)))
+print(found)`}))
+	if current() != first {
+		t.Error("they were not run in one container")
+	}
+}
+
+// Two runs never draw the same random numbers, preloaded modules included.
+func TestRandomNumbersDiffer(t *testing.T) {
+	s, _ := alone(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage)
+	seen := make(map[string]bool)
+	for range 3 {
+		a := mustRun(t, s, request{"timeout_ms": 20000, "code": `import sys
+loaded = "numpy" in sys.modules, "pandas" in sys.modules, "numpy" in globals()
+import random, uuid, secrets, tempfile, numpy
+print(loaded)
+for draw in (random.random, uuid.uuid4, secrets.token_hex, lambda: next(tempfile._get_candidate_names()), numpy.random.rand, numpy.random.default_rng().random):
+    print(draw())`})
+		lines := strings.Split(strings.TrimSpace(a.Stdout), "\n")
+		if a.exitCode() != "0" || len(lines) != 7 || lines[0] != "(True, True, False)" {
+			t.Fatalf("exit code %s, %q, %s", a.exitCode(), a.Stdout, a.Stderr)
+		}
+		for i, line := range lines[1:] {
+			if key := fmt.Sprint(i, line); seen[key] {
+				t.Errorf("%s was drawn twice", line)
+			} else {
+				seen[key] = true
+			}
+		}
+	}
+}
+
+// What a program does to the supervisor and the zygote has no effect, and the
+// next run is right, in the same container.
+func TestAttacksOnTheSupervisor(t *testing.T) {
+	s, current := alone(t)
+	first := current()
+	for _, p := range []program{
+		{name: "every door of every other process", code: `others = [p for p in os.listdir("/proc") if p.isdigit() and p != os.readlink("/proc/self")]
+opened = []
+for pid in others:
+    for name in ("mem", "environ", "maps", "fd/0", "fd/3", "cwd", "root/etc", "ns/pid", "task/" + pid + "/mem", "syscall", "stack", "io"):
+        try: opened.append((name, os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))))
+        except OSError: pass
+    for name in ("mem", "oom_score_adj", "comm", "clear_refs", "coredump_filter", "setgroups", "uid_map", "loginuid"):
+        try: opened.append((name, os.close(os.open(f"/proc/{pid}/{name}", os.O_WRONLY))))
+        except OSError: pass
+    try: opened.append(os.write(os.open(f"/proc/{pid}/timerslack_ns", os.O_WRONLY), b"1"))
+    except OSError: pass
+print(len(others), opened)`, stdout: "3 []\n"},
+		{name: "signals by every way", code: `import signal
+said = []
+def depth(pid): return len(next(l for l in open(f"/proc/{pid}/status") if l.startswith("NSpid:")).split()) - 1
+for pid in [int(p) for p in os.listdir("/proc") if p.isdigit()]:
+    if depth(pid) < 3:  # not in the namespace of this run
+        for n in (9, 15, 19, 2, 11, 34):
+            try: signal.pidfd_send_signal(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY), n); said.append("sent")
+            except OSError as e: said.append(errno.errorcode[e.errno])
+            try: os.kill(pid, n) if pid > 2 else None
+            except OSError as e: said.append(errno.errorcode[e.errno])
+print(len(said) >= 12, sorted(set(said)))`, stdout: "True ['EINVAL', 'ESRCH']\n"},
+		{name: "signals to its own init", code: "for n in range(1, 65): os.kill(1, n)\nprint('alive')", stdout: "alive\n"},
+		{name: "tracing", code: `print(call("ptrace", 16, 1, 0, 0), call("ptrace", 0, 0, 0, 0), call("process_vm_readv", 1, None, 0, None, 0, 0), call("syscall", 312, 1, 1, 0, 0, 0))`,
+			stdout: "EPERM EPERM EPERM EPERM\n"},
+		{name: "namespaces by every way", code: `NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x80)
+print({call("unshare", flag) for flag in NEW}, {call("syscall", 56, flag | 17, 0, 0, 0, 0) for flag in NEW[:-1]}, call("syscall", 435, bytes(88), 88))
+print({call("setns", os.open("/proc/self/ns/" + n, os.O_RDONLY), 0) for n in ("pid", "user", "mnt", "ipc", "net", "uts")})`,
+			stdout: "{'EPERM'} {'EPERM'} ENOSYS\n{'EPERM'}\n"},
+		{name: "mounts", code: `print(call("mount", b"none", b"/tmp", b"tmpfs", 0, None), call("umount2", b"/tmp", 2), call("chroot", b"/tmp"), call("pivot_root", b"/", b"/") if hasattr(libc, "pivot_root") else "EPERM",
+      *(call("syscall", n, 0, 0, 0, 0, 0) for n in (428, 429, 430, 431, 432, 433, 442)))`, stdout: strings.Repeat("EPERM ", 10) + "EPERM\n"},
+		{name: "doors into the kernel", code: `print({call("syscall", n, 0, 0, 0, 0, 0) for n in (321, 298, 323, 425, 426, 427, 248, 249, 250, 300, 303, 304, 175, 313, 246, 169)})`, stdout: "{'EPERM'}\n"},
+		{name: "kinds of sockets", code: `print({call("socket", family, 3, 0) for family in range(50) if family not in (1, 2, 10, 16)}, call("socket", 1, 1, 0), call("socket", 2, 1, 0))`,
+			stdout: "{'EAFNOSUPPORT'} done done\n"},
+		{name: "system calls of x32", code: `call("syscall", 0x40000000 | 39)`, exit: "159", reason: "signal", signal: "SIGSYS"},
+		{name: "system calls of 32-bit programs", code: `import mmap
+code = mmap.mmap(-1, 4096, prot=7); code.write(bytes.fromhex("b814000000cd80c3"))
+print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())`, exit: "159", reason: "signal", signal: "SIGSYS"},
+		{name: "a forged farewell", code: `import struct, time
+os.write(63, struct.pack("BQQ", 7, 0, 1)); time.sleep(10)`, exit: "7"},
+		{name: "a broken farewell", code: `os.write(63, b"x" * 5); print("on")`, stdout: "on\n"},
+		{name: "many farewells", code: `os.set_blocking(63, False)
+try:
+    while True: os.write(63, bytes(4096))
+except OSError: pass
+print("on")`, stdout: "~"},
+		{name: "no farewell", code: `os.close(63); print("on")`, stdout: "on\n"},
+		{name: "another file in the farewell's place", code: `fd = os.open("f", os.O_RDWR | os.O_CREAT); os.dup2(fd, 63); print("on")`, stdout: "on\n", files: "f"},
+		{name: "both sides of a fork go on to the end", code: `pid = os.fork()
+if pid:
+    os.waitpid(pid, 0); print("parent")
+else: print("child")`, stdout: "child\nparent\n"},
+		{name: "output of a child that is killed", code: `if os.fork() == 0:
+    while True: os.write(1, b"x" * 1000)
+`, stdout: "~"},
+		{name: "files written while the run ends", code: `import time
+if os.fork() == 0:
+    i = 0
+    while True: open("f", "w").write("x" * (i % 5000)); i += 1
+time.sleep(0.05)`, files: "f"},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			p.check(t, mustRun(t, s, request{"code": places + p.code + "\nNone"}))
+			program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+			if current() != first {
+				t.Error("they were not run in one container")
+				first = current()
+			}
+		})
+	}
+}
+
+// After a run that came near a limit, or has served its time, a container is
+// replaced; the next run is right all the same.
+func TestRetirement(t *testing.T) {
+	s, current := alone(t, "SANDBOX_MAX_RUNS=6")
+	for _, p := range []program{
+		{name: "timeout", code: "while True: pass", timeout: 200, exit: "null", reason: "timeout"},
+		{name: "memory", code: "x = bytearray(400 << 20)", exit: "137", reason: "memory_limit", signal: "SIGKILL"},
+		{name: "memory of a child", code: "import os\nif os.fork() == 0: x = bytearray(400 << 20)\nelse: os.wait()\nNone"},
+		{name: "processes", code: "import os\ntry:\n  while True:\n    if os.fork() == 0: os.read(os.pipe()[0], 1)\nexcept OSError: pass\nNone"},
+		{name: "too many files", code: "for i in range(3000): open(f'/tmp/{i}', 'w').close()\nNone"},
+		{name: "folders too deep", code: "import os\nos.chdir('/tmp')\nfor i in range(100): os.mkdir('d'); os.chdir('d')\nNone"},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			mustRun(t, s, request{"code": "None"}) // the container is there
+			before := current()
+			p.check(t, mustRun(t, s, request{"code": p.code, "timeout_ms": max(p.timeout, 200) + 3000*min(1, max(0, 200-p.timeout))}))
+			program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+			if current() == before {
+				t.Error("the container goes on")
+			}
+		})
+	}
+	t.Run("number of runs", func(t *testing.T) {
+		seen := make(map[string]int)
+		for range 13 {
+			mustRun(t, s, request{"code": "None"})
+			for _, c := range mustList(t, s) {
+				seen[c]++
+			}
+		}
+		if len(seen) < 3 || len(seen) > 6 {
+			t.Errorf("13 runs of at most 6 each in containers %v", seen)
+		}
+	})
+}
+
+func mustList(t *testing.T, s *server) []string {
+	t.Helper()
+	list, err := containers(s.instance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, c := range list {
+		ids = append(ids, c.ID)
+	}
+	return ids
+}
+
+// Where programs could leave something that nobody deletes, each run gets a
+// container of its own; what insists on less fails at the start, in words.
+func TestFallback(t *testing.T) {
+	const image = "vivarium/volume:integration"
+	build := exec.Command("docker", "build", "-q", "-t", image, "-")
+	build.Stdin = strings.NewReader("FROM " + slimImage + "\nVOLUME /data\n")
+	build.Env = append(build.Environ(), "DOCKER_BUILDKIT=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("docker", "rmi", image).Run() })
+	const why = "programs could leave files for others at /data"
+
+	s := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+image, "POOL_SIZE=1")
+	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+	var health struct {
+		Status, Isolation string
+		Reason            string `json:"isolation_reason"`
+	}
+	if err := getJSON(t, s.url+"/health", &health); err != nil {
+		t.Fatal(err)
+	}
+	if health.Status != "ok" || health.Isolation != "container" || !strings.Contains(health.Reason, why) {
+		t.Errorf("/health says %+v", health)
+	}
+	if !strings.Contains(s.logged(), why) {
+		t.Errorf("the log does not say why:\n%s", s.logged())
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var stderr bytes.Buffer
+	strict := exec.CommandContext(ctx, shared.binary, "serve")
+	strict.Env = append(strict.Environ(), "PORT=0", "ISOLATION=run", "PYTHON_EXECUTOR_DOCKER_IMAGE="+image)
+	strict.Stderr = &stderr
+	if err := strict.Run(); err == nil || !strings.Contains(stderr.String(), why) || !strings.Contains(stderr.String(), "build the image without VOLUME") {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+	doctor := exec.CommandContext(ctx, shared.binary, "doctor")
+	doctor.Env = append(doctor.Environ(), "PYTHON_EXECUTOR_DOCKER_IMAGE="+image)
+	out, err := doctor.Output()
+	if err != nil || !strings.Contains(string(out), "slower   each run gets a container of its own") || !strings.Contains(string(out), why) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// The default is what can be had here.
+func TestHealthTellsTheIsolation(t *testing.T) {
+	var health struct{ Isolation string }
+	if err := getJSON(t, shared.server.url+"/health", &health); err != nil || health.Isolation != "run" {
+		t.Errorf("%+v %v", health, err)
+	}
+}
