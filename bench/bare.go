@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -202,4 +203,33 @@ func (b *bare) close(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errors.Join(failures...), b.client.Close())
+}
+
+// memoryMB gives the memory of a server's sandbox, as `docker stats` counts it,
+// the mean of all.
+func (b *bare) memoryMB(ctx context.Context, instance string) (float64, error) {
+	list, err := b.client.ContainerList(ctx, container.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("label", "vivarium.instance="+instance)),
+	})
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	var total float64
+	for _, c := range list {
+		reader, err := b.client.ContainerStatsOneShot(ctx, c.ID)
+		if err != nil {
+			return 0, fmt.Errorf("memory of a sandbox: %w", err)
+		}
+		var stats container.StatsResponse
+		err = errors.Join(json.NewDecoder(reader.Body).Decode(&stats), reader.Body.Close())
+		if err != nil {
+			return 0, fmt.Errorf("memory of a sandbox: %w", err)
+		}
+		cache, v1 := stats.MemoryStats.Stats["total_inactive_file"]
+		if !v1 {
+			cache = stats.MemoryStats.Stats["inactive_file"]
+		}
+		total += float64(stats.MemoryStats.Usage-min(cache, stats.MemoryStats.Usage)) / (1 << 20)
+	}
+	return total / float64(len(list)), nil
 }

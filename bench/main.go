@@ -3,15 +3,17 @@
 // one run.
 //
 // The bare side does by hand, through the Docker client, what one run takes:
-// create a container, start it, wait for it, read its output, remove it. Our
-// side is a server that this command builds and starts, asked over HTTP. Both
-// must print the right answer in every single run, or the benchmark fails.
+// create a container, start it, wait for it, read its output, remove it. Ours
+// are two servers that this command builds and starts, asked over HTTP: one
+// with ISOLATION=run, one with ISOLATION=container. All must print the right
+// answer in every single run, or the benchmark fails.
 //
-// The two sides take turns, so that whatever else the machine is doing hits
-// both: the ratios are worth more than the times.
+// The sides take turns, so that whatever else the machine is doing hits all:
+// the ratios are worth more than the times.
 //
 //	go run ./bench
 //	POOL_SIZE=8 go run ./bench -rounds 4 -json result.json
+//	go run ./bench -image vivarium/sandbox:latest -program pandas -clients 2
 //
 // The settings of the server come from the environment, as always; the walls of
 // the bare containers come from the same settings.
@@ -29,6 +31,7 @@ import (
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 func main() {
@@ -68,19 +71,35 @@ func benchmark(ctx context.Context, opts options, lookup lookup, progress io.Wri
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, engine.close(ctx)) }()
-	server, err := openServer(ctx, opts, engine.host(), progress)
-	if err != nil {
-		return nil, err
+	m := &measurement{opts: opts, progress: progress, engine: engine}
+	m.sides = append(m.sides, contender{name: "bare engine", side: engine, pause: opts.pause, calls: opts.calls / slowCalls})
+	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer} {
+		server, err := openServer(ctx, opts, isolation, engine.host(), progress)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, server.stop()) }()
+		ours := newOurs(server.address)
+		side := contender{name: "isolation=" + string(isolation), side: ours, pause: opts.pause, calls: opts.calls}
+		if isolation == execution.IsolationRun {
+			m.server, m.ours = server, ours
+		} else {
+			side.pause, side.calls = opts.refill, opts.calls/slowCalls
+		}
+		if err := ours.ready(ctx); err != nil {
+			return nil, err
+		}
+		m.sides = append(m.sides, side)
 	}
-	defer func() { err = errors.Join(err, server.stop()) }()
-
-	m := &measurement{bare: engine, ours: newOurs(server.address), opts: opts, progress: progress}
-	results = newReport(engine, settings)
-	if err := m.all(ctx, server.pid(), results); err != nil {
+	results = newReport(engine, settings, opts.program)
+	if err := m.all(ctx, results); err != nil {
 		return nil, err
 	}
 	return results, nil
 }
+
+// slowCalls is how many times fewer paced calls the slow sides make.
+const slowCalls = 5
 
 // lookup reads an environment variable.
 type lookup func(name string) (string, bool)

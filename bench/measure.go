@@ -20,89 +20,148 @@ type side interface {
 	run(ctx context.Context, p program) (timing, error)
 }
 
-// measurement measures both sides in turns.
+// contender is a side with its name and the way it is paced.
+type contender struct {
+	name  string
+	side  side
+	pause time.Duration
+	calls int
+}
+
+// measurement measures all sides in turns. The first is what the others are
+// compared with.
 type measurement struct {
-	bare     side
-	ours     *ours
+	sides    []contender
+	engine   *bare
+	server   *server // whose memory is looked at
+	ours     *ours   // the way to it
+	runs     int     // that it has served
 	opts     options
 	progress io.Writer
 }
 
-// all fills in the report. The server's process is pid.
-func (m *measurement) all(ctx context.Context, pid int, results *report) (err error) {
-	if results.IdleMB.Before, err = m.idleMemory(ctx, pid); err != nil {
+// all fills in the report.
+func (m *measurement) all(ctx context.Context, results *report) (err error) {
+	if results.Memory.Before, err = m.idleMemory(ctx); err != nil {
 		return err
 	}
-	for _, p := range m.pacedPrograms() {
-		paced, err := m.paced(ctx, p)
-		if err != nil {
+	if results.Memory.Sandbox, err = m.engine.memoryMB(ctx, m.server.id); err != nil {
+		return err
+	}
+	if m.opts.calls > 0 {
+		if results.Paced, err = m.paced(ctx); err != nil {
 			return err
 		}
-		results.Paced = append(results.Paced, paced)
 	}
 	for _, clients := range m.opts.clients {
 		sustained, err := m.sustained(ctx, clients)
 		if err != nil {
 			return err
 		}
-		results.Sustained = append(results.Sustained, sustained)
+		results.Sustained = append(results.Sustained, sustainedResult{Clients: clients, Sides: sustained})
 	}
-	results.IdleMB.After, err = m.idleMemory(ctx, pid)
+	if err := m.soak(ctx); err != nil {
+		return err
+	}
+	results.Memory.Runs = m.runs
+	results.Memory.After, err = m.idleMemory(ctx)
 	return err
 }
 
-func (m *measurement) pacedPrograms() []program {
-	switch {
-	case m.opts.calls == 0:
-		return nil
-	case m.opts.pandas:
-		return []program{small(), pandas()}
-	}
-	return []program{small()}
-}
-
-// paced measures one client that calls when the pool has refilled: what a
-// program costs in a server that has little to do. The first run of each side
-// does not count. Here every failure ends the benchmark.
-func (m *measurement) paced(ctx context.Context, p program) (pacedResult, error) {
-	m.say("paced: %s, %d calls of each side", p.name, m.opts.calls)
-	var bare, ours tally
-	for i := range m.opts.calls + 1 {
-		for _, turn := range m.turns(&bare, &ours) {
-			if err := sleep(ctx, m.opts.pause); err != nil {
-				return pacedResult{}, err
+// paced measures one client that pauses before each call: what a program costs
+// in a server that has little to do. The first run of each turn does not count.
+// Here every failure ends the benchmark.
+func (m *measurement) paced(ctx context.Context) ([]sideResult, error) {
+	m.say("paced: %s, %d calls", m.opts.program.name, m.opts.calls)
+	tallies := make([]tally, len(m.sides))
+	for range m.opts.rounds {
+		for i, c := range m.sides {
+			if err := sleep(ctx, m.opts.settle); err != nil {
+				return nil, err
 			}
-			took, err := turn.side.run(ctx, p)
-			if err != nil {
-				return pacedResult{}, err
-			}
-			if i > 0 {
-				turn.into.timings = append(turn.into.timings, took)
+			if err := m.pacedTurn(ctx, c, &tallies[i]); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return newPacedResult(p.name, bare.summary(), ours.summary()), nil
+	return m.results(tallies), nil
+}
+
+func (m *measurement) pacedTurn(ctx context.Context, c contender, into *tally) error {
+	for i := range c.calls/m.opts.rounds + 1 {
+		if err := sleep(ctx, c.pause); err != nil {
+			return err
+		}
+		took, err := c.side.run(ctx, m.opts.program)
+		if err != nil {
+			return err
+		}
+		m.count(c, 1)
+		if i > 0 {
+			into.timings = append(into.timings, took)
+		}
+	}
+	return nil
 }
 
 // sustained measures clients that call back to back: how much the machine gets
 // done.
-func (m *measurement) sustained(ctx context.Context, clients int) (sustainedResult, error) {
+func (m *measurement) sustained(ctx context.Context, clients int) ([]sideResult, error) {
 	m.say("sustained: clients %d, %v of each side", clients, m.opts.each)
 	window := m.opts.each / time.Duration(m.opts.rounds)
-	var bare, ours tally
+	tallies := make([]tally, len(m.sides))
 	for range m.opts.rounds {
-		for _, turn := range m.turns(&bare, &ours) {
+		for i, c := range m.sides {
 			if err := sleep(ctx, m.opts.settle); err != nil {
-				return sustainedResult{}, err
+				return nil, err
 			}
-			counted, err := drive(ctx, turn.side, small(), clients, window)
+			counted, err := drive(ctx, c.side, m.opts.program, clients, window)
 			if err != nil {
-				return sustainedResult{}, err
+				return nil, err
 			}
-			turn.into.add(counted)
+			m.count(c, len(counted.timings))
+			tallies[i].add(counted)
 		}
 	}
-	return newSustainedResult(clients, bare.summary(), ours.summary()), nil
+	return m.results(tallies), nil
+}
+
+// count counts the runs of the server whose memory is looked at.
+func (m *measurement) count(c contender, runs int) {
+	if c.side == side(m.ours) {
+		m.runs += runs
+	}
+}
+
+// soak makes runs until there have been as many as were asked for.
+func (m *measurement) soak(ctx context.Context) error {
+	if m.runs < m.opts.soak {
+		m.say("soak: up to %d runs", m.opts.soak)
+	}
+	const clients, turn = 4, 5 * time.Second
+	for m.runs < m.opts.soak {
+		counted, err := drive(ctx, m.ours, m.opts.program, clients, turn)
+		if err != nil {
+			return err
+		}
+		m.runs += len(counted.timings)
+	}
+	return nil
+}
+
+// results compares the sides with the first.
+func (m *measurement) results(tallies []tally) []sideResult {
+	var results []sideResult
+	first := tallies[0].summary()
+	for i, c := range m.sides {
+		s := tallies[i].summary()
+		r := sideResult{Side: c.name, summary: s, Faster: ratio(first.P50, s.P50), Rate: ratio(s.PerSecond, first.PerSecond)}
+		if i > 0 {
+			r.Stages = tallies[i].stages()
+		}
+		results = append(results, r)
+	}
+	return results
 }
 
 // drive lets clients call one side back to back, and counts the runs that end
@@ -147,7 +206,7 @@ func call(ctx context.Context, s side, p program, from, until time.Time, into *t
 
 // idleMemory gives the server's resident memory when it has nothing to do and
 // its pool is warm, or 0 where the system does not tell.
-func (m *measurement) idleMemory(ctx context.Context, pid int) (float64, error) {
+func (m *measurement) idleMemory(ctx context.Context) (float64, error) {
 	if err := m.ours.ready(ctx); err != nil {
 		return 0, err
 	}
@@ -157,17 +216,7 @@ func (m *measurement) idleMemory(ctx context.Context, pid int) (float64, error) 
 	if runtime.GOOS != "linux" {
 		return 0, nil
 	}
-	return residentMB(pid)
-}
-
-// turn is one side's part of a round.
-type turn struct {
-	side side
-	into *tally
-}
-
-func (m *measurement) turns(bare, ours *tally) []turn {
-	return []turn{{m.bare, bare}, {m.ours, ours}}
+	return residentMB(m.server.pid())
 }
 
 func (m *measurement) say(format string, args ...any) {

@@ -13,15 +13,17 @@ import (
 // options are the command line.
 type options struct {
 	image    string
-	binary   string        // of the server; empty builds it
-	calls    int           // of each side when paced
+	binary   string // of the server; empty builds it
+	program  program
+	calls    int           // of ours when paced; the slow sides make a fifth of them
 	pause    time.Duration // before each paced call
+	refill   time.Duration // the same, for a container a run: its pool must fill again
 	clients  clientCounts
 	each     time.Duration // sustained time of each side at each number of clients
 	rounds   int           // into which that time is split
 	settle   time.Duration // for the pool to refill
+	soak     int           // runs before the memory is looked at again
 	limit    time.Duration // of the whole benchmark
-	pandas   bool
 	jsonPath string
 }
 
@@ -60,20 +62,30 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&opts.image, "image", "vivarium/sandbox:slim", "sandbox image of both sides")
 	flags.StringVar(&opts.binary, "binary", "", "server to measure; empty builds this module's")
-	flags.IntVar(&opts.calls, "n", 40, "paced calls of each side; 0 leaves this part out")
-	flags.DurationVar(&opts.pause, "pause", 700*time.Millisecond, "pause before each paced call, for the pool to refill")
+	name := flags.String("program", "small", "what is run: small, or pandas, which needs -image vivarium/sandbox:latest")
+	flags.IntVar(&opts.calls, "n", 200, "paced calls; the slow sides make a fifth of them; 0 leaves this part out")
+	flags.DurationVar(&opts.pause, "pause", 20*time.Millisecond, "pause before each paced call")
+	flags.DurationVar(&opts.refill, "refill", 700*time.Millisecond, "the same where each run has a container of its own, for the pool to refill")
 	flags.Var(&opts.clients, "clients", "numbers of clients of the sustained part; empty leaves it out")
 	flags.DurationVar(&opts.each, "each", 8*time.Second, "sustained time of each side at each number of clients")
 	flags.IntVar(&opts.rounds, "rounds", 2, "turns into which that time is split")
 	flags.DurationVar(&opts.settle, "settle", 2*time.Second, "pause between turns, for the pool to refill")
 	flags.DurationVar(&opts.limit, "limit", 10*time.Minute, "time after which the benchmark gives up")
-	flags.BoolVar(&opts.pandas, "pandas", false, "also pace a program that imports pandas; needs -image vivarium/sandbox:latest")
+	flags.IntVar(&opts.soak, "soak", 0, "runs that must have been made before the server's memory is looked at again, such as 10000")
 	flags.StringVar(&opts.jsonPath, "json", "", "file that gets the results as JSON; - is stdout, in place of the table")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
 	if flags.NArg() > 0 {
 		return opts, fmt.Errorf("%q is no flag", flags.Arg(0))
+	}
+	switch *name {
+	case "small":
+		opts.program = small()
+	case "pandas":
+		opts.program = pandas()
+	default:
+		return opts, fmt.Errorf("-program is %q: must be small or pandas", *name)
 	}
 	return opts, opts.check()
 }

@@ -49,7 +49,7 @@ func (o *ours) run(ctx context.Context, p program) (timing, error) {
 		return timing{}, fmt.Errorf("request: %w", err)
 	}
 	began := time.Now()
-	answer, err := o.exchange(ctx, http.MethodPost, "/v1/execute", body)
+	answer, header, err := o.exchange(ctx, http.MethodPost, "/v1/execute", body)
 	took := time.Since(began)
 	if err != nil {
 		return timing{}, err
@@ -61,29 +61,29 @@ func (o *ours) run(ctx context.Context, p program) (timing, error) {
 	if r.ExitCode == nil {
 		return timing{}, fmt.Errorf("%w: %s has no exit code: %s", errWrong, p.name, r.End.Message)
 	}
-	return timing{answer: took, whole: took}, p.check(*r.ExitCode, r.Stdout, r.Stderr)
+	return timing{answer: took, whole: took, stages: parseStages(header.Get("Server-Timing"))}, p.check(*r.ExitCode, r.Stdout, r.Stderr)
 }
 
 // exchange sends a request and reads the answer, which must be a 200.
-func (o *ours) exchange(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+func (o *ours) exchange(ctx context.Context, method, path string, body []byte) ([]byte, http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, method, o.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("request: %w", err)
+		return nil, nil, fmt.Errorf("request: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := o.client.Do(req)
 	if err != nil {
-		return nil, lost(err)
+		return nil, nil, lost(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
 	switch {
 	case err != nil:
-		return nil, lost(err)
+		return nil, nil, lost(err)
 	case resp.StatusCode != http.StatusOK:
-		return nil, &refusal{fmt.Errorf("server: %s: %.300q", resp.Status, answer)}
+		return nil, nil, &refusal{fmt.Errorf("server: %s: %.300q", resp.Status, answer)}
 	}
-	return answer, nil
+	return answer, resp.Header, nil
 }
 
 // lost explains an answer that did not come. One that is late counts as refused;
@@ -97,13 +97,14 @@ func lost(err error) error {
 	return err
 }
 
-// ready waits until the server says that sandboxes can be had.
+// ready waits until the server says that sandboxes can be had, in the isolation
+// that it was started for.
 func (o *ours) ready(ctx context.Context) error {
 	const pause = 100 * time.Millisecond
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, errors.New("the server has no sandboxes"))
 	defer cancel()
 	for {
-		answer, err := o.exchange(ctx, http.MethodGet, "/health", nil)
+		answer, _, err := o.exchange(ctx, http.MethodGet, "/health", nil)
 		if err != nil {
 			return err
 		}

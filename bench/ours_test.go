@@ -37,17 +37,17 @@ func TestOursTellsRefusalsFromWrongAnswers(t *testing.T) {
 }
 
 func TestFollowLog(t *testing.T) {
-	const log = `{"level":"INFO","msg":"listening","address":"127.0.0.1:4711"}
+	const log = `{"level":"INFO","msg":"listening","address":"127.0.0.1:4711","instance":"abc"}
 {"level":"INFO","msg":"request","status":200}
 {"level":"WARN","msg":"trouble"}
 vivarium: no JSON
 {"level":"INFO","msg":"listening","address":"127.0.0.1:1"}
 `
-	address := make(chan string, 1)
+	started := make(chan listening, 1)
 	var told strings.Builder
-	followLog(strings.NewReader(log), address, &told)
-	if got := <-address; got != "127.0.0.1:4711" {
-		t.Errorf("address %q", got)
+	followLog(strings.NewReader(log), started, &told)
+	if got := <-started; got != (listening{"127.0.0.1:4711", "abc"}) {
+		t.Errorf("started %+v", got)
 	}
 	want := "server: {\"level\":\"WARN\",\"msg\":\"trouble\"}\nserver: vivarium: no JSON\n"
 	if told.String() != want {

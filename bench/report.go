@@ -17,9 +17,10 @@ import (
 type report struct {
 	Time      time.Time         `json:"time"`
 	Machine   machine           `json:"machine"`
-	Paced     []pacedResult     `json:"paced"`
+	Program   string            `json:"program"`
+	Paced     []sideResult      `json:"paced"`
 	Sustained []sustainedResult `json:"sustained"`
-	IdleMB    idleMB            `json:"idle_mb"`
+	Memory    memory            `json:"memory_mb"`
 }
 
 // machine is what the numbers depend on.
@@ -33,47 +34,43 @@ type machine struct {
 	MaxSandboxes int    `json:"max_sandboxes"`
 }
 
-// pacedResult is one client that calls when the pool has refilled.
-type pacedResult struct {
-	Program string  `json:"program"`
-	Bare    summary `json:"bare"`
-	Ours    summary `json:"ours"`
-	// Faster is the bare median over ours: how many times ours is faster.
-	Faster float64 `json:"bare_p50_over_ours"`
+// sideResult is what was measured of one side.
+type sideResult struct {
+	Side string `json:"side"`
+	summary
+	// Faster is the first side's median over this one's: how many times this
+	// one is faster.
+	Faster float64 `json:"times_faster"`
+	// Rate is this side's rate over the first one's; 0 when paced.
+	Rate float64 `json:"rate_ratio,omitempty"`
+	// Stages are the medians of where a server's time went, in ms.
+	Stages map[string]float64 `json:"stages_ms,omitempty"`
 }
 
 // sustainedResult is clients that call back to back.
 type sustainedResult struct {
-	Clients int     `json:"clients"`
-	Bare    summary `json:"bare"`
-	Ours    summary `json:"ours"`
-	// Rate is our rate over the bare one.
-	Rate float64 `json:"ours_rate_over_bare"`
+	Clients int          `json:"clients"`
+	Sides   []sideResult `json:"sides"`
 }
 
-// idleMB is the idle server's resident memory, in MB; 0 is unknown.
-type idleMB struct {
-	Before float64 `json:"before"` // before the first request, the pool warm
-	After  float64 `json:"after"`
+// memory is the idle server's and a warm sandbox's, in MB; 0 is unknown.
+type memory struct {
+	Before  float64 `json:"server_before"` // before the first request, the pool warm
+	After   float64 `json:"server_after"`
+	Runs    int     `json:"runs"` // between the two
+	Sandbox float64 `json:"sandbox"`
 }
 
-func newReport(engine *bare, settings config.Config) *report {
+func newReport(engine *bare, settings config.Config, p program) *report {
 	return &report{
-		Time: time.Now().UTC().Truncate(time.Second),
+		Program: p.name,
+		Time:    time.Now().UTC().Truncate(time.Second),
 		Machine: machine{
 			System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(),
 			Engine: engine.version, Image: settings.Image,
 			PoolSize: settings.PoolSize, PoolStarts: settings.PoolStarts, MaxSandboxes: settings.MaxSandboxes,
 		},
 	}
-}
-
-func newPacedResult(name string, bare, ours summary) pacedResult {
-	return pacedResult{Program: name, Bare: bare, Ours: ours, Faster: ratio(bare.P50, ours.P50)}
-}
-
-func newSustainedResult(clients int, bare, ours summary) sustainedResult {
-	return sustainedResult{Clients: clients, Bare: bare, Ours: ours, Rate: ratio(ours.PerSecond, bare.PerSecond)}
 }
 
 // publish writes the table to stdout and the JSON to its file, or to stdout in
@@ -106,48 +103,50 @@ func (r *report) table() string {
 	m := r.Machine
 	_, _ = fmt.Fprintf(&b, "\n%s, %d cores, Docker Engine %s, %s\nPOOL_SIZE=%d POOL_STARTS=%d MAX_SANDBOXES=%d\n",
 		m.System, m.Cores, m.Engine, m.Image, m.PoolSize, m.PoolStarts, m.MaxSandboxes)
+	_, _ = fmt.Fprintf(&b, "\n%s. Times in ms; \"answer\" leaves out the removal of a bare container.\n", r.Program)
 	if len(r.Paced) > 0 {
-		b.WriteString("\nPaced: one client, the pool refilled before each call. Times in ms;\n" +
-			"\"answer\" leaves out the removal of the bare container.\n\n")
-		r.pacedRows(&b)
+		b.WriteString("\nPaced: one client that pauses before each call.\n\n")
+		showSides(&b, r.Paced)
 	}
-	if len(r.Sustained) > 0 {
-		b.WriteString("\nSustained: clients call back to back, the pool's head start not counted.\n\n")
-		r.sustainedRows(&b)
+	for _, s := range r.Sustained {
+		_, _ = fmt.Fprintf(&b, "\nSustained: %d clients that call back to back.\n\n", s.Clients)
+		showSides(&b, s.Sides)
 	}
-	if r.IdleMB.After > 0 {
-		_, _ = fmt.Fprintf(&b, "\nIdle server: %.1f MB before the runs, %.1f MB after them.\n", r.IdleMB.Before, r.IdleMB.After)
+	if r.Memory.After > 0 {
+		_, _ = fmt.Fprintf(&b, "\nIdle server: %.1f MB, and %.1f MB after %d runs. Idle sandbox: %.1f MB.\n",
+			r.Memory.Before, r.Memory.After, r.Memory.Runs, r.Memory.Sandbox)
 	}
 	return b.String()
 }
 
-func (r *report) pacedRows(w io.Writer) {
+// showSides shows the sides and the stages of those that tell of them.
+func showSides(w io.Writer, sides []sideResult) {
 	rows := newRows(w)
-	rows.add("program", "side", "runs", "answer p50", "p50", "p99", "bare/ours p50")
-	for _, result := range r.Paced {
-		for _, line := range []struct {
-			side, ratio string
-			summary
-		}{{"bare", "", result.Bare}, {"ours", fmt.Sprintf("%.1fx", result.Faster), result.Ours}} {
-			rows.add(result.Program, line.side, line.Runs, tenth(line.AnswerP50), tenth(line.P50), tenth(line.P99), line.ratio)
+	rows.add("side", "runs", "failed", "runs/s", "rate ratio", "answer p50", "p50", "p99", "times faster")
+	for _, s := range sides {
+		rows.add(s.Side, s.Runs, s.Failures, tenth(s.PerSecond), tenth(s.Rate), hundredth(s.AnswerP50), hundredth(s.P50), tenth(s.P99), tenth(s.Faster))
+	}
+	rows.end()
+	rows = newRows(w)
+	header := []any{"median of"}
+	for _, name := range stageNames {
+		header = append(header, name)
+	}
+	rows.add(header...)
+	for _, s := range sides {
+		if s.Stages == nil {
+			continue
 		}
+		line := []any{s.Side}
+		for _, name := range stageNames {
+			line = append(line, hundredth(s.Stages[name]))
+		}
+		rows.add(line...)
 	}
 	rows.end()
 }
 
-func (r *report) sustainedRows(w io.Writer) {
-	rows := newRows(w)
-	rows.add("clients", "side", "runs", "failed", "runs/s", "p50", "p99", "ours/bare rate")
-	for _, result := range r.Sustained {
-		for _, line := range []struct {
-			side, ratio string
-			summary
-		}{{"bare", "", result.Bare}, {"ours", fmt.Sprintf("%.2f", result.Rate), result.Ours}} {
-			rows.add(result.Clients, line.side, line.Runs, line.Failures, tenth(line.PerSecond), tenth(line.P50), tenth(line.P99), line.ratio)
-		}
-	}
-	rows.end()
-}
+func hundredth(x float64) string { return fmt.Sprintf("%.2f", x) }
 
 func tenth(x float64) string { return fmt.Sprintf("%.1f", x) }
 

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 const module = "github.com/vivarium-sandbox/vivarium"
@@ -29,6 +31,7 @@ const (
 // server is a vivarium that serves on a free port of the loopback.
 type server struct {
 	address string
+	id      string // that is on its containers
 	cmd     *exec.Cmd
 	cancel  context.CancelFunc
 	ended   chan struct{}
@@ -38,7 +41,9 @@ type server struct {
 
 // openServer builds the server, unless there is a binary, and starts it. It
 // talks to the engine that the bare side talks to.
-func openServer(ctx context.Context, opts options, dockerHost string, progress io.Writer) (s *server, err error) {
+func openServer(
+	ctx context.Context, opts options, isolation execution.Isolation, dockerHost string, progress io.Writer,
+) (s *server, err error) {
 	s = &server{ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -58,7 +63,7 @@ func openServer(ctx context.Context, opts options, dockerHost string, progress i
 	}
 	environment := append(os.Environ(),
 		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "LOG_LEVEL=info",
-		"PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost)
+		"PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost, "ISOLATION="+string(isolation))
 	return s, s.start(ctx, binary, environment, progress)
 }
 
@@ -88,14 +93,15 @@ func (s *server) start(ctx context.Context, binary string, environment []string,
 		s.cmd.Process = nil
 		return fmt.Errorf("server: %w", err)
 	}
-	address := make(chan string, 1)
+	started := make(chan listening, 1)
 	go func() {
 		defer close(s.ended)
-		followLog(log, address, progress)
+		followLog(log, started, progress)
 		s.err = s.cmd.Wait()
 	}()
 	select {
-	case s.address = <-address:
+	case l := <-started:
+		s.address, s.id = l.Address, l.Instance
 		return nil
 	case <-s.ended:
 		return fmt.Errorf("server: it ended at once: %w", s.err)
@@ -104,19 +110,25 @@ func (s *server) start(ctx context.Context, binary string, environment []string,
 	}
 }
 
+// listening is what a server's log says when it listens.
+type listening struct{ Address, Instance string }
+
 // followLog reads the server's log: it finds the address that it listens on and
 // passes on what is worse than a note.
-func followLog(log io.Reader, address chan<- string, progress io.Writer) {
+func followLog(log io.Reader, started chan<- listening, progress io.Writer) {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var line struct{ Level, Msg, Address string }
+		var line struct {
+			Level, Msg string
+			listening
+		}
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil || line.Level == "WARN" || line.Level == "ERROR" {
 			_, _ = fmt.Fprintf(progress, "server: %s\n", lines.Bytes())
 		}
 		if line.Msg == "listening" {
 			select {
-			case address <- line.Address:
+			case started <- line.listening:
 			default: // only the first counts
 			}
 		}

@@ -3,6 +3,8 @@ package main
 import (
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -10,6 +12,26 @@ import (
 type timing struct {
 	answer time.Duration // until the program's output and exit code were known
 	whole  time.Duration // until nothing was left of it; ours is cleaned up off the caller's path
+	stages stages        // where a server's time went
+}
+
+// stages are the parts of a run that a server tells of, in order.
+type stages [len(stageNames)]time.Duration
+
+// stageNames are their names in the header Server-Timing.
+var stageNames = [...]string{"admit", "lease", "send", "run", "kill", "collect", "clean", "prepare"}
+
+// parseStages reads the header Server-Timing.
+func parseStages(header string) stages {
+	var s stages
+	for entry := range strings.SplitSeq(header, ", ") {
+		name, value, _ := strings.Cut(entry, ";dur=")
+		if i := slices.Index(stageNames[:], name); i >= 0 {
+			ms, _ := strconv.ParseFloat(value, 64) // what is no number counts as nothing
+			s[i] = time.Duration(ms * float64(time.Millisecond))
+		}
+	}
+	return s
 }
 
 // tally collects the runs of one side.
@@ -33,6 +55,19 @@ type summary struct {
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
 	AnswerP50 float64 `json:"answer_p50_ms"`
+}
+
+// stages gives the median of each stage in milliseconds.
+func (t *tally) stages() map[string]float64 {
+	medians := make(map[string]float64)
+	for i, name := range stageNames {
+		values := make([]time.Duration, len(t.timings))
+		for j, run := range t.timings {
+			values[j] = run.stages[i]
+		}
+		medians[name] = milliseconds(percentile(values, 50))
+	}
+	return medians
 }
 
 func (t *tally) summary() summary {
