@@ -12,7 +12,8 @@
 //
 // and the supervisor says
 //
-//	R  ready: lines "protocol=1", "python=3.13.5"
+//	R  ready: at first lines such as "protocol=2", "python=3.13.5" and
+//	   "isolation=run"; after each run but the last how long cleaning took
 //	A  the code is being let go: from here on the run counts
 //	O  some of stdout              E  some of stderr
 //	X  the program has ended, and everything it left: lines of facts
