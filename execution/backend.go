@@ -60,8 +60,8 @@ const (
 
 // Settings are the walls of a sandbox, and what it has prepared.
 type Settings struct {
-	// Isolation is "run" or "container" for a backend; "auto" is decided
-	// before it is asked.
+	// Isolation is [IsolationRun] or anything else, which a backend takes for
+	// [IsolationContainer]: what "auto" means is decided before it is asked.
 	Isolation Isolation
 	// Preload names the modules that are imported ahead where a container
 	// serves many runs, with commas between; "auto" takes those that the image

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -12,14 +13,16 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
 
-// The Docker backend does what every backend must.
+// The Docker backend does what every backend must, with either isolation.
 func TestDockerConformance(t *testing.T) {
-	executiontest.Run(t, dockerExecutor(t))
+	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer} {
+		t.Run(string(isolation), func(t *testing.T) { executiontest.Run(t, dockerExecutor(t, isolation)) })
+	}
 }
 
 // dockerExecutor puts the parts together as cli does, without a process
 // between the test and them.
-func dockerExecutor(t *testing.T) *execution.Executor {
+func dockerExecutor(t *testing.T, isolation execution.Isolation) *execution.Executor {
 	t.Helper()
 	const megabyte = 1 << 20
 	command, err := runner.NewCommand()
@@ -32,13 +35,8 @@ func dockerExecutor(t *testing.T) *execution.Executor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sandboxes, err := pool.New(func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
-		instance, err := backend.Start(ctx, spec)
-		if err != nil {
-			return nil, err
-		}
-		return runner.Open(ctx, instance)
-	}, pool.Options{Target: 2, Max: 6})
+	launcher := runner.NewLauncher(backend, slog.New(slog.DiscardHandler))
+	sandboxes, err := pool.New(launcher.Launch, pool.Options{Target: 2, Max: 6})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +45,7 @@ func dockerExecutor(t *testing.T) *execution.Executor {
 		t.Fatal(err)
 	}
 	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: slimImage, Settings: execution.Settings{
-		Network: "none", MemoryBytes: 256 * megabyte, CPUs: 1, Processes: 64,
+		Isolation: isolation, Network: "none", MemoryBytes: 256 * megabyte, CPUs: 1, Processes: 64,
 		WorkspaceBytes: 32 * megabyte, TempBytes: 32 * megabyte,
 	}}
 	executor := execution.NewExecutor(keeper, execution.Options{MaxInFlight: 100, Limits: execution.Limits{

@@ -55,7 +55,7 @@ type Backend struct {
 	client   *dockerclient.Client
 	opts     Options
 	id       string                         // of this server, on its containers
-	seccomp  map[execution.Isolation]string // profiles
+	seccomp  map[bool]string // profiles, by whether a container serves many runs
 	progress io.Writer
 
 	negotiation chan struct{} // holds one token; whoever has it may negotiate

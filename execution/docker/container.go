@@ -66,7 +66,7 @@ func onlyForItself() []*seccomp.Syscall {
 //
 // Where a container serves many runs, its supervisor may make namespaces, and
 // return from them, besides; its programs may not, by a filter of their own.
-func seccompProfile(isolation execution.Isolation) (string, error) {
+func seccompProfile(many bool) (string, error) {
 	rules := seccomp.DefaultProfile()
 	for i := range rules.ArchMap {
 		rules.ArchMap[i].SubArches = nil
@@ -77,7 +77,7 @@ func seccompProfile(isolation execution.Isolation) (string, error) {
 			return slices.ContainsFunc(own, func(o *seccomp.Syscall) bool { return slices.Contains(o.Names, name) })
 		})
 	}
-	if isolation == execution.IsolationRun {
+	if many {
 		own = append(own, &seccomp.Syscall{
 			LinuxSyscall: specs.LinuxSyscall{Names: []string{"unshare", "setns"}, Action: specs.ActAllow},
 		})
@@ -91,14 +91,14 @@ func seccompProfile(isolation execution.Isolation) (string, error) {
 }
 
 // seccompProfiles gives the profiles of both kinds of containers.
-func seccompProfiles() (map[execution.Isolation]string, error) {
-	profiles := make(map[execution.Isolation]string)
-	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer} {
-		profile, err := seccompProfile(isolation)
+func seccompProfiles() (map[bool]string, error) {
+	profiles := make(map[bool]string)
+	for _, many := range []bool{true, false} {
+		profile, err := seccompProfile(many)
 		if err != nil {
 			return nil, err
 		}
-		profiles[isolation] = profile
+		profiles[many] = profile
 	}
 	return profiles, nil
 }
@@ -136,7 +136,7 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 		NetworkMode:    container.NetworkMode(spec.Network),
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},
-		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.seccomp[spec.Isolation]},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.seccomp[spec.Isolation == execution.IsolationRun]},
 		IpcMode:        container.IPCModePrivate,
 		CgroupnsMode:   container.CgroupnsModePrivate,
 		Runtime:        spec.Runtime,
