@@ -129,7 +129,7 @@ func showSides(w io.Writer, sides []sideResult) {
 	rows.end()
 	rows = newRows(w)
 	header := []any{"median of"}
-	for _, name := range stageNames {
+	for _, name := range stageNames() {
 		header = append(header, name)
 	}
 	rows.add(header...)
@@ -138,7 +138,7 @@ func showSides(w io.Writer, sides []sideResult) {
 			continue
 		}
 		line := []any{s.Side}
-		for _, name := range stageNames {
+		for _, name := range stageNames() {
 			line = append(line, hundredth(s.Stages[name]))
 		}
 		rows.add(line...)

@@ -16,17 +16,20 @@ type timing struct {
 }
 
 // stages are the parts of a run that a server tells of, in order.
-type stages [len(stageNames)]time.Duration
+type stages [8]time.Duration
 
-// stageNames are their names in the header Server-Timing.
-var stageNames = [...]string{"admit", "lease", "send", "run", "kill", "collect", "clean", "prepare"}
+// stageNames gives their names in the header Server-Timing.
+func stageNames() [len(stages{})]string {
+	return [...]string{"admit", "lease", "send", "run", "kill", "collect", "clean", "prepare"}
+}
 
 // parseStages reads the header Server-Timing.
 func parseStages(header string) stages {
 	var s stages
+	names := stageNames()
 	for entry := range strings.SplitSeq(header, ", ") {
 		name, value, _ := strings.Cut(entry, ";dur=")
-		if i := slices.Index(stageNames[:], name); i >= 0 {
+		if i := slices.Index(names[:], name); i >= 0 {
 			ms, _ := strconv.ParseFloat(value, 64) // what is no number counts as nothing
 			s[i] = time.Duration(ms * float64(time.Millisecond))
 		}
@@ -60,7 +63,7 @@ type summary struct {
 // stages gives the median of each stage in milliseconds.
 func (t *tally) stages() map[string]float64 {
 	medians := make(map[string]float64)
-	for i, name := range stageNames {
+	for i, name := range stageNames() {
 		values := make([]time.Duration, len(t.timings))
 		for j, run := range t.timings {
 			values[j] = run.stages[i]

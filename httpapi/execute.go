@@ -47,8 +47,14 @@ func serverTiming(s execution.Stages) string {
 		name string
 		took time.Duration
 	}{
-		{"admit", s.Admit}, {"lease", s.Lease}, {"send", s.Send}, {"run", s.Run}, {"kill", s.Kill},
-		{"collect", s.Collect}, {"clean", s.Clean}, {"prepare", s.Prepare},
+		{"admit", s.Admit},
+		{"lease", s.Lease},
+		{"send", s.Send},
+		{"run", s.Run},
+		{"kill", s.Kill},
+		{"collect", s.Collect},
+		{"clean", s.Clean},
+		{"prepare", s.Prepare},
 	} {
 		if b.Len() > 0 {
 			b.WriteString(", ")

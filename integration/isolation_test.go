@@ -37,15 +37,18 @@ type trace struct{ name, leave, look, want string }
 
 func traces() []trace {
 	return []trace{
-		{"files", `for place in PLACES:
+		{
+			"files", `for place in PLACES:
     for name in (b"plain", b".hidden", b"\xff\n", b"a b"):
         open(os.path.join(os.fsencode(place), name), "w").close()
     if place != "/dev/mqueue":
         os.makedirs(place + "/d/e/f"); open(place + "/d/e/f/g", "w").close()
         os.symlink("/etc", place + "/link"); os.mkfifo(place + "/fifo"); os.mkdir(place + "/sticky", 0o1700)
         for d in ("/d/e/f", "/d/e", "/d"): os.chmod(place + d, 0)`,
-			`print(*(os.listdir(place) for place in PLACES))`, "['__main__.py'] [] [] []"},
-		{"marks on the places themselves", `def tried(action, *args):
+			`print(*(os.listdir(place) for place in PLACES))`, "['__main__.py'] [] [] []",
+		},
+		{
+			"marks on the places themselves", `def tried(action, *args):
     try: action(*args); print("done", action.__name__)
     except OSError: pass
 for place in PLACES:
@@ -54,8 +57,10 @@ for place in PLACES:
     flags = ctypes.c_long(0x40)  # FS_NODUMP_FL
     if libc.ioctl(fd, 0x40086602, ctypes.byref(flags)) != -1: print("done ioctl")`,
 			`print(*(oct(os.stat(place).st_mode)[-4:] for place in PLACES), *(os.listxattr(place) for place in PLACES))`,
-			"1777 1777 1777 1777 [] [] [] []"},
-		{"processes", `import signal, time
+			"1777 1777 1777 1777 [] [] [] []",
+		},
+		{
+			"processes", `import signal, time
 for kind in range(4):
     if os.fork() == 0:
         os.setsid()
@@ -67,28 +72,40 @@ for kind in range(4):
         while True: time.sleep(1) if kind != 3 else None
 time.sleep(0.05)`,
 			`print([p for p in os.listdir("/proc") if p.isdigit() and p != os.readlink("/proc/self") and os.access(f"/proc/{p}/fd", os.R_OK)],
-      len([p for p in os.listdir("/proc") if p.isdigit()]))`, "[] 4"},
-		{"shared memory, queues and semaphores of System V", `print(call("shmget", 77, 4096, 0o1666), call("msgget", 77, 0o1666), call("semget", 77, 1, 0o1666))`,
-			`print(call("shmget", 77, 4096, 0), call("msgget", 77, 0), call("semget", 77, 1, 0))`, "ENOENT ENOENT ENOENT"},
-		{"POSIX shared memory and message queues", `from multiprocessing import shared_memory, resource_tracker
+      len([p for p in os.listdir("/proc") if p.isdigit()]))`, "[] 4",
+		},
+		{
+			"shared memory, queues and semaphores of System V", `print(call("shmget", 77, 4096, 0o1666), call("msgget", 77, 0o1666), call("semget", 77, 1, 0o1666))`,
+			`print(call("shmget", 77, 4096, 0), call("msgget", 77, 0), call("semget", 77, 1, 0))`, "ENOENT ENOENT ENOENT",
+		},
+		{
+			"POSIX shared memory and message queues", `from multiprocessing import shared_memory, resource_tracker
 m = shared_memory.SharedMemory("mark", create=True, size=100)
 resource_tracker.unregister(m._name, "shared_memory")
 print(call("mq_open", b"/mark", os.O_CREAT | os.O_RDWR, 0o666, None))`,
-			`print(os.listdir("/dev/shm"), call("mq_open", b"/mark", os.O_RDWR))`, "[] ENOENT"},
-		{"abstract sockets", `import socket, time, array
+			`print(os.listdir("/dev/shm"), call("mq_open", b"/mark", os.O_RDWR))`, "[] ENOENT",
+		},
+		{
+			"abstract sockets", `import socket, time, array
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind("\0mark")
 s.connect("\0mark"); s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [s.fileno()]))])
 l = socket.socket(socket.AF_UNIX); l.bind("\0listener"); l.listen()
 if os.fork() == 0: time.sleep(100)`,
 			`import socket
 try: socket.socket(socket.AF_UNIX).connect("\0listener")
-except OSError as e: print(errno.errorcode[e.errno], open("/proc/net/unix").read().count("listener"))`, "ECONNREFUSED 0"},
+except OSError as e: print(errno.errorcode[e.errno], open("/proc/net/unix").read().count("listener"))`, "ECONNREFUSED 0",
+		},
 		{"keyrings", `print(call("syscall", 248, b"user", b"mark", b"x", 1, -4))`, `print(call("syscall", 249, b"user", b"mark", None, -4))`, "EPERM"},
-		{"descriptors", `os.dup2(os.open("/etc/passwd", os.O_RDONLY), 500); os.set_inheritable(500, True)`,
-			`print([fd for fd in range(1024) if os.path.lexists(f"/proc/self/fd/{fd}")])`, "[0, 1, 2, 63]"},
-		{"environment", `os.environ["MARK"] = "x"; os.putenv("MARK2", "y"); os.environ["PATH"] = "/nowhere"`,
-			`print([n for n in os.environ if "MARK" in n], os.environ["PATH"], libc.getenv(b"MARK2"))`, "[] /usr/local/bin:/usr/bin:/bin 0"},
-		{"the interpreter's state", `import builtins, json, random, atexit, warnings, decimal, gc, threading, signal, locale
+		{
+			"descriptors", `os.dup2(os.open("/etc/passwd", os.O_RDONLY), 500); os.set_inheritable(500, True)`,
+			`print([fd for fd in range(1024) if os.path.lexists(f"/proc/self/fd/{fd}")])`, "[0, 1, 2, 63]",
+		},
+		{
+			"environment", `os.environ["MARK"] = "x"; os.putenv("MARK2", "y"); os.environ["PATH"] = "/nowhere"`,
+			`print([n for n in os.environ if "MARK" in n], os.environ["PATH"], libc.getenv(b"MARK2"))`, "[] /usr/local/bin:/usr/bin:/bin 0",
+		},
+		{
+			"the interpreter's state", `import builtins, json, random, atexit, warnings, decimal, gc, threading, signal, locale
 json.dumps = builtins.sum = None; sys.path.append("/mark"); sys.modules["mark"] = json; sys.mark = 1
 random.seed(1); sys.setrecursionlimit(50000); gc.disable(); decimal.getcontext().prec = 3; sys.settrace(None)
 atexit.register(print, "atexit"); warnings.simplefilter("error")
@@ -97,21 +114,26 @@ print(end="")`,
 			`import builtins, json, decimal, gc, signal
 print(callable(json.dumps), callable(sum), "/mark" in sys.path, "mark" in sys.modules, hasattr(sys, "mark"), sys.getrecursionlimit(),
       gc.isenabled(), decimal.getcontext().prec, callable(sys.displayhook), signal.getsignal(signal.SIGUSR1), sys.get_int_max_str_digits())`,
-			"True True False False False 1000 True 28 True 0 4300"},
+			"True True False False False 1000 True 28 True 0 4300",
+		},
 		{"host name", `print(call("sethostname", b"mark", 4), call("setdomainname", b"mark", 4))`, `print(os.uname().nodename)`, "sandbox"},
-		{"limits, mask, priority and folder", `import resource
+		{
+			"limits, mask, priority and folder", `import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (70, 70)); resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)); os.umask(0o777); os.nice(19)
 os.chdir("/"); os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})`,
 			`import resource
 print(resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_FSIZE), oct(os.umask(0)), os.nice(0), os.getcwd(), len(os.sched_getaffinity(0)) == os.cpu_count())`,
-			"(1024, 1024) (-1, -1) 0o22 0 /workspace True"},
-		{"timers and watches", `import signal
+			"(1024, 1024) (-1, -1) 0o22 0 /workspace True",
+		},
+		{
+			"timers and watches", `import signal
 fd = libc.inotify_init()
 for place in PLACES: libc.inotify_add_watch(fd, place.encode(), 0xfff)
 signal.setitimer(signal.ITIMER_REAL, 0.2); signal.alarm(1)
 if os.fork() == 0: signal.alarm(1); signal.pause()`,
 			`import time, signal
-time.sleep(0.4); print(signal.getitimer(signal.ITIMER_REAL), signal.alarm(0))`, "(0.0, 0.0) 0"},
+time.sleep(0.4); print(signal.getitimer(signal.ITIMER_REAL), signal.alarm(0))`, "(0.0, 0.0) 0",
+		},
 		{"first victim's rank", `open("/proc/self/oom_score_adj", "w").write("0")`, `print(open("/proc/self/oom_score_adj").read().strip())`, "1000"},
 	}
 }
@@ -216,17 +238,23 @@ for pid in [int(p) for p in os.listdir("/proc") if p.isdigit()]:
             except OSError as e: said.append(errno.errorcode[e.errno])
 print(len(said) >= 12, sorted(set(said)))`, stdout: "True ['EINVAL', 'ESRCH']\n"},
 		{name: "signals to its own init", code: "for n in range(1, 65): os.kill(1, n)\nprint('alive')", stdout: "alive\n"},
-		{name: "tracing", code: `print(call("ptrace", 16, 1, 0, 0), call("ptrace", 0, 0, 0, 0), call("process_vm_readv", 1, None, 0, None, 0, 0), call("syscall", 312, 1, 1, 0, 0, 0))`,
-			stdout: "EPERM EPERM EPERM EPERM\n"},
-		{name: "namespaces by every way", code: `NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x80)
+		{
+			name: "tracing", code: `print(call("ptrace", 16, 1, 0, 0), call("ptrace", 0, 0, 0, 0), call("process_vm_readv", 1, None, 0, None, 0, 0), call("syscall", 312, 1, 1, 0, 0, 0))`,
+			stdout: "EPERM EPERM EPERM EPERM\n",
+		},
+		{
+			name: "namespaces by every way", code: `NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x80)
 print({call("unshare", flag) for flag in NEW}, {call("syscall", 56, flag | 17, 0, 0, 0, 0) for flag in NEW[:-1]}, call("syscall", 435, bytes(88), 88))
 print({call("setns", os.open("/proc/self/ns/" + n, os.O_RDONLY), 0) for n in ("pid", "user", "mnt", "ipc", "net", "uts")})`,
-			stdout: "{'EPERM'} {'EPERM'} ENOSYS\n{'EPERM'}\n"},
+			stdout: "{'EPERM'} {'EPERM'} ENOSYS\n{'EPERM'}\n",
+		},
 		{name: "mounts", code: `print(call("mount", b"none", b"/tmp", b"tmpfs", 0, None), call("umount2", b"/tmp", 2), call("chroot", b"/tmp"), call("pivot_root", b"/", b"/") if hasattr(libc, "pivot_root") else "EPERM",
       *(call("syscall", n, 0, 0, 0, 0, 0) for n in (428, 429, 430, 431, 432, 433, 442)))`, stdout: strings.Repeat("EPERM ", 10) + "EPERM\n"},
 		{name: "doors into the kernel", code: `print({call("syscall", n, 0, 0, 0, 0, 0) for n in (321, 298, 323, 425, 426, 427, 248, 249, 250, 300, 303, 304, 175, 313, 246, 169)})`, stdout: "{'EPERM'}\n"},
-		{name: "kinds of sockets", code: `print({call("socket", family, 3, 0) for family in range(50) if family not in (1, 2, 10, 16)}, call("socket", 1, 1, 0), call("socket", 2, 1, 0))`,
-			stdout: "{'EAFNOSUPPORT'} done done\n"},
+		{
+			name: "kinds of sockets", code: `print({call("socket", family, 3, 0) for family in range(50) if family not in (1, 2, 10, 16)}, call("socket", 1, 1, 0), call("socket", 2, 1, 0))`,
+			stdout: "{'EAFNOSUPPORT'} done done\n",
+		},
 		{name: "system calls of x32", code: `call("syscall", 0x40000000 | 39)`, exit: "159", reason: "signal", signal: "SIGSYS"},
 		{name: "system calls of 32-bit programs", code: `import mmap
 code = mmap.mmap(-1, 4096, prot=7); code.write(bytes.fromhex("b814000000cd80c3"))

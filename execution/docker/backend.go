@@ -54,7 +54,7 @@ type Options struct {
 type Backend struct {
 	client   *dockerclient.Client
 	opts     Options
-	id       string                         // of this server, on its containers
+	id       string          // of this server, on its containers
 	seccomp  map[bool]string // profiles, by whether a container serves many runs
 	progress io.Writer
 

@@ -22,7 +22,6 @@ const (
 
 // starter starts fakes, by the isolation that is asked for, and notes what was.
 type starter struct {
-	t    *testing.T
 	run  func() (execution.Instance, error)
 	only func() (execution.Instance, error)
 
@@ -42,6 +41,7 @@ func (s *starter) Start(_ context.Context, spec execution.Spec) (execution.Insta
 
 // probed plays a supervisor for many runs whose probes print something.
 func probed(t *testing.T, prints ...string) func() (execution.Instance, error) {
+	t.Helper()
 	return func() (execution.Instance, error) {
 		return newInstance(t, func(s *supervisor) {
 			s.say('R', manyRuns)
@@ -62,6 +62,7 @@ func probed(t *testing.T, prints ...string) func() (execution.Instance, error) {
 }
 
 func single(t *testing.T) func() (execution.Instance, error) {
+	t.Helper()
 	return func() (execution.Instance, error) { return newInstance(t, ready(func(*supervisor) {})), nil }
 }
 
