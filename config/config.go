@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,7 +147,8 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 	return c, errors.Join(faults...)
 }
 
-// contradictions finds settings that are allowed alone but not together.
+// contradictions finds settings that are allowed alone but not together, and
+// what a tag cannot say.
 func (c Config) contradictions() []error {
 	var faults []error
 	if c.PoolSize > c.MaxSandboxes {
@@ -161,8 +163,17 @@ func (c Config) contradictions() []error {
 		faults = append(faults, fmt.Errorf("TMP_LIMIT_MB is %d: must be at most MEMORY_LIMIT_MB, which is %d",
 			c.TmpLimitMB, c.MemoryLimitMB))
 	}
+	for name := range strings.SplitSeq(c.PreloadModules, ",") {
+		if !moduleName().MatchString(strings.TrimSpace(name)) {
+			faults = append(faults, fmt.Errorf("PRELOAD_MODULES is %q: must be auto, none, or names of modules with commas between", c.PreloadModules))
+			break
+		}
+	}
 	return faults
 }
+
+// moduleName is what a Python module may be called.
+func moduleName() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$`) }
 
 // DockerConfigDir gives the Docker CLI's folder, "" where there is no home.
 func (c Config) DockerConfigDir(home string) string {

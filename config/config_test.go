@@ -49,7 +49,7 @@ func TestLoadDefaults(t *testing.T) {
 }
 
 func TestLoadValues(t *testing.T) {
-	c, err := load(t, map[string]string{"PORT": "9001", "CPU_LIMIT": "0.5", "LOG_FORMAT": "json", "MEMORY_LIMIT_MB": ""})
+	c, err := load(t, map[string]string{"PORT": "9001", "CPU_LIMIT": "0.5", "LOG_FORMAT": "json", "MEMORY_LIMIT_MB": "", "PRELOAD_MODULES": "numpy, xml.etree.ElementTree"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestLoadValues(t *testing.T) {
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
 		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
-		"WORKSPACE_LIMIT_MB": "300",
+		"WORKSPACE_LIMIT_MB": "300", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm",
 	})
 	if err == nil {
 		t.Fatal("no error")
@@ -74,6 +74,8 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`MAX_OUTPUT_BYTES is "1e6": must be a whole number from 1 to 1073741824`,
 		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
 		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
+		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules with commas between`,
+		`ISOLATION is "vm": must be one of auto, run, container`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing %q in:\n%v", want, err)

@@ -169,15 +169,18 @@ func TestNoMemoryOfAnotherRun(t *testing.T) {
 		"stdin": secret(2) + "\n",
 		"files": []request{{"path": "in/" + secret(3), "content_base64": encode(strings.Repeat(secret(4), 100))}},
 	})
-	program{stdout: "0\n"}.check(t, mustRun(t, s, request{"timeout_ms": 20000, "code": `import re
-found = 0
+	program{stdout: "0 True\n"}.check(t, mustRun(t, s, request{"timeout_ms": 20000, "code": `import re
+found = own = 0
+mine = b"OW" + b"N" + b"7" * 32
 memory = open("/proc/self/mem", "rb", 0)
 for line in open("/proc/self/maps"):
     if line.split()[1][0] == "r" and "[v" not in line:
         begin, end = (int(n, 16) for n in line.split()[0].split("-"))
         memory.seek(begin)
-        found += len(re.findall(rb"S[E]CRET[0-9a-f]{32}", memory.read(end - begin)))
-print(found)`}))
+        text = memory.read(end - begin)
+        found += len(re.findall(rb"S[E]CRET[0-9a-f]{32}", text))
+        own += len(re.findall(rb"O[W]N[0-9a-f]{32}", text))  # the search can find what is there
+print(found, own > 0)`}))
 	if current() != first {
 		t.Error("they were not run in one container")
 	}
@@ -206,6 +209,19 @@ for draw in (random.random, uuid.uuid4, secrets.token_hex, lambda: next(tempfile
 			}
 		}
 	}
+}
+
+// Modules are imported ahead, but for those that cannot be: these are told and
+// left out. A program finds none of their names in its own.
+func TestPreload(t *testing.T) {
+	s, _ := alone(t, "PRELOAD_MODULES=json,nosuch,xml.dom,antigravity_exit")
+	program{stdout: "True True False ['__builtins__', '__cached__', '__doc__', '__file__', '__loader__', '__name__', '__package__', '__spec__']\n"}.check(t,
+		mustRun(t, s, request{"code": "print('json' in __import__('sys').modules, 'xml.dom' in __import__('sys').modules, 'nosuch' in __import__('sys').modules, sorted(globals()))"}))
+	if log := s.logged(); !strings.Contains(log, "nosuch: ModuleNotFoundError") || !strings.Contains(log, "antigravity_exit: ModuleNotFoundError") {
+		t.Errorf("the log does not tell what could not be imported:\n%s", log)
+	}
+	none, _ := alone(t, "PRELOAD_MODULES=none", "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage)
+	program{stdout: "False\n"}.check(t, mustRun(t, none, request{"code": "import sys; print('numpy' in sys.modules)"}))
 }
 
 // What a program does to the supervisor and the zygote has no effect, and the
