@@ -55,7 +55,7 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	brief, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
 	finding := func(m mark, format string, args ...any) {
 		if m == missing {
@@ -63,13 +63,13 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		}
 		_, _ = fmt.Fprintf(system.Stdout, "%-7s  "+format+"\n", append([]any{m}, args...)...)
 	}
-	version, fault := backend.Version(ctx)
+	version, fault := backend.Version(brief)
 	if fault != nil {
 		finding(missing, "%s", execution.AsError(fault).Explain())
 		return err
 	}
 	finding(good, "Docker Engine %s answers at %s", version, backend.Host())
-	if !engineOnly && examineImage(ctx, backend, c.Image, finding) {
+	if !engineOnly && examineImage(brief, backend, c.Image, finding) {
 		examineIsolation(ctx, backend, c, finding)
 	}
 	return err
@@ -82,7 +82,7 @@ func examineIsolation(ctx context.Context, backend *docker.Backend, c config.Con
 		finding(good, "ISOLATION=container: each run gets a container of its own")
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	digest, err := backend.Resolve(ctx, c.Image)
 	if err != nil {
@@ -120,7 +120,6 @@ func remedy(err error) string {
 		{"unshare: No space left on device", "allow user namespaces: sysctl user.max_user_namespaces must not be 0"},
 		{"unshare: Function not implemented", "use a kernel that was built with user and pid namespaces"},
 		{"which the image or engine mounts", "build the image without VOLUME"},
-		{"mode must be 1777", "give the image's /workspace mode 1777, or none"},
 		{"seccomp filter is for", "run the server on the engine's kind of machine"},
 	} {
 		if strings.Contains(err.Error(), known.symptom) {

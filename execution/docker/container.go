@@ -29,11 +29,12 @@ const sandboxUser = "65532:65532"
 
 // Limits that no setting moves.
 const (
-	openFiles       = 1024
+	openFiles       = 4096     // of the supervisor's processes; it gives programs fewer
 	shmBytes        = 16 << 20 // of /dev/shm: semaphores of multiprocessing, small shared arrays
 	bytesPerInode   = 4096     // as many files as fit when each takes a page
 	minInodes       = 1024
 	sandboxHostname = "sandbox"
+	ownProcesses    = 2 // that a container for many runs has more than one for one
 )
 
 // onlyForItself are the system calls with which a process of the same user
@@ -131,6 +132,10 @@ func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
 // hostConfig gives the walls of a sandbox's container.
 func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 	const nanosPerCPU = 1e9
+	processes := spec.Processes
+	if spec.Isolation == execution.IsolationRun {
+		processes += ownProcesses
+	}
 	return &container.HostConfig{
 		AutoRemove:     true,
 		NetworkMode:    container.NetworkMode(spec.Network),
@@ -143,31 +148,25 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 		LogConfig:      container.LogConfig{Type: "none"},
 		ShmSize:        shmBytes,
 		Tmpfs: map[string]string{
-			b.opts.Workspace: tmpfs(spec, spec.WorkspaceBytes, "exec"),
-			"/tmp":           tmpfs(spec, spec.TempBytes, "noexec"),
+			b.opts.Workspace: tmpfs(spec.WorkspaceBytes, "exec", "0700"),
+			"/tmp":           tmpfs(spec.TempBytes, "noexec", "1777"),
 		},
 		Resources: container.Resources{
 			Memory:     spec.MemoryBytes,
 			MemorySwap: spec.MemoryBytes, // memory and swap together: no swap
 			NanoCPUs:   int64(math.Round(spec.CPUs * nanosPerCPU)),
-			PidsLimit:  &spec.Processes,
+			PidsLimit:  &processes,
 			Ulimits: []*units.Ulimit{
-				{Name: "core", Soft: 0, Hard: 0},
+				// Where dumps go to a program, 0 does not keep them from it: core(5).
+				{Name: "core", Soft: 1, Hard: 1},
 				{Name: "nofile", Soft: openFiles, Hard: openFiles},
 			},
 		},
 	}
 }
 
-// tmpfs gives the options of a place that programs write. Where it serves many
-// runs it belongs to root, so that no program can leave a mark on the folder
-// itself: its mode, an extended attribute, a flag. (An image that has the folder
-// decides on its mode, by runc's doing, and must have it at 1777 then.)
-func tmpfs(spec execution.Spec, size int64, exec string) string {
-	owner := "uid=65532,gid=65532"
-	if spec.Isolation == execution.IsolationRun {
-		owner = "uid=0,gid=0"
-	}
-	inodes := max(minInodes, size/bytesPerInode)
-	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=1777,%s", exec, size, inodes, owner)
+// tmpfs gives the options of a place that programs write. It is theirs.
+func tmpfs(size int64, exec, mode string) string {
+	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=65532,gid=65532",
+		exec, size, max(minInodes, size/bytesPerInode), mode)
 }

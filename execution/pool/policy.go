@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -58,19 +60,46 @@ func (p *Pool) lacksForCallersLocked(s *shelf) bool {
 func (p *Pool) returningLocked(s *shelf) int {
 	count := s.renewing
 	for w := range p.leased {
-		if w.shelf == s && w.Reusable() && time.Since(w.leased) < longRun {
+		if w.shelf == s && time.Since(w.leased) < longRun && !p.spentLocked(w, w.runs+1) {
 			count++
 		}
 	}
 	return count
 }
 
-// spentLocked is the policy for retiring: whether a sandbox whose run has ended
-// must serve no other.
-func (p *Pool) spentLocked(w *warm) bool {
-	tooOld := p.opts.MaxAge > 0 && time.Since(w.since) >= p.opts.MaxAge
-	tooUsed := p.opts.MaxRuns > 0 && w.runs >= p.opts.MaxRuns
-	return tooOld || tooUsed || w.shelf.evicted || !w.Reusable()
+// spentLocked is the policy for retiring: whether a sandbox must serve no run
+// after so many.
+func (p *Pool) spentLocked(w *warm, runs int) bool {
+	tooUsed := w.maxRuns > 0 && runs >= w.maxRuns
+	return w.tooOld() || tooUsed || w.shelf.evicted || !w.Reusable()
+}
+
+func (w *warm) tooOld() bool { return w.maxAge > 0 && time.Since(w.since) >= w.maxAge }
+
+// spread is the part of the limits on runs and age by which sandboxes differ:
+// those that were started together must not be replaced together.
+const spread = 0.2
+
+// limitLocked sets the limits of a new sandbox.
+func (p *Pool) limitLocked(w *warm) {
+	share := 1 - spread*rand.Float64() //nolint:gosec // G404: nobody gains by guessing it
+	w.maxAge = time.Duration(float64(p.opts.MaxAge) * share)
+	w.maxRuns = int(math.Ceil(float64(p.opts.MaxRuns) * share))
+}
+
+// yieldsLocked says whether a sandbox whose run has ended must make room for one
+// of another kind: where the budget is spent, callers of a kind in steady use
+// would keep all others waiting.
+func (p *Pool) yieldsLocked(w *warm) bool {
+	if p.statsLocked().live()+1 < p.opts.Max { // the sandbox itself is not counted at this moment
+		return false
+	}
+	for _, s := range p.allLocked() {
+		if s != w.shelf && s.starting < len(s.waiters) && time.Since(s.waiters[0].since) >= growAfter {
+			return true
+		}
+	}
+	return false
 }
 
 // trimLocked is the policy for shrinking: it closes what a shelf has idle
@@ -81,11 +110,11 @@ func (p *Pool) trimLocked(s *shelf) {
 		p.emptyLocked(s)
 	}
 	s.idle = slices.DeleteFunc(s.idle, func(w *warm) bool {
-		old := p.opts.MaxAge > 0 && time.Since(w.since) >= p.opts.MaxAge
-		if old {
+		if w.tooOld() {
 			p.closeLocked(w)
+			return true
 		}
-		return old
+		return false
 	})
 	if time.Since(s.trimmed) < trimAfter {
 		return

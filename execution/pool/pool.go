@@ -100,6 +100,9 @@ type warm struct {
 	since  time.Time // when it was started
 	leased time.Time // when it was last leased
 	runs   int       // that are over
+
+	maxRuns int           // 0: any number
+	maxAge  time.Duration // 0: any age
 }
 
 // waiter is a Lease that waits. Its channel has room for its one answer.
@@ -315,6 +318,7 @@ func (p *Pool) startLocked(s *shelf) {
 			s.reusable = sandbox.Reusable()
 			s.fault = nil
 			w := &warm{Sandbox: sandbox, shelf: s, since: time.Now()}
+			p.limitLocked(w)
 			p.tasks.Go(func() { p.watch(s, w) })
 			p.shelveLocked(s, w)
 		}
@@ -362,7 +366,7 @@ func (p *Pool) release(w *warm) {
 	}
 	delete(p.leased, w)
 	w.runs++
-	if p.closed || p.spentLocked(w) {
+	if p.closed || p.spentLocked(w, w.runs) || p.yieldsLocked(w) {
 		p.closeLocked(w)
 	} else {
 		p.renewLocked(w)

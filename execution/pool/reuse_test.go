@@ -3,6 +3,7 @@ package pool_test
 import (
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,11 +108,11 @@ func TestRetireAfterAge(t *testing.T) {
 		p := newPool(t, m, pool.Options{Target: 1, Max: 1, MaxAge: time.Minute})
 		p.Warm(red)
 		elapse(0)
-		if got := use(t, p, m, 59*time.Second); got != 1 {
+		if got := use(t, p, m, 47*time.Second); got != 1 {
 			t.Errorf("sandbox %d", got)
 		}
 		synctest.Wait()
-		if got := use(t, p, m, 2*time.Second); got != 1 { // old at its end, not at its start
+		if got := use(t, p, m, 14*time.Second); got != 1 { // old at its end, not at its start
 			t.Errorf("sandbox %d", got)
 		}
 		synctest.Wait()
@@ -203,5 +204,60 @@ func TestReusedSandboxesGoWhenIdle(t *testing.T) {
 		if got := use(t, p, m, 0); got != 3 {
 			t.Errorf("sandbox %d", got)
 		}
+	})
+}
+
+// Sandboxes that were started together are not replaced together.
+func TestRetirementIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true, startTime: 300 * time.Millisecond, renewTime: time.Millisecond}
+		p := newPool(t, m, pool.Options{Target: 4, Max: 16, Starts: 4, MaxRuns: 1000})
+		p.Warm(red)
+		elapse(time.Second)
+		var longest time.Duration
+		for range 10_000 {
+			began := time.Now()
+			l := begin(t, p, m, red)
+			l.result(t)
+			longest = max(longest, time.Since(began))
+			pause(2 * time.Millisecond)
+			l.release()
+		}
+		if longest > 100*time.Millisecond {
+			t.Errorf("a caller waited for %v", longest)
+		}
+	})
+}
+
+// A kind in steady use does not keep another from its turn.
+func TestAnotherKindGetsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true, startTime: 300 * time.Millisecond}
+		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
+		p.Warm(red)
+		elapse(time.Second)
+		over := make(chan struct{})
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+						use(t, p, m, 10*time.Millisecond)
+					}
+				}
+			})
+		}
+		began := time.Now()
+		l := begin(t, p, m, blue)
+		l.result(t)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it waited for %v", took)
+		}
+		l.release()
+		close(over)
+		group.Wait()
 	})
 }

@@ -16,8 +16,15 @@ import (
 //go:embed probe.py
 var probeSource string
 
-// probeTime bounds each of a probe's programs.
-const probeTime = 10 * time.Second
+const (
+	// probeTime bounds each of a probe's programs.
+	probeTime = 10 * time.Second
+	// tryTime bounds the start and the probe of a sandbox for many runs, so that
+	// time is left for another.
+	tryTime = 25 * time.Second
+	// doubtTime is how long a refusal is believed that may have been bad luck.
+	doubtTime = time.Minute
+)
 
 // Starter starts instances, as [execution.Backend] does.
 type Starter interface {
@@ -32,6 +39,8 @@ type Launcher struct {
 	backend Starter
 	log     *slog.Logger
 
+	probing chan struct{} // holds one token; whoever has it may probe
+
 	mu       sync.Mutex
 	verdicts map[kind]Verdict
 }
@@ -45,6 +54,8 @@ type Verdict struct {
 	Isolation execution.Isolation
 	// Refusal says why a container cannot serve many runs, where it cannot.
 	Refusal string
+
+	doubted time.Time // when to look again; zero is never
 }
 
 // Finding is one thing that a probe looked at.
@@ -55,7 +66,7 @@ type Finding struct {
 
 // NewLauncher makes a Launcher. It tells log what it decides.
 func NewLauncher(backend Starter, log *slog.Logger) *Launcher {
-	return &Launcher{backend: backend, log: log, verdicts: make(map[kind]Verdict)}
+	return &Launcher{backend: backend, log: log, probing: make(chan struct{}, 1), verdicts: make(map[kind]Verdict)}
 }
 
 // Launch starts a sandbox and waits until it is ready.
@@ -63,22 +74,46 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	if spec.Isolation == execution.IsolationContainer {
 		return l.open(ctx, spec)
 	}
-	verdict := l.Verdict(spec)
-	switch {
-	case verdict.Isolation == execution.IsolationRun:
-		return l.open(ctx, as(execution.IsolationRun, spec))
-	case verdict.Isolation == execution.IsolationContainer && spec.Isolation == execution.IsolationAuto:
-		return l.open(ctx, as(execution.IsolationContainer, spec))
+	if sandbox, err, known := l.launchKnown(ctx, spec); known {
+		return sandbox, err
 	}
+	select { // one probe is enough: the others wait for what it finds
+	case l.probing <- struct{}{}:
+		defer func() { <-l.probing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if sandbox, err, known := l.launchKnown(ctx, spec); known {
+		return sandbox, err
+	}
+	return l.launchUnknown(ctx, spec)
+}
+
+// launchKnown starts a sandbox of a kind for which there is a verdict.
+func (l *Launcher) launchKnown(ctx context.Context, spec execution.Spec) (_ execution.Sandbox, err error, known bool) {
+	verdict := l.Verdict(spec)
+	doubtful := !verdict.doubted.IsZero() && time.Now().After(verdict.doubted)
+	refused := verdict.Isolation == execution.IsolationContainer
+	if verdict.Isolation == "" || doubtful || refused && spec.Isolation == execution.IsolationRun {
+		return nil, nil, false
+	}
+	sandbox, err := l.open(ctx, as(verdict.Isolation, spec))
+	if err != nil {
+		return nil, err, true
+	}
+	return sandbox, nil, true
+}
+
+// launchUnknown probes, and decides.
+func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	sandbox, _, refusal := l.try(ctx, as(execution.IsolationRun, spec))
-	if refusal == nil {
+	switch {
+	case refusal == nil:
 		l.decide(ctx, spec, Verdict{Isolation: execution.IsolationRun})
 		return sandbox, nil
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return nil, refusal
-	}
-	if spec.Isolation == execution.IsolationRun {
+	case spec.Isolation == execution.IsolationRun:
 		return nil, fmt.Errorf("ISOLATION=run cannot be had: %w", refusal)
 	}
 	// What keeps every container from starting says nothing about the isolation.
@@ -86,9 +121,17 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	if err != nil {
 		return nil, err
 	}
-	l.decide(ctx, spec, Verdict{Isolation: execution.IsolationContainer, Refusal: refusal.Error()})
+	verdict := Verdict{Isolation: execution.IsolationContainer, Refusal: refusal.Error()}
+	if !errors.Is(refusal, errRefused) {
+		verdict.doubted = time.Now().Add(doubtTime)
+	}
+	l.decide(ctx, spec, verdict)
 	return sandbox, nil
 }
+
+// errRefused is the refusal of a sandbox that was there and said, or showed,
+// what is wrong. Any other may have been bad luck.
+var errRefused = errors.New("it cannot serve many runs")
 
 // Verdict gives what was decided for a kind of sandbox.
 func (l *Launcher) Verdict(spec execution.Spec) Verdict {
@@ -115,22 +158,21 @@ func as(isolation execution.Isolation, spec execution.Spec) execution.Spec {
 	return spec
 }
 
-// decide keeps a verdict. The first one stays: what clients are told does not
-// change under them.
+// decide keeps a verdict, and tells it when it is news.
 func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k := kind{spec.Image, spec.Runtime}
-	if l.verdicts[k] != (Verdict{}) {
-		return
-	}
+	old := l.verdicts[k]
 	l.verdicts[k] = v
-	if v.Refusal != "" {
+	switch {
+	case old.Isolation == v.Isolation && old.Refusal == v.Refusal:
+	case v.Refusal != "":
 		l.log.WarnContext(ctx, "each run gets a container of its own, which is slow: a container cannot serve many here",
 			"isolation", v.Isolation, "reason", v.Refusal)
-		return
+	default:
+		l.log.InfoContext(ctx, "a container serves many runs, each in a fresh inner sandbox", "isolation", v.Isolation)
 	}
-	l.log.InfoContext(ctx, "a container serves many runs, each in a fresh inner sandbox", "isolation", v.Isolation)
 }
 
 func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, error) {
@@ -138,6 +180,11 @@ func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, err
 	if err != nil {
 		return nil, err
 	}
+	return l.ready(ctx, instance)
+}
+
+// ready waits until the supervisor of an instance is ready.
+func (l *Launcher) ready(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 	sandbox, err := Open(ctx, instance)
 	if err != nil {
 		return nil, err
@@ -151,8 +198,17 @@ func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, err
 
 // try starts a sandbox that serves many runs and has programs look around in it.
 func (l *Launcher) try(ctx context.Context, spec execution.Spec) (*Sandbox, []Finding, error) {
-	sandbox, err := l.open(ctx, spec)
+	ctx, cancel := context.WithTimeout(ctx, tryTime)
+	defer cancel()
+	instance, err := l.backend.Start(ctx, spec)
 	if err != nil {
+		return nil, nil, err
+	}
+	sandbox, err := l.ready(ctx, instance)
+	if err != nil {
+		if instance.Diagnostics() != "" { // the supervisor has said why
+			err = fmt.Errorf("%w: %w", errRefused, err)
+		}
 		return nil, nil, err
 	}
 	findings, err := lookAround(ctx, sandbox)
@@ -202,7 +258,7 @@ func parseFindings(result *execution.Result) ([]Finding, error) {
 	case len(findings) == 0:
 		return nil, errors.New("the probe found nothing")
 	case len(failing) > 0:
-		return findings, fmt.Errorf("does not hold: %s", strings.Join(failing, "; "))
+		return findings, fmt.Errorf("%w: does not hold: %s", errRefused, strings.Join(failing, "; "))
 	}
 	return findings, nil
 }

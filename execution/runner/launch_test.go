@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -179,12 +181,93 @@ func TestLaunchDecidesNothingWhenCancelled(t *testing.T) {
 	}
 }
 
+// A refusal that may have been bad luck is not believed for ever; one that shows
+// a missing wall is.
+func TestLaunchLooksAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		refuses func(t *testing.T) (execution.Instance, error)
+		again   bool
+	}{
+		"bad luck":  {func(*testing.T) (execution.Instance, error) { return nil, errors.New("create: 500, once") }, true},
+		"a verdict": {func(t *testing.T) (execution.Instance, error) { t.Helper(); return probed(t, "fails\ta wall\n")() }, false},
+		"the supervisor's word": {func(t *testing.T) (execution.Instance, error) {
+			t.Helper()
+			i := newInstance(t, (*supervisor).leave)
+			i.diagnostics = "unshare: Operation not permitted"
+			return i, nil
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &starter{run: func() (execution.Instance, error) { return test.refuses(t) }, only: single(t)}
+				l, _ := launcher(s)
+				launch := func() bool {
+					sandbox, err := l.Launch(t.Context(), spec)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer closeSandbox(t, sandbox)
+					return sandbox.Reusable()
+				}
+				if launch() {
+					t.Error("it is reusable")
+				}
+				s.run = probed(t, allHolds, allHolds)
+				time.Sleep(59 * time.Second)
+				if launch() {
+					t.Error("it is looked at too soon")
+				}
+				time.Sleep(2 * time.Second)
+				if launch() != test.again {
+					t.Errorf("reusable after a while: %v", !test.again)
+				}
+			})
+		})
+	}
+}
+
+// A supervisor that hangs is given up in time for another.
+func TestLaunchGivesUpOnOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &starter{run: func() (execution.Instance, error) { return newInstance(t, func(*supervisor) {}), nil }, only: single(t)}
+		l, _ := launcher(s)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		sandbox, err := l.Launch(ctx, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeSandbox(t, sandbox)
+	})
+}
+
+// Of many starts at once, one probes.
+func TestLaunchProbesOnce(t *testing.T) {
+	s := &starter{run: probed(t, allHolds, allHolds), only: fails(errors.New("not needed"))}
+	l, _ := launcher(s)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			sandbox, err := l.Launch(t.Context(), spec)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			closeSandbox(t, sandbox)
+		})
+	}
+	group.Wait()
+	if len(s.asked) != 4 {
+		t.Errorf("%d starts", len(s.asked))
+	}
+}
+
 func TestLaunchInsistsOnRun(t *testing.T) {
 	strict := spec
 	strict.Isolation = execution.IsolationRun
 	s := &starter{run: probed(t, "fails\ta wall\n"), only: fails(errors.New("must not be asked for"))}
 	l, _ := launcher(s)
-	if _, err := l.Launch(t.Context(), strict); err == nil || !strings.Contains(err.Error(), "ISOLATION=run cannot be had: does not hold: a wall") {
+	if _, err := l.Launch(t.Context(), strict); err == nil || !strings.Contains(err.Error(), "ISOLATION=run cannot be had: it cannot serve many runs: does not hold: a wall") {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -22,7 +22,7 @@ const (
 	collectTime = 30 * time.Second // to send the files
 	destroyTime = 30 * time.Second // to end the sandbox
 	exitTime    = 2 * time.Second  // for the supervisor to leave by itself
-	renewTime   = 10 * time.Second // to clean up and fork again
+	renewTime   = 5 * time.Second  // to clean up and fork again
 )
 
 const protocolVersion = 2

@@ -19,6 +19,10 @@ What must hold, whatever the program does:
   * When the server falls silent, or no longer reads, this process exits and the kernel ends the sandbox with it.
 """
 
+import sys
+
+PLAIN_MODULES = frozenset(sys.modules)  # those that every interpreter has imported when a program begins
+
 import _ast
 import _socket
 import atexit
@@ -29,7 +33,6 @@ import os
 import resource
 import select
 import struct
-import sys
 import time
 
 from errno import EINVAL, ENOSPC
@@ -56,8 +59,13 @@ CHUNK = 1 << 16  # bytes read at a time
 MAX_DEPTH = 31  # folders below the workspace that are searched for files
 MAX_PATH = 1024  # bytes of a path that is returned; the server takes no longer or deeper ones (execution.PathFault)
 MAX_ENTRIES = 20_000  # directory entries that are looked at
+SHARED_SLACK = 1 << 20  # bytes by which the kernel's count of shared memory may be off
+OPEN_FILES = 1024  # of each process of a program; the zygote may have more (see Zygote.serve)
 DONE_FD = 63  # where a program's process says that it is over; see Farewell
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
+MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
+BURY_SECONDS = 2  # that killed processes may take to go
+FREE_SECONDS = 1  # that the kernel may take to free their memory
 MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can ask for (pipe-max-size)
 MAX_LEFTOVERS = 2000  # what a run may leave for us to delete; beyond it the sandbox is given up
 MAX_LEFT_DEPTH = 64
@@ -82,6 +90,9 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
+
+FS_IOC_GETFLAGS = 0x80086601  # ioctl_iflags(2)
+FS_IOC_SETFLAGS = 0x40086602
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
@@ -211,13 +222,13 @@ class Channel:
         del self.buffer[: 5 + size]
         return kind, payload
 
-    def wait(self, fd: int) -> bool:
-        """Waits until the server has said something, or fd is readable: then it returns True. Raises Gone when the
-        server is."""
+    def wait(self, fd: int, patience: float = 3600) -> bool:
+        """Waits until the server has said something, or fd is readable: then it returns True. Gives up after seconds of
+        patience. Raises Gone when the server is."""
         readable = select.poll()
         readable.register(self.receive_fd, select.POLLIN)
         readable.register(fd, select.POLLIN)
-        for ready, _ in readable.poll(self.silence_left() * 1000):
+        for ready, _ in readable.poll(min(self.silence_left(), patience) * 1000 + 1):
             if ready == fd:
                 return True
             self.read_available()
@@ -364,7 +375,10 @@ def wind_down(workspace: str, inherited: str) -> bool:
     2 to 4 ms to free what the kernel frees anyway. Returns whether all output could be written. `inherited` is the
     last module that was imported before the program began: those up to it are left alone, or looking at each would
     cost a copy of the page that it lies in."""
-    atexit._run_exitfuncs()
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        pass  # Python 3.9 has printed it, and raises it again
     flush_files()
     prefix = workspace + "/"
     for name in ["__main__", *iter(reversed(sys.modules).__next__, inherited)]:
@@ -470,6 +484,15 @@ def reseed() -> None:
         numpy_random.seed()
 
 
+def forget_shadowed(workspace: str) -> None:
+    """Forgets modules that were imported ahead and that have the name of one in the workspace: that comes first on the
+    program's path, so it must be what the program imports."""
+    ours = {name[:-3] if name.endswith(".py") else name for name in os.listdir(workspace)}
+    for module in list(sys.modules):
+        if module.partition(".")[0] in ours and module not in PLAIN_MODULES and module != "__main__":
+            del sys.modules[module]
+
+
 def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoReturn":
     """Waits for the code on the control pipe, runs it, exits."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -480,11 +503,20 @@ def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoR
     job = read_to_end(3)
     if not job:
         os._exit(0)  # the supervisor is gone
-    interactive, cpu_seconds = struct.unpack_from(">?I", job)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    interactive, has_files, cpu_seconds = RELEASE.unpack_from(job)
+    resource.setrlimit(
+        resource.RLIMIT_CORE, (1, 1)
+    )  # where dumps go to a program, 0 does not keep them from it: core(5)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    if has_files:
+        forget_shadowed(workspace)
     inherited = next(reversed(sys.modules))
-    end_program(execute(job[5:], f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, farewell)
+    source = job[RELEASE.size :]
+    end_program(execute(source, f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, farewell)
+
+
+RELEASE = struct.Struct(">??I")  # before the code: interactive, whether files were staged, seconds of CPU time
 
 
 class Pipes:
@@ -521,15 +553,17 @@ class Program:
     def __init__(self, pipes: "tuple[int, ...]", end_fd: int) -> None:
         self.stdin, self.stdout, self.stderr, self.control, self.done = pipes
         self.end_fd = end_fd  # readable when its main process has ended
-        for fd in pipes[:3]:
+        for fd in (self.stdin, self.stdout, self.stderr, self.done):
             os.set_blocking(fd, False)  # the program can read from its own pipes, and so take what poll has seen
 
-    def release(self, source: bytes, interactive: bool, cpu_seconds: int) -> None:
+    def release(self, job: "Job") -> None:
         """Hands over the code: from here on the program runs."""
-        job = memoryview(struct.pack(">?I", interactive, cpu_seconds) + source)
+        limits = job.limits
+        head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"])
+        rest = memoryview(head + job.code)
         try:
-            while job:
-                job = job[os.write(self.control, job) :]
+            while rest:
+                rest = rest[os.write(self.control, rest) :]
         except BrokenPipeError:
             pass  # it died while waiting; its status tells
         os.close(self.control)
@@ -621,11 +655,26 @@ def enter_namespaces() -> None:
     uid, gid = os.getuid(), os.getgid()
     system("unshare", CLONE_NEWUSER | CLONE_NEWPID)
     set_dumpable(True)  # or the files below belong to root; nobody else is here yet
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
+    for name, text in maps.items():  # the last, which nobody needs, or a program could write it, for others to read
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     set_dumpable(False)
     drop_bounding_set()
+
+
+def unshare_ipc() -> None:
+    """Gives this process an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one for each RCU grace
+    period: where there are too many, it waits for them."""
+    patience = time.monotonic() + 5
+    while True:
+        try:
+            system("unshare", CLONE_NEWIPC)
+            return
+        except OSError as error:
+            if error.errno != ENOSPC or time.monotonic() > patience:
+                raise
+            time.sleep(0.05)
 
 
 def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
@@ -688,14 +737,26 @@ class Zygote:
             system("setns", self.pid_namespace, CLONE_NEWPID)
             pipes.close(pipes.theirs)
             handed = (*pipes.ours, os.pidfd_open(init), os.pidfd_open(program))
+            # The kernel counts the descriptors that are under way like this for each user, all containers together,
+            # and refuses the next to whoever may open fewer files. A program cannot get the count beyond its own
+            # OPEN_FILES; the zygote's limit is higher.
             self.link.sendmsg([b"P"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, HANDED.pack(*handed))])
             pipes.close(handed)
-            _, status, usage = os.wait4(program, 0)
-            at = time.monotonic()
-            os.kill(init, _signal.SIGKILL)
-            os.waitpid(init, 0)  # it ends when all others in its namespace have
-            cpu = int((usage.ru_utime + usage.ru_stime) * 1e6)
-            self.link.send(b"E" + ENDED.pack(status, cpu, usage.ru_maxrss, at))
+            self.link.send(b"E" + self.await_end(program, init))
+
+    def await_end(self, program: int, init: int) -> bytes:
+        """Waits until the program has ended, kills all that it has left, and waits until that is gone."""
+        ended = b""
+        while True:
+            pid, status, usage = os.wait4(
+                -1, 0
+            )  # whoever it is: one that is not buried would keep the init from ending
+            if pid == program:
+                cpu = int((usage.ru_utime + usage.ru_stime) * 1e6)
+                ended = ENDED.pack(status, cpu, usage.ru_maxrss, time.monotonic())
+                os.kill(init, _signal.SIGKILL)
+            elif pid == init:
+                return ended  # not empty: the init ends when all others in its namespace have been buried
 
     def be_program(self, pipes: Pipes) -> "NoReturn":
         """Turns a fresh fork into a program's process. The order matters: first every inherited descriptor goes, then
@@ -703,7 +764,7 @@ class Zygote:
         try:
             os.setsid()
             take_over(pipes)
-            system("unshare", CLONE_NEWIPC)
+            unshare_ipc()
             drop_capabilities()
             set_dumpable(True)
             be_first_victim()
@@ -732,6 +793,7 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         default_signals()
         os.chdir(workspace)
         done, failed = preload(modules)
+        libc.fflush(None)  # what C code has printed would be printed by each program
         pipes = Pipes()
         for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
             os.dup2(fd, target)
@@ -764,6 +826,7 @@ class Cell(Program):
         *pipes, self.init, handle = fds
         super().__init__(tuple(pipes), zygote.link.fileno())
         self.clock = cpu_clock(handle)
+        self.made = time.monotonic()
         os.close(handle)
         self.zygote = zygote
         self.word: "Optional[Ending]" = None  # the program's own
@@ -783,15 +846,14 @@ class Cell(Program):
 
     def take_word(self) -> None:
         """Reads the program's farewell. What is none leaves everything as it is: its end will show."""
-        data = os.read(self.done, DONE.size)
-        if len(data) < DONE.size:
-            return
-        status, cpu, peak_kb = DONE.unpack(data)
         try:
-            cpu = max(cpu / 1e6, time.clock_gettime(self.clock))  # it cannot hide its own process's time
-            self.word = Ending(status << 8, cpu, peak_kb, time.monotonic())
-        except OSError:
-            pass  # the process has gone; the zygote will tell
+            status, cpu, peak_kb = DONE.unpack(os.read(self.done, DONE.size))
+            own_cpu = time.clock_gettime(self.clock)  # it cannot hide its own process's time
+        except (OSError, struct.error):
+            return  # it took its word back, broke it, or has gone meanwhile
+        now = time.monotonic()
+        if cpu / 1e6 <= (now - self.made + 1) * (os.cpu_count() or 1) and peak_kb < MAX_PEAK_KB:
+            self.word = Ending(status << 8, max(cpu / 1e6, own_cpu), peak_kb, now)
 
     def kill(self, channel: Channel) -> Ending:
         try:
@@ -807,8 +869,11 @@ class Cell(Program):
     def bury(self, channel: Channel) -> bool:
         if self.ending is not None:
             return False
+        patience = time.monotonic() + BURY_SECONDS
         while self.ending is None:
-            if channel.wait(self.end_fd):
+            if time.monotonic() > patience:
+                raise Gone("what a program has left does not die")
+            if channel.wait(self.end_fd, BURY_SECONDS):
                 self.take_end()
         return True
 
@@ -897,7 +962,10 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
         elif entry.is_dir(follow_symlinks=False):
             yield from walk_folder(folder, entry.name, path, depth + 1, left)
         elif entry.is_file(follow_symlinks=False):
-            status = entry.stat(follow_symlinks=False)
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
             yield Found(path, "", (status.st_ino, status.st_ctime_ns, status.st_size))
         else:
             yield Found(path, "it is a link" if entry.is_symlink() else "it is not a regular file")
@@ -970,6 +1038,14 @@ def empty(folder: int, left: "list[int]", depth: int = 0) -> None:
             os.rmdir(entry.name, dir_fd=folder)
 
 
+def clear_flags(folder: int) -> None:
+    """Clears a folder's attributes (ioctl_iflags(2)). File systems that have none refuse."""
+    flags = ctypes.c_long(0)
+    if libc.ioctl(folder, ctypes.c_ulong(FS_IOC_GETFLAGS), ctypes.byref(flags)) == 0 and flags.value & 0xFFFFFFFF:
+        flags.value = 0
+        system("ioctl", folder, ctypes.c_ulong(FS_IOC_SETFLAGS), ctypes.byref(flags))
+
+
 def unexpected_places(known: "Iterable[str]") -> "list[str]":
     """Folders that programs may be able to write and that nobody would empty, such as an image's volumes. What is
     below /dev, /proc and /sys is the engine's, and no program's but for those that are known."""
@@ -1024,6 +1100,11 @@ class Pressure:
             Counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max"),
         )
         self.known = [counter.read() for counter in self.counters]
+        self.shared = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
+
+    def shared_memory(self) -> int:
+        """Bytes in files of memory and in shared memory, whoever holds them; 0 where the kernel does not tell."""
+        return self.shared.read()
 
     def look(self) -> "list[int]":
         """How many processes were killed for memory, and how many were refused, since the last look."""
@@ -1168,6 +1249,14 @@ def changes(workspace: int, before: "dict[str, tuple[int, int, int]]") -> "Itera
     return (found for found in walk(workspace) if found.reason or before.get(found.path) != found.stamp)
 
 
+def any_change(workspace: int, before: "dict[str, tuple[int, int, int]]") -> bool:
+    """Whether changes would list anything, or cannot tell: somebody may still be at work."""
+    try:
+        return any(True for _ in changes(workspace, before))
+    except OSError:
+        return True
+
+
 def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", limits: "dict[str, int]") -> None:
     """Sends what the run made or changed, within the limits, and names what is not sent and why."""
     files, total = limits["files"], limits["total_bytes"]
@@ -1210,6 +1299,47 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
     return ""
 
 
+class Place:
+    """A folder that programs can write. Where it is the programs' own, they can leave marks on itself too."""
+
+    def __init__(self, path: str) -> None:
+        self.folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        status = os.fstat(self.folder)
+        self.owned = status.st_uid == os.getuid()
+        self.mode = status.st_mode & 0o7777
+        self.times = status.st_atime_ns, status.st_mtime_ns
+
+    def clean(self, left: "list[int]") -> None:
+        """Makes the folder what it was at the start. Raises OSError where it cannot."""
+        if self.owned:
+            os.fchmod(self.folder, self.mode | 0o700)
+        empty(self.folder, left)
+        if self.owned:
+            for name in os.listxattr(self.folder):  # access control lists are among them
+                os.removexattr(self.folder, name)
+            clear_flags(self.folder)
+            os.fchmod(self.folder, self.mode)
+            os.utime(self.folder, ns=self.times)
+
+
+class Network:
+    """The sockets of the container, which all of its runs share. What a dead program leaves (a closed connection waits
+    for a minute, a socket in flight for the collector) keeps its address from the next."""
+
+    def __init__(self) -> None:
+        self.files = [os.open(f"/proc/self/net/{name}", os.O_RDONLY) for name in ("sockstat", "sockstat6")]
+        self.unused = self.read()
+
+    def read(self) -> "list[bytes]":
+        """What the kernel counts, without the lines on memory, which change by themselves."""
+        texts = (os.pread(file, 4096, 0) for file in self.files)
+        return [line.partition(b" mem ")[0] for text in texts for line in text.splitlines()]
+
+    def in_use(self) -> bool:
+        """Whether there is more than at the start."""
+        return self.read() != self.unused
+
+
 class Sandbox:
     """All that stands still while runs come and go."""
 
@@ -1217,7 +1347,9 @@ class Sandbox:
         self.channel = channel
         self.workspace = workspace
         self.root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
-        self.places = [place for place in (workspace, *PLACES) if os.access(place, os.W_OK)]
+        self.places = [Place(place) for place in (workspace, *PLACES) if os.access(place, os.W_OK)]
+        self.network = Network()
+        self.free = 0  # bytes of shared memory that are used while there is no program
         self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         self.pressure = Pressure()
@@ -1239,14 +1371,13 @@ class Sandbox:
         await_tick(staged.values())
         channel.send(b"A")
         run.started = time.monotonic()
-        program.release(bytes(job.code), bool(job.limits["interactive"]), job.limits["cpu_seconds"])
+        program.release(job)
         run.watch()
         channel.send(b"X", self.facts(run))
         try:
-            if os.fstat(self.root).st_uid == os.getuid():
-                os.fchmod(self.root, 0o700)  # the program may have changed it
+            os.fchmod(self.root, 0o700)  # the program may have changed it
             # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
-            if any(True for _ in changes(self.root, staged)):
+            if any_change(self.root, staged):
                 program.bury(channel)
                 send_files(channel, self.root, changes(self.root, staged), job.limits)
         except OSError as error:
@@ -1276,14 +1407,19 @@ class Sandbox:
         left = [MAX_LEFTOVERS]
         try:
             for place in self.places:
-                folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    empty(folder, left)
-                finally:
-                    os.close(folder)
+                place.clean(left)
             self.home.make()
         except OSError as error:
             raise Gone(f"cleaning failed: {error}") from None
+        patience = time.monotonic() + FREE_SECONDS
+        while self.pressure.shared_memory() > self.free:  # some of it the kernel frees a little later
+            if time.monotonic() > patience:
+                raise Gone("memory of the run is not freed")
+            time.sleep(0.005)
+        if any(self.pressure.look()):
+            raise Gone("the run came near its limits while it was killed")
+        if self.network.in_use():
+            raise Gone("the run has left connections, which the kernel keeps for a while")
 
 
 class Home:
@@ -1330,14 +1466,13 @@ def serve_many(channel: Channel, workspace: str, wall: Filter, modules: "list[st
     refuses what that takes."""
     if places := unexpected_places((workspace, *PLACES)):
         raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
-    for place in (workspace, *PLACES):
-        if os.path.isdir(place) and os.stat(place).st_uid == os.getuid():
-            raise Unable(f"{place} must not belong to the programs' user: one could leave marks on the folder itself")
-    if not os.access(workspace, os.W_OK):
-        raise Unable(f"{workspace} cannot be written: where an image has such a folder, its mode must be 1777")
-    zygote = ZygoteLink(channel, workspace, wall, modules)
     sandbox = Sandbox(channel, workspace)
+    zygote = ZygoteLink(channel, workspace, wall, modules)
     program = zygote.next()
+    sandbox.network.unused = sandbox.network.read()  # with the link to the zygote
+    sandbox.free = sandbox.pressure.shared_memory()
+    sandbox.clean()  # of what the imports have written
+    sandbox.free = sandbox.pressure.shared_memory() + SHARED_SLACK
     channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygote.report)
     while True:
         sandbox.serve_run(program)
