@@ -57,7 +57,7 @@ for place in PLACES:
     flags = ctypes.c_long(0x40)  # FS_NODUMP_FL
     if libc.ioctl(fd, 0x40086602, ctypes.byref(flags)) != -1: print("done ioctl")`,
 			`print(*(oct(os.stat(place).st_mode)[-4:] for place in PLACES), *(os.listxattr(place) for place in PLACES))`,
-			"1777 1777 1777 1777 [] [] [] []",
+			"0755 1777 1777 1777 [] [] [] []",
 		},
 		{
 			"processes", `import signal, time
@@ -86,9 +86,28 @@ print(call("mq_open", b"/mark", os.O_CREAT | os.O_RDWR, 0o666, None))`,
 			`print(os.listdir("/dev/shm"), call("mq_open", b"/mark", os.O_RDWR))`, "[] ENOENT",
 		},
 		{
+			"maps of the user namespace", `for name in ("projid_map", "uid_map", "gid_map", "setgroups"):
+    try: os.write(os.open("/proc/self/" + name, os.O_WRONLY), b"".join(b"%d %d 1\n" % (i + 5, i * 7 + 5) for i in range(50))); print("done", name)
+    except OSError: pass`,
+			`print([open("/proc/self/" + name).read().split() for name in ("projid_map", "uid_map", "gid_map", "setgroups")])`,
+			"[['0', '0', '1'], ['65532', '65532', '1'], ['65532', '65532', '1'], ['deny']]",
+		},
+		{
+			"flow labels", `import socket, struct
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+try: s.setsockopt(41, 32, socket.inet_pton(socket.AF_INET6, "::1") + struct.pack(">I", 0xABCDE) + struct.pack("BBHHHI", 0, 255, 1, 60, 60, 0))
+except OSError: pass`,
+			`print(len(open("/proc/net/ip6_flowlabel").readlines()))`, "1",
+		},
+		{
+			"memory of System V", `libc.shmat.restype = ctypes.c_void_p
+for k in range(3):
+    i = libc.shmget(k + 5, 50 << 20, 0o1600); a = libc.shmat(i, None, 0); ctypes.memset(a, 1, 50 << 20); libc.shmdt(ctypes.c_void_p(a))`,
+			`import mmap
+m = mmap.mmap(-1, 180 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000); print(len(m) >> 20)`, "180",
+		},
+		{
 			"abstract sockets", `import socket, time, array
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind("\0mark")
-s.connect("\0mark"); s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [s.fileno()]))])
 l = socket.socket(socket.AF_UNIX); l.bind("\0listener"); l.listen()
 if os.fork() == 0: time.sleep(100)`,
 			`import socket
@@ -135,6 +154,42 @@ if os.fork() == 0: signal.alarm(1); signal.pause()`,
 time.sleep(0.4); print(signal.getitimer(signal.ITIMER_REAL), signal.alarm(0))`, "(0.0, 0.0) 0",
 		},
 		{"first victim's rank", `open("/proc/self/oom_score_adj", "w").write("0")`, `print(open("/proc/self/oom_score_adj").read().strip())`, "1000"},
+	}
+}
+
+// lasting are traces that only the kernel can take away, in its own time: the
+// next run must be in another container.
+func lasting() []trace {
+	return []trace{
+		{
+			"closed connections", `import socket
+l = socket.socket(); l.bind(("127.0.0.1", 5000)); l.listen(); c = socket.create_connection(("127.0.0.1", 5000)); a, _ = l.accept()
+a.close(); c.recv(1); c.close(); l.close()`,
+			`import socket
+socket.socket().bind(("127.0.0.1", 5000)); print(len(open("/proc/net/tcp").readlines()))`, "1",
+		},
+		{
+			"sockets in flight", `import socket, array, mmap
+s, t = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+f = os.memfd_create("x"); os.ftruncate(f, 150 << 20); m = mmap.mmap(f, 150 << 20, flags=mmap.MAP_SHARED | 0x8000); m.close()
+for k in range(8): s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [f, s.fileno(), t.fileno()]))])`,
+			`import mmap
+m = mmap.mmap(-1, 150 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000); print(len(m) >> 20)`, "150",
+		},
+	}
+}
+
+func TestLastingTraces(t *testing.T) {
+	for _, trace := range lasting() {
+		t.Run(trace.name, func(t *testing.T) {
+			s, current := alone(t)
+			first := current()
+			mustRun(t, s, request{"code": places + trace.leave + "\nNone"})
+			program{stdout: trace.want + "\n"}.check(t, mustRun(t, s, request{"code": places + trace.look}))
+			if current() == first {
+				t.Error("they were run in one container")
+			}
+		})
 	}
 }
 
@@ -275,6 +330,31 @@ print({call("setns", os.open("/proc/self/ns/" + n, os.O_RDONLY), 0) for n in ("p
 		{name: "system calls of 32-bit programs", code: `import mmap
 code = mmap.mmap(-1, 4096, prot=7); code.write(bytes.fromhex("b814000000cd80c3"))
 print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())`, exit: "159", reason: "signal", signal: "SIGSYS"},
+		{
+			name: "siblings, which the zygote would have to bury",
+			code: `print({call("syscall", 56, flag | 17, 0, 0, 0, 0) for flag in (0x8000, 0x2000, 0xa000)})`, stdout: "{'EPERM'}\n",
+		},
+		{
+			name:   "pairs of other sockets",
+			code:   `print({call("socketpair", f, 1, 0, (ctypes.c_int * 2)()) for f in (2, 16, 30, 40)}, call("socketpair", 1, 1, 0, (ctypes.c_int * 2)()))`,
+			stdout: "{'EAFNOSUPPORT'} done\n",
+		},
+		{name: "a farewell that claims too much", code: `import struct, time
+for claim in ((2**64 - 1, 2**64 - 1), (10**15, 1), (1, 2**40)): os.write(63, struct.pack("BQQ", 7, *claim)); time.sleep(0.01)
+print("on")`, stdout: "on\n"},
+		{name: "a farewell that is taken back", code: `r = os.open("/proc/self/fd/63", os.O_RDONLY | os.O_NONBLOCK)
+for k in range(20000):
+    os.write(63, b"x")
+    try: os.read(r, 1)
+    except BlockingIOError: break
+import time; time.sleep(60)`, timeout: 800, exit: "null", reason: "timeout"},
+		{name: "files that vanish while they are listed", code: `import time
+open("result.txt", "w").write("x")
+for k in range(8):
+    if os.fork() == 0:
+        while True:
+            for n in range(30): p = f"a{k}-{n}"; os.close(os.open(p, os.O_CREAT | os.O_WRONLY)); os.unlink(p)
+time.sleep(0.03)`, files: "~result.txt"},
 		{name: "a forged farewell", code: `import struct, time
 os.write(63, struct.pack("BQQ", 7, 0, 1)); time.sleep(10)`, exit: "7"},
 		{name: "a broken farewell", code: `os.write(63, b"x" * 5); print("on")`, stdout: "on\n"},
@@ -299,12 +379,21 @@ if os.fork() == 0:
 time.sleep(0.05)`, files: "f"},
 	} {
 		t.Run(p.name, func(t *testing.T) {
-			p.check(t, mustRun(t, s, request{"code": places + p.code + "\nNone"}))
-			program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
-			if current() != first {
-				t.Error("they were not run in one container")
-				first = current()
+			body := request{"code": places + p.code + "\nNone"}
+			if p.timeout > 0 {
+				body["timeout_ms"] = p.timeout
 			}
+			a := mustRun(t, s, body)
+			p.check(t, a)
+			if a.took > 4000 {
+				t.Errorf("it took %.0f ms", a.took)
+			}
+			program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+			now := current()
+			if now != first && p.timeout == 0 {
+				t.Error("the container was replaced")
+			}
+			first = now
 		})
 	}
 }
@@ -409,5 +498,52 @@ func TestHealthTellsTheIsolation(t *testing.T) {
 	var health struct{ Isolation string }
 	if err := getJSON(t, shared.server.url+"/health", &health); err != nil || health.Isolation != "run" {
 		t.Errorf("%+v %v", health, err)
+	}
+}
+
+// One run cannot keep the sandboxes of others from starting or from being used,
+// by the limits that the kernel has for all processes of a user.
+func TestDescriptorsInFlight(t *testing.T) {
+	hog := startServer(t, "ISOLATION=run", "POOL_SIZE=1", "MAX_SANDBOXES=1")
+	other, _ := alone(t)
+	under := make(chan *answer, 1)
+	go func() {
+		a, err := hog.execute(context.Background(), request{"timeout_ms": 4000, "code": `import socket, array, time
+S = []
+try:
+  for i in range(60):
+    s, t = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); S += [s, t]
+    for k in range(5): s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [t.fileno()] * 250))], socket.MSG_DONTWAIT)
+except OSError as e: print(e.errno)
+time.sleep(3)`})
+		if err != nil {
+			t.Error(err)
+		}
+		under <- a
+	}()
+	for {
+		select {
+		case a := <-under:
+			program{stdout: "109\n"}.check(t, a) // ETOOMANYREFS: it has what it may have
+			return
+		default:
+			program{stdout: "42\n"}.check(t, mustRun(t, other, request{"code": "print(6*7)"}))
+		}
+	}
+}
+
+// Files that were staged come before modules that were imported ahead.
+func TestStagedModulesComeFirst(t *testing.T) {
+	for _, isolation := range []string{"run", "container"} {
+		s := startServer(t, "ISOLATION="+isolation, "POOL_SIZE=1", "PRELOAD_MODULES=calendar,xml.dom.minidom")
+		program{stdout: "mine mine also True\n"}.check(t, mustRun(t, s, request{
+			"code": "import calendar, xml.dom, struct, os\nprint(calendar.whose, xml.dom.whose, hasattr(os, 'getpid'))",
+			"files": []request{
+				{"path": "calendar.py", "content_base64": encode("whose = 'mine'")},
+				{"path": "xml/__init__.py", "content_base64": encode("")},
+				{"path": "xml/dom.py", "content_base64": encode("whose = 'mine also'")},
+				{"path": "os.py", "content_base64": encode("")},
+			},
+		}))
 	}
 }

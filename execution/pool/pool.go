@@ -40,11 +40,11 @@ type Options struct {
 	// IdleAfter is how long a shelf keeps idle sandboxes that nobody asks for.
 	// Zero means forever.
 	IdleAfter time.Duration
-	// MaxAge is how old a sandbox may become before another replaces it. Zero
-	// means any age.
+	// MaxAge is how old a sandbox may become before another replaces it, up to
+	// a fifth less. Zero means any age.
 	MaxAge time.Duration
-	// MaxRuns is how many runs a sandbox may serve before another replaces it.
-	// Zero means any number.
+	// MaxRuns is how many runs a sandbox may serve before another replaces it,
+	// up to a fifth fewer. Zero means any number.
 	MaxRuns int
 	// Shelves is how many kinds are kept; one more drains the kind that was
 	// not asked for the longest. Zero means 4.
@@ -262,22 +262,45 @@ func (p *Pool) serveLocked(s *shelf) {
 }
 
 // fillLocked starts what the shelves lack (see policy.go): first for callers
-// who wait, at whichever shelf, then for the targets, the shelf that was asked
-// for last first.
+// who wait, the shelf of the one who waits the longest first, then for the
+// targets, the shelf that was asked for last first.
 func (p *Pool) fillLocked() {
 	shelves := p.allLocked()
+	slices.SortStableFunc(shelves, byWaiting)
+	if !p.startAllLocked(shelves, p.lacksForCallersLocked) {
+		return
+	}
+	shelves = p.allLocked()
 	slices.Reverse(shelves)
-	for _, lacks := range []func(*shelf) bool{p.lacksForCallersLocked, p.lacksLocked} {
-		for _, s := range shelves {
-			for lacks(s) && p.makeRoomLocked(s) {
-				p.startLocked(s)
-			}
-			if lacks(s) && len(s.waiters) > 0 {
-				return // what room there will be is theirs
-			}
-		}
+	if !p.startAllLocked(shelves, p.lacksLocked) {
+		return
 	}
 	p.drained = slices.DeleteFunc(p.drained, func(s *shelf) bool { return len(s.waiters) == 0 && s.starting == 0 })
+}
+
+// startAllLocked starts what shelves lack. It returns false when there is no
+// room for somebody who waits: what room there will be is theirs.
+func (p *Pool) startAllLocked(shelves []*shelf, lacks func(*shelf) bool) bool {
+	for _, s := range shelves {
+		for lacks(s) && p.makeRoomLocked(s) {
+			p.startLocked(s)
+		}
+		if lacks(s) && len(s.waiters) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// byWaiting orders shelves by how long somebody has waited there, the longest
+// first.
+func byWaiting(a, b *shelf) int {
+	switch {
+	case len(a.waiters) == 0 || len(b.waiters) == 0:
+		return len(b.waiters) - len(a.waiters)
+	default:
+		return a.waiters[0].since.Compare(b.waiters[0].since)
+	}
 }
 
 // makeRoomLocked says whether one more sandbox may be started. Where the budget

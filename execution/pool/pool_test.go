@@ -359,11 +359,11 @@ func TestOldSandboxesAreReplaced(t *testing.T) {
 		m := &maker{}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 4, Starts: 1, MaxAge: time.Minute})
 		p.Warm(red)
-		elapse(59 * time.Second)
+		elapse(47 * time.Second) // their ages are spread below the limit
 		if closed := m.closedNumbers(); len(closed) > 0 {
 			t.Errorf("closed too early: %v", closed)
 		}
-		elapse(2 * time.Second)
+		elapse(14 * time.Second)
 		if closed := m.closedNumbers(); len(closed) != 2 || slices.Max(closed) > 2 {
 			t.Errorf("closed are %v, not the first two", closed)
 		}
