@@ -74,8 +74,8 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	if spec.Isolation == execution.IsolationContainer {
 		return l.open(ctx, spec)
 	}
-	if sandbox, err, known := l.launchKnown(ctx, spec); known {
-		return sandbox, err
+	if isolation, known := l.known(spec); known {
+		return l.open(ctx, as(isolation, spec))
 	}
 	select { // one probe is enough: the others wait for what it finds
 	case l.probing <- struct{}{}:
@@ -83,25 +83,19 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if sandbox, err, known := l.launchKnown(ctx, spec); known {
-		return sandbox, err
+	if isolation, known := l.known(spec); known {
+		return l.open(ctx, as(isolation, spec))
 	}
 	return l.launchUnknown(ctx, spec)
 }
 
-// launchKnown starts a sandbox of a kind for which there is a verdict.
-func (l *Launcher) launchKnown(ctx context.Context, spec execution.Spec) (_ execution.Sandbox, err error, known bool) {
+// known gives the isolation that was decided for a kind, unless that is in doubt
+// or not what was asked for.
+func (l *Launcher) known(spec execution.Spec) (execution.Isolation, bool) {
 	verdict := l.Verdict(spec)
 	doubtful := !verdict.doubted.IsZero() && time.Now().After(verdict.doubted)
-	refused := verdict.Isolation == execution.IsolationContainer
-	if verdict.Isolation == "" || doubtful || refused && spec.Isolation == execution.IsolationRun {
-		return nil, nil, false
-	}
-	sandbox, err := l.open(ctx, as(verdict.Isolation, spec))
-	if err != nil {
-		return nil, err, true
-	}
-	return sandbox, nil, true
+	refused := verdict.Isolation == execution.IsolationContainer && spec.Isolation == execution.IsolationRun
+	return verdict.Isolation, verdict.Isolation != "" && !doubtful && !refused
 }
 
 // launchUnknown probes, and decides.
