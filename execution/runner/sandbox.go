@@ -93,6 +93,9 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 	}
 	if err != nil {
 		s.odd.Store(true)
+		if text := s.instance.Diagnostics(); text != "" {
+			err = fmt.Errorf("%w: %s", err, printable(text))
+		}
 	}
 	return err
 }

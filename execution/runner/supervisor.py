@@ -1330,14 +1330,18 @@ class Network:
         self.files = [os.open(f"/proc/self/net/{name}", os.O_RDONLY) for name in ("sockstat", "sockstat6")]
         self.unused = self.read()
 
-    def read(self) -> "list[bytes]":
-        """What the kernel counts, without the lines on memory, which change by themselves."""
-        texts = (os.pread(file, 4096, 0) for file in self.files)
-        return [line.partition(b" mem ")[0] for text in texts for line in text.splitlines()]
+    def read(self) -> "list[int]":
+        """The kernel's counts of sockets by kind and state: "used" are all, "inuse" those of a protocol, "tw" wait for
+        their time. The others count for the whole machine or lag behind."""
+        words = b"".join(os.pread(file, 4096, 0) for file in self.files).split()
+        return [int(count) for name, count in zip(words, words[1:]) if name in (b"used", b"inuse", b"tw")]
 
     def in_use(self) -> bool:
-        """Whether there is more than at the start."""
-        return self.read() != self.unused
+        """Whether there are more than there were ever left."""
+        now = self.read()
+        more = any(count > before for count, before in zip(now, self.unused))
+        self.unused = [min(pair) for pair in zip(now, self.unused)]
+        return more
 
 
 class Sandbox:
@@ -1505,7 +1509,8 @@ def main() -> None:
             serve_many(channel, workspace, wall, preload_names(modules))
         else:
             raise Unable(f"the server's seccomp filter is for {machine}, and this is {os.uname().machine}")
-    except Gone:
+    except Gone as error:
+        os.write(2, f"{error}\n".encode())
         os._exit(0)
     except (Unable, OSError) as error:
         os.write(2, f"{error}\n".encode())
