@@ -748,9 +748,8 @@ class Zygote:
         """Waits until the program has ended, kills all that it has left, and waits until that is gone."""
         ended = b""
         while True:
-            pid, status, usage = os.wait4(
-                -1, 0
-            )  # whoever it is: one that is not buried would keep the init from ending
+            # Whoever it is: one that is not buried would keep the init from ending.
+            pid, status, usage = os.wait4(-1, 0)
             if pid == program:
                 cpu = int((usage.ru_utime + usage.ru_stime) * 1e6)
                 ended = ENDED.pack(status, cpu, usage.ru_maxrss, time.monotonic())
@@ -1327,7 +1326,8 @@ class Network:
     for a minute, a socket in flight for the collector) keeps its address from the next."""
 
     def __init__(self) -> None:
-        self.files = [os.open(f"/proc/self/net/{name}", os.O_RDONLY) for name in ("sockstat", "sockstat6")]
+        paths = ("/proc/self/net/sockstat", "/proc/self/net/sockstat6")  # the second with IPv6 alone
+        self.files = [os.open(path, os.O_RDONLY) for path in paths if os.path.exists(path)]
         self.unused = self.read()
 
     def read(self) -> "list[int]":
@@ -1363,9 +1363,8 @@ class Sandbox:
         channel = self.channel
         try:
             job = receive_job(channel, program, self.workspace)
-            with open(
-                f"{self.workspace}/{MAIN_FILE}", "wb"
-            ) as main:  # tracebacks and inspect read the source from here
+            # Tracebacks and inspect read the source from here.
+            with open(f"{self.workspace}/{MAIN_FILE}", "wb") as main:
                 main.write(job.code)
         except OSError as error:
             channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
@@ -1396,8 +1395,8 @@ class Sandbox:
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             timed_out=int(run.timed_out),
-            wall_us=int((run.ending.at - run.started) * 1e6),
-            kill_us=int((run.gone - run.ending.at) * 1e6),
+            wall_us=max(0, int((run.ending.at - run.started) * 1e6)),
+            kill_us=max(0, int((run.gone - run.ending.at) * 1e6)),
             cpu_us=int(run.ending.cpu * 1e6),
             peak_kb=run.ending.peak_kb,
             memory_kills=memory_kills,
@@ -1471,6 +1470,8 @@ def serve_many(channel: Channel, workspace: str, wall: Filter, modules: "list[st
     if places := unexpected_places((workspace, *PLACES)):
         raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
     sandbox = Sandbox(channel, workspace)
+    if not sandbox.network.files:
+        raise Unable("the kernel does not tell how many sockets are in use")
     zygote = ZygoteLink(channel, workspace, wall, modules)
     program = zygote.next()
     sandbox.network.unused = sandbox.network.read()  # with the link to the zygote
