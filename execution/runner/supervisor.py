@@ -487,7 +487,12 @@ def reseed() -> None:
 def forget_shadowed(workspace: str) -> None:
     """Forgets modules that were imported ahead and that have the name of one in the workspace: that comes first on the
     program's path, so it must be what the program imports."""
-    ours = {name[:-3] if name.endswith(".py") else name for name in os.listdir(workspace)}
+    ours = set()
+    for name in os.listdir(workspace):
+        if name.endswith(".py"):
+            ours.add(name[:-3])
+        elif os.path.isfile(f"{workspace}/{name}/__init__.py"):  # a folder of data has no such claim
+            ours.add(name)
     for module in list(sys.modules):
         if module.partition(".")[0] in ours and module not in PLAIN_MODULES and module != "__main__":
             del sys.modules[module]

@@ -172,6 +172,19 @@ class WorkspaceTest(unittest.TestCase):
         finally:
             os.close(folder)
 
+    def test_modules_are_forgotten_for_staged_ones(self) -> None:
+        for path in ("calendar.py", "json/__init__.py", "email/data.csv", "os.py", "notes.txt"):
+            self.write(path, "")
+        import calendar, email, json.decoder  # noqa: F401, E401
+
+        kept = dict(sys.modules)
+        self.addCleanup(sys.modules.update, kept)
+        supervisor.forget_shadowed(self.path)
+        for name in ("calendar", "json", "json.decoder"):
+            self.assertNotIn(name, sys.modules)
+        for name in ("email", "os", "__main__", "supervisor"):
+            self.assertIn(name, sys.modules)
+
     def test_emptying_leaves_nothing(self) -> None:
         self.write("p/a/b/c")
         self.write("p/.hidden")
