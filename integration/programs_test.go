@@ -58,6 +58,12 @@ func (p program) check(t *testing.T, a *answer) {
 // TestPrograms runs every program, and after each a plain one: whatever the
 // first did, the next answer is right too.
 func TestPrograms(t *testing.T) {
+	t.Run("run", func(t *testing.T) { runPrograms(t, shared.server) })
+	t.Run("container", func(t *testing.T) { runPrograms(t, startServer(t, "ISOLATION=container")) })
+}
+
+func runPrograms(t *testing.T, s *server) {
+	t.Helper()
 	for _, p := range programs() {
 		t.Run(p.name, func(t *testing.T) {
 			body := request{"code": p.code, "stdin": p.stdin}
@@ -66,13 +72,13 @@ func TestPrograms(t *testing.T) {
 				limit = p.timeout
 				body["timeout_ms"] = p.timeout
 			}
-			a := mustRun(t, shared.server, body)
+			a := mustRun(t, s, body)
 			p.check(t, a)
 			// What comes after the program's time is ours: killing, draining, reporting.
 			if a.DurationMS > limit+1500 {
 				t.Errorf("it took %d ms of %d", a.DurationMS, limit)
 			}
-			next := mustRun(t, shared.server, request{"code": "print(6*7)"})
+			next := mustRun(t, s, request{"code": "print(6*7)"})
 			program{stdout: "42\n"}.check(t, next)
 		})
 	}
