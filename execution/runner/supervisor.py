@@ -66,6 +66,7 @@ REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
 BURY_SECONDS = 2  # that killed processes may take to go
 FREE_SECONDS = 1  # that the kernel may take to free their memory
+MAX_POSTED = 1 << 18  # bytes of output that wait to be sent together
 MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can ask for (pipe-max-size)
 MAX_LEFTOVERS = 2000  # what a run may leave for us to delete; beyond it the sandbox is given up
 MAX_LEFT_DEPTH = 64
@@ -177,12 +178,17 @@ class Channel:
         os.set_blocking(send_fd, False)
 
     def post(self, kind: bytes, payload: bytes = b"") -> None:
-        """Puts one frame behind those that the next send sends: each write wakes four processes up to the server's."""
+        """Puts one frame behind those that the next send or flush sends: each write wakes four processes up to the
+        server's."""
         self.posted += kind + struct.pack(">I", len(payload)) + payload
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
         """Sends one frame and those before it. Raises Gone when the other side does not take it."""
         self.post(kind, payload)
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends what was posted. Raises Gone when the other side does not take it."""
         rest = memoryview(bytes(self.posted))
         self.posted.clear()
         while rest:
@@ -1192,6 +1198,8 @@ class Run:
             for fd in ready:
                 self.handle(fd)
             ended = program.ended(ready)
+            if not ended:  # else it goes out with what is said of the end
+                self.channel.flush()
         self.ending = program.kill(self.channel)
         self.gone = time.monotonic()
         self.drain()
@@ -1225,7 +1233,7 @@ class Run:
             os.close(self.program.stdin)
 
     def forward(self, fd: int) -> int:
-        """Reads some output and sends what is within the limit; what is beyond it becomes one empty frame.
+        """Reads some output and posts what is within the limit; what is beyond it becomes one empty frame.
         Returns the number of bytes read, 0 at the end, -1 when there is nothing now."""
         try:
             data = os.read(fd, CHUNK)
@@ -1234,10 +1242,12 @@ class Run:
         part = data[: self.room[fd]]
         if part:
             self.room[fd] -= len(part)
-            self.channel.send(self.kinds[fd], part)
+            self.channel.post(self.kinds[fd], part)
         if len(part) < len(data) and fd not in self.cut:
             self.cut.add(fd)
-            self.channel.send(self.kinds[fd])
+            self.channel.post(self.kinds[fd])
+        if len(self.channel.posted) > MAX_POSTED:
+            self.channel.flush()
         return len(data)
 
     def drain(self) -> None:
@@ -1381,11 +1391,12 @@ class Sandbox:
         run.started = time.monotonic()
         program.release(job)
         run.watch()
-        channel.send(b"X", self.facts(run))
+        channel.post(b"X", self.facts(run))
         try:
             os.fchmod(self.root, 0o700)  # the program may have changed it
             # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
             if any_change(self.root, staged):
+                channel.flush()
                 program.bury(channel)
                 send_files(channel, self.root, changes(self.root, staged), job.limits)
         except OSError as error:
