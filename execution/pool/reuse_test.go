@@ -207,24 +207,27 @@ func TestReusedSandboxesGoWhenIdle(t *testing.T) {
 	})
 }
 
-// Sandboxes that were started together are not replaced together.
+// Sandboxes that were started together are not replaced together: that would
+// have the caller wait each time, ten times here. Chance may do so once or twice.
 func TestRetirementIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond, renewTime: time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 4, Max: 16, Starts: 4, MaxRuns: 1000})
 		p.Warm(red)
 		elapse(time.Second)
-		var longest time.Duration
-		for range 10_000 {
+		waits := 0
+		for range 40_000 {
 			began := time.Now()
 			l := begin(t, p, m, red)
 			l.result(t)
-			longest = max(longest, time.Since(began))
+			if time.Since(began) > 50*time.Millisecond {
+				waits++
+			}
 			pause(2 * time.Millisecond)
 			l.release()
 		}
-		if longest > 100*time.Millisecond {
-			t.Errorf("a caller waited for %v", longest)
+		if waits > 4 {
+			t.Errorf("the caller had to wait %d times", waits)
 		}
 	})
 }
