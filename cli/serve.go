@@ -55,7 +55,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	doors := mcp.New(mcpOptions(c, s))
 	handlers, endStreams := doors.Handlers()
 	server := httpapi.NewServer(httpapi.Options{
-		Executor: s.executor, Health: s.health, Isolation: s.isolationText, Version: version(), MaxBodyBytes: int64(c.MaxBodyMB) << 20,
+		Executor: s.executor, Health: s.health, Isolation: s.isolation, Version: version(), MaxBodyBytes: int64(c.MaxBodyMB) << 20,
 		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
 	})
 	failed := make(chan error, 1)

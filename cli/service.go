@@ -130,18 +130,14 @@ func (s *service) health(ctx context.Context) error {
 	return s.keeper.Health()
 }
 
-// isolation says how far runs are apart, as far as that is known yet.
-func (s *service) isolation() runner.Verdict {
+// isolation says how far runs are apart, as far as that is known yet, and why
+// not further.
+func (s *service) isolation() (isolation, reason string) {
 	spec, known := s.keeper.Known()
 	if !known {
-		return runner.Verdict{}
+		return "", ""
 	}
-	return s.launcher.Verdict(spec)
-}
-
-// isolationText is isolation in the words of /health.
-func (s *service) isolationText() (isolation, reason string) {
-	verdict := s.isolation()
+	verdict := s.launcher.Verdict(spec)
 	return string(verdict.Isolation), verdict.Refusal
 }
 

@@ -1,8 +1,9 @@
 """The supervisor: PID 1 of a sandbox. It runs programs that nobody has read and reports how they went.
 
 The server passes this file on the command line (see main for the arguments, and bootstrap.py for how it is compiled),
-so any image with Python 3.9 or newer will do; it imports little, because every sandbox waits for it. It talks to the server over its own stdin and stdout in
-frames: one byte of kind, four bytes of big-endian length, the payload. frames.go beside this file documents every kind.
+so any image with Python 3.9 or newer will do; it imports little, because every sandbox waits for it. It talks to the
+server over its own stdin and stdout in frames: one byte of kind, four bytes of big-endian length, the payload.
+frames.go beside this file documents every kind.
 
 With ISOLATION=container it forks the process that runs the one program, and ends with it. With ISOLATION=run it serves
 many, each in a fresh inner sandbox, by way of a second process, the zygote:
@@ -42,7 +43,7 @@ from errno import EINVAL, ENOSPC
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from types import CodeType, ModuleType, TracebackType
     from typing import NoReturn, Optional
 else:
@@ -264,17 +265,38 @@ def parse_fields(payload: bytes) -> "dict[str, int]":
 # --- The program's own process -------------------------------------------------------------------------------
 
 
+def set_signals(action: "_signal.Handlers", spared: "tuple[int, ...]") -> None:
+    """Gives every signal an action, but for those that are spared, or that the kernel or the C library reserve."""
+    for number in range(1, _signal.NSIG):
+        if number not in spared:
+            try:
+                _signal.signal(number, action)
+            except (OSError, ValueError):
+                pass
+
+
+def ignore_signals() -> None:
+    """Ignores every signal that can be ignored. SIGCHLD keeps its default: ignored, it would hide exit statuses."""
+    set_signals(_signal.SIG_IGN, (_signal.SIGCHLD,))
+
+
 def default_signals() -> None:
     """Undoes ignore_signals, but for what Python itself ignores: this process ignores every signal, its child must
     not. Nothing is handled yet."""
-    for number in range(1, _signal.NSIG):
-        if number not in (_signal.SIGKILL, _signal.SIGSTOP):
-            try:
-                _signal.signal(number, _signal.SIG_DFL)
-            except (OSError, ValueError):
-                pass  # reserved by the C library
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
-    _signal.signal(_signal.SIGXFSZ, _signal.SIG_IGN)
+    set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ))
+
+
+def write_all(fd: int, data: "bytes | bytearray") -> None:
+    """Writes all of it, however many calls that takes. The descriptor must block. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def close_all(fds: "Iterable[int]") -> None:
+    """Closes descriptors."""
+    for fd in fds:
+        os.close(fd)
 
 
 def read_to_end(fd: int) -> bytes:
@@ -404,6 +426,9 @@ def wind_down(workspace: str, inherited: str) -> bool:
     return written
 
 
+DONE = struct.Struct("BQQ")  # a farewell: a status, microseconds of CPU, kilobytes
+
+
 class Farewell:
     """The way to say that the program is over and needs no more than to be killed. The supervisor then need not wait
     until the kernel has torn this process down, which takes 1 ms of a small program's 4. It is the program's own word:
@@ -424,9 +449,6 @@ class Farewell:
                 os.write(DONE_FD, DONE.pack(status, int(cpu * 1e6), max(own.ru_maxrss, children.ru_maxrss)))
         except OSError:
             pass
-
-
-DONE = struct.Struct("BQQ")  # a status, microseconds of CPU, kilobytes
 
 
 def end_program(status: int, workspace: str, inherited: str, farewell: "Optional[Farewell]") -> "NoReturn":
@@ -504,6 +526,9 @@ def forget_shadowed(workspace: str) -> None:
             del sys.modules[module]
 
 
+RELEASE = struct.Struct(">??I")  # before the code: interactive, whether files were staged, seconds of CPU time
+
+
 def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoReturn":
     """Waits for the code on the control pipe, runs it, exits."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -515,9 +540,8 @@ def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoR
     if not job:
         os._exit(0)  # the supervisor is gone
     interactive, has_files, cpu_seconds = RELEASE.unpack_from(job)
-    resource.setrlimit(
-        resource.RLIMIT_CORE, (1, 1)
-    )  # where dumps go to a program, 0 does not keep them from it: core(5)
+    # Where dumps go to a program, a limit of 0 does not keep them from it: core(5).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     if has_files:
@@ -525,9 +549,6 @@ def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoR
     inherited = next(reversed(sys.modules))
     source = job[RELEASE.size :]
     end_program(execute(source, f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, farewell)
-
-
-RELEASE = struct.Struct(">??I")  # before the code: interactive, whether files were staged, seconds of CPU time
 
 
 class Pipes:
@@ -541,11 +562,6 @@ class Pipes:
         self.done, done = os.pipe()
         self.theirs = stdin, stdout, stderr, control, done
         self.ours = self.stdin, self.stdout, self.stderr, self.control, self.done
-
-    def close(self, fds: "Iterable[int]") -> None:
-        """Closes one side."""
-        for fd in fds:
-            os.close(fd)
 
 
 class Ending:
@@ -571,10 +587,8 @@ class Program:
         """Hands over the code: from here on the program runs."""
         limits = job.limits
         head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"])
-        rest = memoryview(head + job.code)
         try:
-            while rest:
-                rest = rest[os.write(self.control, rest) :]
+            write_all(self.control, head + job.code)
         except BrokenPipeError:
             pass  # it died while waiting; its status tells
         os.close(self.control)
@@ -587,9 +601,8 @@ class Program:
         """Kills whatever is left of the program, and says how its main process ended."""
         raise NotImplementedError
 
-    def bury(self, channel: Channel) -> bool:
-        """Waits until nothing of the program is left. Returns whether there still was something."""
-        return False
+    def bury(self, channel: Channel) -> None:
+        """Waits until nothing of the program is left. Raises Gone when that takes too long."""
 
 
 # --- A sandbox that serves one run (ISOLATION=container) -------------------------------------------------------
@@ -614,7 +627,7 @@ class OnlyProgram(Program):
                 await_and_run(workspace)
             finally:
                 os._exit(70)  # reached only when setting the process up failed
-        pipes.close(pipes.theirs)
+        close_all(pipes.theirs)
         self.ending: "Optional[Ending]" = None
         self.cpu = 0.0
         self.peak_kb = 0
@@ -746,13 +759,13 @@ class Zygote:
             if program == 0:
                 self.be_program(pipes)
             system("setns", self.pid_namespace, CLONE_NEWPID)
-            pipes.close(pipes.theirs)
+            close_all(pipes.theirs)
             handed = (*pipes.ours, os.pidfd_open(init), os.pidfd_open(program))
             # The kernel counts the descriptors that are under way like this for each user, all containers together,
             # and refuses the next to whoever may open fewer files. A program cannot get the count beyond its own
             # OPEN_FILES; the zygote's limit is higher.
             self.link.sendmsg([b"P"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, HANDED.pack(*handed))])
-            pipes.close(handed)
+            close_all(handed)
             self.link.send(b"E" + self.await_end(program, init))
 
     def await_end(self, program: int, init: int) -> bytes:
@@ -808,13 +821,12 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
             os.dup2(fd, target)
         make_streams()
-        rehearse()
+        gc.collect()
+        rehearse()  # which freezes what there is: a collection in a program then leaves these pages shared
         for fd in (0, 1, 2):
             os.dup2(null, fd)
-        pipes.close((*pipes.ours, *pipes.theirs, null))
+        close_all((*pipes.ours, *pipes.theirs, null))
         link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
-        gc.collect()
-        gc.freeze()  # a collection in a program then leaves these pages shared
         Zygote(link, workspace, wall).serve()
     except BaseException as error:
         link.send(b"!" + f"{type(error).__name__}: {error}".encode())
@@ -845,7 +857,7 @@ class Cell(Program):
     def ended(self, ready: "list[int]") -> bool:
         if self.end_fd in ready:
             self.take_end()
-        elif self.done in ready and self.word is None:
+        elif self.done in ready:
             self.take_word()
         return self.ending is not None or self.word is not None
 
@@ -870,26 +882,20 @@ class Cell(Program):
             _signal.pidfd_send_signal(self.init, _signal.SIGKILL)
         except ProcessLookupError:
             pass  # the zygote was faster
+        os.close(self.init)
         if self.word is None:
             self.bury(channel)
         ending = self.word or self.ending
         assert ending is not None
         return ending
 
-    def bury(self, channel: Channel) -> bool:
-        if self.ending is not None:
-            return False
+    def bury(self, channel: Channel) -> None:
         patience = time.monotonic() + BURY_SECONDS
         while self.ending is None:
             if time.monotonic() > patience:
                 raise Gone("what a program has left does not die")
             if channel.wait(self.end_fd, BURY_SECONDS):
                 self.take_end()
-        return True
-
-    def close(self) -> None:
-        """Closes what is not needed any more once the run is over."""
-        os.close(self.init)
 
 
 class ZygoteLink:
@@ -1110,11 +1116,6 @@ class Pressure:
             Counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max"),
         )
         self.known = [counter.read() for counter in self.counters]
-        self.shared = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
-
-    def shared_memory(self) -> int:
-        """Bytes in files of memory and in shared memory, whoever holds them; 0 where the kernel does not tell."""
-        return self.shared.read()
 
     def look(self) -> "list[int]":
         """How many processes were killed for memory, and how many were refused, since the last look."""
@@ -1150,9 +1151,7 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
             file = stage(workspace, payload.decode())
             job.has_files = True
         elif kind == b"D":
-            rest = memoryview(payload)
-            while rest:
-                rest = rest[os.write(file, rest) :]
+            write_all(file, payload)
         elif kind == b"G":
             if file >= 0:
                 os.close(file)
@@ -1203,8 +1202,7 @@ class Run:
         self.ending = program.kill(self.channel)
         self.gone = time.monotonic()
         self.drain()
-        for fd in (program.stdout, program.stderr, program.done):
-            os.close(fd)
+        close_all((program.stdout, program.stderr, program.done))
         if self.stdin:
             os.close(program.stdin)
 
@@ -1259,7 +1257,8 @@ class Run:
 
 
 def changes(workspace: int, before: "dict[str, tuple[int, int, int]]") -> "Iterator[Found]":
-    """Lists what was made or changed in the workspace, and what cannot be returned."""
+    """Lists what was made or changed in the workspace, and what cannot be returned. Raises OSError."""
+    os.fchmod(workspace, 0o700)  # the program may have changed it
     return (found for found in walk(workspace) if found.reason or before.get(found.path) != found.stamp)
 
 
@@ -1368,7 +1367,9 @@ class Sandbox:
         self.root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
         self.places = [Place(place) for place in (workspace, *PLACES) if os.access(place, os.W_OK)]
         self.network = Network()
-        self.free = 0  # bytes of shared memory that are used while there is no program
+        # Bytes in files of memory and in shared memory, whoever holds them; 0 where the kernel does not tell.
+        self.shared_memory = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
+        self.free = 0  # of them, how many are in use between runs
         self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         self.pressure = Pressure()
@@ -1393,7 +1394,6 @@ class Sandbox:
         run.watch()
         channel.post(b"X", self.facts(run))
         try:
-            os.fchmod(self.root, 0o700)  # the program may have changed it
             # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
             if any_change(self.root, staged):
                 channel.flush()
@@ -1421,8 +1421,32 @@ class Sandbox:
             full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
         )
 
+    def settle(self) -> None:
+        """Takes what is in use now, with a zygote and no run yet, for what is in use between runs. Raises Gone."""
+        self.empty()  # of what the imports have written
+        self.check_pressure()
+        self.network.unused = self.network.read()
+        self.free = self.shared_memory.read() + SHARED_SLACK
+
     def clean(self) -> None:
-        """Deletes what a run has left, of which nothing runs any more. Raises Gone where that is in doubt."""
+        """Takes away what a run has left, of which nothing runs any more. Raises Gone where that is in doubt."""
+        self.empty()
+        patience = time.monotonic() + FREE_SECONDS
+        while self.shared_memory.read() > self.free:  # some of it the kernel frees a little later
+            if time.monotonic() > patience:
+                raise Gone("memory of the run is not freed")
+            time.sleep(0.005)
+        self.check_pressure()
+        if self.network.in_use():
+            raise Gone("the run has left connections, which the kernel keeps for a while")
+
+    def check_pressure(self) -> None:
+        """Raises Gone where the kernel has refused something since the last look."""
+        if any(self.pressure.look()):
+            raise Gone("the run came near its limits while it was killed")
+
+    def empty(self) -> None:
+        """Makes the places where programs write what they were at the start. Raises Gone."""
         left = [MAX_LEFTOVERS]
         try:
             for place in self.places:
@@ -1430,15 +1454,6 @@ class Sandbox:
             self.home.make()
         except OSError as error:
             raise Gone(f"cleaning failed: {error}") from None
-        patience = time.monotonic() + FREE_SECONDS
-        while self.pressure.shared_memory() > self.free:  # some of it the kernel frees a little later
-            if time.monotonic() > patience:
-                raise Gone("memory of the run is not freed")
-            time.sleep(0.005)
-        if any(self.pressure.look()):
-            raise Gone("the run came near its limits while it was killed")
-        if self.network.in_use():
-            raise Gone("the run has left connections, which the kernel keeps for a while")
 
 
 class Home:
@@ -1461,16 +1476,6 @@ class Home:
             os.symlink(source, target)
 
 
-def ignore_signals() -> None:
-    """Ignores every signal that can be ignored. SIGCHLD keeps its default: ignored, it would hide exit statuses."""
-    for number in range(1, _signal.NSIG):
-        if number not in (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD):
-            try:
-                _signal.signal(number, _signal.SIG_IGN)
-            except (OSError, ValueError):
-                pass  # reserved by the C library
-
-
 def serve_one(channel: Channel, workspace: str, wall: Filter) -> None:
     """Serves the sandbox's only run."""
     sandbox = Sandbox(channel, workspace)
@@ -1490,16 +1495,12 @@ def serve_many(channel: Channel, workspace: str, wall: Filter, modules: "list[st
         raise Unable("the kernel does not tell how many sockets are in use")
     zygote = ZygoteLink(channel, workspace, wall, modules)
     program = zygote.next()
-    sandbox.network.unused = sandbox.network.read()  # with the link to the zygote
-    sandbox.free = sandbox.pressure.shared_memory()
-    sandbox.clean()  # of what the imports have written
-    sandbox.free = sandbox.pressure.shared_memory() + SHARED_SLACK
+    sandbox.settle()
     channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygote.report)
     while True:
         sandbox.serve_run(program)
         began = time.monotonic()
         program.bury(channel)
-        program.close()
         sandbox.clean()
         cleaned = time.monotonic()
         program = zygote.next()
