@@ -821,12 +821,13 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
             os.dup2(fd, target)
         make_streams()
-        gc.collect()
-        rehearse()  # which freezes what there is: a collection in a program then leaves these pages shared
+        rehearse()
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         close_all((*pipes.ours, *pipes.theirs, null))
         link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
+        gc.collect()
+        gc.freeze()  # a collection in a program then leaves these pages shared
         Zygote(link, workspace, wall).serve()
     except BaseException as error:
         link.send(b"!" + f"{type(error).__name__}: {error}".encode())
