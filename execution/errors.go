@@ -14,6 +14,7 @@ const (
 	Invalid     Code = "invalid"     // the request is at fault; Fields or Message say how
 	NotFound    Code = "not_found"   // the request names what does not exist
 	TooLarge    Code = "too_large"   // the request is larger than a limit
+	StoreFull   Code = "store_full"  // there is no room for more files
 	Busy        Code = "busy"        // as much is running and waiting as may; try later
 	Unavailable Code = "unavailable" // shutting down, or no sandbox to be had
 	Cancelled   Code = "cancelled"   // the caller left

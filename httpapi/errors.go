@@ -67,6 +67,8 @@ func toHTTP(ctx context.Context, opts Options, err error) error {
 		out.status = http.StatusNotFound
 	case execution.TooLarge:
 		out.status = http.StatusRequestEntityTooLarge
+	case execution.StoreFull:
+		out.status = http.StatusInsufficientStorage
 	case execution.Busy:
 		out.status = http.StatusTooManyRequests
 		out.header.Set("Retry-After", retryAfter)

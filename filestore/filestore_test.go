@@ -1,0 +1,279 @@
+package filestore_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
+)
+
+func open(t *testing.T, folder string, change func(*filestore.Options)) *filestore.Store {
+	t.Helper()
+	opts := filestore.Options{URL: "file://" + folder, MaxFileBytes: 1 << 20, MaxBytes: 3 << 20}
+	if change != nil {
+		change(&opts)
+	}
+	s, err := filestore.Open(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func put(t *testing.T, s *filestore.Store, name, content string) filestore.Info {
+	t.Helper()
+	info, err := s.Put(t.Context(), name, strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func read(t *testing.T, s *filestore.Store, id string) string {
+	t.Helper()
+	f, err := s.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(f)
+	if err := errors.Join(err, f.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func code(err error) execution.Code {
+	if err == nil {
+		return ""
+	}
+	return execution.AsError(err).Code
+}
+
+func entries(t *testing.T, folder string) int {
+	t.Helper()
+	list, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// What goes in comes out, whatever it is, and after a restart too.
+func TestFilesLast(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "made", "store")
+	s := open(t, folder, nil)
+	for name, content := range map[string]string{
+		"plain.txt": "hello", "empty": "", "../../etc/passwd": "a path for a name", `q"uote;ä` + "\n\xff": "\x00\xff\r\n",
+		"large": strings.Repeat("0123456789abcdef", 1<<16),
+	} {
+		info := put(t, s, name, content)
+		again := open(t, folder, nil)
+		known, err := again.Stat(t.Context(), info.ID)
+		if err != nil || known.Name != strings.ToValidUTF8(name, "�") || known.Size != int64(len(content)) || !known.Uploaded.Equal(info.Uploaded) {
+			t.Errorf("%q: %+v, %v; stored as %+v", name, known, err, info)
+		}
+		if got := read(t, again, info.ID); got != content {
+			t.Errorf("%q: %d bytes came back: %.40q", name, len(got), got)
+		}
+	}
+	files, err := s.List(t.Context())
+	if err != nil || len(files) != 5 {
+		t.Errorf("listed: %+v, %v", files, err)
+	}
+}
+
+func TestIDsThatAreNone(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "store")
+	s := open(t, folder, nil)
+	info := put(t, s, "a", "x")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(folder), "secret.json"), []byte(`{"id":"../secret"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{
+		"", "x", "../secret", info.ID + ".json", info.ID[:31], info.ID + "0", strings.ToUpper(info.ID) + " ",
+		"0123456789abcdef0123456789abcdef", strings.Repeat("a", 10000), "é", "\x00", "%2e%2e%2fsecret",
+	} {
+		_, getErr := s.Get(t.Context(), id)
+		if code(getErr) != execution.NotFound || code(s.Delete(t.Context(), id)) != execution.NotFound {
+			t.Errorf("%.50q: %v", id, getErr)
+		}
+		if len(getErr.Error()) > 300 {
+			t.Errorf("the error repeats all %d bytes of an id", len(id))
+		}
+	}
+}
+
+func TestDelete(t *testing.T) {
+	folder := t.TempDir()
+	s := open(t, folder, nil)
+	info := put(t, s, "a", "content")
+	reading, err := s.Get(t.Context(), info.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), info.ID); code(err) != execution.NotFound {
+		t.Errorf("it can still be had: %v", err)
+	}
+	if err := s.Delete(t.Context(), info.ID); code(err) != execution.NotFound {
+		t.Errorf("it can be deleted twice: %v", err)
+	}
+	data, err := io.ReadAll(reading)
+	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "content" {
+		t.Errorf("who reads it gets %q, %v", data, err)
+	}
+	if n := entries(t, folder); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
+// An upload that fails leaves nothing, and takes no room.
+func TestFailedUploads(t *testing.T) {
+	folder := t.TempDir()
+	s := open(t, folder, nil)
+	broken := errors.New("the client has gone")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	large := bytes.Repeat([]byte("x"), 1<<20+1)
+	for range 5 { // more than there is room for
+		if _, err := s.Put(t.Context(), "a", io.MultiReader(bytes.NewReader(large[:1<<20]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+			t.Errorf("broken: %v", err)
+		}
+		if _, err := s.Put(t.Context(), "a", bytes.NewReader(large)); code(err) != execution.TooLarge || err.Error() != "File size exceeds maximum of 1 MB" {
+			t.Errorf("too large: %v", err)
+		}
+		if _, err := s.Put(cancelled, "a", strings.NewReader("x")); err == nil {
+			t.Error("cancelled: no error")
+		}
+	}
+	if n := entries(t, folder); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+	var last filestore.Info
+	for range 3 {
+		last = put(t, s, "a", string(large[1:]))
+	}
+	if _, err := s.Put(t.Context(), "a", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("full: %v", err)
+	}
+	if _, err := open(t, folder, nil).Put(t.Context(), "a", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("full, after a restart: %v", err)
+	}
+	if err := s.Delete(t.Context(), last.ID); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "a", "there is room again")
+}
+
+func TestExpiry(t *testing.T) {
+	folder := t.TempDir()
+	old := put(t, open(t, folder, nil), "old", "x")
+	held := put(t, open(t, folder, nil), "held", "in use")
+	s := open(t, folder, func(o *filestore.Options) { o.TTL = time.Hour })
+	reading, err := s.Get(t.Context(), held.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Sweep(t.Context()); n != 0 || err != nil {
+		t.Fatalf("%d files of an age of nothing have expired: %v", n, err)
+	}
+	for _, id := range []string{old.ID, held.ID} {
+		backdate(t, folder, id)
+	}
+	if _, err := s.Get(t.Context(), old.ID); code(err) != execution.NotFound {
+		t.Errorf("expired, and not swept yet: %v", err)
+	}
+	if files, err := s.List(t.Context()); len(files) != 0 || err != nil {
+		t.Errorf("listed: %+v, %v", files, err)
+	}
+	if n, err := s.Sweep(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d have expired: %v", n, err)
+	}
+	if n := entries(t, folder); n != 2 {
+		t.Errorf("%d objects: the two of the file in use must stay", n)
+	}
+	data, err := io.ReadAll(reading)
+	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "in use" {
+		t.Errorf("who reads it gets %q, %v", data, err)
+	}
+	if n := entries(t, folder); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
+// backdate makes a file two hours old.
+func backdate(t *testing.T, folder, id string) {
+	t.Helper()
+	path := filepath.Join(folder, id+".json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info filestore.Info
+	if err := json.Unmarshal(data, &info); err != nil {
+		t.Fatal(err)
+	}
+	info.Uploaded = info.Uploaded.Add(-2 * time.Hour)
+	if data, err = json.Marshal(info); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a server that was killed has left goes, what is not ours stays.
+func TestOrphans(t *testing.T) {
+	folder := t.TempDir()
+	const id = "0123456789abcdef0123456789abcdef"
+	hours := time.Now().Add(-2 * time.Hour)
+	for name, when := range map[string]time.Time{
+		id: hours, id + ".17f.tmp": hours, id[:31] + "0": time.Now(), "notes.txt": hours,
+	} {
+		path := filepath.Join(folder, name)
+		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o600), os.Chtimes(path, when, when)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, folder, nil)
+	kept := put(t, s, "kept", "x")
+	if err := os.Chtimes(filepath.Join(folder, kept.ID), hours, hours); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := entries(t, folder); n != 4 { // kept and what is known of it, one too young, one not ours
+		t.Errorf("%d objects are left", n)
+	}
+	if got := read(t, s, kept.ID); got != "x" {
+		t.Errorf("the file that was to be kept: %q", got)
+	}
+}
+
+func TestFoldersThatWillNotDo(t *testing.T) {
+	folder := t.TempDir()
+	file, link := filepath.Join(folder, "file"), filepath.Join(folder, "link")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(folder, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{"", "relative", "file://relative/x", "ftp://x/y", "file://" + file, "file://" + link, "file:///proc/none"} {
+		if s, err := filestore.Open(t.Context(), filestore.Options{URL: url, MaxFileBytes: 1, MaxBytes: 1}); err == nil {
+			t.Errorf("%q: no error", url)
+			_ = s.Close()
+		}
+	}
+}
