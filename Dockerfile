@@ -12,7 +12,9 @@
 # whom you would not trust with that.
 FROM scratch
 COPY bin/vivarium /vivarium
-ENV HOST=0.0.0.0 PORT=8000 HOME=/
+# Whatever the file is, the folder is there and the user's.
+COPY --chown=65532:65532 LICENSE /files/
+ENV HOST=0.0.0.0 PORT=8000 HOME=/ FILE_STORAGE_DIR=/files
 USER 65532:65532
 EXPOSE 8000
 ENTRYPOINT ["/vivarium"]

@@ -52,17 +52,23 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("HOST and PORT: %w", err)
 	}
+	files, err := openFiles(ctx, c, log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, files.Close()) }()
 	doors := mcp.New(mcpOptions(c, s))
 	handlers, endStreams := doors.Handlers()
 	server := httpapi.NewServer(httpapi.Options{
-		Executor: s.executor, Health: s.health, Isolation: s.isolation, Version: version(), MaxBodyBytes: int64(c.MaxBodyMB) << 20,
+		Executor: s.executor, Files: files, Health: s.health, Isolation: s.isolation, Version: version(),
+		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20,
 		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
 	})
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
 
-	stop := s.background(ctx, s.sweep, s.warm, func(ctx context.Context) {
+	stop := s.background(ctx, s.sweep, s.warm, sweepFiles(files, log), func(ctx context.Context) {
 		if demo {
 			showDemo(ctx, system, listener.Addr().String())
 		}

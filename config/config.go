@@ -45,6 +45,10 @@ type Config struct {
 	MaxResultFiles   int     `env:"MAX_RESULT_FILES, default=100" min:"0" max:"10000" help:"files that a run returns"`
 	MaxResultMB      int     `env:"MAX_RESULT_MB, default=20" min:"1" max:"1024" help:"size of all files that a run returns"`
 
+	FileStorageDir string `env:"FILE_STORAGE_DIR" help:"folder for uploaded files; a folder of this user in the system's temporary one when empty"`
+	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000" help:"age at which a stored file is deleted"`
+	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824" help:"size of all stored files"`
+
 	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" help:"idle sandboxes to keep warm"`
 	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000" help:"all sandboxes there may be: idle, starting, running and ending"`
 	PoolStarts      int `env:"POOL_STARTS, default=4" min:"1" max:"100" help:"sandboxes that start at the same time"`
@@ -162,6 +166,13 @@ func (c Config) contradictions() []error {
 	if c.TmpLimitMB > c.MemoryLimitMB {
 		faults = append(faults, fmt.Errorf("TMP_LIMIT_MB is %d: must be at most MEMORY_LIMIT_MB, which is %d",
 			c.TmpLimitMB, c.MemoryLimitMB))
+	}
+	if c.MaxFileSizeMB > c.FileStoreMaxMB {
+		faults = append(faults, fmt.Errorf("FILE_STORE_MAX_MB is %d: must be at least MAX_FILE_SIZE_MB, which is %d",
+			c.FileStoreMaxMB, c.MaxFileSizeMB))
+	}
+	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
+		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
 	}
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
 		if !moduleName().MatchString(strings.TrimSpace(name)) {

@@ -218,7 +218,11 @@ func bodyTooLarge(limit int64) string {
 }
 
 func writeDetail(w http.ResponseWriter, status int, detail string) {
+	writeJSON(w, status, map[string]string{"detail": detail})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"detail": detail}) // the client may be gone
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
 }

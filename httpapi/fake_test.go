@@ -49,14 +49,18 @@ func validates(_ context.Context, req execution.Request) (*execution.Result, err
 
 const (
 	maxBody     = 2 << 20
+	maxFile     = 1 << 20
 	maxRequests = 3
 )
+
+// noFiles is a store for tests that store nothing.
+type noFiles struct{ httpapi.Files }
 
 // options gives options for a test to change.
 func options(executor execute) httpapi.Options {
 	return httpapi.Options{
 		Executor: executor, Health: func(context.Context) error { return nil }, Version: "1.2.3",
-		MaxBodyBytes: maxBody, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
+		Files: noFiles{}, MaxBodyBytes: maxBody, MaxFileBytes: maxFile, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -123,16 +123,20 @@ func ownHost(host string) bool {
 
 // boundBodies bounds the size of every body, whatever its route, and the time
 // that it may take to arrive.
-func boundBodies(limit int64, next http.Handler) http.Handler {
+func boundBodies(opts Options, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit, within, refusal := opts.MaxBodyBytes, readBodyTime, bodyTooLarge(opts.MaxBodyBytes)
+		if r.URL.Path == filesPath {
+			limit, within, refusal = opts.MaxFileBytes+formBytes, transferTime, fileTooLarge(opts.MaxFileBytes)
+		}
 		if r.ContentLength > limit {
 			w.Header().Set("Connection", "close")
-			writeDetail(w, http.StatusRequestEntityTooLarge, bodyTooLarge(limit))
+			writeDetail(w, http.StatusRequestEntityTooLarge, refusal)
 			return
 		}
 		if r.ContentLength != 0 {
 			control := http.NewResponseController(w)
-			_ = control.SetReadDeadline(time.Now().Add(readBodyTime)) // not for test recorders
+			_ = control.SetReadDeadline(time.Now().Add(within)) // not for test recorders
 			r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), control: control}
 		}
 		next.ServeHTTP(w, r)

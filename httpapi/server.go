@@ -29,6 +29,8 @@ type Executor interface {
 type Options struct {
 	// Executor runs the programs.
 	Executor Executor
+	// Files keeps what clients upload.
+	Files Files
 	// Health says why no sandbox can be had, or nil.
 	Health func(ctx context.Context) error
 	// Isolation says how far runs are apart ("run", "container", or "" as long
@@ -36,8 +38,8 @@ type Options struct {
 	Isolation func() (isolation, reason string)
 	// Version is the server's.
 	Version string
-	// MaxBodyBytes bounds a request's body.
-	MaxBodyBytes int64
+	// MaxBodyBytes bounds a request's body, MaxFileBytes that of an upload.
+	MaxBodyBytes, MaxFileBytes int64
 	// MaxRequests bounds the requests that are being read, run and answered at
 	// once, and with MaxBodyBytes the memory that they take.
 	MaxRequests int
@@ -72,6 +74,7 @@ func NewHandler(opts Options) http.Handler {
 	mux := http.NewServeMux()
 	api := newAPI(mux, opts)
 	register(api, opts)
+	registerFiles(mux, api, opts)
 	refuseOtherMethods(mux, api.OpenAPI())
 	mux.Handle("GET /docs", http.HandlerFunc(serveDocs))
 	mux.Handle("/", http.HandlerFunc(notFound))
@@ -81,7 +84,7 @@ func NewHandler(opts Options) http.Handler {
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts.MaxBodyBytes, root))))
+	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts, root))))
 }
 
 func newAPI(mux *http.ServeMux, opts Options) huma.API {
@@ -98,8 +101,10 @@ func newAPI(mux *http.ServeMux, opts Options) huma.API {
 // OpenAPI gives the API's description as JSON.
 func OpenAPI(version string) ([]byte, error) {
 	opts := Options{Version: version, Log: slog.New(slog.DiscardHandler)}
-	api := newAPI(http.NewServeMux(), opts)
+	mux := http.NewServeMux()
+	api := newAPI(mux, opts)
 	register(api, opts)
+	registerFiles(mux, api, opts)
 	return api.OpenAPI().MarshalJSON()
 }
 

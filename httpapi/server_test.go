@@ -55,6 +55,8 @@ func TestWrongMethods(t *testing.T) {
 		allow   string
 	}{
 		"/v1/execute": {[]string{"GET", "PUT", "DELETE", "PATCH", "OPTIONS"}, "POST"},
+		"/v1/files":   {[]string{"PUT", "DELETE", "PATCH", "OPTIONS"}, "GET, POST"},
+		"/v1/files/x": {[]string{"POST", "PUT", "PATCH", "OPTIONS"}, "DELETE, GET"},
 		"/health":     {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
 	} {
 		for _, method := range test.methods {

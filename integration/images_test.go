@@ -83,6 +83,9 @@ func TestServerImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+	if got := s.download(t, s.upload(t, "a.bin", "\x00\xff")); got != "\x00\xff" {
+		t.Errorf("a file came back as %q", got)
+	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/docs", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +111,7 @@ func buildServerImage(t *testing.T, image string) {
 	}
 	var files bytes.Buffer
 	w := tar.NewWriter(&files)
-	for name, path := range map[string]string{"Dockerfile": "../Dockerfile", "bin/vivarium": binary} {
+	for name, path := range map[string]string{"Dockerfile": "../Dockerfile", "LICENSE": "../LICENSE", "bin/vivarium": binary} {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

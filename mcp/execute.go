@@ -92,7 +92,7 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 		text += ". The program was not run. Ask the user to look at the server's log."
 	case execution.Internal:
 		text = "The server failed, not the program. Its log says why."
-	case execution.Invalid, execution.NotFound, execution.TooLarge, execution.Cancelled:
+	case execution.Invalid, execution.NotFound, execution.TooLarge, execution.StoreFull, execution.Cancelled:
 	}
 	return mcpsdk.NewToolResultError(text)
 }

@@ -1,0 +1,249 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
+)
+
+// Files keeps files between requests.
+type Files interface {
+	Put(ctx context.Context, name string, r io.Reader) (filestore.Info, error)
+	Get(ctx context.Context, id string) (*filestore.File, error)
+	List(ctx context.Context) ([]filestore.Info, error)
+	Delete(ctx context.Context, id string) error
+}
+
+const (
+	filesPath = "/v1/files"
+	// formBytes is what the form around an uploaded file may take.
+	formBytes = 64 << 10
+	// transferTime bounds the way of a file, which is larger than other bodies.
+	transferTime = 15 * time.Minute
+	// maxFilenameBytes is as long as names are in any file system.
+	maxFilenameBytes = 255
+)
+
+type uploadedFile struct {
+	FileID    string `json:"file_id" example:"3f0c9c5f4a3e4c3a9d0a6b8f2b1c7d5e"`
+	Filename  string `json:"filename" example:"data.csv"`
+	SizeBytes int64  `json:"size_bytes" example:"1024"`
+}
+
+type listedFile struct {
+	uploadedFile
+	UploadTime float64 `json:"upload_time" doc:"Unix seconds" example:"1764000000.5"`
+}
+
+type fileList struct {
+	Files []listedFile `json:"files" nullable:"false"`
+}
+
+func uploaded(info filestore.Info) uploadedFile {
+	return uploadedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size}
+}
+
+// registerFiles adds the routes of the file store. They are no operations of
+// the library's, which would hold a whole upload in memory.
+func registerFiles(mux *http.ServeMux, api huma.API, opts Options) {
+	for _, route := range []struct {
+		operation huma.Operation
+		handle    func(w http.ResponseWriter, r *http.Request) error
+	}{
+		{uploadOperation(api), func(w http.ResponseWriter, r *http.Request) error { return upload(opts.Files, w, r) }},
+		{listOperation(api), func(w http.ResponseWriter, r *http.Request) error { return listFiles(opts.Files, w, r) }},
+		{downloadOperation(), func(w http.ResponseWriter, r *http.Request) error { return download(opts.Files, w, r) }},
+		{deleteOperation(), func(w http.ResponseWriter, r *http.Request) error { return deleteFile(opts.Files, w, r) }},
+	} {
+		describeErrors(api, &route.operation)
+		api.OpenAPI().AddOperation(&route.operation)
+		mux.HandleFunc(route.operation.Method+" "+route.operation.Path, func(w http.ResponseWriter, r *http.Request) {
+			if err := route.handle(w, r); err != nil {
+				writeError(w, r, opts, err)
+			}
+		})
+	}
+}
+
+// writeError answers with an error of the domain's or an [*apiError].
+func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error) {
+	var shaped *apiError
+	if !errors.As(err, &shaped) && !errors.As(toHTTP(r.Context(), opts, err), &shaped) {
+		return // toHTTP gives no other
+	}
+	maps.Copy(w.Header(), shaped.header)
+	writeJSON(w, shaped.status, shaped)
+}
+
+// upload stores the field "file" of a form as it arrives.
+func upload(files Files, w http.ResponseWriter, r *http.Request) error {
+	form, err := r.MultipartReader()
+	if err != nil {
+		return fieldFault("missing", "the body must be multipart/form-data with the field file")
+	}
+	file, err := nextFile(form)
+	switch {
+	case errors.Is(err, io.EOF):
+		return fieldFault("missing", "the field file is required")
+	case err != nil:
+		return formFault(err)
+	}
+	info, err := files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file})
+	if err != nil {
+		return formFault(err)
+	}
+	writeJSON(w, http.StatusCreated, uploaded(info))
+	return nil
+}
+
+// nextFile finds the next part that is the field "file", or gives [io.EOF].
+func nextFile(form *multipart.Reader) (*multipart.Part, error) {
+	for {
+		part, err := form.NextRawPart()
+		if err != nil || part.FormName() == "file" {
+			return part, err
+		}
+	}
+}
+
+// onlyFile reads a file and then the rest of its form: one that is cut short or
+// has two files is an error, so that nothing of it is kept.
+type onlyFile struct {
+	form *multipart.Reader
+	file *multipart.Part
+}
+
+func (f *onlyFile) Read(p []byte) (int, error) {
+	n, err := f.file.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	_, err = nextFile(f.form)
+	if err == nil {
+		err = fieldFault("value_error", "the field file is given twice; upload one file at a time")
+	}
+	return n, err
+}
+
+// filename gives the name that a client gave a file, whole: it is no path of
+// ours.
+func filename(part *multipart.Part) string {
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+	name := strings.ToValidUTF8(params["filename"], "\uFFFD")
+	if err != nil || name == "" {
+		return "upload"
+	}
+	for len(name) > maxFilenameBytes {
+		name = strings.ToValidUTF8(name[:maxFilenameBytes], "")
+	}
+	return name
+}
+
+func fieldFault(kind, message string) error {
+	return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
+		{Type: kind, Loc: []any{"body", "file"}, Msg: message, Input: nil},
+	}}
+}
+
+// formFault tells what is wrong with a form from what is wrong with us.
+func formFault(err error) error {
+	var tooLarge *http.MaxBytesError
+	var shaped *apiError
+	var domain *execution.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: fileTooLarge(tooLarge.Limit - formBytes)}
+	case errors.As(err, &shaped), errors.As(err, &domain):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF), strings.HasPrefix(err.Error(), "multipart: "):
+		return fieldFault("value_error", "the form ends early or is not valid multipart/form-data")
+	}
+	return err
+}
+
+func fileTooLarge(limit int64) string {
+	return "File size exceeds maximum of " + strconv.FormatInt(limit>>20, 10) + " MB"
+}
+
+func listFiles(files Files, w http.ResponseWriter, r *http.Request) error {
+	found, err := files.List(r.Context())
+	if err != nil {
+		return err
+	}
+	list := fileList{Files: make([]listedFile, len(found))}
+	for i, info := range found {
+		list.Files[i] = listedFile{uploadedFile: uploaded(info), UploadTime: float64(info.Uploaded.UnixMilli()) / 1e3}
+	}
+	writeJSON(w, http.StatusOK, list)
+	return nil
+}
+
+func download(files Files, w http.ResponseWriter, r *http.Request) error {
+	file, err := files.Get(r.Context(), r.PathValue("file_id"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", attachment(file.Name))
+	w.Header().Set("Content-Length", strconv.FormatInt(file.Size, 10))
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
+	const chunk = 256 << 10
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{file}, make([]byte, chunk)); err != nil {
+		panic(http.ErrAbortHandler) // the client must not take what it has for all
+	}
+	return nil
+}
+
+// attachment has a browser save a file under its name, whatever that is, and
+// never show it (RFC 6266): for old clients a plain form, for others the exact
+// one.
+func attachment(name string) string {
+	plain := strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7E || strings.ContainsRune(`"\/%`, r) {
+			return '_'
+		}
+		return r
+	}, name)
+	header := `attachment; filename="` + plain + `"`
+	if plain != name {
+		header += "; filename*=UTF-8''" + percentEncode(name)
+	}
+	return header
+}
+
+// percentEncode writes a value as RFC 8187 has it.
+func percentEncode(text string) string {
+	const plain = "!#$&+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(text) {
+		if c := text[i]; strings.IndexByte(plain, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+		}
+	}
+	return b.String()
+}
+
+func deleteFile(files Files, w http.ResponseWriter, r *http.Request) error {
+	if err := files.Delete(r.Context(), r.PathValue("file_id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

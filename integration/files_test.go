@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// send sends a request and gives the status and the body of the answer.
+func (s *server) send(t *testing.T, method, path, kind string, body io.Reader) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", kind)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(data)
+}
+
+// upload stores a file and gives its id.
+func (s *server) upload(t *testing.T, name, content string) string {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, err := form.CreateFormFile("file", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(part, content)
+	if err := errors.Join(err, form.Close()); err != nil {
+		t.Fatal(err)
+	}
+	status, answer := s.send(t, http.MethodPost, "/v1/files", form.FormDataContentType(), &body)
+	var stored struct {
+		FileID string `json:"file_id"`
+	}
+	if err := json.Unmarshal([]byte(answer), &stored); err != nil || status != http.StatusCreated {
+		t.Fatalf("%d %s", status, answer)
+	}
+	return stored.FileID
+}
+
+// download gives a stored file's content.
+func (s *server) download(t *testing.T, id string) string {
+	t.Helper()
+	status, content := s.send(t, http.MethodGet, "/v1/files/"+id, "", nil)
+	if status != http.StatusOK {
+		t.Fatalf("%d %s", status, content)
+	}
+	return content
+}
+
+// A file outlives the server that took it, and expires.
+func TestFilesSurviveARestart(t *testing.T) {
+	folder := "FILE_STORAGE_DIR=" + t.TempDir()
+	first, err := start([]string{folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := strings.Repeat("\x00\xff\r\n", 1<<20)
+	id := first.upload(t, "large.bin", content)
+	if err := first.end(); err != nil {
+		t.Fatal(err)
+	}
+	second := startServer(t, folder)
+	if second.download(t, id) != content {
+		t.Error("the file has changed")
+	}
+	if status, body := second.send(t, http.MethodDelete, "/v1/files/"+id, "", nil); status != http.StatusNoContent {
+		t.Errorf("delete: %d %s", status, body)
+	}
+	short := startServer(t, folder, "FILE_TTL_SEC=1")
+	id = short.upload(t, "a", "x")
+	began := time.Now()
+	if !poll(func() bool {
+		status, _ := short.send(t, http.MethodGet, "/v1/files/"+id, "", nil)
+		return status == http.StatusNotFound
+	}) || time.Since(began) < 500*time.Millisecond {
+		t.Errorf("it expired, or not, after %v", time.Since(began))
+	}
+}
