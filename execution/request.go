@@ -37,7 +37,26 @@ type Request struct {
 	Interactive bool
 	// Files are staged in the workspace before the program starts.
 	Files []File
+	// Started, if not nil, is called once, when the program is let go.
+	Started func()
+	// Output, if not nil, is called with what the program prints, soon after it
+	// did and in order, by one goroutine at a time and never after the run. It
+	// must not block, or it would hold up the run's deadline. Each text is valid
+	// UTF-8 and ends with a whole character; those of a stream, joined, are the
+	// start of its text in the [Result], which alone has what comes at the end:
+	// half a character, or the mark of a cut.
+	Output func(stream Stream, text string)
 }
+
+// Stream names one of a program's output streams. The values are part of the
+// HTTP contract.
+type Stream string
+
+// The streams.
+const (
+	Stdout Stream = "stdout"
+	Stderr Stream = "stderr"
+)
 
 // File is a regular file in a workspace.
 type File struct {

@@ -11,6 +11,7 @@ type output struct {
 	limit int // bytes
 	data  []byte
 	cut   bool
+	told  int // bytes of data that news has given
 }
 
 // add keeps what fits. A supervisor sends no more than the limit: it sends one
@@ -31,12 +32,26 @@ func (o *output) text() string {
 	if o.cut {
 		data = trimPartialRune(data)
 	}
+	text := toText(data)
+	if o.cut {
+		text += truncated
+	}
+	return text
+}
+
+// news gives what text has now and had not at the last call, except what more
+// bytes might change: a character that lacks some, and the mark of a cut.
+func (o *output) news() string {
+	fresh := trimPartialRune(o.data[o.told:])
+	o.told += len(fresh)
+	return toText(fresh)
+}
+
+// toText makes UTF-8 of bytes: each that is none becomes U+FFFD.
+func toText(data []byte) string {
 	text := string(data)
 	if !utf8.ValidString(text) {
 		text = string([]rune(text))
-	}
-	if o.cut {
-		text += truncated
 	}
 	return text
 }

@@ -41,8 +41,17 @@ func TestOutput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := output{limit: test.limit}
+			var told strings.Builder
 			for _, chunk := range test.chunks {
 				o.add([]byte(chunk))
+				news := o.news()
+				if !utf8.ValidString(news) {
+					t.Errorf("the news %q split a character", news)
+				}
+				told.WriteString(news)
+			}
+			if rest, ok := strings.CutPrefix(o.text(), told.String()); !ok || strings.TrimSuffix(rest, truncated) != "" && name != "half a character at the end" {
+				t.Errorf("the news are %q, and %q comes later", told.String(), rest)
 			}
 			if got := o.text(); got != test.want {
 				t.Errorf("%q", got)
@@ -64,8 +73,13 @@ func FuzzOutput(f *testing.F) {
 		}
 		o := output{limit: limit}
 		o.add(one)
+		news := o.news()
 		o.add(two)
+		news += o.news()
 		text := o.text()
+		if !strings.HasPrefix(text, news) {
+			t.Errorf("the news %q do not begin %q", news, text)
+		}
 		if !utf8.ValidString(text) || len(o.data) > limit {
 			t.Errorf("%q of %d bytes", text, len(o.data))
 		}

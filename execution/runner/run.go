@@ -41,6 +41,9 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 		return nil, false, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
 	}
 	r := newReport(req, limits)
+	if req.Started != nil {
+		req.Started()
+	}
 	timer.Reset(req.Timeout + graceTime)
 	for !r.complete {
 		f, err := s.next(ctx, timer.C)
@@ -123,6 +126,7 @@ func stagingError(values fields, limits execution.Limits) error {
 type report struct {
 	limits   execution.Limits
 	timeout  time.Duration
+	listener func(execution.Stream, string) // may be nil
 	started  time.Time
 	stdout   output
 	stderr   output
@@ -138,7 +142,7 @@ type report struct {
 
 func newReport(req execution.Request, limits execution.Limits) *report {
 	return &report{
-		limits: limits, timeout: req.Timeout, started: time.Now(), taken: make(map[string]bool),
+		limits: limits, timeout: req.Timeout, listener: req.Output, started: time.Now(), taken: make(map[string]bool),
 		stdout: output{limit: limits.OutputBytes}, stderr: output{limit: limits.OutputBytes},
 	}
 }
@@ -148,8 +152,10 @@ func (r *report) take(f frame) error {
 	switch {
 	case f.kind == kindStdout && !r.ended:
 		r.stdout.add(f.payload)
+		r.tell(execution.Stdout, &r.stdout)
 	case f.kind == kindStderr && !r.ended:
 		r.stderr.add(f.payload)
+		r.tell(execution.Stderr, &r.stderr)
 	case f.kind == kindEnded && !r.ended:
 		if err := r.facts.parse(f.payload); err != nil {
 			return err
@@ -167,6 +173,16 @@ func (r *report) take(f frame) error {
 		return fmt.Errorf("%w: frame %q out of turn", errFrame, f.kind)
 	}
 	return nil
+}
+
+// tell tells the listener what is new in an output.
+func (r *report) tell(stream execution.Stream, o *output) {
+	if r.listener == nil {
+		return
+	}
+	if text := o.news(); text != "" {
+		r.listener(stream, text)
+	}
 }
 
 func (r *report) addFile(path string) error {

@@ -60,6 +60,47 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// Who listens hears of the start, and then each piece of output as it comes,
+// while the program runs, with characters whole.
+func TestRunTellsTheListener(t *testing.T) {
+	var heard []string
+	next := make(chan struct{}, 1)
+	s := open(t, newInstance(t, started(func(s *supervisor) {
+		<-next
+		for _, f := range []frame{{'O', "one\xe2\x82"}, {'E', "oh"}, {'O', "\xac"}} {
+			s.say(f.kind, f.payload)
+			<-next
+		}
+		s.say('O', "\xe2")
+		s.say('O', strings.Repeat("x", limits.OutputBytes))
+		s.say('X', fine)
+		s.say('Z', "")
+	})))
+	req := request
+	req.Started = func() {
+		heard = append(heard, "started")
+		next <- struct{}{}
+	}
+	req.Output = func(stream execution.Stream, text string) {
+		heard = append(heard, string(stream)+" "+text)
+		select {
+		case next <- struct{}{}:
+		default: // the last piece
+		}
+	}
+	got, err := s.Run(t.Context(), req, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail := "\uFFFD" + strings.Repeat("x", limits.OutputBytes-len("one€\xe2"))
+	if diff := cmp.Diff([]string{"started", "stdout one", "stderr oh", "stdout €", "stdout " + tail}, heard); diff != "" {
+		t.Errorf("the listener heard (-want +got):\n%s", diff)
+	}
+	if want := "one€" + tail + "\n...[truncated]"; got.Stdout != want || got.Stderr != "oh" {
+		t.Errorf("the result has %q and %q", got.Stdout, got.Stderr)
+	}
+}
+
 // The job is what frames.go says, byte by byte.
 func TestRunSendsTheJob(t *testing.T) {
 	large := strings.Repeat("x", 64<<10)
