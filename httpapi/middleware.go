@@ -74,6 +74,10 @@ func (w *recorder) Write(data []byte) (int, error) {
 // Flush serves handlers that ask for a [http.Flusher] by its type.
 func (w *recorder) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
+// FlushError serves [http.ResponseController], for which Flush would hide that
+// the client is gone.
+func (w *recorder) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
+
 // Unwrap serves [http.ResponseController].
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
