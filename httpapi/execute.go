@@ -146,10 +146,7 @@ func register(api huma.API, opts Options) {
 }
 
 func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {
-	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
-	}
-	req, err := in.Body.request()
+	req, err := in.request()
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
@@ -158,6 +155,14 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 		return nil, toHTTP(ctx, opts, err)
 	}
 	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
+}
+
+// request translates what the client sent, or says what is wrong with it.
+func (in *executeInput) request() (execution.Request, error) {
+	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
+		return execution.Request{}, &execution.Error{Code: execution.Invalid, Fields: nulls}
+	}
+	return in.Body.request()
 }
 
 // refuseNulls finds the fields that are null and must not be: to the library a

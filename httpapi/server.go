@@ -74,6 +74,7 @@ func NewHandler(opts Options) http.Handler {
 	mux := http.NewServeMux()
 	api := newAPI(mux, opts)
 	register(api, opts)
+	registerStream(api, opts)
 	registerFiles(mux, api, opts)
 	refuseOtherMethods(mux, api.OpenAPI())
 	mux.Handle("GET /docs", http.HandlerFunc(serveDocs))
@@ -104,6 +105,7 @@ func OpenAPI(version string) ([]byte, error) {
 	mux := http.NewServeMux()
 	api := newAPI(mux, opts)
 	register(api, opts)
+	registerStream(api, opts)
 	registerFiles(mux, api, opts)
 	return api.OpenAPI().MarshalJSON()
 }

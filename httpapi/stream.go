@@ -1,0 +1,280 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// heartbeatTime is how long a stream may be silent: proxies end what is silent
+// for longer, often after 30 or 60 s.
+const heartbeatTime = 15 * time.Second
+
+// outputEvent is some of what a program printed.
+type outputEvent struct {
+	Stream execution.Stream `json:"stream"`
+	Data   string           `json:"data"`
+}
+
+// resultEvent is the answer of /v1/execute without what was streamed.
+type resultEvent struct {
+	executeResponse
+
+	// These hide the answer's own and are never set.
+	Stdout *string `json:"stdout,omitempty"`
+	Stderr *string `json:"stderr,omitempty"`
+}
+
+// errorEvent is a failure of the service after the program's start.
+type errorEvent struct {
+	Message any `json:"message"`
+}
+
+func registerStream(api huma.API, opts Options) {
+	const path = "/v1/execute/stream"
+	huma.Register(api, huma.Operation{
+		OperationID: "execute-stream", Method: http.MethodPost, Path: path,
+		Summary: "Run a program and stream its output",
+		Description: "Takes what /v1/execute takes. Refusals are ordinary answers; once the program has started, the answer is " +
+			"a stream of events: output as it appears, then one result or error.",
+		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
+		Errors: []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		Responses: map[string]*huma.Response{"200": {
+			Description: `events: "output" with {stream, data}, and at last "result" with the fields of /v1/execute's answer except stdout and stderr, or "error" with {message}`,
+			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
+		}},
+	}, func(ctx context.Context, in *executeInput) (*huma.StreamResponse, error) {
+		return executeStream(ctx, opts, in)
+	})
+	delete(api.OpenAPI().Paths[path].Post.RequestBody.Content, "application/octet-stream") // as for /v1/execute
+}
+
+func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.StreamResponse, error) {
+	req, err := in.request()
+	if err != nil {
+		return nil, toHTTP(ctx, opts, err)
+	}
+	run := startRun(ctx, opts.Executor, req)
+	if err := run.awaitStart(); err != nil {
+		return nil, toHTTP(ctx, opts, err)
+	}
+	return &huma.StreamResponse{Body: func(c huma.Context) {
+		defer run.end()
+		_, w := humago.Unwrap(c)
+		header := w.Header()
+		header.Set("Content-Type", "text/event-stream")
+		header.Set("Cache-Control", "no-cache")
+		header.Set("X-Accel-Buffering", "no") // nginx would gather the events
+		events := &eventWriter{w: w, control: http.NewResponseController(w)}
+		if events.begin() == nil && run.follow(events) == nil {
+			_ = run.conclude(ctx, opts, events) // the client may be gone
+		}
+	}}, nil
+}
+
+// streamedRun is a run whose output is followed.
+type streamedRun struct {
+	cancel  context.CancelFunc
+	started chan struct{} // closed when the program was let go
+	done    chan struct{} // closed when result and err are valid
+	result  *execution.Result
+	err     error
+	output  backlog
+	sent    map[execution.Stream]int // bytes of each stream that the client was sent
+}
+
+// startRun runs a program on a goroutine of its own, so that no client holds
+// up the run by reading slowly: deadlines hold, and the program ends as it
+// would have with /v1/execute. The caller must call end.
+func startRun(ctx context.Context, executor Executor, req execution.Request) *streamedRun {
+	ctx, cancel := context.WithCancel(ctx)
+	run := &streamedRun{
+		cancel: cancel, started: make(chan struct{}), done: make(chan struct{}),
+		output: backlog{news: make(chan struct{}, 1)}, sent: make(map[execution.Stream]int),
+	}
+	req.Started = sync.OnceFunc(func() { close(run.started) })
+	req.Output = run.output.add
+	go func() {
+		defer close(run.done)
+		defer func() {
+			if cause := recover(); cause != nil { // the middleware sees the request's goroutine alone
+				run.err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+			}
+		}()
+		run.result, run.err = executor.Execute(ctx, req)
+	}()
+	return run
+}
+
+// awaitStart waits until the program was let go. When that never came to be,
+// the run is over and the error says why.
+func (r *streamedRun) awaitStart() error {
+	select {
+	case <-r.started:
+		return nil
+	case <-r.done:
+	}
+	select {
+	case <-r.started:
+		return nil // both had come
+	default:
+		r.cancel()
+		return r.err
+	}
+}
+
+// end ends the run, if it goes on, and waits until it has.
+func (r *streamedRun) end() {
+	r.cancel()
+	<-r.done
+}
+
+// follow sends output as it appears until the run is over.
+func (r *streamedRun) follow(events *eventWriter) error {
+	silence := time.NewTimer(heartbeatTime)
+	defer silence.Stop()
+	for {
+		var err error
+		select {
+		case <-r.output.news:
+			err = r.sendAll(events, r.output.take())
+		case <-silence.C:
+			err = events.ping()
+		case <-r.done:
+			return r.sendAll(events, r.output.take())
+		}
+		if err != nil {
+			return err
+		}
+		silence.Reset(heartbeatTime)
+	}
+}
+
+func (r *streamedRun) sendAll(events *eventWriter, pieces []piece) error {
+	for _, p := range pieces {
+		if err := events.send("output", outputEvent{p.stream, string(p.text)}); err != nil {
+			return err
+		}
+		r.sent[p.stream] += len(p.text)
+	}
+	return nil
+}
+
+// conclude sends what the run's end has brought: the rest of the output, if
+// there is one, and the result.
+func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventWriter) error {
+	if r.err != nil {
+		failure := toHTTP(ctx, opts, r.err)
+		message := any(failure.Error())
+		if shaped, ok := errors.AsType[*apiError](failure); ok {
+			message = shaped.Detail
+		}
+		return events.send("error", errorEvent{message})
+	}
+	var rest []piece
+	for _, whole := range []piece{{execution.Stdout, []byte(r.result.Stdout)}, {execution.Stderr, []byte(r.result.Stderr)}} {
+		if sent := r.sent[whole.stream]; sent < len(whole.text) {
+			rest = append(rest, piece{whole.stream, whole.text[sent:]})
+		}
+	}
+	if err := r.sendAll(events, rest); err != nil {
+		return err
+	}
+	return events.send("result", resultEvent{executeResponse: response(r.result)})
+}
+
+// piece is output of one stream.
+type piece struct {
+	stream execution.Stream
+	text   []byte
+}
+
+// maxPieces bounds what a backlog takes beside its text.
+const maxPieces = 1000
+
+// backlog is output that waits to be sent. The executor bounds its text: it
+// grows to the output limit where a client does not read, and no further.
+type backlog struct {
+	news chan struct{} // has an element when there may be pieces
+
+	mu     sync.Mutex
+	pieces []piece // neighbours are of different streams
+}
+
+// add takes in output. It does not block.
+func (b *backlog) add(stream execution.Stream, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	last := len(b.pieces) - 1
+	switch {
+	case last >= 0 && b.pieces[last].stream == stream:
+		b.pieces[last].text = append(b.pieces[last].text, text...)
+	case len(b.pieces) >= maxPieces:
+		// How the streams interleave is lost, each one's own order is not.
+		b.pieces[last-1].text = append(b.pieces[last-1].text, text...)
+	default:
+		b.pieces = append(b.pieces, piece{stream, []byte(text)})
+	}
+	select {
+	case b.news <- struct{}{}:
+	default:
+	}
+}
+
+// take gives what waits and forgets it.
+func (b *backlog) take() []piece {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	pieces := b.pieces
+	b.pieces = nil
+	return pieces
+}
+
+// eventWriter writes server-sent events
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+type eventWriter struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+// begin sends the header.
+func (e *eventWriter) begin() error {
+	e.extend()
+	e.w.WriteHeader(http.StatusOK)
+	return e.control.Flush()
+}
+
+// send sends an event. JSON has no line breaks, so its data is one line.
+func (e *eventWriter) send(name string, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return e.write(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, data))
+}
+
+// ping sends a comment, which clients ignore.
+func (e *eventWriter) ping() error { return e.write([]byte(": ping\n\n")) }
+
+// write sends text at once. A client has as long for it as for a whole answer.
+func (e *eventWriter) write(text []byte) error {
+	e.extend()
+	if _, err := e.w.Write(text); err != nil {
+		return err
+	}
+	return e.control.Flush()
+}
+
+func (e *eventWriter) extend() {
+	_ = e.control.SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
+}
