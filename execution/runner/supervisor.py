@@ -74,6 +74,7 @@ MAX_LEFT_DEPTH = 64
 CLOCK_REALTIME_COARSE = 5  # the time module has no name for it
 REHEARSE_SECONDS = 0.03  # how long a program's process waits for its code before it rehearses
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
+COROUTINE_FLAG = 0x80  # CO_COROUTINE: set in a code object that awaits
 
 
 # --- System calls that Python has no name for -----------------------------------------------------------------
@@ -309,14 +310,16 @@ def read_to_end(fd: int) -> bytes:
 
 
 def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
-    """Compiles the program; when interactive and its last statement is an expression, that one as a REPL would."""
-    tree = compile(source, path, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
+    """Compiles the program; when interactive and its last statement is an expression, that one as a REPL would. Code
+    that awaits outside of functions becomes a coroutine's."""
+    flags: int = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(source, path, "exec", _ast.PyCF_ONLY_AST | flags, dont_inherit=True)
     last = tree.body[-1] if interactive and tree.body else None
     if not isinstance(last, _ast.Expr):
-        return [compile(source, path, "exec", dont_inherit=True)]
-    del tree.body[-1]
-    body: "CodeType" = compile(tree, path, "exec", dont_inherit=True)
-    flags = body.co_flags & FUTURE_FLAGS
+        return [compile(tree, path, "exec", flags, dont_inherit=True)]
+    tree.body.pop()
+    body: "CodeType" = compile(tree, path, "exec", flags, dont_inherit=True)
+    flags |= body.co_flags & FUTURE_FLAGS
     return [body, compile(_ast.Interactive([last]), path, "single", flags, dont_inherit=True)]
 
 
@@ -362,12 +365,36 @@ def report(error: BaseException) -> None:
         sys.__excepthook__(type(error), error, trace)
 
 
+async def run_coroutines(codes: "list[CodeType]", namespace: "dict[str, object]") -> "Optional[BaseException]":
+    """Runs code of which some awaits, and returns what it raised: from here the event loop's frames, which are not the
+    program's, are not in the traceback. A cancellation is for the loop to judge."""
+    try:
+        for code in codes:
+            coroutine = eval(code, namespace)
+            if code.co_flags & COROUTINE_FLAG:
+                await coroutine
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        return error
+    return None
+
+
+def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
+    """Runs code, all of it in one event loop if any of it awaits."""
+    if any(code.co_flags & COROUTINE_FLAG for code in codes):
+        import asyncio  # takes 30 ms, and only these programs need it
+
+        if error := asyncio.run(run_coroutines(codes, namespace)):
+            raise error
+        return
+    for code in codes:
+        exec(code, namespace)
+
+
 def execute(source: bytes, path: str, interactive: bool) -> int:
     """Runs the program in a fresh `__main__` and returns its exit status."""
     namespace = make_main(path).__dict__
     try:
-        for code in compile_program(source, path, interactive):
-            exec(code, namespace)
+        run_codes(compile_program(source, path, interactive), namespace)
     except SystemExit as stop:
         return exit_status_of(stop)
     except KeyboardInterrupt as interrupt:
