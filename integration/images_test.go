@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,7 +34,7 @@ import matplotlib, os, matplotlib.font_manager as fm
 print(matplotlib.get_backend(), os.path.islink(matplotlib.get_cachedir() + "/" + [n for n in os.listdir(matplotlib.get_cachedir()) if "font" in n][0]))
 import matplotlib.pyplot as plt
 plt.plot([1, 2, 3]); plt.title("é"); plt.savefig("plot.png")`})
-	program{stdout: "agg True\n", files: "plot.png"}.check(t, a)
+	program{stdout: "agg True\n", files: "figure-1.png plot.png"}.check(t, a)
 
 	a = mustRun(t, s, request{
 		"timeout_ms": 60000, "code": `
@@ -42,6 +43,53 @@ t = pd.read_csv("in.csv"); t["c"] = t.a * t.b; t.to_excel("out.xlsx"); int(t.c.s
 		"files": []request{{"path": "in.csv", "content_base64": encode("a,b\n1,2\n3,4\n")}},
 	})
 	program{stdout: "14\n", files: "out.xlsx"}.check(t, a)
+}
+
+// What programs show is saved, whether the image's modules are imported ahead
+// or by the program.
+func TestImagesShown(t *testing.T) {
+	for name, setting := range map[string]string{"ahead": "PRELOAD_MODULES=auto", "late": "PRELOAD_MODULES=none", "container": "ISOLATION=container"} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60", setting)
+			for _, p := range shown() {
+				t.Run(p.name, func(t *testing.T) {
+					a := mustRun(t, s, request{"timeout_ms": 60000, "code": p.code})
+					p.check(t, a)
+					assertPictures(t, a)
+				})
+			}
+		})
+	}
+}
+
+// shown are programs that show something.
+func shown() []program {
+	const plt = "import matplotlib.pyplot as plt\n"
+	return []program{
+		{name: "show", code: plt + "import os; os.chdir('/tmp')\nplt.plot([1]); plt.figure(); plt.plot([2]); plt.show()\nprint(plt.get_fignums())\nplt.plot([3]); plt.show(block=False)", stdout: "[]\n", files: "figure-1.png figure-2.png figure-3.png"},
+		{name: "show by another name", code: "from matplotlib.pyplot import *\nplot([1])\nshow()", files: "figure-1.png"},
+		{name: "open figure", code: plt + "open('figure-1.png', 'wb').write(b'\\x89PNG')\nfor i in range(2): plt.figure()", files: "figure-1.png figure-2.png figure-3.png"},
+		{name: "exception", code: plt + "f = plt.plot([1])\n1/0", exit: "1", stderr: "~ZeroDivisionError", files: "figure-1.png"},
+		{name: "exit", code: plt + "f = plt.plot([1])\nimport sys; sys.exit(3)", exit: "3", files: "figure-1.png"},
+		{name: "figure displayed", code: plt + "fig = plt.figure(); display(fig)\nfig", stdout: "<Figure size 640x480 with 0 Axes>\n<Figure size 640x480 with 0 Axes>\n", files: "figure-1.png figure-2.png"},
+		{name: "figure without pyplot", code: "from matplotlib.figure import Figure\nFigure()", stdout: "<Figure size 640x480 with 0 Axes>\n", files: "figure-1.png"},
+		{name: "closed", code: plt + "plt.plot([1]); plt.close()"},
+		{name: "cannot be drawn", code: plt + "f = plt.figure(); t = f.text(0, 0, '$\\\\nonsense$')", stderr: "~an open figure could not be saved: ValueError"},
+		{name: "in a child", code: "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import matplotlib.pyplot as plt; plt.plot([1]); plt.savefig(\"x.png\")']).returncode", stdout: "0\n", files: "x.png"},
+		{name: "PIL", code: "from PIL import Image\nImage.new('RGB', (2, 2))", stdout: "~<PIL.Image.Image", files: "figure-1.png"},
+		{name: "DataFrame", code: "import pandas as pd\npd.DataFrame({'a': [1]})", stdout: "   a\n0  1\n"},
+		{name: "Series", code: "import pandas as pd\npd.Series([1])", stdout: "0    1\ndtype: int64\n"},
+	}
+}
+
+// assertPictures asserts that each picture is one.
+func assertPictures(t *testing.T, a *answer) {
+	t.Helper()
+	for _, f := range a.Files {
+		if data, err := base64.StdEncoding.DecodeString(f.ContentBase64); err != nil || !bytes.HasPrefix(data, []byte("\x89PNG")) {
+			t.Errorf("%s is no picture: %v, %.20q", f.Path, err, data)
+		}
+	}
 }
 
 // The slim image has Python alone.

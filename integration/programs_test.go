@@ -245,6 +245,28 @@ func ordinary() []program {
 		{name: "await in a plain function", code: "async def g(): pass\ndef f():\n  await g()", exit: "1", stderr: "~SyntaxError: 'await' outside async function"},
 		{name: "no asyncio without await", code: "import sys; 'asyncio' in sys.modules", stdout: "False\n"},
 		{name: "names of the standard library", code: "tree = 1; ast = 2; display = 3; sys = 4; await_ = 5\ntree + ast + display + sys + await_", stdout: "15\n"},
+		{name: "display", code: "display(1, 'a')\ndisplay(None)\nprint('display' in globals())\ndisplay([2])", stdout: "1\n'a'\nNone\nFalse\n[2]\n"},
+		{name: "display of pictures and HTML", code: `import os
+class P:
+  def _repr_png_(self): return b"png"
+  def __repr__(self): return "P"
+class H:
+  def _repr_html_(self): return "<b>é"
+  def __repr__(self): return "H"
+open("figure-2.png", "w").close(); os.chdir("/tmp")
+display(P(), H()); display(P())
+H()`, stdout: "P\nH\nP\nH\n", files: "figure-1.png figure-2.png figure-3.png output-1.html output-2.html"},
+		{name: "pictures that cannot be had", code: `class P:
+  def __init__(self, f): self._f = f
+  def _repr_png_(self): return self._f()
+  def __repr__(self): return "P"
+class A:
+  def __getattr__(self, name): return lambda: b"x"
+  def __repr__(self): return "A"
+display(P(lambda: 1/0), P(lambda: None), P(lambda: (b"png", {})), P, A())
+P(lambda: 1/0)`, stdout: "P\nP\nP\n<class '__main__.P'>\nA\nP\n", files: "figure-1.png"},
+		{name: "display with await", code: "import asyncio\nclass P:\n  def _repr_png_(self): return b'x'\n  def __repr__(self): return 'P'\nawait asyncio.sleep(0, P())", stdout: "P\n", files: "figure-1.png"},
+		{name: "broken repr", code: "class A:\n  def __repr__(self): return 1/0\nA()", exit: "1", stderr: "Traceback (most recent call last):\n  File \"/workspace/__main__.py\", line 3, in <module>\n    A()\n    ~^^\n  File \"/workspace/__main__.py\", line 2, in __repr__\n    def __repr__(self): return 1/0\n                               ~^~\nZeroDivisionError: division by zero\n"},
 		{name: "dataclass pickled", code: "import pickle\nfrom dataclasses import dataclass\n@dataclass\nclass P: x: int\npickle.loads(pickle.dumps(P(1)))", stdout: "P(x=1)\n"},
 		{name: "multiprocessing by fork", code: "import multiprocessing as m\ndef f(q): q.put(6 * 7)\nc = m.get_context('fork'); q = c.Queue(); p = c.Process(target=f, args=(q,))\np.start(); print(q.get()); p.join(); p.exitcode", timeout: 10000, stdout: "42\n0\n"},
 		{name: "line numbers of a traceback", code: "def f():\n  return 1/0\n\n\nf()", exit: "1", stderr: "~line 5, in <module>\n    f()\n    ~^^\n  File \"/workspace/__main__.py\", line 2, in f\n    return 1/0\n"},

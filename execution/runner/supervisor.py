@@ -44,8 +44,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Iterable, Iterator
+    from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType, TracebackType
-    from typing import NoReturn, Optional
+    from typing import Any, NoReturn, Optional
 else:
     import _signal
 
@@ -350,12 +351,22 @@ def exit_status_of(stop: SystemExit) -> int:
     return 1
 
 
+def without_ours(trace: "Optional[TracebackType]") -> "Optional[TracebackType]":
+    """A traceback without the frames of this file: those around the program, and those that it has called."""
+    ours = globals()
+    while trace is not None and trace.tb_frame.f_globals is ours:
+        trace = trace.tb_next
+    here = trace
+    while here is not None:
+        while here.tb_next is not None and here.tb_next.tb_frame.f_globals is ours:
+            here.tb_next = here.tb_next.tb_next
+        here = here.tb_next
+    return trace
+
+
 def report(error: BaseException) -> None:
     """Prints a traceback as the interpreter does, without the frames of this file."""
-    trace: "Optional[TracebackType]" = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals is globals():
-        trace = trace.tb_next
-    error.__traceback__ = trace
+    error.__traceback__ = trace = without_ours(error.__traceback__)
     try:
         sys.excepthook(type(error), error, trace)
     except BaseException as hook_error:
@@ -404,6 +415,144 @@ def execute(source: bytes, path: str, interactive: bool) -> int:
         report(error)
         return 1
     return 0
+
+
+# --- What programs show --------------------------------------------------------------------------------------
+
+PYPLOT = "matplotlib.pyplot"
+
+
+def rendered(value: object, method: str, kind: "type[bytes] | type[str]") -> "Optional[bytes | str]":
+    """What a notebook would get from one of a value's methods for it, or None. The value may be anything, and its
+    method may fail: there is still its text."""
+    if not hasattr(type(value), method):
+        return None
+    try:
+        data = getattr(value, method)()
+    except Exception:
+        return None
+    if isinstance(data, tuple) and data:
+        data = data[0]  # the rest is metadata
+    return data if isinstance(data, kind) else None
+
+
+class Shows:
+    """What programs show besides text: as a notebook would, but saved in the workspace."""
+
+    def __init__(self) -> None:
+        self.workspace = ""
+        self.numbers: "dict[str, int]" = {}  # the last of each kind of file
+
+    def install(self, workspace: str) -> None:
+        """Gives this process and its forks `display`, and a plt.show that saves."""
+        self.workspace = workspace
+        sys.modules["builtins"].__dict__["display"] = self.display
+        sys.displayhook = self.display_last
+        sys.meta_path.insert(0, PyplotHook(self))
+
+    def save(self, data: "bytes | bytearray", kind: str, ending: str) -> None:
+        """Saves a file under the next number that is free. Raises OSError."""
+        while True:
+            self.numbers[kind] = number = self.numbers.get(kind, 0) + 1
+            try:
+                with open(f"{self.workspace}/{kind}-{number}.{ending}", "xb") as file:
+                    file.write(data)
+                return
+            except FileExistsError:
+                pass
+
+    def save_figure(self, figure: "Any") -> None:
+        """Saves a figure of Matplotlib's. Raises whatever drawing it may."""
+        image = io.BytesIO()
+        figure.savefig(image, format="png")
+        self.save(image.getvalue(), "figure", "png")
+
+    def save_picture_of(self, value: object) -> None:
+        """Saves what a value looks like, if it looks like more than its text. Raises OSError."""
+        module = sys.modules.get("matplotlib.figure")
+        if isinstance(value, getattr(module, "Figure", ())):
+            try:
+                self.save_figure(value)
+                value.__dict__["_displayed"] = True  # not once more at the end
+            except OSError:
+                raise
+            except Exception:
+                pass  # it cannot be drawn
+        elif isinstance(value, getattr(sys.modules.get("pandas"), "DataFrame", ())):
+            pass  # readers of text are better off with it as text
+        elif (picture := rendered(value, "_repr_png_", bytes)) is not None:
+            self.save(picture, "figure", "png")  # type: ignore[arg-type]
+        elif (page := rendered(value, "_repr_html_", str)) is not None:
+            self.save(page.encode("utf-8", "replace"), "output", "html")  # type: ignore[union-attr]
+
+    def display(self, *values: object) -> None:
+        """Shows values: prints each as a REPL does, and saves what is a picture or HTML in the workspace."""
+        for value in values:
+            self.save_picture_of(value)
+            print(repr(value))
+
+    def display_last(self, value: object) -> None:
+        """Shows the value of the program's last statement: sys.displayhook."""
+        if value is not None:
+            self.save_picture_of(value)
+        sys.__displayhook__(value)
+
+    def show_figures(self) -> None:
+        """Saves all open figures and closes them."""
+        pyplot = sys.modules[PYPLOT]
+        for number in pyplot.get_fignums():
+            self.save_figure(pyplot.figure(number))
+            pyplot.close(number)
+
+    def save_open_figures(self) -> None:
+        """Saves the figures that the program has left open and not displayed."""
+        pyplot = sys.modules.get(PYPLOT)
+        if pyplot is None:
+            return
+        try:
+            for number in pyplot.get_fignums():
+                figure = pyplot.figure(number)
+                if not hasattr(figure, "_displayed"):
+                    self.save_figure(figure)
+        except Exception as error:
+            print(f"an open figure could not be saved: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+class PyplotHook:
+    """Replaces plt.show when pyplot is imported, whoever imports it. A Matplotlib backend of our own would do so too,
+    but the Pythons that a program starts would be told of it by MPLBACKEND and not find it."""
+
+    def __init__(self, shows: Shows) -> None:
+        self.shows = shows
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Optional[ModuleSpec]":
+        """Finds pyplot as the other finders do, and nothing else."""
+        if name != PYPLOT:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, target)):
+                self.watch(spec.loader)
+                return spec
+        return None
+
+    def watch(self, loader: "Any") -> None:
+        """Has a loader, which is this import's alone, replace `show` when it is done."""
+        load = loader.exec_module
+
+        def exec_module(module: "Any") -> None:
+            load(module)
+            module.show = show  # a function and not a method: Matplotlib sets attributes of it
+
+        def show(*_: object, **__: object) -> None:
+            """Saves all open figures as figure-N.png in the workspace and closes them."""
+            self.shows.show_figures()
+
+        loader.exec_module = exec_module
+
+
+shows = Shows()
+
+# --- The program's end ---------------------------------------------------------------------------------------
 
 
 def drop_variables(namespace: "dict[str, object]") -> None:
@@ -482,6 +631,7 @@ def end_program(status: int, workspace: str, inherited: str, farewell: "Optional
     """Ends the program's process. A negative status is a signal that it dies of."""
     if threading := sys.modules.get("threading"):
         threading._shutdown()
+    shows.save_open_figures()
     if len(sys._current_frames()) > 1:  # daemon threads: only the interpreter's real end keeps them quiet
         ctypes.pythonapi.Py_Exit(128 - status if status < 0 else status)
     if not wind_down(workspace, inherited) and status == 0:
@@ -651,6 +801,7 @@ class OnlyProgram(Program):
                 os.chdir(workspace)
                 make_streams()
                 wall.install()
+                shows.install(workspace)
                 await_and_run(workspace)
             finally:
                 os._exit(70)  # reached only when setting the process up failed
@@ -842,6 +993,7 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         # ones, can be reached, and shares this memory. Without a handler the kernel ignores whatever is sent to it.
         default_signals()
         os.chdir(workspace)
+        shows.install(workspace)
         done, failed = preload(modules)
         libc.fflush(None)  # what C code has printed would be printed by each program
         pipes = Pipes()
