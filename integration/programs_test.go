@@ -265,6 +265,7 @@ class A:
   def __repr__(self): return "A"
 display(P(lambda: 1/0), P(lambda: None), P(lambda: (b"png", {})), P, A())
 P(lambda: 1/0)`, stdout: "P\nP\nP\n<class '__main__.P'>\nA\nP\n", files: "figure-1.png"},
+		{name: "display with a pandas that is none", code: "import sys, types\nsys.modules['pandas'] = types.SimpleNamespace(DataFrame=3)\ndisplay(1)", stdout: "1\n"},
 		{name: "display with await", code: "import asyncio\nclass P:\n  def _repr_png_(self): return b'x'\n  def __repr__(self): return 'P'\nawait asyncio.sleep(0, P())", stdout: "P\n", files: "figure-1.png"},
 		{name: "broken repr", code: "class A:\n  def __repr__(self): return 1/0\nA()", exit: "1", stderr: "Traceback (most recent call last):\n  File \"/workspace/__main__.py\", line 3, in <module>\n    A()\n    ~^^\n  File \"/workspace/__main__.py\", line 2, in __repr__\n    def __repr__(self): return 1/0\n                               ~^~\nZeroDivisionError: division by zero\n"},
 		{name: "dataclass pickled", code: "import pickle\nfrom dataclasses import dataclass\n@dataclass\nclass P: x: int\npickle.loads(pickle.dumps(P(1)))", stdout: "P(x=1)\n"},

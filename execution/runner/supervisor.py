@@ -436,6 +436,13 @@ def rendered(value: object, method: str, kind: "type[bytes] | type[str]") -> "Op
     return data if isinstance(data, kind) else None
 
 
+def is_a(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class of a module, if that is imported. A module of that name may be the program's own,
+    and have something else under the class's."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and issubclass(type(value), kind)
+
+
 class Shows:
     """What programs show besides text: as a notebook would, but saved in the workspace."""
 
@@ -469,8 +476,7 @@ class Shows:
 
     def save_picture_of(self, value: object) -> None:
         """Saves what a value looks like, if it looks like more than its text. Raises OSError."""
-        module = sys.modules.get("matplotlib.figure")
-        if isinstance(value, getattr(module, "Figure", ())):
+        if is_a(value, "matplotlib.figure", "Figure"):
             try:
                 self.save_figure(value)
                 value.__dict__["_displayed"] = True  # not once more at the end
@@ -478,7 +484,7 @@ class Shows:
                 raise
             except Exception:
                 pass  # it cannot be drawn
-        elif isinstance(value, getattr(sys.modules.get("pandas"), "DataFrame", ())):
+        elif is_a(value, "pandas", "DataFrame"):
             pass  # readers of text are better off with it as text
         elif (picture := rendered(value, "_repr_png_", bytes)) is not None:
             self.save(picture, "figure", "png")  # type: ignore[arg-type]
