@@ -6,7 +6,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -78,11 +80,11 @@ type executeResponse struct {
 }
 
 type outputFile struct {
-	Path          string  `json:"path"`
-	Kind          string  `json:"kind" enum:"file"`
-	FileID        *string `json:"file_id" doc:"null: this server keeps no files, it returns their bytes"`
-	SizeBytes     int     `json:"size_bytes"`
-	ContentBase64 string  `json:"content_base64"`
+	Path          string `json:"path"`
+	Kind          string `json:"kind" enum:"file"`
+	FileID        string `json:"file_id" doc:"where /v1/files has it"`
+	SizeBytes     int    `json:"size_bytes"`
+	ContentBase64 string `json:"content_base64"`
 }
 
 type end struct {
@@ -146,7 +148,7 @@ func register(api huma.API, opts Options) {
 }
 
 func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {
-	req, err := in.request()
+	req, err := in.request(ctx, opts)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
@@ -154,15 +156,15 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
+	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(ctx, opts, result)}, nil
 }
 
 // request translates what the client sent, or says what is wrong with it.
-func (in *executeInput) request() (execution.Request, error) {
+func (in *executeInput) request(ctx context.Context, opts Options) (execution.Request, error) {
 	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
 		return execution.Request{}, &execution.Error{Code: execution.Invalid, Fields: nulls}
 	}
-	return in.Body.request()
+	return in.Body.request(ctx, opts)
 }
 
 // refuseNulls finds the fields that are null and must not be: to the library a
@@ -189,7 +191,7 @@ func refuseNulls(body []byte) []execution.FieldError {
 }
 
 // request translates a body that has been validated.
-func (in *executeRequest) request() (execution.Request, error) {
+func (in *executeRequest) request(ctx context.Context, opts Options) (execution.Request, error) {
 	req := execution.Request{
 		Code:        in.Code,
 		Timeout:     milliseconds(in.TimeoutMS),
@@ -198,11 +200,13 @@ func (in *executeRequest) request() (execution.Request, error) {
 	if in.Stdin != nil {
 		req.Stdin = *in.Stdin
 	}
+	room := opts.WorkspaceBytes
 	for i, file := range in.Files {
-		content, err := file.content(i)
+		content, err := file.content(ctx, opts, i, room)
 		if err != nil {
 			return req, err
 		}
+		room -= int64(len(content))
 		req.Files = append(req.Files, execution.File{Path: file.Path, Content: content})
 	}
 	return req, nil
@@ -214,7 +218,8 @@ func milliseconds(n int64) time.Duration {
 	return time.Duration(min(n, most)) * time.Millisecond
 }
 
-func (f inputFile) content(index int) ([]byte, error) {
+// content gives the bytes to stage, unless there are more than there is room for.
+func (f inputFile) content(ctx context.Context, opts Options, index int, room int64) ([]byte, error) {
 	fault := func(field, kind, message string, input any) error {
 		return &execution.Error{Code: execution.Invalid, Fields: []execution.FieldError{{
 			Path: []any{"files", index, field}, Type: kind, Message: message, Input: input,
@@ -224,8 +229,7 @@ func (f inputFile) content(index int) ([]byte, error) {
 	case f.FileID != nil && f.ContentBase64 != nil:
 		return nil, fault("content_base64", "value_error", "must not be given beside file_id", "...")
 	case f.FileID != nil:
-		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
-			"File with ID '%s' not found for path '%s'.", *f.FileID, f.Path)}
+		return f.stored(ctx, opts, room)
 	case f.ContentBase64 == nil:
 		return nil, fault("file_id", "missing", "is required, or content_base64 instead", nil)
 	}
@@ -236,23 +240,59 @@ func (f inputFile) content(index int) ([]byte, error) {
 	return content, nil
 }
 
-func response(r *execution.Result) executeResponse {
+// stored reads an uploaded file.
+func (f inputFile) stored(ctx context.Context, opts Options, room int64) ([]byte, error) {
+	file, err := opts.Files.Get(ctx, *f.FileID)
+	if err != nil {
+		if execution.AsError(err).Code == execution.NotFound {
+			err = &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
+				"File with ID '%s' not found for path '%s'.", clip(*f.FileID), clip(f.Path))}
+		}
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	if file.Size > room {
+		return nil, &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
+			"files take more than the workspace of %d MB holds", opts.WorkspaceBytes>>20)}
+	}
+	content := make([]byte, file.Size)
+	if _, err := io.ReadFull(file, content); err != nil {
+		return nil, fmt.Errorf("reading the stored file %s: %w", file.ID, err)
+	}
+	return content, nil
+}
+
+// store stores the files of a result. Those that cannot be stored are told.
+func store(ctx context.Context, opts Options, files []execution.File) ([]outputFile, []skippedFile) {
+	kept, skipped := []outputFile{}, []skippedFile{}
+	for _, file := range files {
+		info, err := opts.Files.Put(ctx, path.Base(file.Path), bytes.NewReader(file.Content))
+		if err != nil {
+			domain := execution.AsError(err)
+			opts.Log.ErrorContext(ctx, "a result could not be stored", "request", requestID(ctx), "error", err)
+			skipped = append(skipped, skippedFile{Path: file.Path, Reason: "it could not be stored: " + domain.Explain()})
+			continue
+		}
+		kept = append(kept, outputFile{
+			Path: file.Path, Kind: "file", FileID: info.ID, SizeBytes: len(file.Content),
+			ContentBase64: base64.StdEncoding.EncodeToString(file.Content),
+		})
+	}
+	return kept, skipped
+}
+
+func response(ctx context.Context, opts Options, r *execution.Result) executeResponse {
+	kept, skipped := store(ctx, opts, r.Files)
 	out := executeResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
 		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(),
 		End:          end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage:        usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
-		Files:        make([]outputFile, len(r.Files)),
-		SkippedFiles: make([]skippedFile, len(r.Skipped)),
+		Files:        kept,
+		SkippedFiles: skipped,
 	}
-	for i, file := range r.Files {
-		out.Files[i] = outputFile{
-			Path: file.Path, Kind: "file", SizeBytes: len(file.Content),
-			ContentBase64: base64.StdEncoding.EncodeToString(file.Content),
-		}
-	}
-	for i, file := range r.Skipped {
-		out.SkippedFiles[i] = skippedFile{Path: file.Path, Reason: file.Reason}
+	for _, file := range r.Skipped {
+		out.SkippedFiles = append(out.SkippedFiles, skippedFile{Path: file.Path, Reason: file.Reason})
 	}
 	return out
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
@@ -53,14 +54,22 @@ const (
 	maxRequests = 3
 )
 
-// noFiles is a store for tests that store nothing.
+// noFiles is a store for tests that care for none: it forgets what it takes.
 type noFiles struct{ httpapi.Files }
+
+func (noFiles) Put(_ context.Context, name string, _ io.Reader) (filestore.Info, error) {
+	return filestore.Info{ID: "id of " + name}, nil
+}
+
+func (noFiles) Get(context.Context, string) (*filestore.File, error) {
+	return nil, &execution.Error{Code: execution.NotFound, Message: "not found"}
+}
 
 // options gives options for a test to change.
 func options(executor execute) httpapi.Options {
 	return httpapi.Options{
 		Executor: executor, Health: func(context.Context) error { return nil }, Version: "1.2.3",
-		Files: noFiles{}, MaxBodyBytes: maxBody, MaxFileBytes: maxFile, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
+		Files: noFiles{}, MaxBodyBytes: maxBody, MaxFileBytes: maxFile, WorkspaceBytes: maxFile, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
 	}
 }
 

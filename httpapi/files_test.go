@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"mime/multipart"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
@@ -17,13 +19,18 @@ import (
 // filesHandler gives a handler with a store of the test's own, and its folder.
 func filesHandler(t *testing.T) (http.Handler, string) {
 	t.Helper()
+	return filesHandlerFor(t, validates)
+}
+
+func filesHandlerFor(t *testing.T, executor execute) (http.Handler, string) {
+	t.Helper()
 	folder := t.TempDir()
 	store, err := filestore.Open(t.Context(), filestore.Options{URL: "file://" + folder, MaxFileBytes: maxFile, MaxBytes: 2 * maxFile})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	opts := options(validates)
+	opts := options(executor)
 	opts.Files = store
 	return httpapi.NewHandler(opts), folder
 }
@@ -154,5 +161,35 @@ func TestUploadsAtFault(t *testing.T) {
 	upload(t, h, "b", large[:maxFile])
 	if a := serve(h, form(t, [3]string{"file", "c", "x"})); a.status != http.StatusInsufficientStorage || !strings.Contains(a.body, "file store is full") {
 		t.Errorf("full: %d %s", a.status, a.body)
+	}
+}
+
+// Stored files go into a run by their id, and what it makes is stored.
+func TestFilesOfRuns(t *testing.T) {
+	var content []byte
+	h, _ := filesHandlerFor(t, func(_ context.Context, req execution.Request) (*execution.Result, error) {
+		content = req.Files[0].Content
+		made := []execution.File{{Path: "folder/out.bin", Content: []byte("\x00made")}, {Path: "large", Content: make([]byte, maxFile+1)}}
+		return &execution.Result{ExitCode: new(int), Files: made}, nil
+	})
+	id := upload(t, h, "in.bin", "\x00\xffin")
+	for _, path := range []string{"/v1/execute", "/v1/execute/stream"} {
+		content = nil
+		a := serve(h, request(http.MethodPost, path, `{"code": "", "files": [{"path": "x", "file_id": "`+id+`"}]}`))
+		if string(content) != "\x00\xffin" || a.status != http.StatusOK {
+			t.Errorf("%s: staged %q: %d %s", path, content, a.status, a.body)
+		}
+		_, rest, _ := strings.Cut(a.body, `"file_id":"`)
+		made, _, _ := strings.Cut(rest, `"`)
+		if got := serve(h, request(http.MethodGet, "/v1/files/"+made, "")); got.body != "\x00made" ||
+			got.header.Get("Content-Disposition") != `attachment; filename="out.bin"` {
+			t.Errorf("%s: made %q as %s: %s", path, got.body, got.header.Get("Content-Disposition"), a.body)
+		}
+		if !strings.Contains(a.body, `"skipped_files":[{"path":"large","reason":"it could not be stored: File size exceeds maximum of 1 MB"}]`) {
+			t.Errorf("%s: what could not be stored: %s", path, a.body)
+		}
+		files := strings.Repeat(`{"path": "a", "file_id": "`+upload(t, h, "big", strings.Repeat("x", maxFile/2+1))+`"}, `, 2)
+		serve(h, request(http.MethodPost, path, `{"code": "", "files": [`+strings.TrimSuffix(files, ", ")+`]}`)).
+			want(t, http.StatusRequestEntityTooLarge, `{"detail": "files take more than the workspace of 1 MB holds"}`)
 	}
 }

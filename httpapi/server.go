@@ -40,6 +40,8 @@ type Options struct {
 	Version string
 	// MaxBodyBytes bounds a request's body, MaxFileBytes that of an upload.
 	MaxBodyBytes, MaxFileBytes int64
+	// WorkspaceBytes bounds the stored files that a request stages.
+	WorkspaceBytes int64
 	// MaxRequests bounds the requests that are being read, run and answered at
 	// once, and with MaxBodyBytes the memory that they take.
 	MaxRequests int

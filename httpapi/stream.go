@@ -60,7 +60,7 @@ func registerStream(api huma.API, opts Options) {
 }
 
 func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.StreamResponse, error) {
-	req, err := in.request()
+	req, err := in.request(ctx, opts)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
@@ -190,7 +190,7 @@ func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventW
 	if err := r.sendAll(events, rest); err != nil {
 		return err
 	}
-	return events.send("result", resultEvent{executeResponse: response(r.result)})
+	return events.send("result", resultEvent{executeResponse: response(ctx, opts, r.result)})
 }
 
 // piece is output of one stream.

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -92,5 +93,30 @@ func TestFilesSurviveARestart(t *testing.T) {
 		return status == http.StatusNotFound
 	}) || time.Since(began) < 500*time.Millisecond {
 		t.Errorf("it expired, or not, after %v", time.Since(began))
+	}
+}
+
+// A file goes in by its id; what the program makes of it can be downloaded, and
+// goes into the next run.
+func TestFilesOfRuns(t *testing.T) {
+	s := shared.server
+	staged := func(id string) []map[string]any { return []map[string]any{{"path": "data/in.bin", "file_id": id}} }
+	first := mustRun(t, s, request{
+		"code":  "open('out.bin', 'wb').write(open('data/in.bin', 'rb').read()[::-1]); None",
+		"files": staged(s.upload(t, "in.bin", "\x00\xff123")),
+	})
+	if first.paths() != "out.bin" {
+		t.Fatalf("files: %q; %s", first.paths(), first.Stderr)
+	}
+	if got := s.download(t, first.Files[0].FileID); got != "321\xff\x00" {
+		t.Errorf("made: %q", got)
+	}
+	second := mustRun(t, s, request{"code": "open('data/in.bin', 'rb').read()", "files": staged(first.Files[0].FileID)})
+	program{stdout: "b'321\\xff\\x00'\n"}.check(t, second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	a, err := s.execute(ctx, request{"code": "", "files": staged("../etc/passwd")})
+	if err != nil || a.status != http.StatusNotFound || a.Detail != "File with ID '../etc/passwd' not found for path 'data/in.bin'." {
+		t.Errorf("unknown: %v, %+v", err, a)
 	}
 }

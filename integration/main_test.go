@@ -263,6 +263,7 @@ type answer struct {
 type file struct {
 	Path          string `json:"path"`
 	Kind          string `json:"kind"`
+	FileID        string `json:"file_id"`
 	ContentBase64 string `json:"content_base64"`
 }
 
