@@ -108,7 +108,7 @@ func (o execOptions) request(system System, args []string) (execution.Request, e
 		if err != nil {
 			return req, fmt.Errorf("--file: %w", err)
 		}
-		req.Files = append(req.Files, execution.File{Path: name, Content: content})
+		req.Files = append(req.Files, execution.Inline(name, content))
 	}
 	return req, nil
 }

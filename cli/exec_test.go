@@ -199,8 +199,8 @@ func TestExecRequest(t *testing.T) {
 		"files": {
 			execOptions{files: []string{data, data + ":in/other.csv"}},
 			[]string{"c"},
-			execution.Request{Code: "c", Interactive: true, Files: []execution.File{
-				{Path: "data.csv", Content: []byte("a,b")}, {Path: "in/other.csv", Content: []byte("a,b")},
+			execution.Request{Code: "c", Interactive: true, Files: []execution.Input{
+				execution.Inline("data.csv", []byte("a,b")), execution.Inline("in/other.csv", []byte("a,b")),
 			}},
 		},
 	} {

@@ -1,7 +1,9 @@
 package execution
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math"
 	"path"
 	"strings"
@@ -36,7 +38,11 @@ type Request struct {
 	// bare expression, as a REPL does.
 	Interactive bool
 	// Files are staged in the workspace before the program starts.
-	Files []File
+	Files []Input
+	// Keep, if not nil, is given each file that the run made or changed, one
+	// after the other, while its bytes come in; the result then has the files'
+	// IDs instead of their contents. See [Keep].
+	Keep Keep
 	// Started, if not nil, is called once, when the program is let go.
 	Started func()
 	// Output, if not nil, is called with what the program prints, soon after it
@@ -58,11 +64,25 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// File is a regular file in a workspace.
+// Keep keeps a file that a run made or changed and says by which id it can be
+// had. It reads content to its end, as slowly as it must; an error of content's
+// is its own, since what it has is not the whole file. A file that it fails to
+// keep is among the skipped ones, with the reason where the error is an
+// [*Error]; the run goes on. It is never called before the program has ended.
+//
+// When a run comes to an error, whoever gave Keep must see to it that nothing
+// stays of what it kept: nobody will learn the ids.
+type Keep func(ctx context.Context, path string, content io.Reader) (id string, err error)
+
+// File is a regular file that a run made or changed.
 type File struct {
 	// Path is relative to the workspace and uses "/".
 	Path string
-	// Content is the file's bytes.
+	// Size is in bytes.
+	Size int64
+	// ID is what [Request.Keep] gave. Empty without one.
+	ID string
+	// Content is the file's bytes. Nil where Keep had them.
 	Content []byte
 }
 
@@ -109,7 +129,7 @@ func (l Limits) Validate(req Request) (Request, error) {
 	}
 	var total int64
 	for _, file := range req.Files {
-		total += roundToPage(int64(len(file.Content)))
+		total = addUp(total, roundToPage(file.Size))
 	}
 	if total > l.WorkspaceBytes {
 		return req, &Error{Code: TooLarge, Message: fmt.Sprintf(
@@ -127,7 +147,15 @@ func roundToPage(size int64) int64 {
 	return (size + page - 1) / page * page
 }
 
-func checkFiles(files []File) []FieldError {
+// addUp adds two sizes. What overflows stays too large.
+func addUp(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+func checkFiles(files []Input) []FieldError {
 	var faults []FieldError
 	names := make(map[string]bool, len(files))   // paths of files
 	folders := make(map[string]bool, len(files)) // folders that they need

@@ -2,6 +2,7 @@ package execution_test
 
 import (
 	"errors"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ var limits = execution.Limits{
 	ResultFiles: 10, ResultFileBytes: 1 << 20, ResultBytes: 1 << 20,
 }
 
-func file(path string) execution.File { return execution.File{Path: path} }
+func file(path string) execution.Input { return execution.Input{Path: path} }
 
 // asError demands a domain error of some code.
 func asError(t *testing.T, err error, code execution.Code) *execution.Error {
@@ -104,22 +105,22 @@ func TestValidateFiles(t *testing.T) {
 		Message string
 	}
 	for name, test := range map[string]struct {
-		files []execution.File
+		files []execution.Input
 		want  []fault
 	}{
 		"none":                  {nil, nil},
-		"some":                  {[]execution.File{file("a"), file("d/a"), file("d/b"), file("d/e/a")}, nil},
-		"folders as prefixes":   {[]execution.File{file("d"), file("da/b"), file("d.txt")}, nil},
-		"a bad path":            {[]execution.File{file("a"), file("../b")}, []fault{{1, `must not contain ".."`}}},
-		"all bad paths":         {[]execution.File{file(""), file("a"), file("/b")}, []fault{{0, "must not be empty"}, {2, "must be relative to the workspace, not absolute"}}},
-		"a duplicate":           {[]execution.File{file("a"), file("b"), file("a")}, []fault{{2, "is given twice"}}},
-		"the program's name":    {[]execution.File{file("__main__.py")}, []fault{{0, "is reserved for the program itself"}}},
-		"its name as a folder":  {[]execution.File{file("__main__.py/a")}, []fault{{0, `needs the folder "__main__.py", which is a file`}}},
-		"its name deeper":       {[]execution.File{file("d/__main__.py")}, nil},
-		"a file, then a folder": {[]execution.File{file("d"), file("d/a")}, []fault{{1, `needs the folder "d", which is a file`}}},
-		"a folder, then a file": {[]execution.File{file("d/a"), file("d")}, []fault{{1, "is a folder of another file"}}},
-		"the same, deeper":      {[]execution.File{file("d/e/f/a"), file("d/e")}, []fault{{1, "is a folder of another file"}}},
-		"a file above":          {[]execution.File{file("d/e"), file("d/e/f/a")}, []fault{{1, `needs the folder "d/e", which is a file`}}},
+		"some":                  {[]execution.Input{file("a"), file("d/a"), file("d/b"), file("d/e/a")}, nil},
+		"folders as prefixes":   {[]execution.Input{file("d"), file("da/b"), file("d.txt")}, nil},
+		"a bad path":            {[]execution.Input{file("a"), file("../b")}, []fault{{1, `must not contain ".."`}}},
+		"all bad paths":         {[]execution.Input{file(""), file("a"), file("/b")}, []fault{{0, "must not be empty"}, {2, "must be relative to the workspace, not absolute"}}},
+		"a duplicate":           {[]execution.Input{file("a"), file("b"), file("a")}, []fault{{2, "is given twice"}}},
+		"the program's name":    {[]execution.Input{file("__main__.py")}, []fault{{0, "is reserved for the program itself"}}},
+		"its name as a folder":  {[]execution.Input{file("__main__.py/a")}, []fault{{0, `needs the folder "__main__.py", which is a file`}}},
+		"its name deeper":       {[]execution.Input{file("d/__main__.py")}, nil},
+		"a file, then a folder": {[]execution.Input{file("d"), file("d/a")}, []fault{{1, `needs the folder "d", which is a file`}}},
+		"a folder, then a file": {[]execution.Input{file("d/a"), file("d")}, []fault{{1, "is a folder of another file"}}},
+		"the same, deeper":      {[]execution.Input{file("d/e/f/a"), file("d/e")}, []fault{{1, "is a folder of another file"}}},
+		"a file above":          {[]execution.Input{file("d/e"), file("d/e/f/a")}, []fault{{1, `needs the folder "d/e", which is a file`}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := limits.Validate(execution.Request{Files: test.files})
@@ -175,7 +176,7 @@ func TestValidateTimeout(t *testing.T) {
 }
 
 func TestValidateNamesEveryFault(t *testing.T) {
-	_, err := limits.Validate(execution.Request{Timeout: -1, Files: []execution.File{file(""), file("..")}})
+	_, err := limits.Validate(execution.Request{Timeout: -1, Files: []execution.Input{file(""), file("..")}})
 	if fields := asError(t, err, execution.Invalid).Fields; len(fields) != 3 {
 		t.Errorf("the faults are %v", fields)
 	}
@@ -185,21 +186,22 @@ func TestValidateNamesEveryFault(t *testing.T) {
 func TestValidateSize(t *testing.T) {
 	const page = 4096
 	for name, test := range map[string]struct {
-		sizes []int
+		sizes []int64
 		fits  bool
 	}{
-		"one that fills it":            {[]int{1 << 20}, true},
-		"one byte more":                {[]int{1<<20 + 1}, false},
-		"many that fill it":            {slices.Repeat([]int{page}, 256), true},
-		"one byte each":                {slices.Repeat([]int{1}, 256), true},
-		"one byte each, one too many":  {slices.Repeat([]int{1}, 257), false},
-		"empty ones take none":         {append(slices.Repeat([]int{0}, 500), 1<<20), true},
-		"a page and one, then no room": {[]int{1<<20 - page, page + 1}, false},
+		"one that fills it":            {[]int64{1 << 20}, true},
+		"one byte more":                {[]int64{1<<20 + 1}, false},
+		"many that fill it":            {slices.Repeat([]int64{page}, 256), true},
+		"one byte each":                {slices.Repeat([]int64{1}, 256), true},
+		"one byte each, one too many":  {slices.Repeat([]int64{1}, 257), false},
+		"empty ones take none":         {append(slices.Repeat([]int64{0}, 500), 1<<20), true},
+		"more than there can be":       {[]int64{math.MaxInt64, math.MaxInt64, math.MaxInt64}, false},
+		"a page and one, then no room": {[]int64{1<<20 - page, page + 1}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var req execution.Request
 			for i, size := range test.sizes {
-				req.Files = append(req.Files, execution.File{Path: "f" + strings.Repeat("x", i%200) + string(rune('a'+i/200)), Content: make([]byte, size)})
+				req.Files = append(req.Files, execution.Input{Path: "f" + strings.Repeat("x", i%200) + string(rune('a'+i/200)), Size: size})
 			}
 			got, err := limits.Validate(req)
 			if test.fits {
@@ -216,7 +218,7 @@ func TestValidateSize(t *testing.T) {
 }
 
 func TestValidateKeepsTheRest(t *testing.T) {
-	req := execution.Request{Code: "c", Stdin: "s", Timeout: time.Second, Interactive: true, Files: []execution.File{{Path: "a", Content: []byte("x")}}}
+	req := execution.Request{Code: "c", Stdin: "s", Timeout: time.Second, Interactive: true, Files: []execution.Input{execution.Inline("a", []byte("x"))}}
 	got, err := limits.Validate(req)
 	if err != nil {
 		t.Fatal(err)

@@ -207,7 +207,7 @@ func (in *executeRequest) request(ctx context.Context, opts Options) (execution.
 			return req, err
 		}
 		room -= int64(len(content))
-		req.Files = append(req.Files, execution.File{Path: file.Path, Content: content})
+		req.Files = append(req.Files, execution.Inline(file.Path, content))
 	}
 	return req, nil
 }

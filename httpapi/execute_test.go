@@ -33,7 +33,7 @@ func TestExecuteRequest(t *testing.T) {
 			  "files": [{"path": "a/b.bin", "content_base64": "AP8="}, {"path": "empty", "content_base64": ""}]}`,
 			execution.Request{
 				Code: "c", Stdin: "s", Timeout: 1500 * time.Millisecond,
-				Files: []execution.File{{Path: "a/b.bin", Content: []byte{0, 255}}, {Path: "empty", Content: []byte{}}},
+				Files: []execution.Input{execution.Inline("a/b.bin", []byte{0, 255}), execution.Inline("empty", []byte{})},
 			},
 		},
 		"empty code":        {`{"code": ""}`, execution.Request{Timeout: 0, Interactive: true}},

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/executiontest"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
@@ -167,8 +168,12 @@ func TestUploadsAtFault(t *testing.T) {
 // Stored files go into a run by their id, and what it makes is stored.
 func TestFilesOfRuns(t *testing.T) {
 	var content []byte
-	h, _ := filesHandlerFor(t, func(_ context.Context, req execution.Request) (*execution.Result, error) {
-		content = req.Files[0].Content
+	h, _ := filesHandlerFor(t, func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		staged, err := executiontest.Read(ctx, req.Files)
+		if err != nil {
+			return nil, err
+		}
+		content = staged[0].Content
 		made := []execution.File{{Path: "folder/out.bin", Content: []byte("\x00made")}, {Path: "large", Content: make([]byte, maxFile+1)}}
 		return &execution.Result{ExitCode: new(int), Files: made}, nil
 	})

@@ -144,7 +144,7 @@ func parseArguments(raw any) (execution.Request, error) {
 		if err != nil {
 			return req, invalid(fmt.Sprintf("files[%d] %s", i, err))
 		}
-		req.Files = append(req.Files, execution.File{Path: file.Path, Content: content})
+		req.Files = append(req.Files, execution.Inline(file.Path, content))
 	}
 	return req, nil
 }

@@ -82,8 +82,8 @@ func TestCallRequest(t *testing.T) {
 			  "files": [{"path": "a.txt", "content": "é"}, {"path": "b.bin", "content_base64": "AP8="}, {"path": "empty", "content": ""}]}`,
 			execution.Request{
 				Code: "c", Stdin: "s", Timeout: 1500 * time.Millisecond, Interactive: true,
-				Files: []execution.File{
-					{Path: "a.txt", Content: []byte("é")}, {Path: "b.bin", Content: []byte{0, 255}}, {Path: "empty", Content: []byte{}},
+				Files: []execution.Input{
+					execution.Inline("a.txt", []byte("é")), execution.Inline("b.bin", []byte{0, 255}), execution.Inline("empty", []byte{}),
 				},
 			},
 		},
@@ -193,7 +193,7 @@ func TestCallResult(t *testing.T) {
 		"files": {
 			&execution.Result{
 				Stdout: "x", ExitCode: new(int), End: execution.End{Reason: execution.Exited},
-				Files:   []execution.File{{Path: "a.csv", Content: []byte("123")}, {Path: "d/b"}},
+				Files:   []execution.File{{Path: "a.csv", Size: 3}, {Path: "d/b"}},
 				Skipped: []execution.SkippedFile{{Path: "big", Reason: "it is big"}},
 			},
 			"x\n[file written: a.csv, 3 bytes]\n[file written: d/b, 0 bytes]\n[file not returned: big: it is big]\n", false,

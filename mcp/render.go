@@ -25,7 +25,7 @@ func render(r *execution.Result) string {
 		section("[%s]\n", ending)
 	}
 	for _, file := range r.Files {
-		section("[file written: %s, %d bytes]\n", file.Path, len(file.Content))
+		section("[file written: %s, %d bytes]\n", file.Path, file.Size)
 	}
 	for _, file := range r.Skipped {
 		section("[file not returned: %s: %s]\n", file.Path, file.Reason)

@@ -163,6 +163,7 @@ func sayChunks(say func(byte, string), kind byte, text string) {
 
 // readJob reads a job, and how much output it may make.
 func readJob(in io.Reader) (req execution.Request, outputLimit int, err error) {
+	var files []execution.File
 	for {
 		kind, payload, err := readFrame(in)
 		if err != nil {
@@ -176,11 +177,14 @@ func readJob(in io.Reader) (req execution.Request, outputLimit int, err error) {
 		case 'I':
 			req.Stdin += payload
 		case 'F':
-			req.Files = append(req.Files, execution.File{Path: payload})
+			files = append(files, execution.File{Path: payload})
 		case 'D':
-			file := &req.Files[len(req.Files)-1]
+			file := &files[len(files)-1]
 			file.Content = append(file.Content, payload...)
 		case 'G':
+			for _, file := range files {
+				req.Files = append(req.Files, execution.Inline(file.Path, file.Content))
+			}
 			return req, outputLimit, nil
 		}
 	}

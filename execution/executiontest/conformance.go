@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,6 +57,7 @@ func (s suite) test(t *testing.T) {
 		})
 	}
 	t.Run("output limit", s.testOutputLimit)
+	t.Run("files are kept", s.testKeep)
 	t.Run("every run is fresh", s.testFresh)
 	t.Run("children do not delay the end", s.testChildren)
 	t.Run("caller leaves", s.testCancelled)
@@ -280,7 +282,7 @@ var lastLine = []conformance{
 	{"last expression and a comment", interactive("5  # five", "# the end"), prints("5\n")},
 }
 
-func withFiles(req execution.Request, files ...execution.File) execution.Request {
+func withFiles(req execution.Request, files ...execution.Input) execution.Request {
 	req.Files = files
 	return req
 }
@@ -292,15 +294,15 @@ var workspace = []conformance{
 		prints("__main__ __main__.py True True\n"),
 	},
 	{"files in", withFiles(code("print(open('a.txt').read(), open('d/e/b.bin', 'rb').read(), len(open('empty').read()))"),
-		execution.File{Path: "a.txt", Content: []byte("text")}, execution.File{Path: "d/e/b.bin", Content: []byte{0, 255}},
-		execution.File{Path: "empty"}), prints("text b'\\x00\\xff' 0\n")},
+		execution.Inline("a.txt", []byte("text")), execution.Inline("d/e/b.bin", []byte{0, 255}),
+		execution.Inline("empty", nil)), prints("text b'\\x00\\xff' 0\n")},
 	{"a module in", withFiles(code("import helper", "print(helper.answer)"),
-		execution.File{Path: "helper.py", Content: []byte("answer = 42")}), func(t *testing.T, r *execution.Result) {
+		execution.Inline("helper.py", []byte("answer = 42"))), func(t *testing.T, r *execution.Result) {
 		prints("42\n")(t, r)
 		wantFiles(t, r, nil)
 	}},
 	{"a large file in and out", withFiles(code("data = open('large', 'rb').read()", "open('copy', 'wb').write(data[::-1])"),
-		execution.File{Path: "large", Content: bytes.Repeat([]byte("0123456789"), 100_000)}), func(t *testing.T, r *execution.Result) {
+		execution.Inline("large", bytes.Repeat([]byte("0123456789"), 100_000))), func(t *testing.T, r *execution.Result) {
 		wantFiles(t, r, map[string]string{"copy": strings.Repeat("9876543210", 100_000)})
 	}},
 	{"files out", code("import os", "os.makedirs('d/e')", "open('d/e/b.bin', 'wb').write(bytes([0, 255]))",
@@ -309,12 +311,12 @@ var workspace = []conformance{
 	}},
 	{"only what changed", withFiles(code("import os", "open('changed', 'a').write('!')", "os.remove('removed')",
 		"open('same-size', 'w').write('new')", "open('read').read()"),
-		execution.File{Path: "changed", Content: []byte("old")}, execution.File{Path: "removed"}, execution.File{Path: "read"},
-		execution.File{Path: "untouched"}, execution.File{Path: "same-size", Content: []byte("old")}), func(t *testing.T, r *execution.Result) {
+		execution.Inline("changed", []byte("old")), execution.Inline("removed", nil), execution.Inline("read", nil),
+		execution.Inline("untouched", nil), execution.Inline("same-size", []byte("old"))), func(t *testing.T, r *execution.Result) {
 		wantFiles(t, r, map[string]string{"changed": "old!", "same-size": "new"})
 	}},
 	{"file names in Unicode", withFiles(code("open('ü 😀.txt', 'w').write(open('é.txt').read())"),
-		execution.File{Path: "é.txt", Content: []byte("e")}), func(t *testing.T, r *execution.Result) {
+		execution.Inline("é.txt", []byte("e"))), func(t *testing.T, r *execution.Result) {
 		wantFiles(t, r, map[string]string{"ü 😀.txt": "e"})
 	}},
 	{"files of a program that fails", code("open('kept', 'w').write('yes')", "1 / 0"), func(t *testing.T, r *execution.Result) {
@@ -350,7 +352,7 @@ func wantFiles(t *testing.T, r *execution.Result, want map[string]string) {
 	}
 	for _, file := range r.Files {
 		content, expected := want[file.Path]
-		if !expected || content != string(file.Content) {
+		if !expected || content != string(file.Content) || file.Size != int64(len(content)) {
 			t.Errorf("the file %q has %.60q (expected: %v)", file.Path, file.Content, expected)
 		}
 	}
@@ -405,6 +407,33 @@ func (s suite) testOutputLimit(t *testing.T) {
 	}
 }
 
+// testKeep checks that a request's Keep gets each file while it comes in, and
+// that one which it refuses is skipped.
+func (s suite) testKeep(t *testing.T) {
+	t.Parallel()
+	kept := make(map[string]string)
+	req := code("open('a', 'w').write('x' * 200_000)", "open('b', 'w').write('no')", "open('c', 'w')")
+	req.Keep = func(_ context.Context, path string, content io.Reader) (string, error) {
+		if path == "b" {
+			return "", &execution.Error{Code: execution.StoreFull, Message: "there is no room"}
+		}
+		data, err := io.ReadAll(content)
+		kept[path] = string(data)
+		return "id of " + path, err
+	}
+	r := s.execute(t, req)
+	if len(kept) != 2 || kept["a"] != strings.Repeat("x", 200_000) || kept["c"] != "" {
+		t.Errorf("kept were %d files", len(kept))
+	}
+	want := []execution.File{{Path: "a", Size: 200_000, ID: "id of a"}, {Path: "c", ID: "id of c"}}
+	if !slices.EqualFunc(r.Files, want, func(a, b execution.File) bool {
+		return a.Path == b.Path && a.Size == b.Size && a.ID == b.ID && a.Content == nil
+	}) {
+		t.Errorf("files are %+v", r.Files)
+	}
+	wantSkipped(t, r, "b")
+}
+
 // testFresh checks that a run finds nothing of an earlier one.
 func (s suite) testFresh(t *testing.T) {
 	t.Parallel()
@@ -453,8 +482,8 @@ func (s suite) testInvalid(t *testing.T) {
 	for name, req := range map[string]execution.Request{
 		"a timeout below zero":   {Timeout: -time.Second},
 		"a timeout of a century": {Timeout: 100 * 365 * 24 * time.Hour},
-		"a path that leads out":  withFiles(code(""), execution.File{Path: "../a"}),
-		"the program's own path": withFiles(code(""), execution.File{Path: execution.MainFile}),
+		"a path that leads out":  withFiles(code(""), execution.Inline("../a", nil)),
+		"the program's own path": withFiles(code(""), execution.Inline(execution.MainFile, nil)),
 	} {
 		result, err := s.executor.Execute(t.Context(), req)
 		var domain *execution.Error

@@ -22,7 +22,7 @@ type Outcome struct {
 	Stdout, Stderr string
 	// ExitCode is its exit status, from 0 to 255.
 	ExitCode int
-	// Files are what it made or changed.
+	// Files are what it made or changed. Of each, Path and Content count.
 	Files []execution.File
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -64,9 +65,13 @@ func newStack(t *testing.T, b *executiontest.Backend) *execution.Executor {
 }
 
 // echo is a program that gives back what it got.
-func echo(_ context.Context, req execution.Request) executiontest.Outcome {
+func echo(ctx context.Context, req execution.Request) executiontest.Outcome {
+	files, err := executiontest.Read(ctx, req.Files)
+	if err != nil {
+		return executiontest.Outcome{Stderr: err.Error(), ExitCode: 1}
+	}
 	return executiontest.Outcome{
-		Stdout: req.Code, Stderr: req.Stdin, ExitCode: int(req.Timeout.Seconds()), Files: req.Files,
+		Stdout: req.Code, Stderr: req.Stdin, ExitCode: int(req.Timeout.Seconds()), Files: files,
 	}
 }
 
@@ -75,7 +80,7 @@ func TestStack(t *testing.T) {
 		executor := newStack(t, &executiontest.Backend{Program: echo})
 		got, err := executor.Execute(t.Context(), execution.Request{
 			Code: "more than ten", Stdin: "in", Timeout: 3 * time.Second,
-			Files: []execution.File{{Path: "a/b", Content: []byte(strings.Repeat("x", 200_000))}, {Path: "c", Content: []byte{}}},
+			Files: []execution.Input{execution.Inline("a/b", []byte(strings.Repeat("x", 200_000))), execution.Inline("c", nil)},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -83,12 +88,44 @@ func TestStack(t *testing.T) {
 		code := 3
 		want := &execution.Result{
 			Stdout: "more than \n...[truncated]", Stderr: "in", ExitCode: &code, End: execution.End{Reason: execution.Exited},
-			Files: []execution.File{{Path: "a/b", Content: []byte(strings.Repeat("x", 200_000))}, {Path: "c", Content: []byte{}}},
+			Files: []execution.File{{Path: "a/b", Size: 200_000, Content: []byte(strings.Repeat("x", 200_000))}, {Path: "c", Content: []byte{}}},
 		}
 		if diff := cmp.Diff(want, got, cmp.Comparer(bytes.Equal), cmpopts.IgnoreFields(execution.Result{}, "Started")); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+// A fake does with files what a request's Keep says, as the runner does.
+func TestKeep(t *testing.T) {
+	for name, run := range map[string]func(execution.Request) (*execution.Result, error){
+		"sandbox": func(req execution.Request) (*execution.Result, error) {
+			return executiontest.NewSandbox(echo).Run(t.Context(), req, limits)
+		},
+		"stack": func(req execution.Request) (*execution.Result, error) {
+			return newStack(t, &executiontest.Backend{Program: echo}).Execute(t.Context(), req)
+		},
+	} {
+		got, err := run(execution.Request{
+			Files: []execution.Input{execution.Inline("a", []byte("text")), execution.Inline("b", nil)},
+			Keep: func(_ context.Context, path string, content io.Reader) (string, error) {
+				data, err := io.ReadAll(content)
+				if path == "b" {
+					err = &execution.Error{Code: execution.StoreFull, Message: "full"}
+				}
+				return "id of " + string(data), err
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]execution.File{{Path: "a", Size: 4, ID: "id of text"}}, got.Files); diff != "" {
+			t.Errorf("%s: (-want +got):\n%s", name, diff)
+		}
+		if diff := cmp.Diff([]execution.SkippedFile{{Path: "b", Reason: "it could not be stored: full"}}, got.Skipped); diff != "" {
+			t.Errorf("%s: (-want +got):\n%s", name, diff)
+		}
+	}
 }
 
 func TestStackUnderLoad(t *testing.T) {

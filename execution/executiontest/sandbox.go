@@ -49,8 +49,9 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, _ execution.Li
 	result := &execution.Result{Started: started, End: execution.End{Reason: execution.Exited}}
 	select {
 	case outcome := <-over:
-		result.Stdout, result.Stderr, result.Files = outcome.Stdout, outcome.Stderr, outcome.Files
+		result.Stdout, result.Stderr = outcome.Stdout, outcome.Stderr
 		result.ExitCode = &outcome.ExitCode
+		keepAll(ctx, req, outcome.Files, result)
 	case <-s.done:
 		killed := 137
 		result.ExitCode, result.End.Reason = &killed, execution.SandboxLost

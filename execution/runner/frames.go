@@ -94,24 +94,28 @@ func readFrame(r *bufio.Reader) (frame, error) {
 }
 
 // frameWriter writes frames. Like a [bufio.Writer], it remembers its first
-// error and returns it from Flush.
+// error and returns it from then on, and from Flush.
 type frameWriter struct{ w *bufio.Writer }
 
-func (f frameWriter) frame(kind byte, payload []byte) {
+func (f frameWriter) frame(kind byte, payload []byte) error {
 	var header [headerBytes]byte
 	header[0] = kind
 	binary.BigEndian.PutUint32(header[1:], uint32(len(payload)))
 	_, _ = f.w.Write(header[:])
-	_, _ = f.w.Write(payload)
+	_, err := f.w.Write(payload)
+	return err
 }
 
 // chunks sends data as frames of one kind, and none for no data.
-func (f frameWriter) chunks(kind byte, data []byte) {
+func (f frameWriter) chunks(kind byte, data []byte) error {
 	for len(data) > 0 {
 		n := min(len(data), chunkBytes)
-		f.frame(kind, data[:n])
+		if err := f.frame(kind, data[:n]); err != nil {
+			return err
+		}
 		data = data[n:]
 	}
+	return nil
 }
 
 // fields are the lines "name=value" of some frames.

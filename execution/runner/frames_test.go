@@ -63,8 +63,7 @@ func TestFrameWriterChunks(t *testing.T) {
 		}
 		var sent bytes.Buffer
 		out := frameWriter{bufio.NewWriter(&sent)}
-		out.chunks(kindData, data)
-		if err := out.w.Flush(); err != nil {
+		if err := errors.Join(out.chunks(kindData, data), out.w.Flush()); err != nil {
 			t.Fatal(err)
 		}
 		var got []byte

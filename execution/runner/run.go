@@ -27,7 +27,7 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits executi
 func (s *Sandbox) run(ctx context.Context, req execution.Request, limits execution.Limits) (_ *execution.Result, odd bool, _ error) {
 	began := time.Now()
 	if err := s.send(ctx, req, limits); err != nil {
-		return nil, false, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+		return nil, false, s.unsent(ctx, err, limits)
 	}
 	timer := time.NewTimer(stageTime)
 	defer timer.Stop()
@@ -45,23 +45,13 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 		req.Started()
 	}
 	timer.Reset(req.Timeout + graceTime)
-	for !r.complete {
-		f, err := s.next(ctx, timer.C)
-		if ctx.Err() != nil {
-			return nil, false, context.Cause(ctx)
-		}
-		ended := r.ended
-		if err == nil {
-			err = r.take(f)
-		}
-		if err != nil {
-			s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", s.instance.Diagnostics())
-			r.fail(err)
-			break
-		}
-		if r.ended && !ended {
-			timer.Reset(collectTime)
-		}
+	err = (&collection{sandbox: s, report: r, keep: req.Keep, timer: timer, left: collectTime}).collect(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, false, context.Cause(ctx)
+	case err != nil:
+		s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", s.instance.Diagnostics())
+		r.fail(err)
 	}
 	result := r.result()
 	result.Stages = execution.Stages{
@@ -70,6 +60,20 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 		Clean:   s.prepared.clean, Prepare: s.prepared.fork,
 	}
 	return result, r.odd(), nil
+}
+
+// unsent gives the error of a job that could not be sent: what the supervisor
+// says of it, where it broke off because files did not fit.
+func (s *Sandbox) unsent(ctx context.Context, err error, limits execution.Limits) error {
+	if !errors.Is(err, execution.ErrNotStarted) || ctx.Err() != nil {
+		return err
+	}
+	timer := time.NewTimer(faultTime)
+	defer timer.Stop()
+	if f, silent := s.next(ctx, timer.C); silent == nil && f.kind == kindFault {
+		return stagingError(parseFields(f.payload), limits)
+	}
+	return err
 }
 
 // prepared is how a supervisor got ready for another run.
@@ -84,32 +88,6 @@ func (p *prepared) parse(payload []byte) error {
 	fork, err := values.number("prepare_us", maxMicroseconds)
 	*p = prepared{clean: time.Duration(clean) * time.Microsecond, fork: time.Duration(fork) * time.Microsecond}
 	return err
-}
-
-// send sends a whole job. It gives up when ctx ends.
-func (s *Sandbox) send(ctx context.Context, req execution.Request, limits execution.Limits) error {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
-	if err := s.instance.SetWriteDeadline(time.Now().Add(stageTime)); err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
-	interactive := 0
-	if req.Interactive {
-		interactive = 1
-	}
-	s.out.frame(kindJob, fmt.Appendf(nil,
-		"timeout_ms=%d\ncpu_seconds=%d\noutput_bytes=%d\ninteractive=%d\nfiles=%d\nfile_bytes=%d\ntotal_bytes=%d\n",
-		req.Timeout.Milliseconds(), int64(limits.CPUTime/time.Second), limits.OutputBytes, interactive,
-		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes))
-	s.out.chunks(kindCode, []byte(req.Code))
-	s.out.chunks(kindStdin, []byte(req.Stdin))
-	for _, file := range req.Files {
-		s.out.frame(kindFile, []byte(file.Path))
-		s.out.chunks(kindData, file.Content)
-	}
-	s.out.frame(kindGo, nil)
-	return s.out.w.Flush()
 }
 
 func stagingError(values fields, limits execution.Limits) error {
@@ -131,8 +109,12 @@ type report struct {
 	stdout   output
 	stderr   output
 	files    []execution.File
+	file     *execution.File // that comes in; nil when none does
+	keeps    bool            // somebody else has the contents
 	taken    map[string]bool // paths of files, and of the folders that they lie in
 	skipped  []execution.SkippedFile
+	begun    int   // how many files have begun to come in
+	listed   int   // how many skipped files the supervisor has named
 	fileSize int64 // of all files so far
 	facts    facts
 	failure  string // why the report is not whole
@@ -142,7 +124,7 @@ type report struct {
 
 func newReport(req execution.Request, limits execution.Limits) *report {
 	return &report{
-		limits: limits, timeout: req.Timeout, listener: req.Output, started: time.Now(), taken: make(map[string]bool),
+		limits: limits, timeout: req.Timeout, listener: req.Output, started: time.Now(), keeps: req.Keep != nil, taken: make(map[string]bool),
 		stdout: output{limit: limits.OutputBytes}, stderr: output{limit: limits.OutputBytes},
 	}
 }
@@ -161,13 +143,16 @@ func (r *report) take(f frame) error {
 			return err
 		}
 		r.ended = true
-	case f.kind == kindFile && r.ended:
-		return r.addFile(string(f.payload))
-	case f.kind == kindData && r.ended && len(r.files) > 0:
+	case f.kind == kindData && r.file != nil:
 		return r.addData(f.payload)
+	case f.kind == kindFile && r.ended:
+		r.endFile()
+		return r.beginFile(string(f.payload))
 	case f.kind == kindSkipped && r.ended:
+		r.endFile()
 		return r.addSkipped(f.payload)
 	case f.kind == kindDone && r.ended:
+		r.endFile()
 		r.complete = true
 	default:
 		return fmt.Errorf("%w: frame %q out of turn", errFrame, f.kind)
@@ -185,8 +170,9 @@ func (r *report) tell(stream execution.Stream, o *output) {
 	}
 }
 
-func (r *report) addFile(path string) error {
-	if len(r.files) >= r.limits.ResultFiles {
+// beginFile notes that a file comes in.
+func (r *report) beginFile(path string) error {
+	if r.begun >= r.limits.ResultFiles {
 		return fmt.Errorf("%w: more than %d files", errFrame, r.limits.ResultFiles)
 	}
 	if fault := execution.PathFault(path); fault != "" {
@@ -198,23 +184,46 @@ func (r *report) addFile(path string) error {
 	for folder := path; folder != "."; folder = pathpkg.Dir(folder) {
 		r.taken[folder] = true
 	}
-	r.files = append(r.files, execution.File{Path: path, Content: []byte{}})
+	r.begun++
+	r.file = &execution.File{Path: path}
+	if !r.keeps {
+		r.file.Content = []byte{}
+	}
 	return nil
 }
 
+// addData takes in some of the file that comes in. An empty piece is refused:
+// there would be no end to them.
 func (r *report) addData(data []byte) error {
-	file := &r.files[len(r.files)-1]
-	r.fileSize += int64(len(data))
-	if r.fileSize > r.limits.ResultBytes || int64(len(file.Content)+len(data)) > r.limits.ResultFileBytes {
-		return fmt.Errorf("%w: files larger than allowed", errFrame)
+	size := int64(len(data))
+	r.fileSize += size
+	r.file.Size += size
+	if size == 0 || r.fileSize > r.limits.ResultBytes || r.file.Size > r.limits.ResultFileBytes {
+		return fmt.Errorf("%w: files larger than allowed, or an empty piece of one", errFrame)
 	}
-	file.Content = append(file.Content, data...)
+	if !r.keeps {
+		r.file.Content = append(r.file.Content, data...)
+	}
 	return nil
+}
+
+// endFile notes that the file that came in, if one did, is whole.
+func (r *report) endFile() {
+	if r.file != nil {
+		r.files = append(r.files, *r.file)
+		r.file = nil
+	}
+}
+
+// skipFile gives up the file that comes in.
+func (r *report) skipFile(reason string) {
+	r.skipped = append(r.skipped, execution.SkippedFile{Path: printable(r.file.Path), Reason: reason})
+	r.file = nil
 }
 
 func (r *report) addSkipped(payload []byte) error {
 	path, reason, _ := strings.Cut(string(payload), "\x00")
-	if len(r.skipped) > r.limits.ResultFiles {
+	if r.listed++; r.listed > r.limits.ResultFiles+1 {
 		return fmt.Errorf("%w: too many skipped files", errFrame)
 	}
 	r.skipped = append(r.skipped, execution.SkippedFile{Path: printable(path), Reason: printable(reason)})
@@ -223,6 +232,9 @@ func (r *report) addSkipped(payload []byte) error {
 
 // fail notes that the report ends here.
 func (r *report) fail(err error) {
+	if r.file != nil {
+		r.skipFile("it did not arrive whole")
+	}
 	switch {
 	case r.ended:
 		r.failure = "not all files could be fetched: " + err.Error()

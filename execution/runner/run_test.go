@@ -47,7 +47,7 @@ func TestRun(t *testing.T) {
 			Stages: execution.Stages{Run: 1000500 * time.Microsecond, Kill: 100 * time.Microsecond},
 			Usage:  execution.Usage{CPU: 20 * time.Millisecond, PeakMemoryBytes: 4 << 20},
 			Files: []execution.File{
-				{Path: "empty", Content: []byte{}}, {Path: "data/a.bin", Content: []byte{0, 1, 0xff}},
+				{Path: "empty", Content: []byte{}}, {Path: "data/a.bin", Size: 3, Content: []byte{0, 1, 0xff}},
 			},
 			Skipped: []execution.SkippedFile{{Path: "huge", Reason: "it is too large"}},
 		}
@@ -113,7 +113,7 @@ func TestRunSendsTheJob(t *testing.T) {
 	}))
 	_, err := open(t, i).Run(t.Context(), execution.Request{
 		Code: large + "c", Stdin: "in", Timeout: 1500 * time.Millisecond, Interactive: true,
-		Files: []execution.File{{Path: "empty"}, {Path: "d/f", Content: []byte(large + large)}},
+		Files: []execution.Input{{Path: "empty"}, execution.Inline("d/f", []byte(large+large))},
 	}, limits)
 	if err != nil {
 		t.Fatal(err)
@@ -302,8 +302,9 @@ func TestRunWithBrokenFiles(t *testing.T) {
 		then  func(s *supervisor)
 		files int // that are returned all the same
 	}{
-		"the stream ends":     {func(s *supervisor) { s.say('F', "a"); s.leave() }, 1},
-		"nothing follows":     {func(s *supervisor) { s.say('F', "a") }, 1},
+		"the stream ends":     {func(s *supervisor) { s.say('F', "a"); s.leave() }, 0},
+		"a later one is cut":  {func(s *supervisor) { s.say('F', "a"); s.say('F', "b"); s.say('D', "b"); s.leave() }, 1},
+		"nothing follows":     {func(s *supervisor) { s.say('F', "a") }, 0},
 		"output":              {func(s *supervisor) { s.say('O', "late") }, 0},
 		"error output":        {func(s *supervisor) { s.say('E', "late") }, 0},
 		"a second end":        {func(s *supervisor) { s.say('X', fine) }, 0},
@@ -314,13 +315,19 @@ func TestRunWithBrokenFiles(t *testing.T) {
 				s.say('F', path)
 			}
 		}, 3},
-		"a file that is too large": {func(s *supervisor) { s.say('F', "a"); s.say('D', kilobyte); s.say('D', "!") }, 1},
+		"a file that is too large": {func(s *supervisor) { s.say('F', "a"); s.say('D', kilobyte); s.say('D', "!") }, 0},
+		"an empty piece":           {func(s *supervisor) { s.say('F', "a"); s.say('D', "") }, 0},
+		"data after a skipped one": {func(s *supervisor) {
+			s.say('F', "a")
+			s.say('S', "b\x00no")
+			s.say('D', "more")
+		}, 1},
 		"too much altogether": {func(s *supervisor) {
 			for _, path := range []string{"a", "b", "c"} {
 				s.say('F', path)
 				s.say('D', kilobyte)
 			}
-		}, 3},
+		}, 2},
 		"a path that leads out":    {func(s *supervisor) { s.say('F', "../a") }, 0},
 		"one that does so inside":  {func(s *supervisor) { s.say('F', "a/../../b") }, 0},
 		"an absolute path":         {func(s *supervisor) { s.say('F', "/etc/passwd") }, 0},
@@ -351,7 +358,7 @@ func TestRunWithBrokenFiles(t *testing.T) {
 				if !strings.Contains(result.End.Message, "not all files") {
 					t.Errorf("the message is %q", result.End.Message)
 				}
-				if len(result.Files) != test.files || len(result.Skipped) > limits.ResultFiles+1 {
+				if len(result.Files) != test.files || len(result.Skipped) > limits.ResultFiles+2 {
 					t.Errorf("%d files, %d skipped", len(result.Files), len(result.Skipped))
 				}
 				checkSizes(t, result.Files)
@@ -368,6 +375,9 @@ func checkSizes(t *testing.T, files []execution.File) {
 	var total int64
 	for _, file := range files {
 		size := int64(len(file.Content))
+		if size != file.Size {
+			t.Errorf("%s is said to have %d bytes, not %d", file.Path, file.Size, size)
+		}
 		if size > limits.ResultFileBytes {
 			t.Errorf("%s has %d bytes", file.Path, size)
 		}

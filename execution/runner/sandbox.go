@@ -18,6 +18,7 @@ import (
 // generous, for a loaded machine: past them the sandbox counts as lost.
 const (
 	stageTime   = 30 * time.Second // to send the job
+	faultTime   = 1 * time.Second  // for the supervisor's word on a job that it did not take
 	graceTime   = 2 * time.Second  // past its timeout, for a run to be reported
 	collectTime = 30 * time.Second // to send the files
 	destroyTime = 30 * time.Second // to end the sandbox
@@ -149,7 +150,7 @@ func (s *Sandbox) ping() {
 		case <-ticker.C:
 		}
 		s.writeMu.Lock()
-		s.out.frame(kindPing, nil)
+		_ = s.out.frame(kindPing, nil)
 		_ = s.flush(Silence) // a failure shows as the stream's end
 		s.writeMu.Unlock()
 	}

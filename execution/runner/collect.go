@@ -1,0 +1,110 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// collection takes in what the supervisor says of a run.
+type collection struct {
+	sandbox *Sandbox
+	report  *report
+	keep    execution.Keep // may be nil
+	timer   *time.Timer    // up to the program's end it runs through
+	left    time.Duration  // that the files may still be waited for; keeping them takes nothing of it
+	early   *frame         // read before its turn
+}
+
+// collect takes in a report to its end. Its error says why that did not come.
+func (c *collection) collect(ctx context.Context) error {
+	for !c.report.complete {
+		f, err := c.next(ctx)
+		if err == nil {
+			err = c.report.take(f)
+		}
+		if err == nil && f.kind == kindFile && c.keep != nil {
+			err = c.keepFile(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next waits for a frame. When the program has ended, it is only the waiting
+// that is bounded, all in all: the store may be slow, the sandbox may not.
+func (c *collection) next(ctx context.Context) (frame, error) {
+	if f := c.early; f != nil {
+		c.early = nil
+		return *f, nil
+	}
+	if !c.report.ended {
+		return c.sandbox.next(ctx, c.timer.C)
+	}
+	began := time.Now()
+	c.timer.Reset(c.left)
+	f, err := c.sandbox.next(ctx, c.timer.C)
+	c.left -= time.Since(began)
+	return f, err
+}
+
+// keepFile has the file that has begun kept. Its error is the sandbox's: where
+// it is the keeper that fails, the file is skipped.
+func (c *collection) keepFile(ctx context.Context) error {
+	content := &content{ctx: ctx, from: c}
+	id, err := c.keep(ctx, c.report.file.Path, content)
+	if content.err == nil {
+		_, _ = io.Copy(io.Discard, content) // what the keeper did not want
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !errors.Is(content.err, io.EOF):
+		return content.err
+	case err != nil:
+		c.report.skipFile("it could not be stored: " + execution.AsError(err).Explain())
+		c.sandbox.log.WarnContext(ctx, "a file that a run made could not be kept", "error", err)
+	default:
+		c.report.file.ID = id
+	}
+	return nil
+}
+
+// content is a file's bytes, as they come in.
+type content struct {
+	ctx  context.Context //nolint:containedctx // of the run: an [io.Reader] gets none
+	from *collection
+	rest []byte // of a frame
+	err  error  // why there is no more
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	for len(c.rest) == 0 && c.err == nil {
+		c.rest, c.err = c.next()
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	if n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	return 0, c.err
+}
+
+// next gives what the next frame has of the file. Another frame ends it.
+func (c *content) next() ([]byte, error) {
+	f, err := c.from.next(c.ctx)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the file did not arrive whole: %w", err)
+	case f.kind != kindData:
+		c.from.early = &f
+		return nil, io.EOF
+	}
+	return f.payload, c.from.report.take(f)
+}

@@ -1,0 +1,109 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// job is one that is being sent.
+type job struct {
+	sandbox *Sandbox
+	left    time.Duration // that writing may still take; waiting for a file's source takes nothing of it
+}
+
+// send sends a whole job, its files as their sources give them. It gives up
+// when ctx ends. Where its error does not wrap [execution.ErrNotStarted], a
+// source is at fault.
+func (s *Sandbox) send(ctx context.Context, req execution.Request, limits execution.Limits) error {
+	j := &job{sandbox: s, left: stageTime}
+	err := j.write(ctx, func(out frameWriter) error {
+		_ = out.frame(kindJob, jobLimits(req, limits))
+		_ = out.chunks(kindCode, []byte(req.Code))
+		return out.chunks(kindStdin, []byte(req.Stdin))
+	})
+	if err == nil && len(req.Files) > 0 {
+		err = j.files(ctx, req.Files)
+	}
+	if err != nil {
+		return err
+	}
+	return j.write(ctx, func(out frameWriter) error {
+		_ = out.frame(kindGo, nil)
+		return out.w.Flush()
+	})
+}
+
+// write writes frames, in what is left of the time, and lets go of the stream:
+// pings go between, so that a slow source costs no sandbox.
+func (j *job) write(ctx context.Context, frames func(out frameWriter) error) error {
+	s := j.sandbox
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	began := time.Now()
+	err := s.instance.SetWriteDeadline(began.Add(j.left))
+	if err == nil {
+		defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
+		err = frames(s.out)
+	}
+	j.left -= time.Since(began)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+	}
+	return nil
+}
+
+// files sends files, one chunk in memory at a time.
+func (j *job) files(ctx context.Context, files []execution.Input) error {
+	chunk := make([]byte, chunkBytes)
+	for _, file := range files {
+		if err := j.file(ctx, file, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file sends a file by way of a chunk's memory. Each chunk is read before its
+// frame begins: a source that fails leaves no half a frame.
+func (j *job) file(ctx context.Context, file execution.Input, chunk []byte) error {
+	content, err := file.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = content.Close() }()
+	err = j.write(ctx, func(out frameWriter) error { return out.frame(kindFile, []byte(file.Path)) })
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(fileFrames{ctx, j}, content, chunk)
+	return err
+}
+
+// fileFrames sends what is written to it as some of a file.
+type fileFrames struct {
+	ctx context.Context //nolint:containedctx // of the job: an [io.Writer] gets none
+	job *job
+}
+
+func (f fileFrames) Write(p []byte) (int, error) {
+	err := f.job.write(f.ctx, func(out frameWriter) error { return out.chunks(kindData, p) })
+	return len(p), err
+}
+
+func jobLimits(req execution.Request, limits execution.Limits) []byte {
+	interactive := 0
+	if req.Interactive {
+		interactive = 1
+	}
+	return fmt.Appendf(nil,
+		"timeout_ms=%d\ncpu_seconds=%d\noutput_bytes=%d\ninteractive=%d\nfiles=%d\nfile_bytes=%d\ntotal_bytes=%d\n",
+		req.Timeout.Milliseconds(), int64(limits.CPUTime/time.Second), limits.OutputBytes, interactive,
+		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes)
+}
