@@ -33,6 +33,7 @@ import io
 import os
 import resource
 import select
+import stat
 import struct
 import time
 
@@ -351,14 +352,21 @@ def exit_status_of(stop: SystemExit) -> int:
     return 1
 
 
+OURS = [globals()]  # of the modules whose frames no traceback shows
+
+
+def is_ours(trace: "TracebackType") -> bool:
+    """Whether a traceback begins with a frame of the supervisor's."""
+    return any(trace.tb_frame.f_globals is ours for ours in OURS)
+
+
 def without_ours(trace: "Optional[TracebackType]") -> "Optional[TracebackType]":
-    """A traceback without the frames of this file: those around the program, and those that it has called."""
-    ours = globals()
-    while trace is not None and trace.tb_frame.f_globals is ours:
+    """A traceback without the supervisor's frames: those around the program, and those that it has called."""
+    while trace is not None and is_ours(trace):
         trace = trace.tb_next
     here = trace
     while here is not None:
-        while here.tb_next is not None and here.tb_next.tb_frame.f_globals is ours:
+        while here.tb_next is not None and is_ours(here.tb_next):
             here.tb_next = here.tb_next.tb_next
         here = here.tb_next
     return trace
@@ -472,14 +480,15 @@ class Shows:
         """Saves a figure of Matplotlib's. Raises whatever drawing it may."""
         image = io.BytesIO()
         figure.savefig(image, format="png")
+        figure.stale = False  # not all of Matplotlib's artists see to that: a later change is to show
         self.save(image.getvalue(), "figure", "png")
+        figure.__dict__["_displayed"] = True
 
     def save_picture_of(self, value: object) -> None:
         """Saves what a value looks like, if it looks like more than its text. Raises OSError."""
         if is_a(value, "matplotlib.figure", "Figure"):
             try:
                 self.save_figure(value)
-                value.__dict__["_displayed"] = True  # not once more at the end
             except OSError:
                 raise
             except Exception:
@@ -511,14 +520,14 @@ class Shows:
             pyplot.close(number)
 
     def save_open_figures(self) -> None:
-        """Saves the figures that the program has left open and not displayed."""
+        """Saves the figures that the program has left open, but for those that it has displayed as they are."""
         pyplot = sys.modules.get(PYPLOT)
         if pyplot is None:
             return
         try:
             for number in pyplot.get_fignums():
                 figure = pyplot.figure(number)
-                if not hasattr(figure, "_displayed"):
+                if figure.stale or not hasattr(figure, "_displayed"):
                     self.save_figure(figure)
         except Exception as error:
             print(f"an open figure could not be saved: {type(error).__name__}: {error}", file=sys.stderr)
@@ -675,7 +684,8 @@ def make_streams() -> None:
 
 def take_over(pipes: "Pipes") -> None:
     """Makes the program's pipes the fds 0 to 3 and DONE_FD of this process, which it then has alone."""
-    high = [os.dup2(fd, DONE_FD + 1 + i) for i, fd in enumerate(pipes.theirs)]  # clear of where they are moved to
+    clear = max(DONE_FD, *pipes.theirs) + 1  # of where they are, and of where they are moved to
+    high = [os.dup2(fd, clear + i) for i, fd in enumerate(pipes.theirs)]
     for fd, target in zip(high, (0, 1, 2, 3, DONE_FD)):
         os.dup2(fd, target, inheritable=target < 3)
     os.closerange(4, DONE_FD)
@@ -779,6 +789,10 @@ class Program:
     def ended(self, ready: "list[int]") -> bool:
         """Whether the program is over; ready are the fds that can be read. Call it now and again."""
         raise NotImplementedError
+
+    def interrupt(self) -> float:
+        """Asks the program to end, its time being up, and returns the seconds that it gets for it: 0 is none."""
+        return 0.0
 
     def kill(self, channel: Channel) -> Ending:
         """Kills whatever is left of the program, and says how its main process ended."""
@@ -1200,9 +1214,13 @@ def open_beneath(root: int, path: str) -> int:
             below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = below
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
+    if not stat.S_ISREG(os.fstat(file).st_mode):  # somebody who still runs may have put something else there
+        os.close(file)
+        raise OSError(EINVAL, "not a regular file")
+    return file
 
 
 def stage(workspace: str, path: str) -> int:
@@ -1360,10 +1378,21 @@ class Run:
         self.ending = Ending()
         self.timed_out = False
         self.started = self.gone = 0.0  # when the program was let go, and when nothing was left of it
+        self.deadline = 0.0
         self.poll = select.poll()
 
     def watch(self) -> None:
         """Forwards output and feeds stdin until the main process has ended or its time is up, then kills the rest."""
+        self.deadline = self.started + self.timeout
+        self.open()
+        self.await_end()
+        self.ending = self.program.kill(self.channel)
+        self.gone = time.monotonic()
+        self.drain()
+        self.close()
+
+    def open(self) -> None:
+        """Begins to listen to the program."""
         program = self.program
         for fd in (self.channel.receive_fd, program.end_fd, program.stdout, program.stderr, program.done):
             self.poll.register(fd, select.POLLIN)
@@ -1371,38 +1400,48 @@ class Run:
             self.poll.register(program.stdin, select.POLLOUT)
         else:
             os.close(program.stdin)
-        deadline = self.started + self.timeout
+
+    def close(self) -> None:
+        """Closes the program's pipes."""
+        close_all((self.program.stdout, self.program.stderr, self.program.done))
+        if self.stdin:
+            os.close(self.program.stdin)
+
+    def await_end(self) -> None:
+        """Forwards and feeds until the main process has ended or its time is up."""
         ended = False
         while not ended:
-            left = deadline - time.monotonic()
+            left = self.deadline - time.monotonic()
             if left <= 0:
                 self.timed_out = True
-                break
+                more = self.program.interrupt()
+                if not more:
+                    return
+                self.deadline = time.monotonic() + more
+                continue
             wait = min(left, REAP_SECONDS, self.channel.silence_left())
             ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
             for fd in ready:
                 self.handle(fd)
-            ended = program.ended(ready)
+            ended = self.program.ended(ready)
             if not ended:  # else it goes out with what is said of the end
                 self.channel.flush()
-        self.ending = program.kill(self.channel)
-        self.gone = time.monotonic()
-        self.drain()
-        close_all((program.stdout, program.stderr, program.done))
-        if self.stdin:
-            os.close(program.stdin)
 
     def handle(self, fd: int) -> None:
         """Acts on one descriptor that is ready."""
         if fd == self.channel.receive_fd:
             self.channel.read_available()
             while frame := self.channel.next_buffered():
-                if frame[0] != b"P":
-                    raise Gone(f"an unexpected frame {frame[0]!r}")
+                self.hear(frame[0])
         elif fd == self.program.stdin:
             self.feed()
         elif fd == self.program.done or fd in self.kinds and not self.forward(fd):
             self.poll.unregister(fd)
+
+    def hear(self, kind: bytes) -> None:
+        """Acts on a frame of the server's. Raises Gone for what it has no business to send during a run."""
+        if kind != b"P":
+            raise Gone(f"an unexpected frame {kind!r}")
 
     def feed(self) -> None:
         """Writes some of stdin to the program."""
@@ -1414,7 +1453,11 @@ class Run:
             self.stdin = memoryview(b"")  # it closed its stdin: the rest is not wanted
         if not self.stdin:
             self.poll.unregister(self.program.stdin)
-            os.close(self.program.stdin)
+            self.fed()
+
+    def fed(self) -> None:
+        """Ends the program's stdin: it has all of it."""
+        os.close(self.program.stdin)
 
     def forward(self, fd: int) -> int:
         """Reads some output and posts what is within the limit; what is beyond it becomes one empty frame.
@@ -1694,20 +1737,33 @@ def serve_many(channel: Channel, workspace: str, wall: Filter, modules: "list[st
         channel.send(b"R", fields(clean_us=int((cleaned - began) * 1e6), prepare_us=int((prepared - cleaned) * 1e6)))
 
 
+def load_session(source: str) -> "Any":
+    """Loads session.py, which needs this module under its own name."""
+    sys.modules["supervisor"] = sys.modules["__main__"]
+    module = type(sys)("session")
+    exec(compile(source, "session.py", "exec", dont_inherit=True), module.__dict__)
+    del sys.modules["supervisor"]  # programs have no business with it
+    return module
+
+
 def main() -> None:
     """Sets the sandbox up, says ready, serves. The arguments are the workspace, the seconds of silence after which the
-    server counts as gone, the isolation ("run" or "container"), the modules to import ahead ("auto": those that the
-    image names), the machine that the seccomp filter is for, and the filter's instructions in hexadecimal digits."""
+    server counts as gone, the isolation ("run", "container" or "session"), the modules to import ahead ("auto": those
+    that the image names), the machine that the seccomp filter is for, and the filter's instructions in hexadecimal
+    digits. For a session two more follow: when it ends, in milliseconds since 1970, and the source of session.py."""
     if os.getpid() != 1:
         sys.exit("the supervisor kills every process it can see: it must be PID 1 of a sandbox")
-    workspace, silence, isolation, modules, machine, instructions = sys.argv[1:]
+    workspace, silence, isolation, modules, machine, instructions, *rest = sys.argv[1:]
     ignore_signals()
     set_dumpable(False)
     channel = Channel(0, 1, float(silence))
     ours = machine == os.uname().machine
     wall = Filter(instructions if ours else "")  # the engine's own profile stands in any case
     try:
-        if isolation != "run":
+        if isolation == "session":
+            expires, source = rest
+            load_session(source).serve(workspace, wall, float(silence), int(expires) / 1000)
+        elif isolation != "run":
             serve_one(channel, workspace, wall)
         elif ours:
             serve_many(channel, workspace, wall, preload_names(modules))

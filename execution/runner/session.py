@@ -1,0 +1,800 @@
+"""A session: a sandbox that one client keeps for a while. supervisor.py loads this file where it is to be one.
+
+A session takes calls one after the other: Python in one interpreter, whose state stays; commands in a shell of their
+own; reads and writes of files. All of it belongs to one client, so unlike runs, calls are not kept apart: they share
+the processes that they leave in the background, the workspace and /tmp.
+
+What must hold, whatever its programs do:
+  * The session ends at its time, with or without a server. Nothing else ends it: servers come and go.
+  * A server that comes finds the stream in order, whatever the one before it has left half said (see SessionChannel).
+  * A call ends at its time. A cell that does not heed the interrupt is killed with its interpreter, and that is told.
+"""
+
+import gc
+import io
+import linecache
+import os
+import resource
+import select
+import struct
+import sys
+import time
+import traceback
+
+from errno import EAGAIN, EFBIG
+
+from supervisor import (
+    BURY_SECONDS,
+    CHUNK,
+    COROUTINE_FLAG,
+    DONE_FD,
+    MAIN_FILE,
+    OPEN_FILES,
+    OURS,
+    PROTOCOL,
+    PYTHON,
+    Channel,
+    Ending,
+    Filter,
+    Found,
+    Gone,
+    Job,
+    Pipes,
+    Program,
+    Run,
+    Sandbox,
+    await_tick,
+    be_first_victim,
+    changes,
+    close_all,
+    compile_program,
+    default_signals,
+    exit_status_of,
+    fields,
+    libc,
+    make_main,
+    make_streams,
+    open_beneath,
+    parse_fields,
+    report,
+    run_coroutines,
+    send_file,
+    send_files,
+    set_dumpable,
+    shows,
+    take_over,
+    walk,
+    without_ours,
+    write_all,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from types import CodeType
+    from typing import Any, Callable, NoReturn, Optional
+else:
+    import _signal
+
+OURS.append(globals())
+
+OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
+LOOK_SECONDS = 300  # how often an idle session looks at the time: poll's clock stands still while the machine sleeps
+INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
+MAX_LEFTOVER_PIPES = 64  # of commands that are over, which something in the background may still write to
+
+
+# --- The interpreter's own process ----------------------------------------------------------------------------
+
+CELL = struct.Struct(">?III")  # before a cell: interactive, seconds of CPU time, bytes of stdin, bytes of code
+WORD = struct.Struct("IQQ")  # the end of a cell: a status as waitpid gives it, microseconds of CPU, kilobytes
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """Reads so many bytes, or fewer where the pipe ends."""
+    data = bytearray()
+    while len(data) < size and (part := os.read(fd, min(CHUNK, size - len(data)))):
+        data += part
+    return bytes(data)
+
+
+def used_cpu() -> float:
+    """Seconds of CPU time of this process and of the children that it has waited for."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def limit_resources() -> None:
+    """Sets the limits of a program's process that are not for the time it takes."""
+    # Where dumps go to a program, a limit of 0 does not keep them from it: core(5).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+
+
+class Notebook:
+    """The interpreter that runs a session's cells, all in one `__main__`."""
+
+    def __init__(self, workspace: str) -> None:
+        self.process = os.getpid()
+        self.namespace = make_main(f"{workspace}/{MAIN_FILE}").__dict__
+        del self.namespace["__file__"]  # there is none
+        sys.argv[:] = [""]
+        self.cells = 0
+        self.busy = False  # a cell runs, and may be interrupted
+        self.out_of_cpu = False
+        self.loop: "Any" = None  # the event loop of cells that await
+
+    def serve(self) -> "NoReturn":
+        """Runs one cell after the other, until the supervisor is gone."""
+        _signal.signal(_signal.SIGINT, self.interrupt)
+        _signal.signal(_signal.SIGXCPU, self.stop_for_cpu)
+        while True:
+            head = read_exactly(3, CELL.size)
+            if len(head) < CELL.size:
+                os._exit(0)
+            interactive, cpu_seconds, stdin_size, code_size = CELL.unpack(head)
+            sys.stdin = io.TextIOWrapper(io.BytesIO(read_exactly(3, stdin_size)), "utf-8", "surrogateescape")
+            before = used_cpu()
+            self.allow_cpu(cpu_seconds)
+            status = self.run_cell(read_exactly(3, code_size), interactive)
+            self.tell(status, used_cpu() - before)
+
+    def tell(self, status: int, cpu: float) -> None:
+        """Says that a cell is over. A fork that has run to the cell's end has nothing to say."""
+        libc.fflush(None)  # what C code has printed
+        if os.getpid() != self.process:
+            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
+        os.write(DONE_FD, WORD.pack(status, int(cpu * 1e6), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+    def allow_cpu(self, seconds: int) -> None:
+        """Allows this process so much more CPU time."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+        self.out_of_cpu = False
+
+    def interrupt(self, *_: object) -> None:
+        """Interrupts a cell, and nothing else: the handler of SIGINT."""
+        if self.busy:
+            raise KeyboardInterrupt
+
+    def stop_for_cpu(self, *_: object) -> None:
+        """Interrupts a cell that has used up its CPU time: the handler of SIGXCPU, which comes again each second."""
+        self.out_of_cpu = self.busy
+        self.interrupt()
+
+    def run_cell(self, source: bytes, interactive: bool) -> int:
+        """Runs a cell and reports what it raises. Returns a status as waitpid gives it."""
+        self.cells += 1
+        name = f"<cell {self.cells}>"
+        text = source.decode("utf-8", "replace")
+        linecache.cache[name] = len(source), None, text.splitlines(True), name  # for tracebacks and inspect
+        error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
+        error = self.attempt(shows.save_open_figures) or error
+        if error is None:
+            return 0
+        if isinstance(error, SystemExit):
+            return exit_status_of(error) << 8
+        report_cell(error)
+        if isinstance(error, KeyboardInterrupt):
+            return _signal.SIGXCPU if self.out_of_cpu else 130 << 8
+        return 1 << 8
+
+    def attempt(self, do: "Callable[[], None]") -> "Optional[BaseException]":
+        """Does something that may be interrupted, and returns what it raises."""
+        try:
+            try:
+                self.busy = True
+                do()
+            finally:
+                self.busy = False
+        except BaseException as error:
+            return error
+        return None
+
+    def run_codes(self, codes: "list[CodeType]") -> None:
+        """Runs code. What awaits shares one event loop with other cells, so that they can use each other's objects."""
+        if not any(code.co_flags & COROUTINE_FLAG for code in codes):
+            for code in codes:
+                exec(code, self.namespace)
+            return
+        import asyncio  # takes 30 ms, and only these cells need it
+
+        if self.loop is None or self.loop.is_closed():
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        task = self.loop.create_task(run_coroutines(codes, self.namespace))
+        try:
+            error = self.loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            self.cancel(task)
+            raise
+        if error:
+            raise error
+
+    def cancel(self, task: "Any") -> None:
+        """Ends a task, so that it does not go on with the next cell."""
+        task.cancel()
+        try:
+            self.loop.run_until_complete(task)
+        except BaseException:
+            pass  # it ends of the cancellation, or has ended of something else
+
+
+def report_cell(error: BaseException) -> None:
+    """Prints a traceback. Before Python 3.13 the interpreter's own way does not find the lines of cells."""
+    if sys.excepthook is not sys.__excepthook__:
+        report(error)
+        return
+    error.__traceback__ = trace = without_ours(error.__traceback__)
+    traceback.print_exception(type(error), error, trace)
+
+
+# --- The processes of a session -------------------------------------------------------------------------------
+
+
+class Family:
+    """The processes of a session, as their father sees them."""
+
+    def __init__(self) -> None:
+        self.children: "dict[int, Child]" = {}
+
+    def reap(self) -> None:
+        """Buries all that have ended, orphans among them."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if child := self.children.pop(pid, None):
+                child.ending = Ending(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, time.monotonic())
+
+    def kill(self) -> None:
+        """Kills every process of the session, again and again until none is left. Raises Gone when they do not die."""
+        patience = time.monotonic() + BURY_SECONDS
+        while time.monotonic() < patience:
+            try:
+                os.kill(-1, _signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self.reap()
+        raise Gone("what the session has in the background does not die")
+
+
+class Child(Program):
+    """A process of a session's that calls are made in, with a process group of its own."""
+
+    def __init__(self, family: Family, pipes: Pipes, ours: "tuple[int, ...]", pid: int) -> None:
+        close_all(pipes.theirs)
+        self.family = family
+        self.pid = pid
+        self.ending: "Optional[Ending]" = None
+        family.children[pid] = self
+        super().__init__(ours, os.pidfd_open(pid))
+
+    def ended(self, ready: "list[int]") -> bool:
+        self.family.reap()
+        return self.ending is not None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the process and its group."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def end(self) -> Ending:
+        """Kills the process and its group, if it has not ended. Raises Gone when it does not die."""
+        patience = time.monotonic() + BURY_SECONDS
+        waiting = select.poll()
+        waiting.register(self.end_fd, select.POLLIN)
+        while self.ending is None:
+            if time.monotonic() > patience:
+                raise Gone("a killed process does not die")
+            self.signal(_signal.SIGKILL)
+            waiting.poll(100)
+            self.family.reap()
+        return self.ending
+
+
+class Interpreter(Child):
+    """The process of the notebook."""
+
+    def __init__(self, family: Family, workspace: str, wall: Filter) -> None:
+        pipes = Pipes()
+        pid = fork(pipes)
+        if pid == 0:
+            try:
+                be_child(pipes, workspace, wall)
+                _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # no cell runs yet
+                make_streams()
+                shows.install(workspace)
+                Notebook(workspace).serve()
+            finally:
+                os._exit(70)  # the program has broken what the notebook needs
+        os.close(pipes.stdin)  # cells get theirs with their code
+        super().__init__(family, pipes, (pipes.control, pipes.stdout, pipes.stderr, pipes.stdin, pipes.done), pid)
+        self.word: "Optional[Ending]" = None  # the notebook's own, of the cell that runs
+        self.spent = 0.0  # seconds of CPU time of the cells before
+        self.interrupted = False
+
+    def prepare(self) -> None:
+        """Forgets the last cell, and what anybody has written to the pipe for the word since."""
+        self.word = None
+        self.interrupted = False
+        try:
+            while os.read(self.done, CHUNK):
+                pass
+        except BlockingIOError:
+            pass
+
+    def ended(self, ready: "list[int]") -> bool:
+        if self.done in ready and self.word is None:
+            self.take_word()
+        return super().ended(ready) or self.word is not None
+
+    def take_word(self) -> None:
+        """Reads how the cell has ended. What is no such word leaves everything as it is."""
+        try:
+            status, cpu, peak_kb = WORD.unpack(os.read(self.done, WORD.size))
+        except (BlockingIOError, struct.error):
+            return
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            self.word = Ending(status, min(cpu, 1 << 50) / 1e6, min(peak_kb, 1 << 32), time.monotonic())
+
+    def interrupt(self) -> float:
+        if self.interrupted:
+            return 0.0
+        self.interrupted = True
+        self.signal(_signal.SIGINT)
+        return INTERRUPT_SECONDS
+
+    def kill(self, channel: Channel) -> Ending:
+        """Ends the interpreter, unless the cell has ended by itself: then it lives on."""
+        if self.ending is None and self.word is not None:
+            self.spent += self.word.cpu
+            return self.word
+        ending = self.end()
+        ending.cpu = max(0.0, ending.cpu - self.spent)
+        return ending
+
+    def close(self) -> None:
+        """Closes what is left of an interpreter that has ended."""
+        close_all((self.stdin, self.stdout, self.stderr, self.done, self.end_fd))
+
+
+class Shell(Child):
+    """A shell that runs one command."""
+
+    def __init__(self, family: Family, workspace: str, wall: Filter, job: Job) -> None:
+        pipes = Pipes()
+        pid = fork(pipes)
+        if pid == 0:
+            try:
+                be_child(pipes, workspace, wall)
+                for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores
+                    _signal.signal(number, _signal.SIG_DFL)
+                seconds = job.limits["cpu_seconds"]
+                resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+                execute_command(bytes(job.code))
+            except BaseException as error:
+                write_all(2, f"the shell could not be started: {error}\n".encode())
+            finally:
+                os._exit(126)
+        os.close(pipes.control)
+        super().__init__(family, pipes, pipes.ours, pid)
+
+    def kill(self, channel: Channel) -> Ending:
+        """Ends the shell and its group if its time is up. Else what it has left in the background lives on."""
+        return self.ending or self.end()
+
+
+def fork(pipes: Pipes) -> int:
+    """Forks. Where that fails, closes the pipes and raises OSError."""
+    try:
+        return os.fork()
+    except OSError:
+        close_all((*pipes.ours, *pipes.theirs))
+        raise
+
+
+def be_child(pipes: Pipes, workspace: str, wall: Filter) -> None:
+    """Makes a fresh fork of the supervisor a program's process."""
+    os.setsid()
+    take_over(pipes)
+    default_signals()
+    set_dumpable(True)
+    be_first_victim()
+    os.chdir(workspace)
+    limit_resources()
+    wall.install()
+
+
+def execute_command(command: bytes) -> None:
+    """Becomes a shell that runs a command. Raises OSError."""
+    for shell in ("/bin/bash", "/bin/sh"):
+        try:
+            os.execv(shell, [os.path.basename(shell).encode(), b"-c", command])
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError("the image has neither bash nor sh")
+
+
+# --- The supervisor's side ------------------------------------------------------------------------------------
+
+
+class SessionChannel(Channel):
+    """The connection to servers that come and go.
+
+    One that comes cannot know what the last has left half said. It sends zeros, more than the rest of any frame, which
+    count for nothing where a frame would begin; then "Y" with a nonce. What was begun then ends, in silence, and the
+    answer, "Y" with the same nonce, is where it begins to listen."""
+
+    def __init__(self, silence: float, expires: float) -> None:
+        super().__init__(0, 1, silence)
+        # From here on by a clock that nobody sets.
+        self.end = time.clock_gettime(time.CLOCK_BOOTTIME) + expires - time.time()
+        self.unheard = False  # nobody listens: what is said is dropped
+        self.nonce = b""  # of a server that has come and waits for the answer
+
+    def silence_left(self) -> float:
+        """Seconds until it is time to look at the clock. Raises Gone at the session's end."""
+        left = self.end - time.clock_gettime(time.CLOCK_BOOTTIME)
+        if left <= 0:
+            raise Gone("the session has expired")
+        return min(left, LOOK_SECONDS)
+
+    def flush(self) -> None:
+        """Sends what was posted. Where that is not taken, nothing is said until a server comes."""
+        if self.unheard:
+            self.posted.clear()
+            return
+        try:
+            super().flush()
+        except Gone:
+            self.unheard = True
+
+    def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
+        """The next complete frame, or None."""
+        zeros = len(self.buffer) - len(self.buffer.lstrip(b"\0"))
+        del self.buffer[:zeros]
+        frame = super().next_buffered()
+        if frame and frame[0] == b"Y":
+            self.nonce = frame[1]
+            self.unheard = True
+        return frame
+
+    def welcome(self) -> None:
+        """Answers a server that has come, if one has. Nothing of the last one's may be under way."""
+        if self.nonce:
+            self.posted.clear()
+            self.unheard = False
+            self.send(b"Y", self.nonce)
+            self.nonce = b""
+
+
+class Call(Run):
+    """A run in a session, which the server may call off."""
+
+    def hear(self, kind: bytes) -> None:
+        # What else comes is a server's that has not noticed that it is no longer the one.
+        if kind in (b"K", b"Y") and not self.timed_out:
+            self.deadline = time.monotonic()
+
+
+class CellCall(Call):
+    """The run of a cell: the pipes stay."""
+
+    def __init__(self, channel: Channel, program: Program, job: Job) -> None:
+        super().__init__(channel, program, job)
+        limits = job.limits
+        head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
+        self.stdin = memoryview(head + job.stdin + job.code)
+
+    def fed(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class ShellCall(Call):
+    """The run of a command: what it has left in the background may go on printing."""
+
+    def close(self) -> None:
+        os.close(self.program.done)
+        os.close(self.program.end_fd)
+        if self.stdin:
+            os.close(self.program.stdin)
+
+
+class Staging:
+    """Files that come in: they are put in place together, when all are complete."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.file = -1
+        self.at = -1  # which file it is, from 0 on
+        self.waiting: "dict[str, str]" = {}  # paths, by the names that the files have meanwhile
+        self.error: "Optional[OSError]" = None  # the first; nothing is taken after it
+
+    def begin(self, path: str) -> None:
+        """Begins a file."""
+        self.end_file()
+        self.at += self.error is None
+        name = f".vivarium-{os.urandom(8).hex()}"
+        try:
+            self.file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=self.root)
+            self.waiting[name] = path
+        except OSError as error:
+            self.error = self.error or error
+
+    def add(self, data: bytes) -> None:
+        """Adds bytes to the file."""
+        if self.error is None:
+            try:
+                write_all(self.file, data)
+            except OSError as error:
+                self.error = error
+
+    def end_file(self) -> None:
+        """Ends the file that has come in."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+    def commit(self) -> None:
+        """Puts the files in place."""
+        self.end_file()
+        try:
+            if self.error is None:
+                for self.at, name in enumerate(list(self.waiting)):
+                    put_beneath(self.root, name, self.waiting[name])
+                    del self.waiting[name]
+        except OSError as error:
+            self.error = error
+        self.drop()
+
+    def drop(self) -> None:
+        """Deletes files that are not in place."""
+        self.end_file()
+        for name in self.waiting:
+            try:
+                os.unlink(name, dir_fd=self.root)
+            except OSError:
+                pass  # a program has taken it away, or the workspace's mode
+        self.waiting.clear()
+
+
+def put_beneath(root: int, name: str, path: str) -> None:
+    """Moves a file below an open folder to a path there, replacing what file is there, and makes its folders. Follows
+    no link. Raises OSError."""
+    *parents, last = path.split("/")
+    folder = os.dup(root)
+    try:
+        for parent in parents:
+            try:
+                os.mkdir(parent, 0o755, dir_fd=folder)
+            except FileExistsError:
+                pass
+            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def parse_limits(payload: bytes) -> "dict[str, int]":
+    """Reads a job's limits. There are none in a frame that a server has not sent to its end."""
+    try:
+        return parse_fields(payload)
+    except ValueError:
+        return {}
+
+
+class Session:
+    """Takes calls until the session ends."""
+
+    def __init__(self, channel: SessionChannel, workspace: str, wall: Filter) -> None:
+        self.channel = channel
+        self.workspace = workspace
+        self.wall = wall
+        self.sandbox = Sandbox(channel, workspace)
+        self.root = self.sandbox.root
+        self.family = Family()
+        self.interpreter: "Optional[Interpreter]" = None
+        self.state_lost = False  # the interpreter has ended, which nobody has been told yet
+        self.leftovers: "list[int]" = []  # pipes of commands that are over
+        self.listening = select.poll()
+        self.listening.register(channel.receive_fd, select.POLLIN)
+
+    def serve(self) -> "NoReturn":
+        """Serves calls. Raises Gone at the end."""
+        self.channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="session"))
+        while True:
+            self.channel.welcome()
+            staging = Staging(self.root)
+            job = self.receive_job(staging)
+            if job is None:
+                staging.drop()
+                continue
+            staging.commit()
+            try:
+                if staging.error is not None:
+                    raise staging.error
+                self.serve_call(job)
+            except OSError as error:
+                message = str(error.strerror).lower().replace("\n", " ")
+                self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=staging.at))
+
+    def receive_job(self, staging: Staging) -> "Optional[Job]":
+        """Collects a job. Returns None when the server takes it back, or another server has come."""
+        job = Job({})
+        while True:
+            kind, payload = self.receive()
+            if kind == b"J":
+                job = Job(parse_limits(payload))
+            elif kind == b"C":
+                job.code += payload
+            elif kind == b"I":
+                job.stdin += payload
+            elif kind == b"F":
+                staging.begin(payload.decode(errors="replace"))
+            elif kind == b"D":
+                staging.add(payload)
+            elif kind == b"G" and job.limits:
+                return job
+            elif kind in (b"N", b"Y"):
+                return None
+            # K comes where the call had ended when the server called it off.
+
+    def receive(self) -> "tuple[bytes, bytes]":
+        """Waits for the next frame."""
+        while True:
+            if frame := self.channel.next_buffered():
+                return frame
+            for fd, _ in self.listening.poll(self.channel.silence_left() * 1000 + 1):
+                if fd == self.channel.receive_fd:
+                    self.channel.read_available()
+                else:
+                    self.drain_leftover(fd)
+            self.family.reap()
+
+    def drain_leftover(self, fd: int) -> None:
+        """Throws away what something in the background prints, so that it need not wait or fail."""
+        try:
+            if os.read(fd, CHUNK):
+                return
+        except BlockingIOError:
+            return
+        self.forget_leftover(fd)
+
+    def forget_leftover(self, fd: int) -> None:
+        """Closes a pipe of a command that is over."""
+        self.listening.unregister(fd)
+        self.leftovers.remove(fd)
+        os.close(fd)
+
+    def keep_leftover(self, fd: int) -> None:
+        """Keeps reading a pipe of a command that is over, if not too many are kept."""
+        if len(self.leftovers) >= MAX_LEFTOVER_PIPES:
+            self.forget_leftover(self.leftovers[0])
+        self.leftovers.append(fd)
+        self.listening.register(fd, select.POLLIN)
+
+    def serve_call(self, job: Job) -> None:
+        """Makes a call and reports on it. Raises OSError for what it cannot do, before it has begun."""
+        operation = job.limits["op"]
+        if operation == OP_PYTHON:
+            self.run_cell(job)
+        elif operation == OP_BASH:
+            self.run_command(job)
+        elif operation == OP_READ:
+            self.read_file(job)
+        elif operation == OP_WRITE:
+            self.begin()
+            self.conclude(QUIET)
+        else:
+            raise Gone(f"an unknown operation {operation}")
+
+    def begin(self) -> None:
+        """Says that a call begins."""
+        self.channel.post(b"A")
+
+    def conclude(self, facts: bytes) -> None:
+        """Says how a call has ended, all of it."""
+        self.channel.post(b"X", facts)
+        self.channel.send(b"Z")
+
+    def facts(self, run: Run) -> bytes:
+        """What is known of a run that has ended. That the interpreter has is told once."""
+        lost, self.state_lost = self.state_lost, False
+        return self.sandbox.facts(run) + fields(state_lost=int(lost))
+
+    def read_file(self, job: Job) -> None:
+        """Sends a file. Raises OSError."""
+        path = job.code.decode()
+        fd = open_beneath(self.root, path)
+        size = os.fstat(fd).st_size
+        os.close(fd)
+        if size > job.limits["file_bytes"]:
+            raise OSError(EFBIG, "too large")
+        self.begin()
+        self.channel.post(b"X", QUIET)
+        if reason := send_file(self.channel, self.root, Found(path, "", (0, 0, size))):
+            self.channel.post(b"S", path.encode() + b"\0" + reason.encode())
+        self.channel.send(b"Z")
+
+    def run_cell(self, job: Job) -> None:
+        """Runs a cell in the session's interpreter."""
+        self.check_interpreter()
+        if self.interpreter is None:
+            self.interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall))
+        interpreter = self.interpreter
+        before = {found.path: found.stamp for found in walk(self.root)}
+        await_tick(before.values())
+        interpreter.prepare()
+        run = CellCall(self.channel, interpreter, job)
+        self.start(run)
+        run.watch()
+        self.check_interpreter()
+        self.channel.post(b"X", self.facts(run))
+        try:
+            send_files(self.channel, self.root, changes(self.root, before), job.limits)
+        except OSError as error:
+            self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        self.channel.send(b"Z")
+
+    def check_interpreter(self) -> None:
+        """Forgets an interpreter that has ended."""
+        self.family.reap()
+        if self.interpreter is not None and self.interpreter.ending is not None:
+            self.interpreter.close()
+            self.interpreter = None
+            self.state_lost = True
+
+    def run_command(self, job: Job) -> None:
+        """Runs a command in a shell of its own."""
+        shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
+        run = ShellCall(self.channel, shell, job)
+        self.start(run)
+        run.watch()
+        for fd in (shell.stdout, shell.stderr):
+            self.keep_leftover(fd)
+        self.conclude(self.facts(run))
+
+    def start(self, run: Run) -> None:
+        """Says that a call begins, and notes when."""
+        self.begin()
+        self.channel.flush()
+        run.started = time.monotonic()
+
+    def forked(self, make: "Callable[[], Any]") -> "Any":
+        """Makes a process. Where there are as many as there may be, all others are killed first: a client whose own
+        processes fill the session could not even end them. Raises OSError."""
+        try:
+            return make()
+        except OSError as error:
+            if error.errno != EAGAIN:
+                raise
+        self.family.kill()
+        self.check_interpreter()
+        return make()
+
+
+QUIET = fields(
+    exit_code=0, signal=0, timed_out=0, wall_us=0, kill_us=0, cpu_us=0, peak_kb=0, memory_kills=0, refused_processes=0,
+    full=0, state_lost=0,
+)  # fmt: skip
+
+
+def serve(workspace: str, wall: Filter, silence: float, expires: float) -> "NoReturn":
+    """Serves a session until it expires, in seconds since 1970. A server that does not read for `silence` seconds is
+    not waited for."""
+    channel = SessionChannel(silence, expires)
+    session = Session(channel, workspace, wall)
+    gc.freeze()  # a collection in the interpreter then leaves these pages shared
+    session.serve()
