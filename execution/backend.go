@@ -35,6 +35,9 @@ type Instance interface {
 	// Destroy ends the sandbox and waits until it is gone. It may be called
 	// more than once; that the sandbox is already gone is success.
 	Destroy(ctx context.Context) error
+	// Detach gives the stream up. The sandbox of a session goes on without it;
+	// any other ends.
+	Detach()
 }
 
 // Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
@@ -43,6 +46,10 @@ type Spec struct {
 	// Image is a digest that Resolve gave.
 	Image string
 	Settings
+	// Session is the session that the sandbox is for, with
+	// [IsolationSession]. Such a sandbox does not end with the stream, but
+	// when the session expires.
+	Session SessionInfo
 }
 
 // Isolation says what stands between two runs.
@@ -54,14 +61,18 @@ const (
 	IsolationRun Isolation = "run"
 	// IsolationContainer has a container of its own for each run.
 	IsolationContainer Isolation = "container"
+	// IsolationSession is a container of its own for a session, whose calls are
+	// not kept apart.
+	IsolationSession Isolation = "session"
 	// IsolationAuto is the first where it can be had, else the second.
 	IsolationAuto Isolation = "auto"
 )
 
 // Settings are the walls of a sandbox, and what it has prepared.
 type Settings struct {
-	// Isolation is [IsolationRun] or anything else, which a backend takes for
-	// [IsolationContainer]: what "auto" means is decided before it is asked.
+	// Isolation is [IsolationRun], [IsolationSession] or anything else, which a
+	// backend takes for [IsolationContainer]: what "auto" means is decided before
+	// it is asked.
 	Isolation Isolation
 	// Preload names the modules that are imported ahead where a container
 	// serves many runs, with commas between; "auto" takes those that the image

@@ -78,6 +78,9 @@ type Result struct {
 	Usage Usage
 	// Stages say where the time went.
 	Stages Stages
+	// StateLost says that a session's interpreter has ended during the call or
+	// since the one before it: what it had is lost, files are not.
+	StateLost bool
 	// Files are the regular files that the run made or changed.
 	Files []File
 	// Skipped are those that could not be returned.

@@ -28,7 +28,7 @@ const connectTime = 10 * time.Second
 // Options configure a [Backend].
 type Options struct {
 	// Command gives the command line of PID 1. Nil means the image's own.
-	Command func(execution.Settings) []string
+	Command func(execution.Spec) []string
 	// Environment is PID 1's environment.
 	Environment []string
 	// Workspace is the folder in which programs run. It must be absolute.

@@ -21,6 +21,8 @@ const (
 	labelInstance = "vivarium.instance" // which server made it
 	labelPool     = "vivarium.pool"     // which kind of sandbox it is
 	labelDeadline = "vivarium.deadline" // Unix seconds from which on any server may remove it
+	labelSession  = "vivarium.session"  // the session's id, on those that have one
+	labelExpires  = "vivarium.expires"  // when the session ends, in milliseconds since 1970
 )
 
 // sandboxUser is nobody that an image or a host knows: 65532 is "nonroot" by
@@ -108,7 +110,7 @@ func seccompProfiles() (map[bool]string, error) {
 func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
 	var command []string
 	if b.opts.Command != nil {
-		command = b.opts.Command(spec.Settings)
+		command = b.opts.Command(spec)
 	}
 	return &container.Config{
 		Hostname:    sandboxHostname,
@@ -118,15 +120,25 @@ func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
 		Env:         b.opts.Environment,
 		WorkingDir:  b.opts.Workspace,
 		OpenStdin:   true,
-		StdinOnce:   true, // the container's stdin ends with our connection
+		StdinOnce:   !isSession(spec), // the container's stdin ends with our connection
 		AttachStdin: true, AttachStdout: true, AttachStderr: true,
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
-		Labels: map[string]string{
-			labelInstance: b.id,
-			labelPool:     spec.Image,
-			labelDeadline: strconv.FormatInt(now.Add(b.opts.Lifetime).Unix(), 10),
-		},
+		Labels:      b.labels(spec, now),
 	}
+}
+
+func isSession(spec execution.Spec) bool { return spec.Isolation == execution.IsolationSession }
+
+func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
+	deadline := now.Add(b.opts.Lifetime)
+	labels := map[string]string{labelInstance: b.id, labelPool: spec.Image}
+	if isSession(spec) {
+		deadline = spec.Session.Expires.Add(sweepGrace) // by then it has ended by itself
+		labels[labelSession] = spec.Session.ID
+		labels[labelExpires] = strconv.FormatInt(spec.Session.Expires.UnixMilli(), 10)
+	}
+	labels[labelDeadline] = strconv.FormatInt(deadline.Unix(), 10)
+	return labels
 }
 
 // hostConfig gives the walls of a sandbox's container.

@@ -31,6 +31,7 @@ const (
 type instance struct {
 	backend *Backend
 	id      string
+	lasting bool // it is a session's, and does not end with the stream
 	conn    types.HijackedResponse
 	ended   chan struct{} // closed when the stream from the container has ended
 
@@ -64,10 +65,14 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 		conn.Close()
 		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", err))
 	}
+	return b.newInstance(id, conn, isSession(spec)), nil
+}
+
+func (b *Backend) newInstance(id string, conn types.HijackedResponse, lasting bool) *instance {
 	return &instance{
-		backend: b, id: id, conn: conn,
+		backend: b, id: id, conn: conn, lasting: lasting,
 		ended: make(chan struct{}), gone: make(chan struct{}),
-	}, nil
+	}
 }
 
 // create creates a container. The caller's leaving does not cut it short: the
@@ -218,21 +223,34 @@ func (i *instance) Destroy(ctx context.Context) error {
 	}
 }
 
+// Detach closes the connection.
+func (i *instance) Detach() {
+	i.conn.Close()
+	i.backend.drop(i.id)
+}
+
 func (i *instance) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
 	defer cancel()
-	defer i.backend.drop(i.id)
-	defer i.conn.Close()
-	_ = i.conn.CloseWrite() // fails where the stream has ended already
-	timer := time.NewTimer(exitTime)
-	defer timer.Stop()
-	select {
-	case <-i.ended:
+	defer i.Detach()
+	if !i.lasting && i.leaves() {
 		return nil
-	case <-timer.C:
 	}
 	if err := i.backend.remove(ctx, i.id); err != nil {
 		return i.backend.unavailable(fmt.Errorf("remove: %w", err))
 	}
 	return nil
+}
+
+// leaves ends PID 1's stdin, and says whether PID 1 left in time.
+func (i *instance) leaves() bool {
+	_ = i.conn.CloseWrite() // fails where the stream has ended already
+	timer := time.NewTimer(exitTime)
+	defer timer.Stop()
+	select {
+	case <-i.ended:
+		return true
+	case <-timer.C:
+		return false
+	}
 }

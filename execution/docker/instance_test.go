@@ -42,7 +42,7 @@ func TestStartAsksForEveryWall(t *testing.T) {
 		fail(http.StatusTeapot, "enough")(w, r)
 	})
 	b := e.backend(docker.Options{
-		Command: func(s execution.Settings) []string {
+		Command: func(s execution.Spec) []string {
 			return []string{"python3", "-c", "supervise()", string(s.Isolation)}
 		},
 		Environment: []string{"LANG=C.UTF-8"}, Lifetime: time.Hour,

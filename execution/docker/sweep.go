@@ -18,7 +18,7 @@ const sweepGrace = 30 * time.Second
 // Sweep removes containers of ours that nobody needs: those that never ran or
 // run no more, those past their deadline, and those of this server that it has
 // lost sight of. Another server's running ones are left alone: they end by
-// themselves when it dies.
+// themselves when it dies. So do sessions, at their time.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	if err := b.connect(ctx); err != nil {
 		return 0, err
@@ -48,7 +48,8 @@ func (b *Backend) isStray(c container.Summary, now time.Time) bool {
 	if b.holds(c.ID) || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
 		return false
 	}
-	if c.Labels[labelInstance] == b.id || c.State != container.StateRunning {
+	ours := c.Labels[labelInstance] == b.id && c.Labels[labelSession] == ""
+	if ours || c.State != container.StateRunning {
 		return true
 	}
 	deadline, err := strconv.ParseInt(c.Labels[labelDeadline], 10, 64)

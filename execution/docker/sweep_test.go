@@ -25,6 +25,14 @@ func by(instance string, left time.Duration) map[string]string {
 	}
 }
 
+// session gives those of a session's.
+func session(instance string, left time.Duration) map[string]string {
+	labels := by(instance, left)
+	labels["vivarium.session"] = "abc"
+	labels["vivarium.expires"] = strconv.FormatInt(1_700_000_000_123, 10)
+	return labels
+}
+
 func TestSweepRemovesStraysAlone(t *testing.T) {
 	for name, test := range map[string]struct {
 		container func(us string) map[string]any
@@ -45,6 +53,9 @@ func TestSweepRemovesStraysAlone(t *testing.T) {
 		"another's, young and overdue": {func(string) map[string]any { return listed("c", "running", 10*time.Second, by("them", -time.Hour)) }, false},
 		"ours, lost":                   {func(us string) map[string]any { return listed("c", "running", time.Hour, by(us, time.Hour)) }, true},
 		"ours, being made":             {func(us string) map[string]any { return listed("c", "created", 10*time.Second, by(us, time.Hour)) }, false},
+		"a session, nobody's now":      {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, time.Hour)) }, false},
+		"a session, overdue":           {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, -time.Hour)) }, true},
+		"a session, ended":             {func(us string) map[string]any { return listed("c", "exited", time.Hour, session(us, time.Hour)) }, true},
 		"from the future":              {func(us string) map[string]any { return listed("c", "exited", -time.Hour, by(us, time.Hour)) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {

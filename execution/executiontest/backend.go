@@ -98,6 +98,9 @@ type instance struct {
 
 func (i *instance) Diagnostics() string { return "" }
 
+// Detach ends the instance: it is no session's.
+func (i *instance) Detach() { _ = i.Close() }
+
 // Destroy ends the instance and waits for its program, which heeds its context.
 func (i *instance) Destroy(context.Context) error {
 	_ = i.Close()

@@ -32,6 +32,7 @@ type facts struct {
 	refusedProcesses int64
 	workspaceFull    bool
 	tempFull         bool
+	stateLost        bool // a session's interpreter has ended
 }
 
 func (f *facts) parse(payload []byte) error {
@@ -55,6 +56,7 @@ func (f *facts) parse(payload []byte) error {
 	f.refusedProcesses = number("refused_processes", math.MaxInt64)
 	full := number("full", 3)
 	f.workspaceFull, f.tempFull = full&1 != 0, full&2 != 0
+	f.stateLost = values["state_lost"] == "1"
 	return err
 }
 

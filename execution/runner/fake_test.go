@@ -115,6 +115,8 @@ type instance struct {
 
 func (i *instance) Diagnostics() string { return i.diagnostics }
 
+func (i *instance) Detach() { _ = i.Close() }
+
 func (i *instance) Destroy(context.Context) error {
 	i.destroyed.Add(1)
 	_ = i.Close()

@@ -10,6 +10,11 @@
 //	F  the path of a file to stage D  some of its bytes
 //	G  go                          P  a ping, at any time
 //
+// and in a session besides
+//
+//	N  never mind: the job is not sent to its end
+//	K  the call is called off      Y  a server has come: a nonce
+//
 // and the supervisor says
 //
 //	R  ready: at first lines such as "protocol=2", "python=3.13.5" and
@@ -21,10 +26,12 @@
 //	D  some of its bytes
 //	S  a file that is not returned: path, NUL, reason
 //	Z  that was all                !  the job could not be staged: lines
+//	Y  the nonce of a server that has come (sessions)
 //
 // A supervisor that hears nothing for a while, pings included, ends itself and
 // with it the sandbox, so that a sandbox outlives neither its server nor its
-// engine.
+// engine. That of a session ends at the session's time instead, and takes one
+// server after the other (session.py).
 //
 // The supervisor's word is not trusted: a bug in the kernel or in Python might
 // give its place to the program. Every frame is checked and bounded here, and
@@ -50,6 +57,9 @@ const (
 	kindData    = 'D'
 	kindGo      = 'G'
 	kindPing    = 'P'
+	kindNever   = 'N'
+	kindCallOff = 'K'
+	kindSync    = 'Y'
 	kindReady   = 'R'
 	kindStarted = 'A'
 	kindStdout  = 'O'

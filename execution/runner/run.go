@@ -26,7 +26,7 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits executi
 
 func (s *Sandbox) run(ctx context.Context, req execution.Request, limits execution.Limits) (_ *execution.Result, odd bool, _ error) {
 	began := time.Now()
-	if err := s.send(ctx, req, limits); err != nil {
+	if err := s.send(ctx, req, jobLimits(req, limits)); err != nil {
 		return nil, false, s.unsent(ctx, err, limits)
 	}
 	timer := time.NewTimer(stageTime)

@@ -51,7 +51,17 @@ type Sandbox struct {
 // Open waits until the supervisor of a started instance says that it is ready.
 // When it fails, it destroys the instance.
 func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
-	s := &Sandbox{
+	s := newSandbox(instance)
+	go s.read(atOnce)
+	go s.ping()
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSandbox(instance execution.Instance) *Sandbox {
+	return &Sandbox{
 		instance: instance,
 		log:      slog.New(slog.DiscardHandler),
 		frames:   make(chan frame, 4),
@@ -59,16 +69,20 @@ func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 		quit:     make(chan struct{}),
 		out:      frameWriter{bufio.NewWriterSize(instance, chunkBytes)},
 	}
-	go s.read()
-	go s.ping()
-	if err := s.handshake(ctx); err != nil {
-		closeErr := s.Close()
-		if text := instance.Diagnostics(); text != "" {
-			err = fmt.Errorf("%w: %s", err, text)
-		}
-		return nil, errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
+}
+
+// begin waits until the supervisor is ready. When it fails, it destroys the
+// instance.
+func (s *Sandbox) begin(ctx context.Context) error {
+	err := s.handshake(ctx)
+	if err == nil {
+		return nil
 	}
-	return s, nil
+	closeErr := s.Close()
+	if text := s.instance.Diagnostics(); text != "" {
+		err = fmt.Errorf("%w: %s", err, text)
+	}
+	return errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 }
 
 // Reusable says whether the sandbox may serve another run.
@@ -119,11 +133,14 @@ func (s *Sandbox) Close() error {
 
 // read passes on what the supervisor says until the stream ends. In an idle
 // sandbox that is nothing: a frame out of turn waits in the channel and spoils
-// the next run, before that starts.
-func (s *Sandbox) read() {
+// the next run, before that starts. Where the frames begin says begin.
+func (s *Sandbox) read(begin func(*bufio.Reader) error) {
 	defer close(s.done)
 	defer close(s.frames)
 	in := bufio.NewReaderSize(s.instance, 16<<10)
+	if s.readErr = begin(in); s.readErr != nil {
+		return
+	}
 	for {
 		f, err := readFrame(in)
 		if err != nil {
@@ -138,6 +155,9 @@ func (s *Sandbox) read() {
 		}
 	}
 }
+
+// atOnce is where the frames of a new sandbox begin.
+func atOnce(*bufio.Reader) error { return nil }
 
 // ping keeps the supervisor from taking an idle or waiting server for a dead one.
 func (s *Sandbox) ping() {

@@ -223,7 +223,8 @@ func TestCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := makeCommand(execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"})
+	settings := execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"}
+	command := makeCommand(execution.Spec{Settings: settings})
 	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 11 {
 		t.Fatalf("the command is %.60q", command)
 	}
@@ -234,6 +235,16 @@ func TestCommand(t *testing.T) {
 	const instruction = 16 // digits
 	if command[9] == "" || len(command[10]) < 20*instruction || len(command[10])%instruction != 0 {
 		t.Errorf("the filter is %q for %q", command[10], command[9])
+	}
+	settings.Isolation = execution.IsolationSession
+	session := makeCommand(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
+	if len(session) != 13 || session[11] != "1700000000005" || !strings.Contains(session[12], "class Session") {
+		t.Errorf("a session's arguments are %.60q", session[11:])
+	}
+	for i, argument := range session {
+		if len(argument) >= 128<<10 { // MAX_ARG_STRLEN
+			t.Errorf("argument %d is longer than Linux takes: %d bytes", i, len(argument))
+		}
 	}
 }
 

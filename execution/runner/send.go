@@ -18,10 +18,10 @@ type job struct {
 // send sends a whole job, its files as their sources give them. It gives up
 // when ctx ends. Where its error does not wrap [execution.ErrNotStarted], a
 // source is at fault.
-func (s *Sandbox) send(ctx context.Context, req execution.Request, limits execution.Limits) error {
+func (s *Sandbox) send(ctx context.Context, req execution.Request, limits []byte) error {
 	j := &job{sandbox: s, left: stageTime}
 	err := j.write(ctx, func(out frameWriter) error {
-		_ = out.frame(kindJob, jobLimits(req, limits))
+		_ = out.frame(kindJob, limits)
 		_ = out.chunks(kindCode, []byte(req.Code))
 		return out.chunks(kindStdin, []byte(req.Stdin))
 	})

@@ -14,6 +14,9 @@ var bootstrapSource string
 //go:embed supervisor.py
 var supervisorSource string
 
+//go:embed session.py
+var sessionSource string
+
 // Workspace is the folder in which programs run.
 const Workspace = "/workspace"
 
@@ -23,16 +26,20 @@ const Workspace = "/workspace"
 const Silence = 9 * time.Second
 
 // NewCommand prepares the command lines that start the supervisor in sandboxes.
-func NewCommand() (func(execution.Settings) []string, error) {
+func NewCommand() (func(execution.Spec) []string, error) {
 	machine, filter, err := programFilter()
 	if err != nil {
 		return nil, err
 	}
-	return func(s execution.Settings) []string {
-		return []string{
+	return func(spec execution.Spec) []string {
+		command := []string{
 			"python3", "-I", "-c", bootstrapSource, supervisorSource,
-			Workspace, strconv.Itoa(int(Silence.Seconds())), string(s.Isolation), s.Preload, machine, filter,
+			Workspace, strconv.Itoa(int(Silence.Seconds())), string(spec.Isolation), spec.Preload, machine, filter,
 		}
+		if spec.Isolation == execution.IsolationSession {
+			command = append(command, strconv.FormatInt(spec.Session.Expires.UnixMilli(), 10), sessionSource)
+		}
+		return command
 	}, nil
 }
 

@@ -1,0 +1,89 @@
+package docker_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/docker"
+)
+
+func TestSessions(t *testing.T) {
+	e := newEngine(t)
+	strange := session("them", time.Hour)
+	strange["vivarium.expires"] = "soon"
+	e.handle(list, say(http.StatusOK, []any{
+		listed("a", "running", time.Hour, session("them", time.Hour)), listed("b", "running", time.Hour, strange),
+	}))
+	found, err := e.backend(docker.Options{}).Sessions(t.Context())
+	if err != nil || len(found) != 1 || found[0].ID != "abc" || !found[0].Expires.Equal(time.UnixMilli(1_700_000_000_123)) {
+		t.Errorf("the sessions are %v, %v", found, err)
+	}
+	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session":true},"status":{"running":true}}` {
+		t.Errorf("the filters are %s", filters)
+	}
+}
+
+func TestAttachToNone(t *testing.T) {
+	e := newEngine(t)
+	e.handle(list, say(http.StatusOK, []any{}))
+	b := e.backend(docker.Options{})
+	_, err := b.Attach(t.Context(), "abc")
+	if err == nil || execution.AsError(err).Code != execution.NotFound {
+		t.Errorf("attaching gives %v", err)
+	}
+	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session=abc":true},"status":{"running":true}}` {
+		t.Errorf("the filters are %s", filters)
+	}
+	if err := b.End(t.Context(), "abc"); err != nil {
+		t.Errorf("ending gives %v", err)
+	}
+}
+
+func TestEndSession(t *testing.T) {
+	e := newEngine(t)
+	e.handle(list, say(http.StatusOK, []any{listed("a", "running", time.Hour, session("them", time.Hour))}))
+	e.handle("DELETE /containers/{id}", quiet)
+	if err := e.backend(docker.Options{}).End(t.Context(), "abc"); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(e.requests(), "DELETE /containers/a") {
+		t.Errorf("the engine was asked %v", e.requests())
+	}
+	e.handle("DELETE /containers/a", fail(http.StatusInternalServerError, "device busy"))
+	unavailable(t, e.backend(docker.Options{}).End(t.Context(), "abc"), refused, "remove: Error response from daemon: device busy")
+}
+
+// A session's container does not end with our connection, and says whose it is
+// and when it ends.
+func TestStartOfASession(t *testing.T) {
+	e := newEngine(t)
+	bodies := make(chan map[string]any, 1)
+	e.handle(create, func(w http.ResponseWriter, r *http.Request) {
+		var asked map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+			t.Error(err)
+		}
+		bodies <- asked
+		fail(http.StatusTeapot, "enough")(w, r)
+	})
+	expires := time.UnixMilli(1_700_000_000_123)
+	_, err := e.backend(docker.Options{}).Start(t.Context(), execution.Spec{
+		Settings: execution.Settings{Isolation: execution.IsolationSession},
+		Session:  execution.SessionInfo{ID: "abc", Expires: expires},
+	})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	asked := <-bodies
+	labels := asked["Labels"].(map[string]any)
+	if asked["OpenStdin"] != true || asked["StdinOnce"] != false {
+		t.Errorf("stdin: open %v, once %v", asked["OpenStdin"], asked["StdinOnce"])
+	}
+	if labels["vivarium.session"] != "abc" || labels["vivarium.expires"] != "1700000000123" || labels["vivarium.deadline"] != "1700000030" {
+		t.Errorf("the labels are %v", labels)
+	}
+}

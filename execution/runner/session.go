@@ -1,0 +1,328 @@
+package runner
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+const (
+	// interruptTime is what a cell gets to heed the interrupt at its timeout, and
+	// its processes to die when it does not.
+	interruptTime = 4 * time.Second
+	// callOffTime is how long a call that was called off may take to end.
+	callOffTime = interruptTime + graceTime
+	// syncTime bounds the wait for a supervisor to notice a new server. It may
+	// have to wait for a call of the last one's.
+	syncTime = callOffTime + 2*time.Second
+)
+
+// Sessions starts sessions on a backend, and finds them there again.
+type Sessions struct {
+	backend execution.SessionBackend
+	log     *slog.Logger
+}
+
+// NewSessions makes a Sessions.
+func NewSessions(backend execution.SessionBackend, log *slog.Logger) *Sessions {
+	return &Sessions{backend: backend, log: log}
+}
+
+// Start starts a session and waits until it takes calls.
+func (s *Sessions) Start(ctx context.Context, spec execution.Spec) (execution.Session, error) {
+	instance, err := s.backend.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	sandbox := newSandbox(instance)
+	sandbox.log = s.log
+	go sandbox.read(atOnce)
+	if err := sandbox.begin(ctx); err != nil {
+		return nil, err
+	}
+	return &Session{sandbox: sandbox}, nil
+}
+
+// Attach connects to a session that runs, and waits until it takes calls. What
+// another server has under way there ends.
+func (s *Sessions) Attach(ctx context.Context, id string) (execution.Session, error) {
+	instance, err := s.backend.Attach(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	sandbox := newSandbox(instance)
+	sandbox.log = s.log
+	session := &Session{sandbox: sandbox}
+	if err := session.sync(ctx); err != nil {
+		session.Detach()
+		return nil, fmt.Errorf("the session does not answer: %w", err)
+	}
+	return session, nil
+}
+
+// Sessions lists the sessions that run.
+func (s *Sessions) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
+	return s.backend.Sessions(ctx)
+}
+
+// End ends a session.
+func (s *Sessions) End(ctx context.Context, id string) error { return s.backend.End(ctx, id) }
+
+// Session is the server's side of a session's supervisor. It implements
+// [execution.Session].
+type Session struct {
+	sandbox *Sandbox // the connection
+	broken  atomic.Bool
+}
+
+// Usable says whether calls can still be made over this connection. What has
+// come unasked says that they cannot: another server has the session now.
+func (s *Session) Usable() bool { return !s.broken.Load() && len(s.sandbox.frames) == 0 }
+
+// Done is closed when the connection has ended.
+func (s *Session) Done() <-chan struct{} { return s.sandbox.done }
+
+// Detach gives the connection up.
+func (s *Session) Detach() {
+	s.broken.Store(true)
+	s.sandbox.quitOnce.Do(func() { close(s.sandbox.quit) })
+	s.sandbox.instance.Detach()
+}
+
+// sync finds the place in the stream where the supervisor's answers to this
+// server begin. Neither side knows what a server before it has left half said.
+func (s *Session) sync(ctx context.Context) error {
+	nonce := []byte(rand.Text())
+	found := make(chan struct{})
+	go s.sandbox.read(func(in *bufio.Reader) error {
+		err := skipPast(in, encode(kindSync, nonce))
+		if err == nil {
+			close(found)
+		}
+		return err
+	})
+	// More than the rest of any frame; they count for nothing between frames.
+	zeros := make([]byte, headerBytes+maxFrameBytes+chunkBytes)
+	err := (&job{sandbox: s.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
+		_, _ = out.w.Write(zeros)
+		_ = out.frame(kindSync, nonce)
+		return out.w.Flush()
+	})
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(syncTime)
+	defer timer.Stop()
+	select {
+	case <-found:
+		return nil
+	case <-s.sandbox.done:
+		return s.sandbox.readErr
+	case <-timer.C:
+		return errLate
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// encode gives a frame's bytes.
+func encode(kind byte, payload []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload))), payload...)
+}
+
+// skipPast reads up to the end of a mark.
+func skipPast(in *bufio.Reader, mark []byte) error {
+	window := make([]byte, 0, 2*len(mark))
+	for !bytes.HasSuffix(window, mark) {
+		b, err := in.ReadByte()
+		if err != nil {
+			return err
+		}
+		if len(window) == cap(window) {
+			window = window[:copy(window, window[len(mark):])]
+		}
+		window = append(window, b)
+	}
+	return nil
+}
+
+// Call makes a call.
+func (s *Session) Call(
+	ctx context.Context, operation execution.Operation, req execution.Request, limits execution.Limits,
+) (*execution.Result, error) {
+	if operation == execution.ReadFile { // any file that the workspace can hold
+		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
+	}
+	c := &exchange{session: s, operation: operation, req: req, limits: limits, began: time.Now()}
+	result, err := c.make(ctx)
+	if !c.sound {
+		s.broken.Store(true)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return result, err
+}
+
+// exchange is a call that is being made.
+type exchange struct {
+	session   *Session
+	operation execution.Operation
+	req       execution.Request
+	limits    execution.Limits
+	began     time.Time
+	sound     bool // both sides know where they are
+}
+
+func (c *exchange) make(ctx context.Context) (*execution.Result, error) {
+	if !c.session.Usable() {
+		return nil, fmt.Errorf("%w: %w: another server has the session", execution.ErrNotStarted, errFrame)
+	}
+	head := fmt.Appendf(jobLimits(c.req, c.limits), "op=%d\n", c.operation)
+	if err := c.session.sandbox.send(ctx, c.req, head); err != nil {
+		return nil, c.takeBack(ctx, err)
+	}
+	ctx, cancel := c.outlive(ctx)
+	defer cancel()
+	timer := time.NewTimer(stageTime)
+	defer timer.Stop()
+	f, err := c.session.sandbox.next(ctx, timer.C)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+	case f.kind == kindFault:
+		c.sound = true
+		return nil, c.fault(parseFields(f.payload))
+	case f.kind != kindStarted || len(f.payload) != 0:
+		return nil, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
+	}
+	if c.req.Started != nil {
+		c.req.Started()
+	}
+	timer.Reset(c.req.Timeout + interruptTime + graceTime)
+	return c.collect(ctx, timer), nil
+}
+
+// takeBack tells the supervisor, where a file's source is at fault, that the job
+// is not sent to its end.
+func (c *exchange) takeBack(ctx context.Context, cause error) error {
+	if errors.Is(cause, execution.ErrNotStarted) {
+		return cause // the stream is
+	}
+	err := (&job{sandbox: c.session.sandbox, left: stageTime}).write(ctx, func(out frameWriter) error {
+		_ = out.frame(kindNever, nil)
+		return out.w.Flush()
+	})
+	c.sound = err == nil
+	return cause
+}
+
+// outlive gives a context that ends some time after the caller's has: until then
+// the call, which is called off, is to end in good order.
+func (c *exchange) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		_ = (&job{sandbox: c.session.sandbox, left: graceTime}).write(lasting, func(out frameWriter) error {
+			_ = out.frame(kindCallOff, nil)
+			return out.w.Flush()
+		}) // a failure shows as the stream's end
+		time.AfterFunc(callOffTime, func() { cancel(errLate) })
+	})
+	return lasting, func() {
+		forget()
+		cancel(nil)
+	}
+}
+
+// collect takes in the report.
+func (c *exchange) collect(ctx context.Context, timer *time.Timer) *execution.Result {
+	sandbox := c.session.sandbox
+	r := newReport(c.req, c.limits)
+	err := (&collection{sandbox: sandbox, report: r, keep: c.req.Keep, timer: timer, left: collectTime}).collect(ctx)
+	if err != nil {
+		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", sandbox.instance.Diagnostics())
+		c.fail(r, err)
+	}
+	c.sound = err == nil
+	result := r.result()
+	result.StateLost = r.facts.stateLost
+	result.Stages = execution.Stages{
+		Send: r.started.Sub(c.began), Run: r.facts.wall, Kill: r.facts.kill,
+		Collect: max(0, time.Since(r.started)-r.facts.wall-r.facts.kill),
+	}
+	c.explain(result)
+	return result
+}
+
+// fail notes that the report ends here.
+func (c *exchange) fail(r *report, err error) {
+	ended := r.ended
+	r.fail(err)
+	switch {
+	case ended: // as of a run
+	case errors.Is(err, errLate):
+		r.failure = "the session did not report back in time"
+	default:
+		r.failure = "the session ended, or the connection to it (out of memory, deleted, or the engine stopped)"
+	}
+}
+
+// explain says what has become of the interpreter.
+func (c *exchange) explain(result *execution.Result) {
+	more := ""
+	switch {
+	case result.StateLost:
+		more = "the session's interpreter was ended: its variables, imports and threads are lost, files are not"
+	case result.TimedOut() && c.operation == execution.RunPython && c.sound:
+		more = "it was interrupted, and the session's variables are kept"
+	default:
+		return
+	}
+	if result.End.Message != "" {
+		more = result.End.Message + "; " + more
+	}
+	result.End.Message = more
+}
+
+// fault gives the error of a call that the supervisor refused, by its errno.
+func (c *exchange) fault(values fields) error {
+	number, _ := values.number("errno", 1<<16)
+	message := printable(values["message"])
+	cause := fmt.Errorf("the session refused: %.300q", message)
+	reading := c.operation == execution.ReadFile
+	switch code := syscall.Errno(number); {
+	case reading && (code == syscall.ENOENT || code == syscall.ENOTDIR):
+		return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File '%s' not found in the session", c.req.Code)}
+	case code == syscall.ENOSPC || code == syscall.EFBIG:
+		return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
+			"it does not fit in the workspace of %d MB", c.limits.WorkspaceBytes>>20)}
+	case code == syscall.EAGAIN || code == syscall.ENOMEM:
+		return &execution.Error{Code: execution.Unavailable, Message: "the session has no room for another process; try again", Err: cause}
+	case code == syscall.ELOOP:
+		message = "a link, which is not followed"
+	case !reading && len(c.req.Files) == 0:
+		return cause
+	}
+	return &execution.Error{Code: execution.Invalid, Message: "the request is not valid", Fields: []execution.FieldError{
+		c.pathFault(values, message),
+	}}
+}
+
+// pathFault says which path is at fault.
+func (c *exchange) pathFault(values fields, message string) execution.FieldError {
+	fault := execution.FieldError{Path: []any{"path"}, Type: "value_error", Message: "cannot be used: " + message, Input: c.req.Code}
+	if index, err := values.number("file", int64(len(c.req.Files))-1); err == nil && c.operation != execution.ReadFile {
+		fault.Path, fault.Input = []any{"files", int(index), "path"}, c.req.Files[index].Path
+	}
+	return fault
+}

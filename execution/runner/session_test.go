@@ -1,0 +1,294 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
+)
+
+// sessionBackend has one instance.
+type sessionBackend struct {
+	execution.SessionBackend
+	instance *instance
+}
+
+func (b sessionBackend) Start(context.Context, execution.Spec) (execution.Instance, error) {
+	return b.instance, nil
+}
+
+func (b sessionBackend) Attach(context.Context, string) (execution.Instance, error) {
+	return b.instance, nil
+}
+
+func hostOf(i *instance) *runner.Sessions {
+	return runner.NewSessions(sessionBackend{instance: i}, slog.New(slog.DiscardHandler))
+}
+
+// inSession opens a session whose supervisor follows a script once it is ready.
+func inSession(t *testing.T, script func(s *supervisor)) execution.Session {
+	t.Helper()
+	session, err := hostOf(newInstance(t, func(s *supervisor) {
+		s.say('R', greeting+"isolation=session\n")
+		script(s)
+	})).Start(t.Context(), execution.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(session.Detach)
+	return session
+}
+
+// serve answers one call.
+func (s *supervisor) serve(facts, stdout string) []frame {
+	frames := s.job()
+	s.say('A', "")
+	s.say('O', stdout)
+	s.say('X', facts)
+	s.say('Z', "")
+	return frames
+}
+
+func TestSessionCalls(t *testing.T) {
+	jobs := make(chan []frame, 3)
+	session := inSession(t, func(s *supervisor) {
+		jobs <- s.serve(fine, "one")
+		jobs <- s.serve(fine+"state_lost=1\n", "two")
+		jobs <- s.serve(strings.Replace(fine, "timed_out=0", "timed_out=1", 1), "three")
+	})
+	for i, want := range []struct {
+		operation execution.Operation
+		stdout    string
+		lost      bool
+		message   string
+	}{
+		{execution.RunPython, "one", false, ""},
+		{execution.RunBash, "two", true, "variables, imports and threads are lost"},
+		{execution.RunPython, "three", false, "variables are kept"},
+	} {
+		result, err := session.Call(t.Context(), want.operation, request, limits)
+		if err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		if result.Stdout != want.stdout || result.StateLost != want.lost || !strings.Contains(result.End.Message, want.message) {
+			t.Errorf("call %d: %+v", i, result)
+		}
+		head := (<-jobs)[0]
+		if wantOp := "op=" + string(rune('0'+int(want.operation))); !strings.Contains(head.payload, wantOp+"\n") {
+			t.Errorf("call %d: the job begins with %q, without %s", i, head.payload, wantOp)
+		}
+	}
+	if !session.Usable() {
+		t.Error("the session is not usable after three calls in good order")
+	}
+}
+
+// A refusal leaves the session as it is, and says what is wrong in the domain's
+// words.
+func TestSessionRefusals(t *testing.T) {
+	files := []execution.Input{execution.Inline("a", nil), execution.Inline("b/c", nil)}
+	for name, c := range map[string]struct {
+		operation execution.Operation
+		errno     syscall.Errno
+		code      execution.Code
+		message   string
+	}{
+		"no such file":     {execution.ReadFile, syscall.ENOENT, execution.NotFound, "File 'x.txt' not found in the session"},
+		"below a file":     {execution.ReadFile, syscall.ENOTDIR, execution.NotFound, "File 'x.txt' not found in the session"},
+		"a link":           {execution.ReadFile, syscall.ELOOP, execution.Invalid, "path cannot be used: a link"},
+		"too large":        {execution.ReadFile, syscall.EFBIG, execution.TooLarge, "does not fit"},
+		"a folder":         {execution.WriteFiles, syscall.EISDIR, execution.Invalid, `files[1].path cannot be used`},
+		"no room":          {execution.WriteFiles, syscall.ENOSPC, execution.TooLarge, "does not fit in the workspace of 1 MB"},
+		"too many":         {execution.RunBash, syscall.EAGAIN, execution.Unavailable, "no room for another process"},
+		"something else":   {execution.RunBash, syscall.EIO, execution.Internal, "internal error"},
+		"nothing sensible": {execution.RunPython, 0, execution.Internal, "internal error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			session := inSession(t, func(s *supervisor) {
+				s.job()
+				s.say('!', "errno="+strconv.Itoa(int(c.errno))+"\nmessage=told\nfile=1\n")
+				s.serve(fine, "still here")
+			})
+			req := execution.Request{Code: "x.txt", Timeout: time.Second}
+			if c.operation == execution.WriteFiles {
+				req.Files = files
+			}
+			_, err := session.Call(t.Context(), c.operation, req, limits)
+			domain := execution.AsError(err)
+			if domain.Code != c.code || !strings.Contains(domain.Explain(), c.message) {
+				t.Errorf("the error is %q (%s), not %q (%s)", domain.Explain(), domain.Code, c.message, c.code)
+			}
+			result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+			if err != nil || result.Stdout != "still here" {
+				t.Errorf("the next call gives %+v, %v", result, err)
+			}
+		})
+	}
+}
+
+// A server that comes skips whatever the last one has left half said, on both
+// sides of the stream.
+func TestSessionResumes(t *testing.T) {
+	zeros := make(chan int, 1)
+	host := hostOf(start(t, func(s *supervisor) {
+		s.send("O\x00\x00\xff\xffthe rest of a frame")
+		s.say('Y', "another nonce")
+		count := 0
+		var header [5]byte
+		for {
+			if _, err := io.ReadFull(s.conn, header[:1]); err != nil {
+				return
+			}
+			if header[0] != 0 {
+				break
+			}
+			count++
+		}
+		zeros <- count
+		if _, err := io.ReadFull(s.conn, header[1:]); err != nil {
+			return
+		}
+		nonce := make([]byte, header[4])
+		if _, err := io.ReadFull(s.conn, nonce); err != nil {
+			return
+		}
+		s.send("Y\x00Y")
+		s.say('Y', string(nonce))
+		go s.listen()
+		s.serve(fine, "found again")
+	}))
+	session, err := host.Attach(t.Context(), "any")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Detach()
+	if count := <-zeros; count < 5+64<<10 {
+		t.Errorf("the server sent %d zeros, fewer than a frame may lack", count)
+	}
+	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	if err != nil || result.Stdout != "found again" {
+		t.Errorf("the call gives %+v, %v", result, err)
+	}
+}
+
+// A session that another server has taken over is of no use to this one.
+func TestSessionTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		session := inSession(t, func(s *supervisor) { s.say('Y', "somebody else's") })
+		synctest.Wait()
+		if session.Usable() {
+			t.Error("the session is usable")
+		}
+		_, err := session.Call(t.Context(), execution.RunPython, request, limits)
+		if !errors.Is(err, execution.ErrNotStarted) {
+			t.Errorf("the call gives %v", err)
+		}
+		session.Detach()
+	})
+}
+
+// A caller who leaves has the call called off; the session is as it was.
+func TestSessionCallOff(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	session := inSession(t, func(s *supervisor) {
+		s.job()
+		s.say('A', "")
+		leave()
+		if f := <-s.heard; f.kind != 'K' {
+			t.Errorf("the supervisor hears %q", f.kind)
+		}
+		s.say('E', "KeyboardInterrupt")
+		s.say('X', fine)
+		s.say('Z', "")
+		s.serve(fine, "as before")
+	})
+	if _, err := session.Call(ctx, execution.RunPython, request, limits); !errors.Is(err, context.Canceled) {
+		t.Errorf("the call gives %v", err)
+	}
+	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	if err != nil || result.Stdout != "as before" {
+		t.Errorf("the next call gives %+v, %v", result, err)
+	}
+}
+
+// A supervisor that does not heed a calling off costs its caller little, and is
+// not spoken to over this connection again.
+func TestSessionCallOffUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		session := inSession(t, func(s *supervisor) {
+			s.job()
+			s.say('A', "")
+			leave()
+			for f := range s.heard {
+				_ = f // it hears and does nothing
+			}
+		})
+		began := time.Now()
+		slow := execution.Request{Code: "pass", Timeout: time.Hour}
+		if _, err := session.Call(ctx, execution.RunPython, slow, limits); !errors.Is(err, context.Canceled) {
+			t.Errorf("the call gives %v", err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the caller was kept for %v", took)
+		}
+		if session.Usable() {
+			t.Error("the session is usable")
+		}
+		session.Detach()
+	})
+}
+
+// A source that fails takes the job back, not the session.
+func TestSessionSourceFails(t *testing.T) {
+	session := inSession(t, func(s *supervisor) {
+		for f := range s.heard {
+			if f.kind == 'N' {
+				break
+			}
+		}
+		s.serve(fine, "next")
+	})
+	broken := execution.Request{Timeout: time.Second, Files: []execution.Input{{Path: "a", Size: 10, Source: failing{}}}}
+	if _, err := session.Call(t.Context(), execution.WriteFiles, broken, limits); err == nil || errors.Is(err, execution.ErrNotStarted) {
+		t.Errorf("the call gives %v", err)
+	}
+	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	if err != nil || result.Stdout != "next" {
+		t.Errorf("the next call gives %+v, %v", result, err)
+	}
+}
+
+type failing struct{}
+
+func (failing) Open(context.Context) (io.ReadCloser, error) { return nil, errors.New("no such thing") }
+
+// A session that ends in the middle of a call is a result that says so.
+func TestSessionEnds(t *testing.T) {
+	session := inSession(t, func(s *supervisor) {
+		s.job()
+		s.say('A', "")
+		s.say('O', "so far")
+		s.leave()
+	})
+	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Stdout != "so far" || result.End.Reason != execution.SandboxLost || !strings.Contains(result.End.Message, "the session ended") {
+		t.Errorf("the result is %+v", result)
+	}
+	<-session.Done()
+	if session.Usable() {
+		t.Error("the session is usable")
+	}
+}

@@ -1,0 +1,452 @@
+// Package session keeps track of sessions: sandboxes that a client keeps for a
+// while. It bounds their number, takes each one's calls one after the other,
+// and finds sessions again that an earlier server has started.
+//
+// Where they run, and how they are spoken to, it leaves to its [Host].
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Bounds of a session's life.
+const (
+	DefaultTTL = 15 * time.Minute
+	MaxTTL     = 24 * time.Hour
+)
+
+// attachTime bounds the way to a session that is there.
+const attachTime = 15 * time.Second
+
+// Host is where sessions run.
+type Host interface {
+	// Start starts a session, and waits until it takes calls.
+	Start(ctx context.Context, spec execution.Spec) (execution.Session, error)
+	// Attach connects to a session that runs. The error of an unknown one is an
+	// [*execution.Error] with code [execution.NotFound].
+	Attach(ctx context.Context, id string) (execution.Session, error)
+	// Sessions lists those that run.
+	Sessions(ctx context.Context) ([]execution.SessionInfo, error)
+	// End ends a session, if it runs, and returns when it is gone.
+	End(ctx context.Context, id string) error
+}
+
+// Options configure a [Manager].
+type Options struct {
+	// Host has the sessions.
+	Host Host
+	// Spec gives the kind of sandbox that new sessions get.
+	Spec func(ctx context.Context) (execution.Spec, error)
+	// Limits bound every call.
+	Limits execution.Limits
+	// Max is how many sessions there may be. It must be positive.
+	Max int
+	// Log gets what goes wrong in the background. Nil means nowhere.
+	Log *slog.Logger
+}
+
+// Manager is the sessions of a server. It is safe for concurrent use.
+type Manager struct {
+	opts Options
+
+	mu       sync.Mutex
+	closing  bool
+	starting int              // sessions that are being started
+	known    map[string]*held // by id
+	calls    sync.WaitGroup   // Add only under mu, while not closing
+	watchers sync.WaitGroup
+
+	lasting context.Context         //nolint:containedctx // ends when calls must
+	stop    context.CancelCauseFunc // ends it
+}
+
+// held is a session that this server knows.
+type held struct {
+	info execution.SessionInfo
+	turn chan struct{} // holds one token: whoever has it may call
+
+	// link is nil while there is no connection. Whoever has the turn may read it,
+	// and change it with the manager's lock; with that, anybody may read it.
+	link execution.Session
+}
+
+// New makes a Manager.
+func New(opts Options) *Manager {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	lasting, stop := context.WithCancelCause(context.Background())
+	return &Manager{opts: opts, known: make(map[string]*held), lasting: lasting, stop: stop}
+}
+
+var errClosing = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
+
+// notFound is the error for an id that stands for no session.
+func notFound(id string) error {
+	const most = 100
+	if len(id) > most {
+		id = strings.ToValidUTF8(id[:most], "") + "..."
+	}
+	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
+}
+
+func isNotFound(err error) bool { return execution.AsError(err).Code == execution.NotFound }
+
+// newID makes an identifier that nobody guesses: 128 random bits.
+func newID() string {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// isID says whether a text has the form of an identifier of ours. No other is
+// looked for.
+func isID(text string) bool {
+	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
+}
+
+// enter counts a call, unless the manager closes. The context that it gives ends
+// with the caller's, or when Close has waited long enough.
+func (m *Manager) enter(ctx context.Context) (_ context.Context, leave func(), _ error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return nil, nil, errClosing
+	}
+	m.calls.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	forget := context.AfterFunc(m.lasting, func() { cancel(context.Cause(m.lasting)) })
+	return ctx, func() {
+		forget()
+		cancel(nil)
+		m.calls.Done()
+	}, nil
+}
+
+// Create starts a session that lives for ttl, with files in its workspace. Zero
+// means [DefaultTTL].
+func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+	if ttl == 0 {
+		ttl = DefaultTTL
+	}
+	request, err := m.opts.Limits.ValidateCall(execution.WriteFiles, execution.Request{Files: files})
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	ctx, leave, err := m.enter(ctx)
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	defer leave()
+	if err := m.reserve(ctx); err != nil {
+		return execution.SessionInfo{}, err
+	}
+	defer m.unreserve()
+	info, link, err := m.start(ctx, ttl)
+	if err != nil {
+		return execution.SessionInfo{}, asUnavailable(ctx, err)
+	}
+	if len(files) > 0 {
+		if _, err := link.Call(ctx, execution.WriteFiles, request, m.opts.Limits); err != nil {
+			link.Detach()
+			return execution.SessionInfo{}, errors.Join(execution.AsError(err), m.end(ctx, info.ID))
+		}
+	}
+	m.adopt(info, link)
+	return info, nil
+}
+
+// reserve makes room for a session.
+func (m *Manager) reserve(ctx context.Context) error {
+	running, err := m.opts.Host.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if count := len(running) + m.starting; count >= m.opts.Max {
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", count)}
+	}
+	m.starting++
+	return nil
+}
+
+func (m *Manager) unreserve() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.starting--
+}
+
+func (m *Manager) start(ctx context.Context, ttl time.Duration) (execution.SessionInfo, execution.Session, error) {
+	spec, err := m.opts.Spec(ctx)
+	if err != nil {
+		return execution.SessionInfo{}, nil, err
+	}
+	spec.Isolation = execution.IsolationSession
+	spec.Session = execution.SessionInfo{ID: newID(), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	link, err := m.opts.Host.Start(ctx, spec)
+	return spec.Session, link, err
+}
+
+// asUnavailable is the error of a session that could not be started.
+func asUnavailable(ctx context.Context, err error) error {
+	if _, known := errors.AsType[*execution.Error](err); known {
+		return err
+	}
+	if ctx.Err() != nil {
+		return left(ctx)
+	}
+	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
+}
+
+// end ends a session, whether or not its caller still waits.
+func (m *Manager) end(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachTime)
+	defer cancel()
+	return m.opts.Host.End(ctx, id)
+}
+
+// adopt makes a session known.
+func (m *Manager) adopt(info execution.SessionInfo, link execution.Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := &held{info: info, turn: make(chan struct{}, 1), link: link}
+	m.known[info.ID] = h
+	m.watchLocked(h, link)
+}
+
+// watchLocked gives a connection up when it has ended, and forgets a session
+// that it has ended with. It needs m.mu.
+func (m *Manager) watchLocked(h *held, link execution.Session) {
+	m.watchers.Go(func() {
+		<-link.Done()
+		link.Detach()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.known[h.info.ID] == h && h.over() {
+			delete(m.known, h.info.ID)
+		}
+	})
+}
+
+func (h *held) over() bool { return !time.Now().Before(h.info.Expires) }
+
+// find gives a session that is known, or that the host knows.
+func (m *Manager) find(ctx context.Context, id string) (*held, error) {
+	if !isID(id) {
+		return nil, notFound(id)
+	}
+	if h := m.get(id); h != nil {
+		if h.over() {
+			return nil, notFound(id)
+		}
+		return h, nil
+	}
+	running, err := m.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(running, func(s execution.SessionInfo) bool { return s.ID == id })
+	if i < 0 {
+		return nil, notFound(id)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h := m.known[id]; h != nil {
+		return h, nil // another call was faster
+	}
+	h := &held{info: running[i], turn: make(chan struct{}, 1)}
+	m.known[id] = h
+	return h, nil
+}
+
+func (m *Manager) get(id string) *held {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[id]
+}
+
+// forget forgets a session that is gone.
+func (m *Manager) forget(h *held) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h.link != nil {
+		h.link.Detach()
+	}
+	if m.known[h.info.ID] == h {
+		delete(m.known, h.info.ID)
+	}
+}
+
+// List lists the sessions that run, those of other servers on the same host
+// among them, the one that expires first before the others.
+func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
+	running, err := m.opts.Host.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	running = slices.DeleteFunc(running, func(s execution.SessionInfo) bool { return !now.Before(s.Expires) })
+	slices.SortFunc(running, func(a, b execution.SessionInfo) int { return a.Expires.Compare(b.Expires) })
+	return running, nil
+}
+
+// Delete ends a session, with what runs in it, and returns when it is gone.
+func (m *Manager) Delete(ctx context.Context, id string) error {
+	h, err := m.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := m.end(ctx, id); err != nil {
+		return err
+	}
+	m.forget(h)
+	return nil
+}
+
+// Call makes a call in a session. It waits for those that came before it. Its
+// error is always an [*execution.Error].
+func (m *Manager) Call(
+	ctx context.Context, id string, operation execution.Operation, req execution.Request,
+) (*execution.Result, error) {
+	arrived := time.Now()
+	req, err := m.opts.Limits.ValidateCall(operation, req)
+	if err != nil {
+		return nil, err
+	}
+	ctx, leave, err := m.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	h, err := m.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return nil, left(ctx)
+	}
+	result, err := m.call(ctx, h, operation, req)
+	switch {
+	case err == nil:
+		result.Queue = max(0, result.Started.Sub(arrived))
+		return result, nil
+	case ctx.Err() != nil:
+		return nil, left(ctx)
+	case isNotFound(err) && operation != execution.ReadFile:
+		m.forget(h)
+	}
+	return nil, execution.AsError(err)
+}
+
+// left is the error of a call whose context has ended.
+func left(ctx context.Context) error {
+	if closing, ok := errors.AsType[*execution.Error](context.Cause(ctx)); ok {
+		return closing
+	}
+	return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+}
+
+// call makes a call, over a second connection where the first was of no use. It
+// needs the session's turn.
+func (m *Manager) call(
+	ctx context.Context, h *held, operation execution.Operation, req execution.Request,
+) (*execution.Result, error) {
+	var err error
+	for range 2 {
+		if err = m.connect(ctx, h); err != nil {
+			return nil, err
+		}
+		var result *execution.Result
+		if result, err = h.link.Call(ctx, operation, req, m.opts.Limits); err == nil {
+			m.explain(h, result)
+			return result, nil
+		}
+		if !errors.Is(err, execution.ErrNotStarted) || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+	return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again", Err: err}
+}
+
+// explain says of a call that the session's end has cut short that this is so.
+func (m *Manager) explain(h *held, result *execution.Result) {
+	if result.End.Reason == execution.SandboxLost && h.over() {
+		result.End.Message = "the session has expired"
+	}
+}
+
+// connect sees to it that there is a connection. It needs the session's turn.
+func (m *Manager) connect(ctx context.Context, h *held) error {
+	if h.over() {
+		return notFound(h.info.ID)
+	}
+	if h.link != nil && h.link.Usable() {
+		return nil
+	}
+	if h.link != nil {
+		h.link.Detach()
+	}
+	ctx, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	link, err := m.opts.Host.Attach(ctx, h.info.ID)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h.link = link
+	m.watchLocked(h, link)
+	return nil
+}
+
+// Close refuses new calls, waits for those under way until ctx ends, and gives
+// up the connections. The sessions go on, for the next server to find. It may be
+// called more than once.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
+	idle := make(chan struct{})
+	go func() {
+		m.calls.Wait()
+		close(idle)
+	}()
+	var err error
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		err = fmt.Errorf("calls of sessions did not end in time: %w", context.Cause(ctx))
+	}
+	m.stop(errClosing)
+	<-idle
+	m.detachAll()
+	m.watchers.Wait()
+	return err
+}
+
+// detachAll gives up all connections.
+func (m *Manager) detachAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.known {
+		if h.link != nil {
+			h.link.Detach()
+		}
+	}
+}

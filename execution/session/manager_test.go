@@ -1,0 +1,406 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var limits = execution.Limits{
+	MaxTimeout: time.Minute, CPUTime: 5 * time.Second, OutputBytes: 1000, WorkspaceBytes: 1 << 20,
+	ResultFiles: 3, ResultFileBytes: 1000, ResultBytes: 2000,
+}
+
+// host is sessions in memory. They outlive the manager.
+type host struct {
+	mu       sync.Mutex
+	sessions map[string]*sandbox
+	attached int
+	fail     error // of every operation but End
+}
+
+// sandbox is one of them; link is a connection to it.
+type sandbox struct {
+	info  execution.SessionInfo
+	calls []execution.Request
+	do    func(ctx context.Context, req execution.Request) (*execution.Result, error) // nil: echoes
+	links []*link
+}
+
+type link struct {
+	host    *host
+	sandbox *sandbox
+	once    sync.Once
+	done    chan struct{}
+}
+
+func newHost() *host { return &host{sessions: make(map[string]*sandbox)} }
+
+func (h *host) connect(s *sandbox) *link {
+	l := &link{host: h, sandbox: s, done: make(chan struct{})}
+	s.links = append(s.links, l)
+	return l
+}
+
+func (h *host) Start(_ context.Context, spec execution.Spec) (execution.Session, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fail != nil {
+		return nil, h.fail
+	}
+	if spec.Isolation != execution.IsolationSession || spec.Image != "sha256:x" {
+		return nil, fmt.Errorf("a strange spec: %+v", spec)
+	}
+	s := &sandbox{info: spec.Session}
+	h.sessions[spec.Session.ID] = s
+	return h.connect(s), nil
+}
+
+func (h *host) Attach(_ context.Context, id string) (execution.Session, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.sessions[id]
+	if s == nil {
+		return nil, &execution.Error{Code: execution.NotFound, Message: "gone"}
+	}
+	h.attached++
+	return h.connect(s), h.fail
+}
+
+func (h *host) Sessions(context.Context) ([]execution.SessionInfo, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var infos []execution.SessionInfo
+	for _, s := range h.sessions {
+		infos = append(infos, s.info)
+	}
+	return infos, h.fail
+}
+
+func (h *host) End(_ context.Context, id string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[id]; s != nil {
+		delete(h.sessions, id)
+		for _, l := range s.links {
+			l.Detach()
+		}
+	}
+	return nil
+}
+
+func (l *link) Call(ctx context.Context, _ execution.Operation, req execution.Request, _ execution.Limits) (*execution.Result, error) {
+	if !l.Usable() {
+		return nil, fmt.Errorf("%w: detached", execution.ErrNotStarted)
+	}
+	l.host.mu.Lock()
+	l.sandbox.calls = append(l.sandbox.calls, req)
+	do := l.sandbox.do
+	l.host.mu.Unlock()
+	if do != nil {
+		return do(ctx, req)
+	}
+	return &execution.Result{Stdout: req.Code, Started: time.Now()}, nil
+}
+
+func (l *link) Usable() bool {
+	select {
+	case <-l.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (l *link) Done() <-chan struct{} { return l.done }
+func (l *link) Detach()               { l.once.Do(func() { close(l.done) }) }
+
+// only gives the one session of a host.
+func (h *host) only(t *testing.T) *sandbox {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.sessions) != 1 {
+		t.Fatalf("there are %d sessions, not one", len(h.sessions))
+	}
+	for _, s := range h.sessions {
+		return s
+	}
+	return nil
+}
+
+func newManager(t *testing.T, h *host) *session.Manager {
+	t.Helper()
+	m := session.New(session.Options{
+		Host: h, Limits: limits, Max: 2,
+		Spec: func(context.Context) (execution.Spec, error) { return execution.Spec{Image: "sha256:x"}, nil },
+	})
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func create(t *testing.T, m *session.Manager, files ...execution.Input) execution.SessionInfo {
+	t.Helper()
+	info, err := m.Create(t.Context(), 0, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func call(t *testing.T, m *session.Manager, id, code string) (*execution.Result, error) {
+	t.Helper()
+	return m.Call(t.Context(), id, execution.RunPython, execution.Request{Code: code})
+}
+
+func isCode(err error, code execution.Code) bool {
+	return err != nil && execution.AsError(err).Code == code
+}
+
+func TestLife(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	before := time.Now()
+	info := create(t, m, execution.Inline("a.txt", []byte("hello")))
+	if left := info.Expires.Sub(before); left < session.DefaultTTL-time.Second || left > session.DefaultTTL+time.Minute {
+		t.Errorf("it expires in %v", left)
+	}
+	if calls := h.only(t).calls; len(calls) != 1 || calls[0].Files[0].Path != "a.txt" {
+		t.Errorf("files were not staged: %+v", calls)
+	}
+	result, err := call(t, m, info.ID, "1")
+	if err != nil || result.Stdout != "1" {
+		t.Fatalf("the call gives %+v, %v", result, err)
+	}
+	listed, err := m.List(t.Context())
+	if err != nil || len(listed) != 1 || listed[0] != info {
+		t.Errorf("the list is %v, %v", listed, err)
+	}
+	if err := m.Delete(t.Context(), info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
+		t.Errorf("a call after the end gives %v", err)
+	}
+	if err := m.Delete(t.Context(), info.ID); !isCode(err, execution.NotFound) {
+		t.Errorf("a second end gives %v", err)
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	m := newManager(t, newHost())
+	for _, id := range []string{"", "../../etc/passwd", "x", strings.Repeat("0", 32), strings.Repeat("A", 32), strings.Repeat("é", 500)} {
+		_, err := call(t, m, id, "1")
+		if !isCode(err, execution.NotFound) || len(err.Error()) > 200 || !strings.HasPrefix(err.Error(), "Session '") {
+			t.Errorf("%.40q gives %v", id, err)
+		}
+	}
+}
+
+func TestInvalid(t *testing.T) {
+	m := newManager(t, newHost())
+	info := create(t, m)
+	for name, c := range map[string]struct {
+		operation execution.Operation
+		req       execution.Request
+		want      string
+	}{
+		"no command":     {execution.RunBash, execution.Request{}, "cmd must not be empty"},
+		"NUL":            {execution.RunBash, execution.Request{Code: "echo \x00"}, "cmd must not contain NUL"},
+		"long command":   {execution.RunBash, execution.Request{Code: strings.Repeat("x", 128<<10)}, "at most 131071 bytes"},
+		"long timeout":   {execution.RunBash, execution.Request{Code: "true", Timeout: time.Hour}, "timeout_ms exceeds maximum of 60000 ms"},
+		"path out of it": {execution.ReadFile, execution.Request{Code: "../x"}, `path must not contain ".."`},
+	} {
+		_, err := m.Call(t.Context(), info.ID, c.operation, c.req)
+		if !isCode(err, execution.Invalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMax(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	first, _ := create(t, m), create(t, m)
+	if _, err := m.Create(t.Context(), 0, nil); !isCode(err, execution.Busy) || !strings.Contains(err.Error(), "MAX_SESSIONS") {
+		t.Errorf("a third session gives %v", err)
+	}
+	if err := m.Delete(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	create(t, m)
+}
+
+// A session whose files cannot be staged is not left behind.
+func TestCreateFails(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	broken := execution.Input{Path: "../x", Size: 1}
+	if _, err := m.Create(t.Context(), 0, []execution.Input{broken}); !isCode(err, execution.Invalid) {
+		t.Errorf("a path out of the workspace gives %v", err)
+	}
+	h.fail = errors.New("no engine")
+	if _, err := m.Create(t.Context(), 0, nil); err == nil {
+		t.Error("no error without an engine")
+	}
+	if len(h.sessions) != 0 {
+		t.Errorf("%d sessions are left", len(h.sessions))
+	}
+}
+
+// Another server finds the session, and this one finds it again.
+func TestFoundAgain(t *testing.T) {
+	h := newHost()
+	first := newManager(t, h)
+	info := create(t, first)
+	second := newManager(t, h)
+	result, err := call(t, second, info.ID, "2")
+	if err != nil || result.Stdout != "2" || h.attached != 1 {
+		t.Errorf("the second server gets %+v, %v, attached %d times", result, err, h.attached)
+	}
+	h.only(t).links[0].Detach() // as when the other takes over
+	result, err = call(t, first, info.ID, "3")
+	if err != nil || result.Stdout != "3" || h.attached != 2 {
+		t.Errorf("the first server gets %+v, %v, attached %d times", result, err, h.attached)
+	}
+}
+
+// A session that is gone without our doing is unknown, and its place is free.
+func TestGone(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	info := create(t, m)
+	if err := h.End(t.Context(), info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
+		t.Errorf("the call gives %v", err)
+	}
+}
+
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info, err := m.Create(t.Context(), time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(999 * time.Millisecond)
+		if _, err := call(t, m, info.ID, "1"); err != nil {
+			t.Errorf("just before its end: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
+			t.Errorf("at its end: %v", err)
+		}
+		if listed, err := m.List(t.Context()); err != nil || len(listed) != 0 {
+			t.Errorf("it is listed: %v, %v", listed, err)
+		}
+	})
+}
+
+// Calls of a session come one after the other; one that waits can be left.
+func TestOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		running := 0
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			running++
+			if running != 1 {
+				t.Error("two calls at once")
+			}
+			time.Sleep(time.Second)
+			running--
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() {
+				if _, err := call(t, m, info.ID, "1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err := m.Call(ctx, info.ID, execution.RunPython, execution.Request{Code: "1"})
+		if !isCode(err, execution.Cancelled) {
+			t.Errorf("the impatient caller gets %v", err)
+		}
+		calls.Wait()
+	})
+}
+
+// Closing waits for calls, then ends them; the sessions go on.
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		h.only(t).do = func(ctx context.Context, _ execution.Request) (*execution.Result, error) {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		called := make(chan error, 1)
+		go func() {
+			_, err := call(t, m, info.ID, "1")
+			called <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if err := m.Close(ctx); err == nil || time.Since(began) != time.Minute {
+			t.Errorf("closing gives %v after %v", err, time.Since(began))
+		}
+		if err := <-called; !isCode(err, execution.Unavailable) {
+			t.Errorf("the call gives %v", err)
+		}
+		if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.Unavailable) {
+			t.Errorf("a call afterwards gives %v", err)
+		}
+		if h.only(t).links[0].Usable() {
+			t.Error("the connection is still there")
+		}
+	})
+}
+
+// What ends with the session says so.
+func TestExpiresDuringACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info, err := m.Create(t.Context(), time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Second)
+			return &execution.Result{End: execution.End{Reason: execution.SandboxLost, Message: "?"}, Started: time.Now()}, nil
+		}
+		result, err := call(t, m, info.ID, "1")
+		if err != nil || result.End.Message != "the session has expired" {
+			t.Errorf("the call gives %+v, %v", result, err)
+		}
+	})
+}
