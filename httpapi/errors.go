@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -22,12 +23,21 @@ type apiError struct {
 	header http.Header
 }
 
+// TransformSchema implements [huma.SchemaTransformer].
+func (apiError) TransformSchema(registry huma.Registry, schema *huma.Schema) *huma.Schema {
+	schema.Properties["detail"].OneOf = []*huma.Schema{
+		{Type: huma.TypeString},
+		{Type: huma.TypeArray, Items: registry.Schema(reflect.TypeFor[fault](), true, "")},
+	}
+	return schema
+}
+
 // fault is one fault of a request.
 type fault struct {
-	Type  string `json:"type"`
-	Loc   []any  `json:"loc"`
+	Type  string `json:"type" doc:"the kind of fault" example:"int_type"`
+	Loc   []any  `json:"loc" nullable:"false" doc:"where it is: names of fields and indices of lists"`
 	Msg   string `json:"msg"`
-	Input any    `json:"input"`
+	Input any    `json:"input" doc:"what was sent there"`
 }
 
 func (e *apiError) Error() string {

@@ -67,35 +67,35 @@ func serverTiming(s execution.Stages) string {
 }
 
 type executeResponse struct {
-	Stdout       string        `json:"stdout"`
-	Stderr       string        `json:"stderr"`
+	Stdout       string        `json:"stdout" doc:"invalid bytes replaced; cut at MAX_OUTPUT_BYTES, then ended by \\n...[truncated]"`
+	Stderr       string        `json:"stderr" doc:"as stdout"`
 	ExitCode     *int          `json:"exit_code" doc:"null when the program timed out; 128+N when signal N ended it"`
 	TimedOut     bool          `json:"timed_out"`
 	DurationMS   int64         `json:"duration_ms" doc:"the program's own run, without queueing"`
 	Files        []outputFile  `json:"files" nullable:"false" doc:"files that the run made or changed"`
 	End          end           `json:"end" doc:"why the run ended"`
-	Usage        usage         `json:"usage"`
+	Usage        usage         `json:"usage" doc:"what the run took"`
 	QueueMS      int64         `json:"queue_ms" doc:"time before the program started"`
 	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that were made or changed but are not returned, and why"`
 }
 
 type outputFile struct {
-	Path          string `json:"path"`
+	Path          string `json:"path" doc:"relative to the workspace"`
 	Kind          string `json:"kind" enum:"file"`
 	FileID        string `json:"file_id" doc:"where /v1/files has it"`
 	SizeBytes     int    `json:"size_bytes"`
-	ContentBase64 string `json:"content_base64"`
+	ContentBase64 string `json:"content_base64" doc:"the file's bytes"`
 }
 
 type end struct {
 	Reason  execution.Reason `json:"reason" enum:"exited,signal,timeout,cpu_limit,memory_limit,process_limit,workspace_limit,output_limit,cancelled,sandbox_lost"`
-	Signal  string           `json:"signal,omitempty" example:"SIGSEGV"`
+	Signal  string           `json:"signal,omitempty" doc:"the signal that ended it" example:"SIGSEGV"`
 	Message string           `json:"message,omitempty"`
 }
 
 type usage struct {
-	CPUMS           int64 `json:"cpu_ms"`
-	PeakMemoryBytes int64 `json:"peak_memory_bytes"`
+	CPUMS           int64 `json:"cpu_ms" doc:"of all processes"`
+	PeakMemoryBytes int64 `json:"peak_memory_bytes" doc:"resident memory of the largest process"`
 }
 
 type skippedFile struct {
@@ -103,27 +103,17 @@ type skippedFile struct {
 	Reason string `json:"reason"`
 }
 
-type healthOutput struct {
-	Body health
-}
-
-type health struct {
-	Status          string `json:"status" enum:"ok,error"`
-	Message         string `json:"message"`
-	Version         string `json:"version"`
-	Isolation       string `json:"isolation,omitempty" enum:"run,container" doc:"run: a container serves many runs, each in a fresh inner sandbox; container: one run each; absent as long as it is not known"`
-	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a container cannot serve many runs here"`
-}
-
-func register(api huma.API, opts Options) {
+func registerExecute(api huma.API, opts Options) {
 	huma.Register(api, huma.Operation{
-		OperationID: "execute", Method: http.MethodPost, Path: "/v1/execute",
-		Summary:      "Run a program",
-		Description:  "A program that fails is a 200: only the service's own trouble is a 4xx or 5xx.",
+		OperationID: "execute", Method: http.MethodPost, Path: "/v1/execute", Tags: []string{tagRun},
+		Summary: "Run a program",
+		Description: "Stages files, runs the program, and answers when it has ended, with what it printed and the files that it " +
+			"made or changed. A program that fails is a 200: only the service's own trouble is a 4xx or 5xx.",
+		Metadata:     illustrate(executeIllustration()),
 		MaxBodyBytes: -1, // the middleware bounds it
 		// The library would lift the middleware's deadline if this were not set.
 		BodyReadTimeout: readBodyTime,
-		Errors:          []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		Errors:          runErrors(),
 	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
 		return execute(ctx, opts, in)
 	})
@@ -132,19 +122,6 @@ func register(api huma.API, opts Options) {
 	// Told here, not in the field's tag: the library would fill it in, and it may
 	// be more than the settings allow.
 	api.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
-	huma.Register(api, huma.Operation{
-		OperationID: "health", Method: http.MethodGet, Path: "/health",
-		Summary: "Say whether sandboxes can be had",
-	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
-		out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
-		if opts.Isolation != nil {
-			out.Body.Isolation, out.Body.IsolationReason = opts.Isolation()
-		}
-		if err := opts.Health(ctx); err != nil {
-			out.Body.Status, out.Body.Message = "error", execution.AsError(err).Explain()
-		}
-		return out, nil
-	})
 }
 
 func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {

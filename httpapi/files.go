@@ -37,18 +37,24 @@ const (
 )
 
 type uploadedFile struct {
-	FileID    string `json:"file_id" example:"3f0c9c5f4a3e4c3a9d0a6b8f2b1c7d5e"`
-	Filename  string `json:"filename" example:"data.csv"`
-	SizeBytes int64  `json:"size_bytes" example:"1024"`
+	FileID    string `json:"file_id" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename  string `json:"filename" example:"scores.csv"`
+	SizeBytes int64  `json:"size_bytes" example:"25"`
 }
 
 type listedFile struct {
-	uploadedFile
+	FileID     string  `json:"file_id" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename   string  `json:"filename" example:"scores.csv"`
+	SizeBytes  int64   `json:"size_bytes" example:"25"`
 	UploadTime float64 `json:"upload_time" doc:"Unix seconds" example:"1764000000.5"`
 }
 
 type fileList struct {
 	Files []listedFile `json:"files" nullable:"false"`
+}
+
+func listed(info filestore.Info) listedFile {
+	return listedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size, UploadTime: float64(info.Uploaded.UnixMilli()) / 1e3}
 }
 
 func uploaded(info filestore.Info) uploadedFile {
@@ -184,7 +190,7 @@ func listFiles(files Files, w http.ResponseWriter, r *http.Request) error {
 	}
 	list := fileList{Files: make([]listedFile, len(found))}
 	for i, info := range found {
-		list.Files[i] = listedFile{uploadedFile: uploaded(info), UploadTime: float64(info.Uploaded.UnixMilli()) / 1e3}
+		list.Files[i] = listed(info)
 	}
 	writeJSON(w, http.StatusOK, list)
 	return nil

@@ -74,10 +74,7 @@ func NewServer(opts Options) *http.Server {
 // NewHandler makes the API's handler.
 func NewHandler(opts Options) http.Handler {
 	mux := http.NewServeMux()
-	api := newAPI(mux, opts)
-	register(api, opts)
-	registerStream(api, opts)
-	registerFiles(mux, api, opts)
+	api := registerAll(mux, opts)
 	refuseOtherMethods(mux, api.OpenAPI())
 	mux.Handle("GET /docs", http.HandlerFunc(serveDocs))
 	mux.Handle("/", http.HandlerFunc(notFound))
@@ -92,7 +89,7 @@ func NewHandler(opts Options) http.Handler {
 
 func newAPI(mux *http.ServeMux, opts Options) huma.API {
 	config := huma.DefaultConfig("Vivarium", opts.Version)
-	config.Info.Description = "Runs Python that nobody has read, in a sandbox, in milliseconds."
+	config.Info.Description = aboutAPI
 	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
 	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
 	config.CreateHooks = nil                         // no $schema field in answers
@@ -101,15 +98,15 @@ func newAPI(mux *http.ServeMux, opts Options) huma.API {
 	return humago.New(mux, config)
 }
 
-// OpenAPI gives the API's description as JSON.
-func OpenAPI(version string) ([]byte, error) {
-	opts := Options{Version: version, Log: slog.New(slog.DiscardHandler)}
-	mux := http.NewServeMux()
+// registerAll adds the routes that the API's description has.
+func registerAll(mux *http.ServeMux, opts Options) huma.API {
 	api := newAPI(mux, opts)
-	register(api, opts)
+	registerExecute(api, opts)
 	registerStream(api, opts)
 	registerFiles(mux, api, opts)
-	return api.OpenAPI().MarshalJSON()
+	registerHealth(api, opts)
+	describe(api)
+	return api
 }
 
 // refuseOtherMethods answers 405 for the API's paths, in the API's shape.

@@ -1,10 +1,8 @@
 package httpapi_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -360,23 +358,5 @@ func TestDocs(t *testing.T) {
 	}
 	if found := regexp.MustCompile(`(?i)https?://|(src|href|url)\s*[=(]\s*["']?//|@import|innerHTML`).FindString(a.body); found != "" {
 		t.Errorf("%q is in the page", found)
-	}
-}
-
-func TestOpenAPI(t *testing.T) {
-	a := serve(handler(validates), request(http.MethodGet, "/openapi.json", ""))
-	if a.status != http.StatusOK {
-		t.Fatalf("%d %s", a.status, a.body)
-	}
-	var pretty bytes.Buffer
-	if err := json.Indent(&pretty, []byte(a.body), "", "  "); err != nil {
-		t.Fatal(err)
-	}
-	pretty.WriteByte('\n')
-	golden(t, "openapi.json", pretty.Bytes())
-
-	alone, err := httpapi.OpenAPI("1.2.3")
-	if err != nil || canonical(t, string(alone)) != canonical(t, a.body) {
-		t.Errorf("what OpenAPI gives differs from what is served: %v", err)
 	}
 }

@@ -22,8 +22,8 @@ const heartbeatTime = 15 * time.Second
 
 // outputEvent is some of what a program printed.
 type outputEvent struct {
-	Stream execution.Stream `json:"stream"`
-	Data   string           `json:"data"`
+	Stream execution.Stream `json:"stream" enum:"stdout,stderr"`
+	Data   string           `json:"data" doc:"never splits a character"`
 }
 
 // resultEvent is the answer of /v1/execute without what was streamed.
@@ -37,22 +37,20 @@ type resultEvent struct {
 
 // errorEvent is a failure of the service after the program's start.
 type errorEvent struct {
-	Message any `json:"message"`
+	Message any `json:"message" doc:"what detail is in an error"`
 }
 
 func registerStream(api huma.API, opts Options) {
 	const path = "/v1/execute/stream"
 	huma.Register(api, huma.Operation{
-		OperationID: "execute-stream", Method: http.MethodPost, Path: path,
+		OperationID: "execute-stream", Method: http.MethodPost, Path: path, Tags: []string{tagRun},
 		Summary: "Run a program and stream its output",
 		Description: "Takes what /v1/execute takes. Refusals are ordinary answers; once the program has started, the answer is " +
 			"a stream of events: output as it appears, then one result or error.",
+		Metadata:     illustrate(streamIllustration()),
 		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
-		Errors: []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
-		Responses: map[string]*huma.Response{"200": {
-			Description: `events: "output" with {stream, data}, and at last "result" with the fields of /v1/execute's answer except stdout and stderr, or "error" with {message}`,
-			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
-		}},
+		Errors:    runErrors(),
+		Responses: map[string]*huma.Response{"200": {Content: streamContent(api)}},
 	}, func(ctx context.Context, in *executeInput) (*huma.StreamResponse, error) {
 		return executeStream(ctx, opts, in)
 	})
@@ -254,13 +252,22 @@ func (e *eventWriter) begin() error {
 	return e.control.Flush()
 }
 
-// send sends an event. JSON has no line breaks, so its data is one line.
+// send sends an event.
 func (e *eventWriter) send(name string, value any) error {
-	data, err := json.Marshal(value)
+	text, err := encodeEvent(name, value)
 	if err != nil {
 		return err
 	}
-	return e.write(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, data))
+	return e.write(text)
+}
+
+// encodeEvent writes an event. JSON has no line breaks, so its data is one line.
+func encodeEvent(name string, value any) ([]byte, error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, data), nil
 }
 
 // ping sends a comment, which clients ignore.

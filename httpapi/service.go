@@ -1,0 +1,44 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+type healthOutput struct {
+	Body health
+}
+
+type health struct {
+	Status          string `json:"status" enum:"ok,error"`
+	Message         string `json:"message" doc:"ok, or why no sandbox can be had"`
+	Version         string `json:"version" doc:"the server's"`
+	Isolation       string `json:"isolation,omitempty" enum:"run,container" doc:"run: a container serves many runs, each in a fresh inner sandbox; container: one run each; absent as long as it is not known"`
+	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a container cannot serve many runs here"`
+}
+
+func registerHealth(api huma.API, opts Options) {
+	huma.Register(api, huma.Operation{
+		OperationID: "health", Method: http.MethodGet, Path: "/health", Tags: []string{tagService},
+		Summary:     "Say whether sandboxes can be had",
+		Description: "Answers 200 in any case: status says how the server is.",
+		Errors:      []int{http.StatusInternalServerError},
+		Metadata: illustrate(illustration{answers: map[int]answer{http.StatusOK: {"How the server is", []sample{
+			{"ok", "All is well", health{Status: "ok", Message: "ok", Version: "1.2.3", Isolation: "run"}},
+			{"trouble", "No sandbox can be had", health{Status: "error", Message: "no sandbox could be started", Version: "1.2.3"}},
+		}}}}),
+	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
+		out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
+		if opts.Isolation != nil {
+			out.Body.Isolation, out.Body.IsolationReason = opts.Isolation()
+		}
+		if err := opts.Health(ctx); err != nil {
+			out.Body.Status, out.Body.Message = "error", execution.AsError(err).Explain()
+		}
+		return out, nil
+	})
+}
