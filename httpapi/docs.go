@@ -1,19 +1,43 @@
 package httpapi
 
 import (
+	"crypto/sha256"
 	_ "embed"
+	"encoding/base64"
 	"net/http"
+	"strings"
 )
 
-// docsPage renders /openapi.json in the browser. It needs nothing from
+// The pages that render /openapi.json in a browser. They need nothing from
 // elsewhere.
-//
-//go:embed docs.html
-var docsPage []byte
+var (
+	//go:embed docspage/page.html
+	docsPage string
+	//go:embed docspage/page.css
+	docsStyle string
+	//go:embed docspage/page.js
+	docsScript string
+)
 
-func serveDocs(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy",
-		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'")
-	_, _ = w.Write(docsPage) // the client may be gone
+// docsPages are the pages by their path, and what data-mode has there: /docs
+// has forms that send requests, /redoc is to be read.
+func docsPages() map[string]string { return map[string]string{"/docs": "try", "/redoc": "reference"} }
+
+// serveDocs serves a page in a mode. Its policy knows the page's own style and
+// script by their hashes, so that no other runs, whatever a program prints.
+func serveDocs(mode string) http.HandlerFunc {
+	page := strings.NewReplacer("{{mode}}", mode, "{{style}}", docsStyle, "{{script}}", docsScript).Replace(docsPage)
+	policy := "default-src 'none'; style-src " + sourceHash(docsStyle) + "; script-src " + sourceHash(docsScript) +
+		"; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", policy)
+		_, _ = w.Write([]byte(page)) // the client may be gone
+	}
+}
+
+// sourceHash names a text in a Content-Security-Policy.
+func sourceHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }

@@ -27,13 +27,11 @@ const (
 	tagService  = "Service"
 )
 
-const aboutAPI = `Runs Python that nobody has read, in a sandbox, in milliseconds.
-
-An error is {"detail": "a sentence"}, or {"detail": [...]} with one entry for each fault of a request. A program that
-fails is no error. Unknown fields of requests are ignored.
-
-Every answer has an X-Request-Id, under which the server's log knows it. A wrong method is 405, with Allow; a request
-from another site's page, or to a Host that somebody can own in the public DNS, is 403.`
+const aboutAPI = "Runs Python that nobody has read, in a sandbox, in milliseconds.\n\n" +
+	`An error is {"detail": "a sentence"}, or {"detail": [...]} with one entry for each fault of a request. ` +
+	"A program that fails is no error. Unknown fields of requests are ignored.\n\n" +
+	"Every answer has an X-Request-Id, under which the server's log knows it. A wrong method is 405, with Allow; a " +
+	"request from another site's page, or to a Host that somebody can own in the public DNS, is 403."
 
 func tags() []*huma.Tag {
 	return []*huma.Tag{

@@ -76,7 +76,10 @@ func NewHandler(opts Options) http.Handler {
 	mux := http.NewServeMux()
 	api := registerAll(mux, opts)
 	refuseOtherMethods(mux, api.OpenAPI())
-	mux.Handle("GET /docs", http.HandlerFunc(serveDocs))
+	for path, mode := range docsPages() {
+		mux.HandleFunc("GET "+path, serveDocs(mode))
+		mux.HandleFunc(path, methodNotAllowed([]string{http.MethodGet}))
+	}
 	mux.Handle("/", http.HandlerFunc(notFound))
 
 	root := http.NewServeMux()
@@ -123,9 +126,7 @@ func refuseOtherMethods(mux *http.ServeMux, spec *huma.OpenAPI) {
 		slices.Sort(allowed)
 		mux.HandleFunc(path, methodNotAllowed(allowed))
 	}
-	for _, path := range []string{"/docs", "/openapi.json"} {
-		mux.HandleFunc(path, methodNotAllowed([]string{http.MethodGet}))
-	}
+	mux.HandleFunc("/openapi.json", methodNotAllowed([]string{http.MethodGet}))
 }
 
 func methodNotAllowed(allowed []string) http.HandlerFunc {
