@@ -4,20 +4,10 @@
 # bin/vivarium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
 
 answers() { ./bin/vivarium doctor --engine >/dev/null 2>&1; }
-say() { printf '%s\n' "$*" >&2; }
-
-debian_root() {
-  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && grep -qiE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release
-}
-
-install_packages() {
-  say "Installing $* from the distribution."
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq >&2
-  apt-get install -y -qq --no-install-recommends "$@" >/tmp/vivarium-apt.log 2>&1 || { tail -20 /tmp/vivarium-apt.log >&2; exit 1; }
-}
 
 # A container or a small virtual machine may come without cgroups.
 mount_cgroups() {
