@@ -165,7 +165,7 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + detail.Message, Input: clip(detail.Value)}
 	}
 	for start, kind := range map[string]string{
-		"expected integer": "int_type", "expected number >=": "greater_than_equal", "expected number": "float_type",
+		"expected integer": "int_type", "expected number >=": "greater_than_equal", "expected number <=": "less_than_equal", "expected number": "float_type",
 		"expected string": "string_type", "expected boolean": "bool_type", "expected array": "list_type",
 		"expected object": "dict_type",
 	} {

@@ -77,6 +77,7 @@ type executeResponse struct {
 	Usage        usage         `json:"usage" doc:"what the run took"`
 	QueueMS      int64         `json:"queue_ms" doc:"time before the program started"`
 	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that were made or changed but are not returned, and why"`
+	StateLost    bool          `json:"state_lost,omitempty" doc:"in a session: its interpreter has ended, and its variables, imports and threads are lost"`
 }
 
 type outputFile struct {
@@ -157,6 +158,7 @@ func refuseNulls(body []byte) []execution.FieldError {
 	var faults []execution.FieldError
 	for _, field := range []struct{ name, kind, want string }{
 		{"timeout_ms", "int_type", "integer"}, {"last_line_interactive", "bool_type", "boolean"}, {"files", "list_type", "array"},
+		{"ttl_seconds", "int_type", "integer"},
 	} {
 		if string(given[field.name]) == "null" {
 			faults = append(faults, execution.FieldError{
@@ -266,7 +268,7 @@ func response(ctx context.Context, opts Options, r *execution.Result) executeRes
 		End:          end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage:        usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
 		Files:        kept,
-		SkippedFiles: skipped,
+		SkippedFiles: skipped, StateLost: r.StateLost,
 	}
 	for _, file := range r.Skipped {
 		out.SkippedFiles = append(out.SkippedFiles, skippedFile{Path: file.Path, Reason: file.Reason})

@@ -1,4 +1,7 @@
 package httpapi
 
-// ExampleFileID is the file's identifier in the examples.
-const ExampleFileID = exampleFileID
+// ExampleFileID and ExampleSessionID are the identifiers in the examples.
+const (
+	ExampleFileID    = exampleFileID
+	ExampleSessionID = exampleSessionID
+)

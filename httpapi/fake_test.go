@@ -69,7 +69,7 @@ func (noFiles) Get(context.Context, string) (*filestore.File, error) {
 func options(executor execute) httpapi.Options {
 	return httpapi.Options{
 		Executor: executor, Health: func(context.Context) error { return nil }, Version: "1.2.3",
-		Files: noFiles{}, MaxBodyBytes: maxBody, MaxFileBytes: maxFile, WorkspaceBytes: maxFile, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
+		Files: noFiles{}, Sessions: newSessions(), MaxBodyBytes: maxBody, MaxFileBytes: maxFile, WorkspaceBytes: maxFile, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
 	}
 }
 

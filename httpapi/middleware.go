@@ -130,8 +130,11 @@ func ownHost(host string) bool {
 func boundBodies(opts Options, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit, within, refusal := opts.MaxBodyBytes, readBodyTime, bodyTooLarge(opts.MaxBodyBytes)
-		if r.URL.Path == filesPath {
+		switch {
+		case r.URL.Path == filesPath:
 			limit, within, refusal = opts.MaxFileBytes+formBytes, transferTime, fileTooLarge(opts.MaxFileBytes)
+		case isSessionFile(r.URL.Path):
+			limit, within, refusal = opts.WorkspaceBytes, transferTime, fileTooLarge(opts.WorkspaceBytes)
 		}
 		if r.ContentLength > limit {
 			w.Header().Set("Connection", "close")

@@ -85,6 +85,7 @@ func describe(api huma.API) {
 		own.apply(operation)
 		illustration{answers: refusals()}.apply(operation)
 		tellRetryAfter(operation)
+		tellParameters(operation)
 		for _, tag := range operation.Tags {
 			used[tag] = true
 		}
@@ -166,6 +167,16 @@ func tellRetryAfter(operation *huma.Operation) {
 			response.Headers = map[string]*huma.Param{"Retry-After": {
 				Description: "seconds after which to try again", Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{retryAfter}},
 			}}
+		}
+	}
+}
+
+// tellParameters gives parameters the examples that the library puts in their
+// schemas alone.
+func tellParameters(operation *huma.Operation) {
+	for _, parameter := range operation.Parameters {
+		if schema := parameter.Schema; parameter.Example == nil && schema != nil && len(schema.Examples) > 0 {
+			parameter.Example = schema.Examples[0]
 		}
 	}
 }

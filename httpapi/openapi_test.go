@@ -306,13 +306,15 @@ func TestRequestExamplesAreTaken(t *testing.T) {
 					t.Fatal(err)
 				}
 				sent := strings.ReplaceAll(string(body), httpapi.ExampleFileID, id)
-				if a := serve(files, request(method, path, sent)); a.status >= http.StatusBadRequest {
+				if a := serve(files, request(method, strings.ReplaceAll(path, "{session_id}", knownSession), sent)); a.status >= http.StatusBadRequest {
 					t.Errorf("%s: %d %s", name, a.status, a.body)
 				}
 			}
 		})
 	}
 }
+
+var exampleIDs = strings.NewReplacer("{file_id}", httpapi.ExampleFileID, "{session_id}", httpapi.ExampleSessionID)
 
 // The examples of refusals are what the server says.
 func TestRefusalExamplesAreTrue(t *testing.T) {
@@ -325,12 +327,18 @@ func TestRefusalExamplesAreTrue(t *testing.T) {
 		{"POST", "/v1/execute", "application/json", `{"code": "", "files": [{"path": "../x", "content_base64": ""}]}`, "422", "path"},
 		{"POST", "/v1/execute", "application/json", `{"code": "", "files": [{"path": "data/scores.csv", "file_id": "` + httpapi.ExampleFileID + `"}]}`, "404", "unknown-file"},
 		{"POST", "/v1/execute", "text/plain", `{"code": ""}`, "415", "declared"},
+		{"POST", "/v1/sessions", "application/json", `{"ttl_seconds": 90000}`, "422", "ttl"},
+		{"DELETE", "/v1/sessions/{session_id}", "", "", "404", "unknown"},
+		{"POST", "/v1/sessions/{session_id}/bash", "application/json", "{}", "422", "missing"},
+		{"POST", "/v1/sessions/{session_id}/bash", "application/json", `{"cmd": "ls"}`, "404", "unknown"},
+		{"POST", "/v1/sessions/{session_id}/execute", "application/json", `{"code": "1"}`, "404", "unknown"},
+		{"POST", "/v1/sessions/{session_id}/execute/stream", "application/json", `{"code": "1"}`, "404", "unknown"},
 		{"POST", "/v1/files", "multipart/form-data; boundary=x", "--x--\r\n", "422", "missing"},
 		{"GET", "/v1/files/{file_id}", "", "", "404", "unknown"},
 		{"DELETE", "/v1/files/{file_id}", "", "", "404", "unknown"},
 	} {
 		t.Run(test.method+" "+test.path+" "+test.status+" "+test.example, func(t *testing.T) {
-			r := request(test.method, strings.ReplaceAll(test.path, "{file_id}", httpapi.ExampleFileID), test.body)
+			r := request(test.method, exampleIDs.Replace(test.path), test.body)
 			r.Header.Set("Content-Type", test.kind)
 			a := serve(h, r)
 			answer := spec.Paths.Find(test.path).GetOperation(test.method).Responses.Value(test.status)

@@ -31,6 +31,8 @@ type Options struct {
 	Executor Executor
 	// Files keeps what clients upload.
 	Files Files
+	// Sessions are sandboxes that clients keep.
+	Sessions Sessions
 	// Health says why no sandbox can be had, or nil.
 	Health func(ctx context.Context) error
 	// Isolation says how far runs are apart ("run", "container", or "" as long
@@ -106,6 +108,7 @@ func registerAll(mux *http.ServeMux, opts Options) huma.API {
 	api := newAPI(mux, opts)
 	registerExecute(api, opts)
 	registerStream(api, opts)
+	registerSessions(mux, api, opts)
 	registerFiles(mux, api, opts)
 	registerHealth(api, opts)
 	describe(api)
@@ -124,7 +127,7 @@ func refuseOtherMethods(mux *http.ServeMux, spec *huma.OpenAPI) {
 			}
 		}
 		slices.Sort(allowed)
-		mux.HandleFunc(path, methodNotAllowed(allowed))
+		mux.HandleFunc(wildcard(path), methodNotAllowed(allowed))
 	}
 	mux.HandleFunc("/openapi.json", methodNotAllowed([]string{http.MethodGet}))
 }

@@ -1,0 +1,264 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/httpapi"
+)
+
+const knownSession = "00112233445566778899aabbccddeeff"
+
+// sessions is a fake of one session, that knows its files and says what it was
+// asked.
+type sessions struct {
+	mu    sync.Mutex
+	files map[string]string
+	ttl   time.Duration
+	fail  error  // of every operation
+	torn  string // the file that breaks off
+}
+
+func newSessions() *sessions { return &sessions{files: make(map[string]string)} }
+
+var expires = time.UnixMilli(1_764_000_900_500)
+
+func (s *sessions) Create(_ context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+	s.ttl = ttl
+	limits := execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: maxFile}
+	if _, err := limits.Validate(execution.Request{Files: files}); err != nil {
+		return execution.SessionInfo{}, err
+	}
+	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.fail
+}
+
+func (s *sessions) List(context.Context) ([]execution.SessionInfo, error) {
+	return []execution.SessionInfo{{ID: knownSession, Expires: expires}}, s.fail
+}
+
+func (s *sessions) find(id string) error {
+	if id != knownSession {
+		return &execution.Error{Code: execution.NotFound, Message: "Session '" + id + "' not found"}
+	}
+	return s.fail
+}
+
+func (s *sessions) Delete(_ context.Context, id string) error { return s.find(id) }
+
+func (s *sessions) Call(
+	ctx context.Context, id string, operation execution.Operation, req execution.Request,
+) (*execution.Result, error) {
+	limits := execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: maxFile}
+	req, err := limits.ValidateCall(operation, req)
+	if err == nil {
+		err = s.find(id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, file := range req.Files {
+		if err := s.write(ctx, file); err != nil {
+			return nil, err
+		}
+	}
+	result := &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now()}
+	switch operation {
+	case execution.RunPython, execution.RunBash:
+		result.Stdout = fmt.Sprintf("%d %v %s", operation, req.Timeout, req.Code)
+		result.StateLost = req.Code == "lose it"
+		if req.Started != nil {
+			req.Started()
+		}
+	case execution.ReadFile:
+		return result, s.read(ctx, req, result)
+	}
+	return result, nil
+}
+
+func (s *sessions) write(ctx context.Context, file execution.Input) error {
+	content, err := file.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = content.Close() }()
+	data, err := io.ReadAll(content)
+	if err == nil {
+		s.files[file.Path] = string(data)
+	}
+	return err
+}
+
+func (s *sessions) read(ctx context.Context, req execution.Request, result *execution.Result) error {
+	data, found := s.files[req.Code]
+	if !found {
+		return &execution.Error{Code: execution.NotFound, Message: "File '" + req.Code + "' not found in the session"}
+	}
+	content := io.Reader(strings.NewReader(data))
+	if s.torn == req.Code {
+		content = io.MultiReader(content, torn{})
+	}
+	if _, err := req.Keep(ctx, req.Code, content); err != nil {
+		return err
+	}
+	result.Files = []execution.File{{Path: req.Code, Size: int64(len(data))}}
+	return nil
+}
+
+type torn struct{}
+
+func (torn) Read([]byte) (int, error) { return 0, errors.New("the session is gone") }
+
+func sessionsHandler(t *testing.T) (http.Handler, *sessions) {
+	t.Helper()
+	s := newSessions()
+	opts := options(fails(errors.New("no run was asked for")))
+	opts.Sessions = s
+	return httpapi.NewHandler(opts), s
+}
+
+func TestSessionLives(t *testing.T) {
+	h, s := sessionsHandler(t)
+	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000900.5}`
+	serve(h, request("POST", "/v1/sessions", `{}`)).want(t, http.StatusCreated, known)
+	serve(h, request("POST", "/v1/sessions", "")).want(t, http.StatusCreated, known)
+	if s.ttl != 0 {
+		t.Errorf("the life without a body is %v: the manager knows the default", s.ttl)
+	}
+	serve(h, request("POST", "/v1/sessions", `{"ttl_seconds": 86400, "files": [], "more": 1}`)).want(t, http.StatusCreated, known)
+	if s.ttl != 24*time.Hour {
+		t.Errorf("the life is %v", s.ttl)
+	}
+	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
+	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
+		t.Errorf("deleting gives %d %s", a.status, a.body)
+	}
+}
+
+func TestSessionCalls(t *testing.T) {
+	h, _ := sessionsHandler(t)
+	base := "/v1/sessions/" + knownSession
+	serve(h, request("POST", base+"/bash", `{"cmd": "ls"}`)).want(t, http.StatusOK, `{"stdout": "1 30s ls", "stderr": "", "exit_code": 0,
+		"timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0}`)
+	serve(h, request("POST", base+"/bash", `{"cmd": "lose it", "timeout_ms": 1}`)).want(t, http.StatusOK, `{"stdout": "1 1ms lose it", "stderr": "",
+		"exit_code": 0, "timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0,
+		"state_lost": true}`)
+	serve(h, request("POST", base+"/execute", `{"code": "lose it"}`)).want(t, http.StatusOK, `{"stdout": "0 2s lose it", "stderr": "", "exit_code": 0,
+		"timed_out": false, "duration_ms": 0, "files": [], "skipped_files": [], "end": {"reason": "exited"},
+		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true}`)
+	a := serve(h, request("POST", base+"/execute/stream", `{"code": "1"}`))
+	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") {
+		t.Errorf("the stream is %d %s", a.status, a.body)
+	}
+}
+
+func TestSessionsAtFault(t *testing.T) {
+	h, _ := sessionsHandler(t)
+	base := "/v1/sessions/" + knownSession
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		answer             string
+	}{
+		{"POST", "/v1/sessions", `{"ttl_seconds": 0}`, 422, `{"detail":[{"type":"greater_than_equal","loc":["body","ttl_seconds"],"msg":"expected number >= 1","input":0}]}`},
+		{"POST", "/v1/sessions", `{"ttl_seconds": 86401}`, 422, `{"detail":[{"type":"less_than_equal","loc":["body","ttl_seconds"],"msg":"expected number <= 86400","input":86401}]}`},
+		{"POST", "/v1/sessions", `{"ttl_seconds": "5"}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":"5"}]}`},
+		{"POST", "/v1/sessions", `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"ttl_seconds must be of type integer, not null","input":null}]}`},
+		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":[{"type":"value_error","loc":["body","files",0,"path"],"msg":"path must be relative to the workspace, not absolute","input":"/x"}]}`},
+		{"POST", "/v1/sessions", `{"files": [{"path": "x", "file_id": "y"}]}`, 404, `{"detail":"File with ID 'y' not found for path 'x'."}`},
+		{"POST", base + "/bash", `{"cmd": ""}`, 422, `{"detail":[{"type":"value_error","loc":["body","cmd"],"msg":"cmd must not be empty","input":""}]}`},
+		{"POST", base + "/bash", `{"cmd": 1}`, 422, `{"detail":[{"type":"string_type","loc":["body","cmd"],"msg":"expected string","input":1}]}`},
+		{"POST", base + "/bash", `{"cmd": "ls", "timeout_ms": 60001}`, 422, `{"detail":"timeout_ms exceeds maximum of 60000 ms"}`},
+		{"POST", base + "/bash", `{"cmd": "ls", "timeout_ms": 0}`, 422, `{"detail":[{"type":"greater_than_equal","loc":["body","timeout_ms"],"msg":"expected number >= 1","input":0}]}`},
+		{"POST", base + "/bash", `{"cmd": "ls", "timeout_ms": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","timeout_ms"],"msg":"timeout_ms must be of type integer, not null","input":null}]}`},
+		{"POST", base + "/execute", `{"code": "1", "timeout_ms": 60001}`, 422, `{"detail":"timeout_ms exceeds maximum of 60000 ms"}`},
+		{"POST", "/v1/sessions/..%2F..%2Fetc/bash", `{"cmd": "ls"}`, 404, `{"detail":"Session '../../etc' not found"}`},
+		{"DELETE", "/v1/sessions/..%2F..%2Fetc", "", 404, `{"detail":"Session '../../etc' not found"}`},
+		{"GET", "/v1/sessions/x/files/a", "", 404, `{"detail":"Session 'x' not found"}`},
+		{"GET", base + "/files/a", "", 404, `{"detail":"File 'a' not found in the session"}`},
+		{"GET", base + "/files/", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not be empty","input":""}]}`},
+		{"GET", base + "/files/%2E%2E/x", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
+		{"GET", base + "/files/%2Fetc", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must be relative to the workspace, not absolute","input":"/etc"}]}`},
+		{"PUT", base + "/files/%2E%2E/x", "1", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
+		{"PUT", base + "/files/a", strings.Repeat("x", maxFile+1), 413, `{"detail":"File size exceeds maximum of 1 MB"}`},
+		{"PATCH", base + "/files/a/b", "", 405, `{"detail":"Method Not Allowed"}`},
+		{"GET", base + "/bash", "", 405, `{"detail":"Method Not Allowed"}`},
+		{"GET", base, "", 405, `{"detail":"Method Not Allowed"}`},
+	} {
+		t.Run(test.method+" "+test.path+" "+test.answer, func(t *testing.T) {
+			serve(h, request(test.method, test.path, test.body)).want(t, test.status, test.answer)
+		})
+	}
+}
+
+func TestSessionFiles(t *testing.T) {
+	h, s := sessionsHandler(t)
+	path := "/v1/sessions/" + knownSession + "/files/data/r%20%22%C3%A9.bin"
+	content := "\x00\xff any\r\nbytes"
+	if a := serve(h, request("PUT", path, content)); a.status != http.StatusNoContent {
+		t.Fatalf("writing gives %d %s", a.status, a.body)
+	}
+	if s.files[`data/r "é.bin`] != content {
+		t.Fatalf("the files are %q", s.files)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, request("GET", path, ""))
+	if w.Code != http.StatusOK || w.Body.String() != content || w.Header().Get("Content-Type") != "application/octet-stream" {
+		t.Errorf("reading gives %d %q %v", w.Code, w.Body, w.Header())
+	}
+	if got := w.Header().Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="r __.bin"`) {
+		t.Errorf("the disposition is %s", got)
+	}
+}
+
+// A file that does not arrive whole is not there, and one that breaks off on its
+// way out is not taken for whole.
+func TestSessionFilesCutShort(t *testing.T) {
+	h, s := sessionsHandler(t)
+	path := "/v1/sessions/" + knownSession + "/files/a"
+	short := request("PUT", path, "12345")
+	short.Body = io.NopCloser(io.MultiReader(strings.NewReader("123"), iotestErr{io.ErrUnexpectedEOF}))
+	serve(h, short).want(t, http.StatusUnprocessableEntity, `{"detail": "the body ends early"}`)
+	chunked := request("PUT", path, "12345")
+	chunked.ContentLength = -1
+	serve(h, chunked).want(t, http.StatusLengthRequired, `{"detail": "the request must have a Content-Length"}`)
+	if len(s.files) != 0 {
+		t.Errorf("the files are %q", s.files)
+	}
+	s.files["a"], s.torn = "half", "a"
+	defer func() {
+		if cause := recover(); cause != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+			t.Errorf("the connection was not broken: %v", cause)
+		}
+	}()
+	h.ServeHTTP(httptest.NewRecorder(), request("GET", path, ""))
+}
+
+type iotestErr struct{ err error }
+
+func (e iotestErr) Read([]byte) (int, error) { return 0, e.err }
+
+func TestSessionsFull(t *testing.T) {
+	h, s := sessionsHandler(t)
+	s.fail = &execution.Error{Code: execution.Busy, Message: "there are 16 sessions"}
+	a := serve(h, request("POST", "/v1/sessions", "{}"))
+	a.want(t, http.StatusTooManyRequests, `{"detail": "there are 16 sessions"}`)
+	if a.header.Get("Retry-After") == "" {
+		t.Error("there is no Retry-After")
+	}
+	s.fail = errors.New("a secret of the engine's")
+	if a := serve(h, request("GET", "/v1/sessions", "")); a.status != http.StatusInternalServerError || bytes.Contains([]byte(a.body), []byte("secret")) {
+		t.Errorf("listing gives %d %s", a.status, a.body)
+	}
+}
