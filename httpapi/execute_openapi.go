@@ -43,13 +43,20 @@ func streamIllustration() illustration {
 			)},
 		},
 	}
-	requests := []sample{{"steps", "Output that takes its time", executeRequest{Code: `import sys, time
+	return illustration{requests: streamRequests(), answers: answers}
+}
+
+func streamRequests() []sample {
+	steps := executeRequest{Code: `import sys, time
 
 for step in range(3):
     print("step", step)
     time.sleep(0.5)
-print("done", file=sys.stderr)`}}}
-	return illustration{requests: append(requests, runRequests()...), answers: answers}
+print("done", file=sys.stderr)`}
+	return []sample{
+		{"steps", "Output that takes its time", steps},
+		{"timeout", "A program that does not end", executeRequest{Code: "while True:\n    pass", TimeoutMS: 500}},
+	}
 }
 
 func runRequests() []sample {

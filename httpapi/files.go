@@ -37,16 +37,16 @@ const (
 )
 
 type uploadedFile struct {
-	FileID    string `json:"file_id" example:"8cae838bb6d3d0152e9be8935cec1150"`
-	Filename  string `json:"filename" example:"scores.csv"`
+	FileID    string `json:"file_id" doc:"by which runs and the other routes know it" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename  string `json:"filename" doc:"as it was given; no path" example:"scores.csv"`
 	SizeBytes int64  `json:"size_bytes" example:"25"`
 }
 
 type listedFile struct {
-	FileID     string  `json:"file_id" example:"8cae838bb6d3d0152e9be8935cec1150"`
-	Filename   string  `json:"filename" example:"scores.csv"`
+	FileID     string  `json:"file_id" doc:"by which runs and the other routes know it" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename   string  `json:"filename" doc:"as it was given; no path" example:"scores.csv"`
 	SizeBytes  int64   `json:"size_bytes" example:"25"`
-	UploadTime float64 `json:"upload_time" doc:"Unix seconds" example:"1764000000.5"`
+	UploadTime float64 `json:"upload_time" doc:"when it was stored, in Unix seconds" example:"1764000000.5"`
 }
 
 type fileList struct {

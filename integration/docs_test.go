@@ -75,6 +75,47 @@ func TestExamplesAreTrue(t *testing.T) {
 	}
 }
 
+// The stream that the description has as an example is what its program gives,
+// but for how the output is cut into events.
+func TestStreamExampleIsTrue(t *testing.T) {
+	operation := describe(t).Paths["/v1/execute/stream"]["post"]
+	var want string
+	if err := json.Unmarshal(operation.Responses["200"].Content["text/event-stream"].Examples["steps"].Value, &want); err != nil {
+		t.Fatal(err)
+	}
+	got := post(t, "/v1/execute/stream", operation.RequestBody.Content["application/json"].Examples["steps"].Value)
+	if diff := cmp.Diff(gather(t, want), gather(t, string(got))); diff != "" {
+		t.Errorf("the description and the stream differ (-described +streamed):\n%s", diff)
+	}
+}
+
+// gathered is what a stream says in all.
+type gathered struct {
+	Output map[string]string
+	Result map[string]any
+}
+
+func gather(t *testing.T, stream string) gathered {
+	t.Helper()
+	all := gathered{Output: map[string]string{}}
+	for block := range strings.SplitSeq(strings.TrimSpace(stream), "\n\n") {
+		name, data, _ := strings.Cut(strings.TrimPrefix(block, "event: "), "\ndata: ")
+		switch name {
+		case "output":
+			var event struct{ Stream, Data string }
+			if err := json.Unmarshal([]byte(data), &event); err != nil {
+				t.Fatalf("%v in %s", err, data)
+			}
+			all.Output[event.Stream] += event.Data
+		case "result":
+			all.Result = steady(t, []byte(data))
+		default:
+			t.Errorf("%q is neither output nor a result", block)
+		}
+	}
+	return all
+}
+
 func post(t *testing.T, path string, body []byte) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -31,6 +31,7 @@ function typeOf(schema) {
   const s = resolve(schema);
   const options = s.oneOf || s.anyOf;
   if (options) return options.map(typeOf).join(" or ");
+  if (s.format === "binary") return "bytes";
   const types = [].concat(s.type || "any");
   return types.map(type => type === "array" ? "list of " + typeOf(s.items) : type).join(" or ");
 }
@@ -43,7 +44,6 @@ function noteOf(schema) {
     s.minimum !== undefined && "at least " + s.minimum,
     s.maximum !== undefined && "at most " + s.maximum,
     s.default !== undefined && "default " + JSON.stringify(s.default),
-    s.format === "binary" && "any bytes",
   ].filter(Boolean).join("; ");
 }
 
