@@ -14,6 +14,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/execution/session"
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
@@ -37,6 +38,7 @@ type service struct {
 	pool     *pool.Pool
 	keeper   *pool.Keeper
 	executor *execution.Executor
+	sessions *session.Manager
 	log      *slog.Logger
 }
 
@@ -64,8 +66,21 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 		return nil, err
 	}
 	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: c.Image, Settings: sandboxSettings(c)}
-	executor := execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize})
-	return &service{backend: backend, launcher: launcher, pool: sandboxes, keeper: keeper, executor: executor, log: log}, nil
+	return &service{
+		backend: backend, launcher: launcher, pool: sandboxes, keeper: keeper, log: log,
+		executor: execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize}),
+		sessions: newSessions(c, backend, digests, log),
+	}, nil
+}
+
+func newSessions(c config.Config, backend *docker.Backend, digests *pool.Digests, log *slog.Logger) *session.Manager {
+	return session.New(session.Options{
+		Host: runner.NewSessions(backend, log), Limits: limits(c), Max: c.MaxSessions, Log: log,
+		Spec: func(ctx context.Context) (execution.Spec, error) {
+			digest, err := digests.Get(ctx, c.Image)
+			return execution.Spec{Image: digest, Settings: sandboxSettings(c)}, err
+		},
+	})
 }
 
 // newBackend connects to the engine that the settings name. What pulls and
@@ -220,13 +235,20 @@ func (s *service) sweep(ctx context.Context) {
 }
 
 // close ends the service: runs get until grace is over to finish, then all
-// sandboxes end.
+// sandboxes end, but for those of sessions, which the next server finds.
 func (s *service) close(grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if err := s.sessions.Close(ctx); err != nil {
+			s.log.Warn("ending calls of sessions that still run", "error", err)
+		}
+	})
 	if err := s.executor.Close(ctx); err != nil {
 		s.log.Warn("ending programs that still run", "error", err)
 	}
+	calls.Wait()
 	ctx, cancel = context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	return errors.Join(s.pool.Close(ctx), s.backend.Close())

@@ -56,6 +56,7 @@ type Config struct {
 	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800" help:"age at which a sandbox is replaced"`
 	SandboxMaxRuns  int `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000" help:"runs after which a sandbox is replaced"`
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
+	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000" help:"sessions there may be on the engine; each is a sandbox beside those of MAX_SANDBOXES"`
 	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" help:"size of a request's body"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`
 

@@ -157,7 +157,9 @@ func refuseNulls(body []byte) []execution.FieldError {
 	}
 	var faults []execution.FieldError
 	for _, field := range []struct{ name, kind, want string }{
-		{"timeout_ms", "int_type", "integer"}, {"last_line_interactive", "bool_type", "boolean"}, {"files", "list_type", "array"},
+		{"timeout_ms", "int_type", "integer"},
+		{"last_line_interactive", "bool_type", "boolean"},
+		{"files", "list_type", "array"},
 		{"ttl_seconds", "int_type", "integer"},
 	} {
 		if string(given[field.name]) == "null" {

@@ -83,6 +83,7 @@ func (s *sessions) Call(
 		}
 	case execution.ReadFile:
 		return result, s.read(ctx, req, result)
+	case execution.WriteFiles:
 	}
 	return result, nil
 }

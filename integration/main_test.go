@@ -256,6 +256,7 @@ type answer struct {
 	Detail       any     `json:"detail"`
 	Usage        usage   `json:"usage"`
 	End          ending  `json:"end"`
+	StateLost    bool    `json:"state_lost"`
 	status       int     // of HTTP
 	took         float64 // ms
 }

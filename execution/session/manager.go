@@ -26,8 +26,12 @@ const (
 	MaxTTL     = 24 * time.Hour
 )
 
-// attachTime bounds the way to a session that is there.
-const attachTime = 15 * time.Second
+const (
+	// startTime bounds the start of a session.
+	startTime = time.Minute
+	// attachTime bounds the way to a session that is there.
+	attachTime = 15 * time.Second
+)
 
 // Host is where sessions run.
 type Host interface {
@@ -196,6 +200,8 @@ func (m *Manager) start(ctx context.Context, ttl time.Duration) (execution.Sessi
 	}
 	spec.Isolation = execution.IsolationSession
 	spec.Session = execution.SessionInfo{ID: newID(), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
 	link, err := m.opts.Host.Start(ctx, spec)
 	return spec.Session, link, err
 }

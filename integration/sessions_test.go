@@ -1,0 +1,521 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+)
+
+// session is a session of a server's.
+type session struct {
+	server  *server
+	id      string
+	expires float64
+}
+
+// post sends JSON and reads the JSON of the answer.
+func (s *server) post(t *testing.T, path string, body, answer any) int {
+	t.Helper()
+	data, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, text := s.send(t, http.MethodPost, path, "application/json", bytes.NewReader(data))
+	if err := json.Unmarshal([]byte(text), answer); err != nil {
+		t.Fatalf("%d %s: %v", status, text, err)
+	}
+	return status
+}
+
+// startSession creates a session, which ends with the test.
+func startSession(t *testing.T, s *server, body request) *session {
+	t.Helper()
+	var created struct {
+		SessionID string  `json:"session_id"`
+		ExpiresAt float64 `json:"expires_at"`
+		Detail    any     `json:"detail"`
+	}
+	if status := s.post(t, "/v1/sessions", body, &created); status != http.StatusCreated {
+		t.Fatalf("%d %v", status, created.Detail)
+	}
+	t.Cleanup(func() { removeSession(t, created.SessionID) })
+	return &session{s, created.SessionID, created.ExpiresAt}
+}
+
+// sessionContainers lists the containers of a session.
+func sessionContainers(t *testing.T, id string) []container.Summary {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	list, err := shared.engine.ContainerList(ctx, container.ListOptions{
+		All: true, Filters: filters.NewArgs(filters.Arg("label", "vivarium.session="+id)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// removeSession removes what a test has left of a session.
+func removeSession(t *testing.T, id string) {
+	t.Helper()
+	for _, c := range sessionContainers(t, id) {
+		_ = shared.engine.ContainerRemove(context.Background(), c.ID, container.RemoveOptions{Force: true}) // it may be going
+	}
+}
+
+func (s *session) path(rest string) string { return "/v1/sessions/" + s.id + rest }
+
+// call makes a call, "/execute" or "/bash", that the session must take.
+func (s *session) call(t *testing.T, route string, body request) *answer {
+	t.Helper()
+	a := new(answer)
+	if a.status = s.server.post(t, s.path(route), body, a); a.status != http.StatusOK {
+		t.Fatalf("status %d: %v", a.status, a.Detail)
+	}
+	return a
+}
+
+func (s *session) python(t *testing.T, code string) *answer {
+	t.Helper()
+	return s.call(t, "/execute", request{"code": code})
+}
+
+func (s *session) bash(t *testing.T, cmd string) *answer {
+	t.Helper()
+	return s.call(t, "/bash", request{"cmd": cmd})
+}
+
+// step is one call of a session, and what must come of it.
+type step struct {
+	program
+
+	bash string // instead of code
+	lost bool   // the interpreter's state
+}
+
+func (s *session) check(t *testing.T, steps []step) {
+	t.Helper()
+	for i, step := range steps {
+		route, body := "/execute", request{"code": step.code, "stdin": step.stdin}
+		if step.bash != "" {
+			route, body = "/bash", request{"cmd": step.bash}
+		}
+		if step.timeout > 0 {
+			body["timeout_ms"] = step.timeout
+		}
+		ok := t.Run(fmt.Sprintf("%d %s", i, step.name), func(t *testing.T) {
+			a := s.call(t, route, body)
+			step.check(t, a)
+			if a.StateLost != step.lost {
+				t.Errorf("state lost: %v (%s)", a.StateLost, a.End.Message)
+			}
+			if step.timeout > 0 && a.DurationMS > step.timeout+4000 {
+				t.Errorf("it took %d ms of %d", a.DurationMS, step.timeout)
+			}
+		})
+		if !ok {
+			t.Fatalf("step %d failed: the rest would mean nothing", i)
+		}
+	}
+}
+
+func py(name, code, stdout string) step {
+	return step{program: program{name: name, code: code, stdout: stdout}}
+}
+
+func sh(name, cmd, stdout string) step {
+	return step{program: program{name: name, stdout: stdout}, bash: cmd}
+}
+
+// Variables, imports, functions, classes and threads persist.
+func TestSessionState(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	failing := py("an exception leaves it as it is", "x = 7\ndef f(a):\n    return 1 / a\nf(0)", "")
+	failing.exit, failing.stderr = "1", "~File \"<cell 6>\", line 4, in <module>\n    f(0)\n"
+	s.check(t, []step{
+		py("a value", "x = 6\nx", "6\n"),
+		py("a variable", "x * 7", "42\n"),
+		py("_", "_ + 1", "43\n"),
+		py("an import", "import json, threading, sys\nnow = threading.Event()", ""),
+		py("used", "json.dumps([x])", "'[6]'\n"),
+		failing,
+		py("as it was", "x, f(2)", "(7, 0.5)\n"),
+		py("source", "import inspect\nprint(inspect.getsource(f))", "~return 1 / a\n"),
+		{program: program{name: "standard input", code: "print(input(), input())", stdin: "a\nb\n", stdout: "a b\n"}},
+		{program: program{name: "none is left", code: "input()", exit: "1", stderr: "~EOFError"}},
+		py("a thread begins", "said = []\ndef wait():\n    now.wait()\n    said.append('done')\nt = threading.Thread(target=wait)\nt.start()", ""),
+		py("and ends", "now.set()\nt.join()\nsaid", "['done']\n"),
+		{program: program{name: "sys.exit", code: "sys.exit(3)", exit: "3"}},
+		py("is no end", "x", "7\n"),
+		py("a class", "import pickle\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    a: int\npickle.loads(pickle.dumps(P(1)))", "P(a=1)\n"),
+		py("multiprocessing", "import multiprocessing\ndef double(n): return 2 * n\nwith multiprocessing.Pool(2) as pool: print(pool.map(double, [1, 2]))", "[2, 4]\n"),
+		py("await", "import asyncio\nq = asyncio.Queue()\nawait q.put('kept')", ""),
+		py("in the same loop", "await q.get()", "'kept'\n"),
+		py("main", "if __name__ == '__main__': print('main')", "main\n"),
+		py("a fork that runs on", "import os\nif os.fork() == 0: x = 'child'\nelse: os.wait()\nx", "~7\n"),
+		py("is not the session", "x", "7\n"),
+		{program: program{name: "no syntax", code: "1 +", exit: "1", stderr: "~File \"<cell 22>\", line 1\n    1 +\n"}},
+		{program: program{name: "memory is what it was", code: "b'x' * (1 << 40)", exit: "1", stderr: "~MemoryError"}},
+		py("still", "x", "7\n"),
+	})
+}
+
+// A cell that takes too long is interrupted, and keeps its state if it heeds it.
+func TestSessionInterrupts(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	interrupted := func(name, code string) step {
+		return step{program: program{name: name, code: code, timeout: 300, exit: "null", reason: "timeout", stderr: "~KeyboardInterrupt"}}
+	}
+	s.check(t, []step{
+		py("state", "x = 1", ""),
+		interrupted("a loop", "while True: x += 1"),
+		interrupted("asleep", "import time\ntime.sleep(60)"),
+		interrupted("waiting for a child", "import subprocess\nsubprocess.run(['sleep', '60'])"),
+		interrupted("awaiting", "import asyncio\nawait asyncio.sleep(60)"),
+		interrupted("waiting for input that never comes", "import os\nr, w = os.pipe()\nos.read(r, 1)"),
+		py("kept", "x > 1", "True\n"),
+		py("the task does not go on", "len(asyncio.all_tasks(asyncio.get_event_loop()))", "~"),
+		{program: program{
+			name: "deaf", code: "while True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass",
+			timeout: 300, exit: "null", reason: "timeout",
+		}, lost: true},
+		{program: program{name: "lost", code: "x", exit: "1", stderr: "~NameError"}},
+		{program: program{name: "no Python runs", code: "sum(range(10 ** 12))", timeout: 300, exit: "null", reason: "timeout"}, lost: true},
+		{program: program{name: "crashed", code: "import os\nos.kill(os.getpid(), 11)", exit: "139", reason: "signal", signal: "SIGSEGV"}, lost: true},
+		{program: program{name: "left", code: "import os\nos._exit(5)", exit: "5"}, lost: true},
+		{program: program{name: "out of memory", code: "x = []\nwhile True: x.append(bytearray(1 << 24))", timeout: 20000, exit: "137", reason: "memory_limit", signal: "SIGKILL"}, lost: true},
+		py("and goes on", "x = 2\nx", "2\n"),
+	})
+}
+
+func TestSessionCPULimit(t *testing.T) {
+	server := startServer(t, "CPU_TIME_LIMIT_SEC=1", "POOL_SIZE=0")
+	startSession(t, server, request{}).check(t, []step{
+		py("state", "x = 1", ""),
+		{program: program{name: "a loop", code: "while True: pass", timeout: 20000, exit: "152", reason: "cpu_limit", signal: "SIGXCPU", stderr: "~KeyboardInterrupt"}},
+		{program: program{name: "each has its own", code: "while True: pass", timeout: 20000, exit: "152", reason: "cpu_limit", signal: "SIGXCPU", stderr: "~"}},
+		py("kept", "x", "1\n"),
+		{program: program{name: "a command", timeout: 20000, exit: "152", reason: "cpu_limit", signal: "SIGXCPU"}, bash: "while :; do :; done"},
+	})
+}
+
+// Commands share files and what is in the background, and nothing else.
+func TestSessionCommands(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.check(t, []step{
+		sh("a file", "echo hello > a.txt; pwd; x=1; cd /tmp", "/workspace\n"),
+		sh("stays", "cat a.txt; pwd; echo \"[$x]\"", "hello\n/workspace\n[]\n"),
+		py("for Python too", "print(open('a.txt').read())", "hello\n\n"),
+		{program: program{name: "a failure", exit: "7", stdout: "out\n", stderr: "err\n"}, bash: "echo out; echo err >&2; exit 7"},
+		{program: program{name: "nothing to read", stdout: ""}, bash: "cat"},
+		{program: program{name: "too long", timeout: 300, exit: "null", reason: "timeout", stdout: "began\n"}, bash: "echo began; sleep 60"},
+		{program: program{name: "a pipe that breaks"}, bash: "yes | head -1 > /dev/null"},
+		sh("a background", "(while :; do date >> tick.txt; echo noise; sleep 0.05; done) & echo $!", "~\n"),
+		{program: program{
+			name: "goes on", timeout: 20000, stdout: "ticks\n",
+			code:  "import os, time\nsize = os.path.getsize('tick.txt')\nwhile os.path.getsize('tick.txt') == size: time.sleep(0.01)\nprint('ticks')",
+			files: "tick.txt",
+		}},
+		{program: program{name: "a bomb", timeout: 5000, stderr: "~"}, bash: ":(){ :|:& };:"},
+		{program: program{name: "is survived", timeout: 20000, stdout: "alive\n", stderr: "~"}, bash: "echo alive"},
+		{program: program{name: "a signal", exit: "143", reason: "signal", signal: "SIGTERM"}, bash: "kill $$"},
+		{program: program{name: "PID 1 is out of reach", exit: "1", stderr: "~Permission denied"}, bash: "cat /proc/1/environ /proc/1/fd/0"},
+	})
+}
+
+// What a cell changes comes back, once.
+func TestSessionResults(t *testing.T) {
+	server := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage, "POOL_SIZE=0", "CPU_TIME_LIMIT_SEC=60")
+	s := startSession(t, server, request{"files": []request{{"path": "in/data.txt", "content_base64": encode("in")}}})
+	slow := func(name, code, stdout, files string) step {
+		return step{program: program{name: name, code: code, stdout: stdout, files: files, timeout: 60000}}
+	}
+	s.check(t, []step{
+		py("staged", "open('in/data.txt').read()", "'in'\n"),
+		slow("made", "open('a.txt', 'w').write('1'); None", "", "a.txt"),
+		slow("not again", "1", "1\n", ""),
+		slow("changed", "open('in/data.txt', 'a').write('2'); None", "", "in/data.txt"),
+		slow("a figure", "import matplotlib.pyplot as plt\nline, = plt.plot([1, 2])", "", "figure-1.png"),
+		slow("stays open", "len(plt.get_fignums())", "1\n", ""),
+		slow("and is shown when it changes", "plt.title('x'); None", "", "figure-2.png"),
+		slow("shown and closed", "plt.show()\nplt.get_fignums()", "[]\n", "figure-3.png"),
+		slow("display", "display(plt.figure())", "~Figure", "figure-4.png"),
+		slow("a frame", "import pandas as pd\npd.DataFrame({'a': [1]})", "   a\n0  1\n", ""),
+	})
+	a := s.call(t, "/execute", request{"code": "print(open('b').read())", "files": []request{{"path": "b", "content_base64": encode("new")}}})
+	program{stdout: "new\n"}.check(t, a)
+	a = s.call(t, "/execute", request{"code": "print(open('b').read())", "files": []request{{"path": "b", "content_base64": encode("newer")}}})
+	program{stdout: "newer\n"}.check(t, a)
+}
+
+// Files are read and written over HTTP; nothing outside of the workspace is.
+func TestSessionFiles(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	put := func(path, content string) (int, string) {
+		return s.server.send(t, http.MethodPut, s.path("/files/"+path), "", strings.NewReader(content))
+	}
+	get := func(path string) (int, string) {
+		return s.server.send(t, http.MethodGet, s.path("/files/"+path), "", nil)
+	}
+	large := strings.Repeat("\x00\xff\r\nrandom", 2<<20)
+	for path, content := range map[string]string{"a.txt": "1", "deep/er/b.bin": large, "empty": "", "%C3%A9%20%22": "named"} {
+		if status, text := put(path, content); status != http.StatusNoContent {
+			t.Errorf("PUT %s: %d %s", path, status, text)
+		}
+		if status, text := get(path); status != http.StatusOK || text != content {
+			t.Errorf("GET %s: %d, %d bytes", path, status, len(text))
+		}
+	}
+	s.bash(t, "ln -s /etc/passwd link; ln -s /etc folder; mkfifo fifo; truncate -s 10G holes; ln a.txt hard; mkdir closed; chmod 0 closed; rm -f deep/er/b.bin")
+	for _, test := range []struct {
+		method, path string
+		status       int
+		answer       string
+	}{
+		{"GET", "link", 422, "a link, which is not followed"},
+		{"GET", "folder/passwd", 404, "not found in the session"},
+		{"GET", "fifo", 422, "not a regular file"},
+		{"GET", "deep", 422, "not a regular file"},
+		{"GET", "holes", 413, "does not fit"},
+		{"GET", "closed/x", 422, "permission denied"},
+		{"GET", "nothing", 404, "File 'nothing' not found in the session"},
+		{"GET", "a.txt/b", 404, "not found in the session"},
+		{"GET", "hard", 200, "1"},
+		{"PUT", "folder/x", 422, "cannot be used"},
+		{"PUT", "deep", 422, "is a directory"},
+		{"PUT", "a.txt/b", 422, "cannot be used"},
+		{"PUT", "__main__.py", 422, "is reserved"},
+		{"PUT", "..%2Fx", 422, `must not contain`},
+		{"PUT", "link", 204, ""},
+		{"GET", "link", 200, "PUT"},
+		{"PUT", "fifo", 204, ""},
+	} {
+		status, text := s.server.send(t, test.method, s.path("/files/"+test.path), "", strings.NewReader(test.method))
+		if status != test.status || !strings.Contains(text, test.answer) {
+			t.Errorf("%s %s: %d %s; want %d with %q", test.method, test.path, status, text, test.status, test.answer)
+		}
+	}
+	if status, text := put("huge", strings.Repeat("x", 65<<20)); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a huge file: %d %s", status, text)
+	}
+	if a := s.bash(t, "ls -a"); strings.Contains(a.Stdout, ".vivarium") {
+		t.Errorf("something is left behind: %s", a.Stdout)
+	}
+}
+
+// Output of a session's cell streams as it comes.
+func TestSessionStream(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.python(t, "import time\nx = 'kept'")
+	status, text := s.server.send(t, http.MethodPost, s.path("/execute/stream"), "application/json",
+		strings.NewReader(`{"code": "print(x)\ntime.sleep(0.2)\nx"}`))
+	events := gather(t, text)
+	if status != http.StatusOK || events.Output["stdout"] != "kept\n'kept'\n" {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+// A client that leaves ends its call, and nothing else.
+func TestSessionCallerLeaves(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.python(t, "x = 1")
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		body := `{"code": "open('began', 'w').close()\nimport time\ntime.sleep(50)", "timeout_ms": 60000}`
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.server.url+s.path("/execute"), strings.NewReader(body))
+		if err != nil {
+			return
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	id := sessionContainers(t, s.id)[0].ID
+	if !poll(func() bool { return inContainer(t, id, "test", "-e", "/workspace/began") == 0 }) {
+		t.Fatal("the cell does not begin")
+	}
+	leave()
+	<-left
+	began := time.Now()
+	program{stdout: "1\n"}.check(t, s.python(t, "x"))
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the next call waited for %v", took)
+	}
+}
+
+// inContainer runs a command in a container and gives its exit status.
+func inContainer(t *testing.T, id string, command ...string) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	made, err := shared.engine.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: command})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.engine.ContainerExecStart(ctx, made.ID, container.ExecStartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		seen, err := shared.engine.ContainerExecInspect(ctx, made.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !seen.Running {
+			return seen.ExitCode
+		}
+	}
+}
+
+// Sessions live on when their server goes, whichever way, and the next finds
+// them, their variables included.
+func TestSessionsSurviveTheirServer(t *testing.T) {
+	first, err := start([]string{"POOL_SIZE=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startSession(t, first, request{"ttl_seconds": 120})
+	s.python(t, "x = 'kept'")
+	if err := first.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.wait(); err != nil {
+		t.Fatal(err)
+	}
+	s.server, err = start([]string{"POOL_SIZE=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct{ Sessions []map[string]any }
+	if err := getJSON(t, s.server.url+"/v1/sessions", &list); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(fmt.Sprint(list), s.id) {
+		t.Errorf("the next server lists %v", list)
+	}
+	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+
+	// One that is killed in the middle of a call loses that call alone.
+	go func() {
+		resp, err := http.Post(s.server.url+s.path("/execute"), "application/json",
+			strings.NewReader(`{"code": "print('a' * 100000, flush=True)\nopen('began', 'w').close()\nimport time\ntime.sleep(50)", "timeout_ms": 60000}`))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	id := sessionContainers(t, s.id)[0].ID
+	if !poll(func() bool { return inContainer(t, id, "test", "-e", "/workspace/began") == 0 }) {
+		t.Fatal("the cell does not begin")
+	}
+	if err := s.server.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.server.wait() // it was killed
+	s.server = startServer(t, "POOL_SIZE=0")
+	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+
+	// Two servers can take turns.
+	other := &session{server: shared.server, id: s.id}
+	program{stdout: "'kept'\n"}.check(t, other.python(t, "x"))
+	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+}
+
+// A session ends at its time with its server dead.
+func TestSessionExpiresAlone(t *testing.T) {
+	server, err := start([]string{"POOL_SIZE=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startSession(t, server, request{"ttl_seconds": 3})
+	if err := server.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = server.wait() // it was killed
+	id := sessionContainers(t, s.id)[0].ID
+	var ended time.Time
+	if !poll(func() bool {
+		inspected, err := shared.engine.ContainerInspect(context.Background(), id)
+		if ended = time.Now(); err == nil && inspected.State != nil && inspected.State.Running {
+			return false
+		}
+		return true
+	}) {
+		t.Fatal("it does not end")
+	}
+	if late := float64(ended.UnixMilli())/1e3 - s.expires; late > 5 {
+		t.Errorf("it ended %.1f s after its time", late)
+	}
+	if !poll(func() bool { return len(sessionContainers(t, s.id)) == 0 }) {
+		t.Error("its container is not removed")
+	}
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	var list struct{ Sessions []map[string]any }
+	if err := getJSON(t, shared.server.url+"/v1/sessions", &list); err != nil {
+		t.Fatal(err)
+	}
+	server := startServer(t, "POOL_SIZE=0", "MAX_SESSIONS="+strconv.Itoa(len(list.Sessions)+1))
+	s := startSession(t, server, request{})
+	var refused struct{ Detail string }
+	if status := server.post(t, "/v1/sessions", request{}, &refused); status != http.StatusTooManyRequests || !strings.Contains(refused.Detail, "MAX_SESSIONS") {
+		t.Errorf("one more: %d %s", status, refused.Detail)
+	}
+	if status, text := server.send(t, http.MethodDelete, s.path(""), "", nil); status != http.StatusNoContent {
+		t.Errorf("deleting: %d %s", status, text)
+	}
+	if left := sessionContainers(t, s.id); len(left) != 0 {
+		t.Errorf("%d containers are left", len(left))
+	}
+	if status, text := server.send(t, http.MethodPost, s.path("/bash"), "application/json", strings.NewReader(`{"cmd": "true"}`)); status != http.StatusNotFound ||
+		text != `{"detail":"Session '`+s.id+`' not found"}`+"\n" {
+		t.Errorf("a call after the end: %d %s", status, text)
+	}
+	startSession(t, server, request{})
+}
+
+// Idle, a session takes no CPU time.
+func TestIdleSessionCostsNothing(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.python(t, "x = 1")
+	id := sessionContainers(t, s.id)[0].ID
+	before := cpuTime(t, id)
+	const idle = 3 * time.Second
+	<-time.After(idle)
+	if used := cpuTime(t, id) - before; used > idle/1000 {
+		t.Errorf("it used %v of CPU time in %v", used, idle)
+	}
+}
+
+// cpuTime is the CPU time that a container has used.
+func cpuTime(t *testing.T, id string) time.Duration {
+	t.Helper()
+	stats, err := shared.engine.ContainerStatsOneShot(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stats.Body.Close() }()
+	data, err := io.ReadAll(stats.Body)
+	var read container.StatsResponse
+	if err == nil {
+		err = json.Unmarshal(data, &read)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(read.CPUStats.CPUUsage.TotalUsage)
+}
