@@ -177,8 +177,11 @@ class Channel:
         self.heard = time.monotonic()
         self.buffer = bytearray()
         self.posted = bytearray()
-        self.writable = select.poll()
-        self.writable.register(send_fd, select.POLLOUT)
+        self.listening = select.poll()
+        self.listening.register(receive_fd, select.POLLIN)
+        self.both = select.poll()
+        self.both.register(receive_fd, select.POLLIN)
+        self.both.register(send_fd, select.POLLOUT)
         os.set_blocking(send_fd, False)
 
     def post(self, kind: bytes, payload: bytes = b"") -> None:
@@ -187,20 +190,22 @@ class Channel:
         self.posted += kind + struct.pack(">I", len(payload)) + payload
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Sends one frame and those before it. Raises Gone when the other side does not take it."""
+        """Sends one frame and those before it. Raises Gone when the server is."""
         self.post(kind, payload)
         self.flush()
 
     def flush(self) -> None:
-        """Sends what was posted. Raises Gone when the other side does not take it."""
+        """Sends what was posted. The server may take its time (it stores files while they come) as long as it is heard
+        of. Raises Gone when it is not."""
         rest = memoryview(bytes(self.posted))
         self.posted.clear()
         while rest:
             try:
                 rest = rest[os.write(self.send_fd, rest) :]
             except BlockingIOError:
-                if not self.writable.poll(self.silence * 1000):
-                    raise Gone("the server does not read") from None
+                for ready, _ in self.both.poll(self.silence_left() * 1000 + 1):
+                    if ready == self.receive_fd:
+                        self.read_available()
             except OSError as error:
                 raise Gone(str(error)) from error
 
@@ -213,11 +218,11 @@ class Channel:
         self.buffer += data
 
     def silence_left(self) -> float:
-        """Seconds until the server counts as gone. Raises Gone when it does."""
+        """Seconds until the server counts as gone, unless it has said something by now. Raises Gone when it does."""
         left = self.heard + self.silence - time.monotonic()
-        if left <= 0:
+        if left <= 0 and not self.listening.poll(0):
             raise Gone("the server fell silent")
-        return left
+        return max(left, 0)
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
         """The next complete frame (kind, payload) of what has arrived, or None."""
@@ -1525,7 +1530,8 @@ def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", lim
 
 
 def send_file(channel: Channel, workspace: int, found: Found) -> str:
-    """Sends one file; returns why it could not be read, or ''."""
+    """Sends one file; returns why it could not be opened, or ''. Raises Gone where less can be read than there was when
+    nobody wrote it any more: the server must not take it for whole."""
     try:
         fd = open_beneath(workspace, found.path)
     except OSError as error:
@@ -1536,8 +1542,12 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
         while left > 0 and (data := os.read(fd, min(CHUNK, left))):
             channel.send(b"D", data)
             left -= len(data)
+    except OSError as error:
+        raise Gone(f"a file cannot be read: {error}") from None
     finally:
         os.close(fd)
+    if left > 0:
+        raise Gone("a file has become shorter while it was read")
     return ""
 
 

@@ -7,6 +7,8 @@ import os
 import struct
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 import supervisor
@@ -14,10 +16,16 @@ import supervisor
 
 class ChannelTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.receive_fd, self.server_out = os.pipe()
-        self.server_in, self.send_fd = os.pipe()
+        self.receive_fd, self.server_out = self.pipe()
+        self.server_in, self.send_fd = self.pipe()
         self.channel = supervisor.Channel(self.receive_fd, self.send_fd, 0.2)
-        self.never, _ = os.pipe()  # readable only if a program's process ended
+        self.never, _ = self.pipe()  # readable only if a program's process ended
+
+    def pipe(self) -> "tuple[int, int]":
+        pair = os.pipe()
+        self.addCleanup(os.closerange, min(pair), min(pair) + 1)  # a test may have closed it
+        self.addCleanup(os.closerange, max(pair), max(pair) + 1)
+        return pair
 
     def test_frames_are_put_together_from_any_pieces(self) -> None:
         stream = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
@@ -47,9 +55,38 @@ class ChannelTest(unittest.TestCase):
         with self.assertRaisesRegex(supervisor.Gone, "4294967295 bytes"):
             self.channel.receive(self.never)
 
-    def test_a_server_that_does_not_read_means_gone(self) -> None:
-        with self.assertRaisesRegex(supervisor.Gone, "does not read"):
+    def test_a_server_that_neither_reads_nor_speaks_means_gone(self) -> None:
+        with self.assertRaisesRegex(supervisor.Gone, "silent"):
             self.channel.send(b"O", b"x" * (1 << 20))
+
+    def test_a_server_that_closes_while_it_does_not_read_means_gone(self) -> None:
+        os.close(self.server_out)
+        with self.assertRaisesRegex(supervisor.Gone, "closed"):
+            self.channel.send(b"O", b"x" * (1 << 20))
+
+    def test_a_server_that_speaks_may_be_slow_to_read(self) -> None:
+        began = time.monotonic()
+        received = bytearray()
+
+        def serve() -> None:
+            while time.monotonic() < began + 3 * self.channel.silence:
+                os.write(self.server_out, b"P\0\0\0\0")
+                time.sleep(self.channel.silence / 4)
+            while len(received) < (1 << 20) + 5:
+                received.extend(os.read(self.server_in, 1 << 16))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        self.channel.send(b"D", b"x" * (1 << 20))
+        server.join()
+        self.assertEqual(received, b"D\0\x10\0\0" + b"x" * (1 << 20))
+
+    def test_what_was_said_while_nobody_listened_counts(self) -> None:
+        os.write(self.server_out, b"P\0\0\0\0")
+        self.channel.heard -= 10
+        self.assertEqual(self.channel.silence_left(), 0)
+        self.channel.read_available()
+        self.assertGreater(self.channel.silence_left(), 0)
 
     def test_what_is_posted_goes_out_before_what_is_sent(self) -> None:
         self.channel.post(b"F", b"a")
@@ -193,6 +230,18 @@ class WorkspaceTest(unittest.TestCase):
             self.assertNotIn(name, sys.modules)
         for name in ("email", "os", "__main__", "supervisor"):
             self.assertIn(name, sys.modules)
+
+    def test_a_file_that_has_shrunk_is_not_sent_as_whole(self) -> None:
+        self.write("a")
+        receive_fd, send_fd = os.pipe()
+        for fd in (receive_fd, send_fd):
+            self.addCleanup(os.close, fd)
+        channel = supervisor.Channel(receive_fd, send_fd, 1)
+        (found,) = supervisor.walk(self.root)
+        self.assertEqual(supervisor.send_file(channel, self.root, found), "")
+        os.truncate(f"{self.path}/a", 0)
+        with self.assertRaisesRegex(supervisor.Gone, "shorter"):
+            supervisor.send_file(channel, self.root, found)
 
     def test_emptying_leaves_nothing(self) -> None:
         self.write("p/a/b/c")
