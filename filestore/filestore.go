@@ -268,19 +268,16 @@ func (s *Store) isDeleted(id string) bool {
 	return h != nil && h.deleted
 }
 
-// File is a stored file, open for reading. It stays until it is closed, even if
-// it expires or is deleted meanwhile.
-type File struct {
+// Held is a stored file that stays until it is released, even if it expires or
+// is deleted meanwhile.
+type Held struct {
 	Info
-	io.Reader
-	close func() error
+	store   *Store
+	release func()
 }
 
-// Close closes the file. It may be called more than once.
-func (f *File) Close() error { return f.close() }
-
-// Get opens a file for reading. Its error is as for [Store.Stat].
-func (s *Store) Get(ctx context.Context, id string) (*File, error) {
+// Hold holds a file without opening it. Its error is as for [Store.Stat].
+func (s *Store) Hold(ctx context.Context, id string) (*Held, error) {
 	info, err := s.Stat(ctx, id)
 	if err != nil {
 		return nil, err
@@ -288,17 +285,53 @@ func (s *Store) Get(ctx context.Context, id string) (*File, error) {
 	if !s.hold(info) {
 		return nil, notFound(id)
 	}
-	release := func() { s.release(context.WithoutCancel(ctx), info) }
-	r, err := s.bucket.NewReader(ctx, id, nil)
-	if err != nil {
-		release()
-		if gcerrors.Code(err) == gcerrors.NotFound {
-			return nil, notFound(id)
+	held := &Held{Info: info, store: s, release: sync.OnceFunc(func() { s.release(context.WithoutCancel(ctx), info) })}
+	if there, err := s.bucket.Exists(ctx, id); err != nil || !there { // it may have gone before it was held
+		held.Release()
+		if err != nil {
+			return nil, fmt.Errorf("file store: %w", err)
 		}
+		return nil, notFound(id)
+	}
+	return held, nil
+}
+
+// Open opens the file for reading. The reader is closed before the file is
+// released.
+func (h *Held) Open(ctx context.Context) (io.ReadCloser, error) {
+	r, err := h.store.bucket.NewReader(ctx, h.ID, nil)
+	if err != nil {
 		return nil, fmt.Errorf("file store: %w", err)
 	}
-	return &File{Info: info, Reader: r, close: sync.OnceValue(func() error {
-		defer release()
+	return r, nil
+}
+
+// Release lets the file go. It may be called more than once.
+func (h *Held) Release() { h.release() }
+
+// File is a stored file, held and open for reading.
+type File struct {
+	Info
+	io.Reader
+	close func() error
+}
+
+// Close closes the file and lets it go. It may be called more than once.
+func (f *File) Close() error { return f.close() }
+
+// Get opens a file for reading. Its error is as for [Store.Stat].
+func (s *Store) Get(ctx context.Context, id string) (*File, error) {
+	held, err := s.Hold(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := held.Open(ctx)
+	if err != nil {
+		held.Release()
+		return nil, err
+	}
+	return &File{Info: held.Info, Reader: r, close: sync.OnceValue(func() error {
+		defer held.Release()
 		return r.Close()
 	})}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -134,6 +135,74 @@ func TestDelete(t *testing.T) {
 	data, err := io.ReadAll(reading)
 	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "content" {
 		t.Errorf("who reads it gets %q, %v", data, err)
+	}
+	if n := entries(t, folder); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
+// A file that is held can be read as often as one likes, until it is released,
+// whoever deletes it.
+func TestHold(t *testing.T) {
+	folder := t.TempDir()
+	s := open(t, folder, nil)
+	info := put(t, s, "a", "content")
+	held, err := s.Hold(t.Context(), info.ID)
+	if err != nil || held.Info != info {
+		t.Fatalf("%+v, %v", held, err)
+	}
+	if err := s.Delete(t.Context(), info.ID); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r, err := held.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil || string(data) != "content" {
+			t.Errorf("%q, %v", data, err)
+		}
+	}
+	if _, err := s.Hold(t.Context(), info.ID); code(err) != execution.NotFound {
+		t.Errorf("a deleted file can be held: %v", err)
+	}
+	held.Release()
+	held.Release()
+	if n := entries(t, folder); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
+// Who comes while a file goes finds it whole or not at all.
+func TestHoldWhileItIsDeleted(t *testing.T) {
+	folder := t.TempDir()
+	s := open(t, folder, nil)
+	for range 100 {
+		info := put(t, s, "a", "content")
+		var both sync.WaitGroup
+		both.Go(func() {
+			if err := s.Delete(t.Context(), info.ID); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Go(func() {
+			held, err := s.Hold(t.Context(), info.ID)
+			if err != nil {
+				if code(err) != execution.NotFound {
+					t.Error(err)
+				}
+				return
+			}
+			defer held.Release()
+			r, err := held.Open(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = r.Close()
+		})
+		both.Wait()
 	}
 	if n := entries(t, folder); n != 0 {
 		t.Errorf("%d objects are left", n)
