@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -70,6 +71,7 @@ func (s *Server) execute(ctx context.Context, call mcpsdk.CallToolRequest) (out 
 	if err != nil {
 		return mcpsdk.NewToolResultError(execution.AsError(err).Explain()), nil
 	}
+	req.Keep = forget
 	result, err := s.opts.Executor.Execute(ctx, req)
 	if err != nil {
 		return s.failure(ctx, err), nil
@@ -77,6 +79,12 @@ func (s *Server) execute(ctx context.Context, call mcpsdk.CallToolRequest) (out 
 	out = mcpsdk.NewToolResultText(render(result))
 	out.IsError = result.Failed()
 	return out, nil
+}
+
+// forget keeps nothing: a model is told of a file's name and size alone.
+func forget(_ context.Context, _ string, content io.Reader) (string, error) {
+	_, err := io.Copy(io.Discard, content)
+	return "", err
 }
 
 func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult {
