@@ -30,8 +30,12 @@ func showDemo(ctx context.Context, system System, address string) {
 	}
 	say("What it answers:\n\n%s", indent(answer.Stdout+answer.Stderr))
 	for _, file := range answer.Files {
-		content, _ := base64.StdEncoding.DecodeString(file.ContentBase64)
-		say("and, in %s:\n\n%s", file.Path, indent(string(content)))
+		content, err := askDemo(ctx, http.MethodGet, "http://"+address+"/v1/files/"+file.FileID, nil)
+		if err != nil {
+			say("The example failed: %v", err)
+			return
+		}
+		say("and, in %s, from /v1/files/%s:\n\n%s", file.Path, file.FileID, indent(string(content)))
 	}
 	say("(%d ms of the program's own, %d ms until it started.)\n", answer.DurationMS, answer.QueueMS)
 	say(`The server is listening. Next:
@@ -47,15 +51,12 @@ type demoAnswer struct {
 	DurationMS int64  `json:"duration_ms"`
 	QueueMS    int64  `json:"queue_ms"`
 	Files      []struct {
-		Path          string `json:"path"`
-		ContentBase64 string `json:"content_base64"`
+		Path   string `json:"path"`
+		FileID string `json:"file_id"`
 	} `json:"files"`
 }
 
 func postDemo(ctx context.Context, address string) (*demoAnswer, error) {
-	const patience = 30 * time.Minute // the image may have to be built first
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	body, err := json.Marshal(map[string]any{
 		"code": demoCode, "timeout_ms": 30000,
 		"files": []map[string]string{{"path": "sales.csv", "content_base64": base64.StdEncoding.EncodeToString(demoData)}},
@@ -63,7 +64,20 @@ func postDemo(ctx context.Context, address string) (*demoAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/v1/execute", bytes.NewReader(body))
+	text, err := askDemo(ctx, http.MethodPost, "http://"+address+"/v1/execute", body)
+	if err != nil {
+		return nil, err
+	}
+	answer := new(demoAnswer)
+	return answer, json.Unmarshal(text, answer)
+}
+
+// askDemo sends a request to the server's own door and gives the answer's body.
+func askDemo(ctx context.Context, method, url string, body []byte) ([]byte, error) {
+	const patience = 30 * time.Minute // the image may have to be built first
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -74,14 +88,10 @@ func postDemo(ctx context.Context, address string) (*demoAnswer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, err
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, text)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", resp.Status, text)
-	}
-	answer := new(demoAnswer)
-	return answer, json.Unmarshal(text, answer)
+	return text, err
 }
 
 func indent(text string) string {

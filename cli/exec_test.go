@@ -2,9 +2,9 @@ package cli
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -220,6 +220,10 @@ func TestExecRequest(t *testing.T) {
 // The demo sends its program and data, and prints what comes back.
 func TestDemo(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == "/v1/files/abc" {
+			_, _ = io.WriteString(w, "x,y\n")
+			return
+		}
 		var asked struct {
 			Code  string
 			Files []struct {
@@ -233,7 +237,7 @@ func TestDemo(t *testing.T) {
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"stdout": "a table\n", "duration_ms": 12, "queue_ms": 34,
-			"files": []map[string]string{{"path": "revenue.csv", "content_base64": base64.StdEncoding.EncodeToString([]byte("x,y\n"))}},
+			"files": []map[string]string{{"path": "revenue.csv", "file_id": "abc"}},
 		})
 	}))
 	defer server.Close()
@@ -242,7 +246,7 @@ func TestDemo(t *testing.T) {
 	address := server.Listener.Addr().String()
 	showDemo(t.Context(), s, address)
 	for _, want := range []string{
-		"    import pandas", "    a table\n", "and, in revenue.csv:\n\n    x,y\n", "(12 ms of the program's own, 34 ms until it started.)", "curl -s http://" + address + "/v1/execute",
+		"    import pandas", "    a table\n", "and, in revenue.csv, from /v1/files/abc:\n\n    x,y\n", "(12 ms of the program's own, 34 ms until it started.)", "curl -s http://" + address + "/v1/execute",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, stdout)

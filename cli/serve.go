@@ -61,7 +61,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	handlers, endStreams := doors.Handlers()
 	server := httpapi.NewServer(httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Isolation: s.isolation, Version: version(),
-		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20,
+		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
 		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
 	})
 	failed := make(chan error, 1)

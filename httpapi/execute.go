@@ -3,12 +3,9 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"path"
 	"strings"
 	"time"
 
@@ -81,11 +78,10 @@ type executeResponse struct {
 }
 
 type outputFile struct {
-	Path          string `json:"path" doc:"relative to the workspace"`
-	Kind          string `json:"kind" enum:"file"`
-	FileID        string `json:"file_id" doc:"where /v1/files has it"`
-	SizeBytes     int    `json:"size_bytes"`
-	ContentBase64 string `json:"content_base64" doc:"the file's bytes"`
+	Path      string `json:"path" doc:"relative to the workspace"`
+	Kind      string `json:"kind" enum:"file"`
+	FileID    string `json:"file_id" doc:"where /v1/files has it"`
+	SizeBytes int64  `json:"size_bytes"`
 }
 
 type end struct {
@@ -126,23 +122,25 @@ func registerExecute(api huma.API, opts Options) {
 }
 
 func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {
-	req, err := in.request(ctx, opts)
+	j, err := in.job(ctx, opts)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	result, err := opts.Executor.Execute(ctx, req)
+	defer j.end(ctx)
+	result, err := opts.Executor.Execute(ctx, j.Request)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(ctx, opts, result)}, nil
+	j.delivered = ctx.Err() == nil
+	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
 }
 
-// request translates what the client sent, or says what is wrong with it.
-func (in *executeInput) request(ctx context.Context, opts Options) (execution.Request, error) {
+// job translates what the client sent, or says what is wrong with it.
+func (in *executeInput) job(ctx context.Context, opts Options) (*job, error) {
 	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return execution.Request{}, &execution.Error{Code: execution.Invalid, Fields: nulls}
+		return nil, &execution.Error{Code: execution.Invalid, Fields: nulls}
 	}
-	return in.Body.request(ctx, opts)
+	return newJob(ctx, opts, &in.Body)
 }
 
 // refuseNulls finds the fields that are null and must not be: to the library a
@@ -171,109 +169,26 @@ func refuseNulls(body []byte) []execution.FieldError {
 	return faults
 }
 
-// request translates a body that has been validated.
-func (in *executeRequest) request(ctx context.Context, opts Options) (execution.Request, error) {
-	req := execution.Request{
-		Code:        in.Code,
-		Timeout:     milliseconds(in.TimeoutMS),
-		Interactive: in.LastLineInteractive == nil || *in.LastLineInteractive,
-	}
-	if in.Stdin != nil {
-		req.Stdin = *in.Stdin
-	}
-	room := opts.WorkspaceBytes
-	for i, file := range in.Files {
-		content, err := file.content(ctx, opts, i, room)
-		if err != nil {
-			return req, err
-		}
-		room -= int64(len(content))
-		req.Files = append(req.Files, execution.Inline(file.Path, content))
-	}
-	return req, nil
-}
-
 // milliseconds converts without overflow: what is too long stays too long.
 func milliseconds(n int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(min(n, most)) * time.Millisecond
 }
 
-// content gives the bytes to stage, unless there are more than there is room for.
-func (f inputFile) content(ctx context.Context, opts Options, index int, room int64) ([]byte, error) {
-	fault := func(field, kind, message string, input any) error {
-		return &execution.Error{Code: execution.Invalid, Fields: []execution.FieldError{{
-			Path: []any{"files", index, field}, Type: kind, Message: message, Input: input,
-		}}}
-	}
-	switch {
-	case f.FileID != nil && f.ContentBase64 != nil:
-		return nil, fault("content_base64", "value_error", "must not be given beside file_id", "...")
-	case f.FileID != nil:
-		return f.stored(ctx, opts, room)
-	case f.ContentBase64 == nil:
-		return nil, fault("file_id", "missing", "is required, or content_base64 instead", nil)
-	}
-	content, err := base64.StdEncoding.DecodeString(*f.ContentBase64)
-	if err != nil {
-		return nil, fault("content_base64", "value_error", "must be standard base64: "+err.Error(), clip(*f.ContentBase64))
-	}
-	return content, nil
-}
-
-// stored reads an uploaded file.
-func (f inputFile) stored(ctx context.Context, opts Options, room int64) ([]byte, error) {
-	file, err := opts.Files.Get(ctx, *f.FileID)
-	if err != nil {
-		if execution.AsError(err).Code == execution.NotFound {
-			err = &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
-				"File with ID '%s' not found for path '%s'.", clip(*f.FileID), clip(f.Path))}
-		}
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	if file.Size > room {
-		return nil, &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
-			"files take more than the workspace of %d MB holds", opts.WorkspaceBytes>>20)}
-	}
-	content := make([]byte, file.Size)
-	if _, err := io.ReadFull(file, content); err != nil {
-		return nil, fmt.Errorf("reading the stored file %s: %w", file.ID, err)
-	}
-	return content, nil
-}
-
-// store stores the files of a result. Those that cannot be stored are told.
-func store(ctx context.Context, opts Options, files []execution.File) ([]outputFile, []skippedFile) {
-	kept, skipped := []outputFile{}, []skippedFile{}
-	for _, file := range files {
-		info, err := opts.Files.Put(ctx, path.Base(file.Path), bytes.NewReader(file.Content))
-		if err != nil {
-			domain := execution.AsError(err)
-			opts.Log.ErrorContext(ctx, "a result could not be stored", "request", requestID(ctx), "error", err)
-			skipped = append(skipped, skippedFile{Path: file.Path, Reason: "it could not be stored: " + domain.Explain()})
-			continue
-		}
-		kept = append(kept, outputFile{
-			Path: file.Path, Kind: "file", FileID: info.ID, SizeBytes: len(file.Content),
-			ContentBase64: base64.StdEncoding.EncodeToString(file.Content),
-		})
-	}
-	return kept, skipped
-}
-
-func response(ctx context.Context, opts Options, r *execution.Result) executeResponse {
-	kept, skipped := store(ctx, opts, r.Files)
+func response(r *execution.Result) executeResponse {
 	out := executeResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
 		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(),
 		End:          end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage:        usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
-		Files:        kept,
-		SkippedFiles: skipped, StateLost: r.StateLost,
+		Files:        make([]outputFile, len(r.Files)),
+		SkippedFiles: make([]skippedFile, len(r.Skipped)), StateLost: r.StateLost,
 	}
-	for _, file := range r.Skipped {
-		out.SkippedFiles = append(out.SkippedFiles, skippedFile{Path: file.Path, Reason: file.Reason})
+	for i, file := range r.Files {
+		out.Files[i] = outputFile{Path: file.Path, Kind: "file", FileID: file.ID, SizeBytes: file.Size}
+	}
+	for i, file := range r.Skipped {
+		out.SkippedFiles[i] = skippedFile{Path: file.Path, Reason: file.Reason}
 	}
 	return out
 }

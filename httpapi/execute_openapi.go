@@ -85,7 +85,7 @@ len(rows)`,
 
 func runAnswers() []sample {
 	withFile := ended(0, "2\n", "")
-	withFile.Files = []outputFile{{Path: "total.txt", Kind: "file", FileID: exampleFileID, SizeBytes: 3, ContentBase64: "MTcK"}}
+	withFile.Files = []outputFile{{Path: "total.txt", Kind: "file", FileID: exampleFileID, SizeBytes: 3}}
 	timedOut := ended(0, "", "")
 	timedOut.ExitCode, timedOut.TimedOut, timedOut.DurationMS = nil, true, 504
 	timedOut.End = end{Reason: execution.Timeout, Message: "stopped after 500 ms"}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -38,10 +39,11 @@ func fails(err error) execute {
 	return func(context.Context, execution.Request) (*execution.Result, error) { return nil, err }
 }
 
+var limits = execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: 1 << 20}
+
 // validates is an executor that checks requests as the real one does, and runs
 // nothing.
 func validates(_ context.Context, req execution.Request) (*execution.Result, error) {
-	limits := execution.Limits{MaxTimeout: 60e9, WorkspaceBytes: 1 << 20}
 	if _, err := limits.Validate(req); err != nil {
 		return nil, err
 	}
@@ -61,7 +63,7 @@ func (noFiles) Put(_ context.Context, name string, _ io.Reader) (filestore.Info,
 	return filestore.Info{ID: "id of " + name}, nil
 }
 
-func (noFiles) Get(context.Context, string) (*filestore.File, error) {
+func (noFiles) Hold(context.Context, string) (*filestore.Held, error) {
 	return nil, &execution.Error{Code: execution.NotFound, Message: "not found"}
 }
 
@@ -69,7 +71,7 @@ func (noFiles) Get(context.Context, string) (*filestore.File, error) {
 func options(executor execute) httpapi.Options {
 	return httpapi.Options{
 		Executor: executor, Health: func(context.Context) error { return nil }, Version: "1.2.3",
-		Files: noFiles{}, Sessions: newSessions(), MaxBodyBytes: maxBody, MaxFileBytes: maxFile, WorkspaceBytes: maxFile, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
+		Files: noFiles{}, Sessions: newSessions(), MaxBodyBytes: maxBody, MaxFileBytes: maxFile, Limits: limits, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 type Files interface {
 	Put(ctx context.Context, name string, r io.Reader) (filestore.Info, error)
 	Get(ctx context.Context, id string) (*filestore.File, error)
+	Hold(ctx context.Context, id string) (*filestore.Held, error)
 	List(ctx context.Context) ([]filestore.Info, error)
 	Delete(ctx context.Context, id string) error
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -165,22 +167,49 @@ func TestUploadsAtFault(t *testing.T) {
 	}
 }
 
-// Stored files go into a run by their id, and what it makes is stored.
-func TestFilesOfRuns(t *testing.T) {
-	var content []byte
-	h, _ := filesHandlerFor(t, func(ctx context.Context, req execution.Request) (*execution.Result, error) {
-		staged, err := executiontest.Read(ctx, req.Files)
+// runs gives an executor that runs programs that are functions.
+func runs(program executiontest.Program) execute {
+	return func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		req, err := limits.Validate(req)
 		if err != nil {
 			return nil, err
 		}
+		return executiontest.NewSandbox(program).Run(ctx, req, limits)
+	}
+}
+
+// makes gives a program that makes files.
+func makes(files ...execution.File) executiontest.Program {
+	return func(context.Context, execution.Request) executiontest.Outcome {
+		return executiontest.Outcome{Files: files}
+	}
+}
+
+var executePaths = []string{"/v1/execute", "/v1/execute/stream"}
+
+// staging gives a request that stages a stored file.
+func staging(path, id string) *http.Request {
+	return request(http.MethodPost, path, `{"code": "", "files": [{"path": "x", "file_id": "`+id+`"}]}`)
+}
+
+// Stored files go into a run by their id, and what it makes is stored.
+func TestFilesOfRuns(t *testing.T) {
+	var content []byte
+	h, _ := filesHandlerFor(t, runs(func(ctx context.Context, req execution.Request) executiontest.Outcome {
+		staged, err := executiontest.Read(ctx, req.Files)
+		if err != nil {
+			t.Error(err)
+			return executiontest.Outcome{ExitCode: 1}
+		}
 		content = staged[0].Content
-		made := []execution.File{{Path: "folder/out.bin", Content: []byte("\x00made")}, {Path: "large", Content: make([]byte, maxFile+1)}}
-		return &execution.Result{ExitCode: new(int), Files: made}, nil
-	})
+		return executiontest.Outcome{Files: []execution.File{
+			{Path: "folder/out.bin", Content: []byte("\x00made")}, {Path: "large", Content: make([]byte, maxFile+1)},
+		}}
+	}))
 	id := upload(t, h, "in.bin", "\x00\xffin")
-	for _, path := range []string{"/v1/execute", "/v1/execute/stream"} {
+	for _, path := range executePaths {
 		content = nil
-		a := serve(h, request(http.MethodPost, path, `{"code": "", "files": [{"path": "x", "file_id": "`+id+`"}]}`))
+		a := serve(h, staging(path, id))
 		if string(content) != "\x00\xffin" || a.status != http.StatusOK {
 			t.Errorf("%s: staged %q: %d %s", path, content, a.status, a.body)
 		}
@@ -193,8 +222,105 @@ func TestFilesOfRuns(t *testing.T) {
 		if !strings.Contains(a.body, `"skipped_files":[{"path":"large","reason":"it could not be stored: File size exceeds maximum of 1 MB"}]`) {
 			t.Errorf("%s: what could not be stored: %s", path, a.body)
 		}
-		files := strings.Repeat(`{"path": "a", "file_id": "`+upload(t, h, "big", strings.Repeat("x", maxFile/2+1))+`"}, `, 2)
-		serve(h, request(http.MethodPost, path, `{"code": "", "files": [`+strings.TrimSuffix(files, ", ")+`]}`)).
-			want(t, http.StatusRequestEntityTooLarge, `{"detail": "files take more than the workspace of 1 MB holds"}`)
 	}
+	half := upload(t, h, "big", strings.Repeat("x", maxFile/2+1))
+	for _, path := range executePaths {
+		serve(h, request(http.MethodPost, path, `{"code": "", "files": [{"path": "a", "file_id": "`+half+`"}, {"path": "b", "file_id": "`+half+`"}]}`)).
+			want(t, http.StatusRequestEntityTooLarge, `{"detail": "files take 1056768 bytes, more than the workspace of 1 MB holds"}`)
+	}
+}
+
+// What is wrong with a request is told before what it asks for and is not there.
+func TestFaultsComeBeforeUnknownFiles(t *testing.T) {
+	const unknown = `{"path": "a", "file_id": "x"}`
+	for body, part := range map[string]string{
+		`{"code": "", "files": [` + unknown + `, {"path": "..", "file_id": "y"}]}`:                `must not contain`,
+		`{"code": "", "files": [` + unknown + `, {"path": "a", "file_id": "y"}]}`:                 `is given twice`,
+		`{"code": "", "files": [` + unknown + `, {"path": "b"}]}`:                                 `file_id is required`,
+		`{"code": "", "files": [` + unknown + `, {"path": "b", "content_base64": "*"}]}`:          `standard base64`,
+		`{"code": "", "files": [` + unknown + `], "timeout_ms": 60001}`:                           `timeout_ms exceeds maximum of 60000 ms`,
+		`{"code": "", "files": [` + unknown + `, {"path": "__main__.py", "content_base64": ""}]}`: `reserved`,
+	} {
+		for _, path := range executePaths {
+			a := serve(handler(validates), request(http.MethodPost, path, body))
+			if a.status != http.StatusUnprocessableEntity || !strings.Contains(a.body, part) {
+				t.Errorf("%s %s: %d %s", path, body, a.status, a.body)
+			}
+		}
+	}
+}
+
+// A file that a run uses stays until the run is over, and no longer.
+func TestInputsStayDuringTheRun(t *testing.T) {
+	var h http.Handler
+	var id string
+	h, folder := filesHandlerFor(t, runs(func(ctx context.Context, req execution.Request) executiontest.Outcome {
+		if a := serve(h, request(http.MethodDelete, "/v1/files/"+id, "")); a.status != http.StatusNoContent {
+			t.Errorf("delete: %d %s", a.status, a.body)
+		}
+		if files, err := executiontest.Read(ctx, req.Files); err != nil || string(files[0].Content) != "content" {
+			t.Errorf("%v, %v", files, err)
+		}
+		return executiontest.Outcome{}
+	}))
+	for _, path := range executePaths {
+		id = upload(t, h, "a", "content")
+		if a := serve(h, staging(path, id)); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+		wantNoObjects(t, path, folder)
+	}
+}
+
+// wantNoObjects checks that a store's folder is empty.
+func wantNoObjects(t *testing.T, name, folder string) {
+	t.Helper()
+	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+		t.Errorf("%s: left are %v, %v", name, left, err)
+	}
+}
+
+// Of a run that comes to an error, or whose client has left, nothing is kept.
+func TestNothingIsKeptForNobody(t *testing.T) {
+	made := runs(makes(execution.File{Path: "a", Content: []byte("x")}, execution.File{Path: "b"}))
+	for name, end := range map[string]func(*execution.Result, context.CancelFunc) (*execution.Result, error){
+		"an error": func(*execution.Result, context.CancelFunc) (*execution.Result, error) {
+			return nil, errors.New("broken")
+		},
+		"a panic":        func(*execution.Result, context.CancelFunc) (*execution.Result, error) { panic("broken") },
+		"a client gone":  func(r *execution.Result, leave context.CancelFunc) (*execution.Result, error) { leave(); return r, nil },
+		"a client heard": func(r *execution.Result, _ context.CancelFunc) (*execution.Result, error) { return r, nil },
+	} {
+		for _, path := range executePaths {
+			ctx, leave := context.WithCancel(t.Context())
+			h, folder := filesHandlerFor(t, func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+				result, err := made(ctx, req)
+				if err != nil {
+					return nil, err
+				}
+				return end(result, leave)
+			})
+			h.ServeHTTP(&goneWriter{ResponseRecorder: httptest.NewRecorder(), ctx: ctx},
+				request(http.MethodPost, path, `{"code": ""}`).WithContext(ctx))
+			leave()
+			if name != "a client heard" {
+				wantNoObjects(t, name+", "+path, folder)
+			} else if left, err := os.ReadDir(folder); err != nil || len(left) != 4 {
+				t.Errorf("%s: %v, %v", path, left, err)
+			}
+		}
+	}
+}
+
+// goneWriter refuses what is written when the client has left.
+type goneWriter struct {
+	*httptest.ResponseRecorder
+	ctx context.Context //nolint:containedctx // the request's
+}
+
+func (w *goneWriter) Write(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, io.ErrClosedPipe
+	}
+	return w.ResponseRecorder.Write(p)
 }

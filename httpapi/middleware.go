@@ -134,7 +134,7 @@ func boundBodies(opts Options, next http.Handler) http.Handler {
 		case r.URL.Path == filesPath:
 			limit, within, refusal = opts.MaxFileBytes+formBytes, transferTime, fileTooLarge(opts.MaxFileBytes)
 		case isSessionFile(r.URL.Path):
-			limit, within, refusal = opts.WorkspaceBytes, transferTime, fileTooLarge(opts.WorkspaceBytes)
+			limit, within, refusal = opts.Limits.WorkspaceBytes, transferTime, fileTooLarge(opts.Limits.WorkspaceBytes)
 		}
 		if r.ContentLength > limit {
 			w.Header().Set("Connection", "close")

@@ -42,8 +42,9 @@ type Options struct {
 	Version string
 	// MaxBodyBytes bounds a request's body, MaxFileBytes that of an upload.
 	MaxBodyBytes, MaxFileBytes int64
-	// WorkspaceBytes bounds the stored files that a request stages.
-	WorkspaceBytes int64
+	// Limits are those of the Executor: a request is checked against them before
+	// its stored files are looked for.
+	Limits execution.Limits
 	// MaxRequests bounds the requests that are being read, run and answered at
 	// once, and with MaxBodyBytes the memory that they take.
 	MaxRequests int

@@ -135,16 +135,16 @@ func createOne(ctx context.Context, opts Options, in *createSessionInput) (*crea
 	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
 		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
 	}
-	staged := executeRequest{Files: body.Files}
-	req, err := staged.request(ctx, opts)
+	j, err := newJob(ctx, opts, &executeRequest{Files: body.Files})
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
+	defer j.end(ctx)
 	var ttl time.Duration
 	if body.TTLSeconds != nil {
 		ttl = time.Duration(*body.TTLSeconds) * time.Second
 	}
-	info, err := opts.Sessions.Create(ctx, ttl, req.Files)
+	info, err := opts.Sessions.Create(ctx, ttl, j.Files)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}

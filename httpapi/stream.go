@@ -58,16 +58,17 @@ func registerStream(api huma.API, opts Options) {
 }
 
 func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.StreamResponse, error) {
-	req, err := in.request(ctx, opts)
+	j, err := in.job(ctx, opts)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	run := startRun(ctx, opts.Executor, req)
+	run := startRun(ctx, opts.Executor, j)
 	if err := run.awaitStart(); err != nil {
+		run.end(ctx)
 		return nil, toHTTP(ctx, opts, err)
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
-		defer run.end()
+		defer run.end(ctx)
 		_, w := humago.Unwrap(c)
 		header := w.Header()
 		header.Set("Content-Type", "text/event-stream")
@@ -75,13 +76,14 @@ func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.S
 		header.Set("X-Accel-Buffering", "no") // nginx would gather the events
 		events := &eventWriter{w: w, control: http.NewResponseController(w)}
 		if events.begin() == nil && run.follow(events) == nil {
-			_ = run.conclude(ctx, opts, events) // the client may be gone
+			j.delivered = run.conclude(ctx, opts, events) == nil
 		}
 	}}, nil
 }
 
 // streamedRun is a run whose output is followed.
 type streamedRun struct {
+	job     *job
 	cancel  context.CancelFunc
 	started chan struct{} // closed when the program was let go
 	done    chan struct{} // closed when result and err are valid
@@ -94,12 +96,13 @@ type streamedRun struct {
 // startRun runs a program on a goroutine of its own, so that no client holds
 // up the run by reading slowly: deadlines hold, and the program ends as it
 // would have with /v1/execute. The caller must call end.
-func startRun(ctx context.Context, executor Executor, req execution.Request) *streamedRun {
+func startRun(ctx context.Context, executor Executor, j *job) *streamedRun {
 	ctx, cancel := context.WithCancel(ctx)
 	run := &streamedRun{
-		cancel: cancel, started: make(chan struct{}), done: make(chan struct{}),
+		job: j, cancel: cancel, started: make(chan struct{}), done: make(chan struct{}),
 		output: backlog{news: make(chan struct{}, 1)}, sent: make(map[execution.Stream]int),
 	}
+	req := j.Request
 	req.Started = sync.OnceFunc(func() { close(run.started) })
 	req.Output = run.output.add
 	go func() {
@@ -126,15 +129,15 @@ func (r *streamedRun) awaitStart() error {
 	case <-r.started:
 		return nil // both had come
 	default:
-		r.cancel()
 		return r.err
 	}
 }
 
-// end ends the run, if it goes on, and waits until it has.
-func (r *streamedRun) end() {
+// end ends the run, if it goes on, waits until it has, and ends its job.
+func (r *streamedRun) end(ctx context.Context) {
 	r.cancel()
 	<-r.done
+	r.job.end(ctx)
 }
 
 // follow sends output as it appears until the run is over.
@@ -188,7 +191,7 @@ func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventW
 	if err := r.sendAll(events, rest); err != nil {
 		return err
 	}
-	return events.send("result", resultEvent{executeResponse: response(ctx, opts, r.result)})
+	return events.send("result", resultEvent{executeResponse: response(r.result)})
 }
 
 // piece is output of one stream.

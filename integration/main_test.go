@@ -262,10 +262,10 @@ type answer struct {
 }
 
 type file struct {
-	Path          string `json:"path"`
-	Kind          string `json:"kind"`
-	FileID        string `json:"file_id"`
-	ContentBase64 string `json:"content_base64"`
+	Path      string `json:"path"`
+	Kind      string `json:"kind"`
+	FileID    string `json:"file_id"`
+	SizeBytes int64  `json:"size_bytes"`
 }
 
 type skip struct{ Path, Reason string }

@@ -111,8 +111,11 @@ None`,
 	for i := range all {
 		all[i] = byte(i)
 	}
-	if a.Files[0].ContentBase64 != encode("héllo!") || a.Files[1].ContentBase64 != encode(string(all)) || a.Files[0].Kind != "file" {
-		t.Errorf("wrong files: %+v", a.Files)
+	for i, want := range []string{"héllo!", string(all)} {
+		f := a.Files[i]
+		if got := shared.server.download(t, f.FileID); got != want || f.SizeBytes != int64(len(want)) || f.Kind != "file" {
+			t.Errorf("%+v has %q, not %q", f, got, want)
+		}
 	}
 }
 
