@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -25,6 +26,9 @@ const (
 	cleanupTime = 30 * time.Second
 	// diagnosticBytes is how much of PID 1's stderr is kept.
 	diagnosticBytes = 2048
+	// chunkBytes is as much as the engine sends in one chunk (a header of 8
+	// bytes, 32 KB of the stream), so that one read takes all of it in.
+	chunkBytes = 8 + 32<<10
 )
 
 // instance is a sandbox's container, attached.
@@ -33,6 +37,7 @@ type instance struct {
 	id      string
 	lasting bool // it is a session's, and does not end with the stream
 	conn    types.HijackedResponse
+	in      *bufio.Reader // of conn
 	ended   chan struct{} // closed when the stream from the container has ended
 
 	left   uint32 // bytes left of the current chunk of stdout
@@ -70,7 +75,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 
 func (b *Backend) newInstance(id string, conn types.HijackedResponse, lasting bool) *instance {
 	return &instance{
-		backend: b, id: id, conn: conn, lasting: lasting,
+		backend: b, id: id, lasting: lasting, conn: conn, in: bufio.NewReaderSize(conn.Reader, chunkBytes),
 		ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
@@ -149,7 +154,7 @@ func (i *instance) Read(p []byte) (int, error) {
 			return 0, i.end(err)
 		}
 	}
-	n, err := i.conn.Reader.Read(p[:min(uint64(len(p)), uint64(i.left))])
+	n, err := i.in.Read(p[:min(uint64(len(p)), uint64(i.left))])
 	i.left -= uint32(n)
 	if err != nil {
 		return n, i.end(err)
@@ -162,7 +167,7 @@ func (i *instance) Read(p []byte) (int, error) {
 func (i *instance) nextChunk() error {
 	const stdout = 1
 	var header [8]byte
-	if _, err := io.ReadFull(i.conn.Reader, header[:]); err != nil {
+	if _, err := io.ReadFull(i.in, header[:]); err != nil {
 		return err
 	}
 	size := binary.BigEndian.Uint32(header[4:])
@@ -171,13 +176,13 @@ func (i *instance) nextChunk() error {
 		return nil
 	}
 	text := make([]byte, min(size, diagnosticBytes))
-	if _, err := io.ReadFull(i.conn.Reader, text); err != nil {
+	if _, err := io.ReadFull(i.in, text); err != nil {
 		return err
 	}
 	i.mu.Lock()
 	i.diagnostics = append(i.diagnostics, text[:min(len(text), diagnosticBytes-len(i.diagnostics))]...)
 	i.mu.Unlock()
-	_, err := io.CopyN(io.Discard, i.conn.Reader, int64(size)-int64(len(text)))
+	_, err := io.CopyN(io.Discard, i.in, int64(size)-int64(len(text)))
 	return err
 }
 
