@@ -38,7 +38,8 @@ func (c *collection) collect(ctx context.Context) error {
 }
 
 // next waits for a frame. When the program has ended, it is only the waiting
-// that is bounded, all in all: the store may be slow, the sandbox may not.
+// that is bounded, all in all, by a time that what has come adds to: the store
+// may be slow, the sandbox may not.
 func (c *collection) next(ctx context.Context) (frame, error) {
 	if f := c.early; f != nil {
 		c.early = nil
@@ -50,7 +51,7 @@ func (c *collection) next(ctx context.Context) (frame, error) {
 	began := time.Now()
 	c.timer.Reset(c.left)
 	f, err := c.sandbox.next(ctx, c.timer.C)
-	c.left -= time.Since(began)
+	c.left += timeFor(int64(len(f.payload))) - time.Since(began)
 	return f, err
 }
 

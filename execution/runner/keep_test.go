@@ -154,6 +154,35 @@ func TestRunWithASlowStore(t *testing.T) {
 	})
 }
 
+// A sandbox may be slow with much, as long as something comes; not with little.
+func TestRunWithASlowSandbox(t *testing.T) {
+	for name, test := range map[string]struct {
+		piece int
+		whole bool
+	}{"much": {64 << 10, true}, "little": {1, false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				generous := limits
+				generous.ResultFileBytes, generous.ResultBytes = 100<<20, 100<<20
+				k := &keeper{}
+				req := request
+				req.Keep = k.keep
+				result, err := open(t, newInstance(t, ended(func(s *supervisor) {
+					s.say('F', "a")
+					for range 1000 {
+						time.Sleep(60 * time.Millisecond) // 64 KB at 1 MB a second
+						s.say('D', strings.Repeat("x", test.piece))
+					}
+					s.say('Z', "")
+				}))).Run(t.Context(), req, generous)
+				if err != nil || (len(result.Files) == 1) != test.whole {
+					t.Errorf("%+v, %v", result, err)
+				}
+			})
+		})
+	}
+}
+
 // While the store is busy the sandbox waits: no file is held whole.
 func TestRunHoldsFewChunks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

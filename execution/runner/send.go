@@ -15,11 +15,21 @@ type job struct {
 	left    time.Duration // that writing may still take; waiting for a file's source takes nothing of it
 }
 
+// timeFor is how long bytes may take between us and a sandbox, on a machine that
+// is loaded to the brim.
+func timeFor(bytes int64) time.Duration {
+	const slowest = 1 << 20 // bytes a second
+	return time.Duration(float64(bytes) / slowest * float64(time.Second))
+}
+
 // send sends a whole job, its files as their sources give them. It gives up
 // when ctx ends. Where its error does not wrap [execution.ErrNotStarted], a
 // source is at fault.
 func (s *Sandbox) send(ctx context.Context, req execution.Request, limits []byte) error {
 	j := &job{sandbox: s, left: stageTime}
+	for _, file := range req.Files {
+		j.left += timeFor(file.Size)
+	}
 	err := j.write(ctx, func(out frameWriter) error {
 		_ = out.frame(kindJob, limits)
 		_ = out.chunks(kindCode, []byte(req.Code))
