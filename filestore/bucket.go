@@ -1,38 +1,86 @@
 package filestore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
+	"gocloud.dev/blob/s3blob"
 )
 
-// openBucket opens the bucket at a URL, and gives the folder that it is.
-func openBucket(address string) (*blob.Bucket, string, error) {
+const googleScheme = "gs"
+
+// openTime bounds the first request to an object store, retries included.
+const openTime = 30 * time.Second
+
+// openBucket opens the bucket at a URL, and gives the folder that it is, which
+// is "" for an object store.
+func openBucket(ctx context.Context, address string) (*blob.Bucket, string, error) {
 	parsed, err := url.Parse(address)
-	switch {
-	case err != nil:
-		return nil, "", fmt.Errorf("file store: %w", err)
-	case parsed.Scheme != fileblob.Scheme || parsed.Host != "" || !filepath.IsAbs(parsed.Path):
-		return nil, "", fmt.Errorf("file store: the URL is %q: must be file:///FOLDER", parsed.Redacted())
+	if err != nil {
+		return nil, "", errors.New("the URL cannot be read") // the cause repeats it, secrets and all
 	}
-	folder := filepath.Clean(parsed.Path)
+	switch bucket := parsed.Host; {
+	case parsed.Scheme == fileblob.Scheme && bucket == "" && parsed.RawQuery == "" && filepath.IsAbs(parsed.Path):
+		folder := filepath.Clean(parsed.Path)
+		opened, err := openFolder(folder)
+		return opened, folder, err
+	case (parsed.Scheme == s3blob.Scheme || parsed.Scheme == googleScheme) && bucket != "":
+		opened, err := openObjects(ctx, parsed)
+		return opened, "", err
+	}
+	return nil, "", fmt.Errorf("the URL is %q: must be file:///FOLDER, s3://BUCKET or gs://BUCKET", parsed.Redacted())
+}
+
+// openFolder opens a folder, which is made where it is missing.
+func openFolder(folder string) (*blob.Bucket, error) {
 	if err := makeFolder(folder); err != nil {
-		return nil, "", fmt.Errorf("file store: %w", err)
+		return nil, err
 	}
-	bucket, err := fileblob.OpenBucket(folder, &fileblob.Options{
+	return fileblob.OpenBucket(folder, &fileblob.Options{
 		NoTempDir: true,                       // a rename does not cross file systems
 		Metadata:  fileblob.MetadataDontWrite, // we keep our own
 	})
-	if err != nil {
-		return nil, "", fmt.Errorf("file store: %w", err)
+}
+
+// openObjects opens a bucket of an object store, and sees whether it answers.
+func openObjects(ctx context.Context, address *url.URL) (*blob.Bucket, error) {
+	if address.User != nil || strings.Trim(address.Path, "/") != "" || address.Query().Has("key") {
+		return nil, fmt.Errorf("the URL is %q: must have neither credentials, nor a path, nor a key; prefix= may take the path's place", address.Redacted())
 	}
-	return bucket, folder, nil
+	var openers blob.URLMux // not the library's own, to which any package may add
+	openers.RegisterBucket(s3blob.Scheme, &s3blob.URLOpener{})
+	openers.RegisterBucket(googleScheme, googleOpener{})
+	bucket, err := openers.OpenBucketURL(context.WithoutCancel(ctx), address) // it outlives this call, and its credentials are renewed
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAccess(ctx, bucket); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", address, err), bucket.Close())
+	}
+	return bucket, nil
+}
+
+// checkAccess says what is wrong with a bucket, if anything is.
+func checkAccess(ctx context.Context, bucket *blob.Bucket) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, openTime, fmt.Errorf("it does not answer within %v", openTime))
+	defer cancel()
+	there, err := bucket.IsAccessible(ctx)
+	switch {
+	case err != nil:
+		return errors.Join(context.Cause(ctx), err)
+	case !there:
+		return errors.New("there is no such bucket")
+	}
+	return nil
 }
 
 // makeFolder sees to it that a folder is there that is nobody else's: the

@@ -1,6 +1,6 @@
 // Package filestore keeps files for clients between requests: what they
-// upload, and what programs make. It stands on a bucket of gocloud.dev/blob,
-// which is a folder so far.
+// upload, and what programs make. It stands on a bucket of gocloud.dev/blob: a
+// folder, or one of an object store, which several servers may share.
 //
 // A file is two objects: its bytes under its id, and what is known of it beside
 // them, under the id with ".json" behind. The second is written last and
@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -29,11 +28,13 @@ import (
 
 // Options configure a [Store].
 type Options struct {
-	// URL is the bucket's: file:///folder. The folder is made where it is missing.
+	// URL is the bucket's: file:///folder, s3://bucket or gs://bucket, with the
+	// options of gocloud.dev/blob. A folder is made where it is missing.
 	URL string
 	// MaxFileBytes bounds each file. It must be positive.
 	MaxFileBytes int64
-	// MaxBytes bounds all files together. It must be positive.
+	// MaxBytes bounds all files together. It must be positive. What other servers
+	// do with the bucket is noticed at each [Store.Sweep].
 	MaxBytes int64
 	// TTL is how long a file is kept. Zero means forever.
 	TTL time.Duration
@@ -59,8 +60,9 @@ type Store struct {
 	folder string // where the bucket is one; else ""
 	opts   Options
 
+	usage usage
+
 	mu    sync.Mutex
-	used  int64 // bytes of all files, those included that are being written
 	holds map[string]*hold
 }
 
@@ -73,22 +75,25 @@ type hold struct {
 
 // Open opens the store and counts what is in it.
 func Open(ctx context.Context, opts Options) (*Store, error) {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	bucket, folder, err := openBucket(opts.URL)
+	bucket, folder, err := openBucket(ctx, opts.URL)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("file store: %w", err)
 	}
-	s := &Store{bucket: bucket, folder: folder, opts: opts, holds: make(map[string]*hold)}
-	files, err := s.List(ctx)
+	s, err := newStore(ctx, bucket, folder, opts)
 	if err != nil {
 		return nil, errors.Join(err, bucket.Close())
 	}
-	for _, file := range files {
-		s.used += file.Size
-	}
 	return s, nil
+}
+
+// newStore makes a store of an open bucket.
+func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Options) (*Store, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{bucket: bucket, folder: folder, opts: opts, holds: make(map[string]*hold)}
+	_, _, err := s.recount(ctx)
+	return s, err
 }
 
 // Close closes the bucket. No method may be called after it.
@@ -120,112 +125,6 @@ func clip(text string) string {
 		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
 	return text
-}
-
-// Put stores what r gives, to its end, under a new id. Where r or anything else
-// fails, nothing is left of it; an error of r's comes back as it is.
-func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
-	info := Info{ID: newID(), Name: name}
-	in := &meter{store: s, r: r}
-	if err := s.write(ctx, info.ID, in); err != nil {
-		s.give(in.taken)
-		return Info{}, err
-	}
-	info.Size, info.Uploaded = in.taken, time.Now().UTC().Truncate(time.Millisecond)
-	meta, err := json.Marshal(info)
-	if err == nil {
-		err = s.write(ctx, info.ID+metaSuffix, strings.NewReader(string(meta)))
-	}
-	if err != nil {
-		s.remove(context.WithoutCancel(ctx), info)
-		return Info{}, err
-	}
-	return info, nil
-}
-
-// meter takes room in the store for what is read through it.
-type meter struct {
-	store *Store
-	r     io.Reader
-	taken int64
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	limit := m.store.opts.MaxFileBytes
-	if m.taken+int64(n) > limit {
-		return 0, &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf("File size exceeds maximum of %d MB", limit>>20)}
-	}
-	if n > 0 && !m.store.take(int64(n)) {
-		return 0, &execution.Error{Code: execution.StoreFull, Message: fmt.Sprintf(
-			"The file store is full: all files together may have %d MB. Delete files, or wait until some expire", m.store.opts.MaxBytes>>20)}
-	}
-	m.taken += int64(n)
-	return n, err
-}
-
-func (s *Store) take(n int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used+n > s.opts.MaxBytes {
-		return false
-	}
-	s.used += n
-	return true
-}
-
-func (s *Store) give(n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used -= n
-}
-
-// write writes one object, which is there when all of it is on the disk.
-func (s *Store) write(ctx context.Context, key string, r io.Reader) error {
-	ctx, abort := context.WithCancel(ctx)
-	defer abort()
-	var file *os.File
-	w, err := s.bucket.NewWriter(ctx, key, &blob.WriterOptions{
-		ContentType: "application/octet-stream",
-		BeforeWrite: func(as func(any) bool) error {
-			as(&file) // where the bucket is a folder
-			return nil
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("file store: %w", err)
-	}
-	if _, err = copyAll(w, r); err == nil && file != nil {
-		err = file.Sync()
-	}
-	if err != nil {
-		abort()
-		_ = w.Close() // it was given up
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return fmt.Errorf("file store: %w", err)
-	}
-	return s.syncFolder()
-}
-
-// copyAll hides whatever else its arguments can do: the meter must see each
-// byte.
-func copyAll(w io.Writer, r io.Reader) (int64, error) {
-	const chunk = 256 << 10
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, chunk))
-}
-
-// syncFolder puts new names on the disk.
-func (s *Store) syncFolder() error {
-	if s.folder == "" {
-		return nil
-	}
-	folder, err := os.Open(s.folder)
-	if err != nil {
-		return fmt.Errorf("file store: %w", err)
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Stat tells what is known of a file. The error of an unknown or expired id is
@@ -300,7 +199,10 @@ func (s *Store) Hold(ctx context.Context, id string) (*Held, error) {
 // released.
 func (h *Held) Open(ctx context.Context) (io.ReadCloser, error) {
 	r, err := h.store.bucket.NewReader(ctx, h.ID, nil)
-	if err != nil {
+	switch {
+	case gcerrors.Code(err) == gcerrors.NotFound: // another server has deleted it
+		return nil, notFound(h.ID)
+	case err != nil:
 		return nil, fmt.Errorf("file store: %w", err)
 	}
 	return r, nil
@@ -386,7 +288,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		s.pardon(id)
 		return fmt.Errorf("file store: %w", err)
 	}
-	s.release(context.WithoutCancel(ctx), info)
+	s.release(ctx, info)
 	return nil
 }
 
@@ -418,87 +320,23 @@ func (s *Store) pardon(id string) {
 	}
 }
 
-// remove removes a file's objects, and takes it off the count. What cannot be
-// removed the sweep finds later.
+// remove removes a file's objects, and takes it off the count.
 func (s *Store) remove(ctx context.Context, info Info) {
-	for _, key := range []string{info.ID + metaSuffix, info.ID} {
+	s.deleteObjects(ctx, info.ID)
+	s.usage.remove(info.ID, info.Size)
+}
+
+// deleteTime bounds the deletion of a file's objects, whose own time it is.
+const deleteTime = 30 * time.Second
+
+// deleteObjects deletes what there is of a file, even if ctx has ended. What
+// cannot be deleted the sweep finds later.
+func (s *Store) deleteObjects(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTime)
+	defer cancel()
+	for _, key := range []string{id + metaSuffix, id} {
 		if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-			s.opts.Log.WarnContext(ctx, "a file could not be removed; the sweep will try again", "file", info.ID, "error", err)
+			s.opts.Log.WarnContext(ctx, "a file could not be removed; the sweep will try again", "file", id, "error", err)
 		}
 	}
-	s.give(info.Size)
-}
-
-// List lists the files, those that have expired left out, in no order.
-func (s *Store) List(ctx context.Context) ([]Info, error) {
-	files := []Info{}
-	err := s.each(ctx, func(object *blob.ListObject) error {
-		id, isMeta := strings.CutSuffix(object.Key, metaSuffix)
-		if !isMeta || !isID(id) {
-			return nil
-		}
-		info, err := s.Stat(ctx, id)
-		if err != nil && execution.AsError(err).Code == execution.NotFound {
-			return nil
-		}
-		files = append(files, info)
-		return err
-	})
-	return files, err
-}
-
-func (s *Store) each(ctx context.Context, do func(*blob.ListObject) error) error {
-	objects := s.bucket.List(nil)
-	for {
-		object, err := objects.Next(ctx)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("file store: %w", err)
-		}
-		if err := do(object); err != nil {
-			return err
-		}
-	}
-}
-
-// orphanAge is how old an object must be to count as left by a server that
-// died while it wrote or deleted the file: no upload takes as long.
-const orphanAge = time.Hour
-
-// Sweep removes the files that have expired and what dead servers have left. It
-// says how many files had expired.
-func (s *Store) Sweep(ctx context.Context) (int, error) {
-	known := make(map[string]bool)
-	var expired []Info
-	var orphans []*blob.ListObject
-	err := s.each(ctx, func(object *blob.ListObject) error {
-		id, rest, _ := strings.Cut(object.Key, ".")
-		switch {
-		case !isID(id): // not ours
-		case "."+rest == metaSuffix:
-			info, err := s.readMeta(ctx, id)
-			if known[id] = err == nil; known[id] && s.expired(info) {
-				expired = append(expired, info)
-			}
-		case time.Since(object.ModTime) > orphanAge:
-			orphans = append(orphans, object)
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, info := range expired {
-		if s.condemn(info) {
-			s.release(ctx, info)
-		}
-	}
-	for _, object := range orphans {
-		if id, _, _ := strings.Cut(object.Key, "."); !known[id] || object.Key != id {
-			_ = s.bucket.Delete(ctx, object.Key) // the next sweep tries again
-		}
-	}
-	return len(expired), nil
 }

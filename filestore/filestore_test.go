@@ -14,15 +14,55 @@ import (
 	"testing/iotest"
 	"time"
 
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+	"gocloud.dev/blob/memblob"
+
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-func open(t *testing.T, folder string, change func(*filestore.Options)) *filestore.Store {
+// place is where files are kept; any number of stores may stand on it.
+type place struct {
+	folder string // "" where it is none
+	bucket *blob.Bucket
+}
+
+// everywhere runs a test on each kind of bucket.
+func everywhere(t *testing.T, test func(t *testing.T, at place)) {
 	t.Helper()
-	opts := filestore.Options{URL: "file://" + folder, MaxFileBytes: 1 << 20, MaxBytes: 3 << 20}
+	t.Run("folder", func(t *testing.T) { test(t, inFolder(t)) })
+	t.Run("objects", func(t *testing.T) {
+		bucket := memblob.OpenBucket(nil)
+		t.Cleanup(func() { _ = bucket.Close() })
+		test(t, place{bucket: bucket})
+	})
+}
+
+func inFolder(t *testing.T) place {
+	t.Helper()
+	folder := filepath.Join(t.TempDir(), "made", "store")
+	bucket, err := fileblob.OpenBucket(folder, &fileblob.Options{CreateDir: true, DirFileMode: 0o700, Metadata: fileblob.MetadataDontWrite})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = bucket.Close() })
+	return place{folder: folder, bucket: bucket}
+}
+
+// open opens a store, as a server of its own would.
+func (at place) open(t *testing.T, change func(*filestore.Options)) *filestore.Store {
+	t.Helper()
+	opts := filestore.Options{URL: "file://" + at.folder, MaxFileBytes: 1 << 20, MaxBytes: 3 << 20}
 	if change != nil {
 		change(&opts)
+	}
+	if at.folder == "" {
+		s, err := filestore.OpenBucket(t.Context(), at.bucket, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
 	}
 	s, err := filestore.Open(t.Context(), opts)
 	if err != nil {
@@ -61,25 +101,38 @@ func code(err error) execution.Code {
 	return execution.AsError(err).Code
 }
 
-func entries(t *testing.T, folder string) int {
+// entries counts the objects.
+func (at place) entries(t *testing.T) int {
 	t.Helper()
-	list, err := os.ReadDir(folder)
-	if err != nil {
-		t.Fatal(err)
+	if at.folder != "" { // what an upload has left there has a name that the bucket hides
+		list, err := os.ReadDir(at.folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
 	}
-	return len(list)
+	n := 0
+	for objects := at.bucket.List(nil); ; n++ {
+		if _, err := objects.Next(t.Context()); errors.Is(err, io.EOF) {
+			return n
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // What goes in comes out, whatever it is, and after a restart too.
-func TestFilesLast(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "made", "store")
-	s := open(t, folder, nil)
+func TestFilesLast(t *testing.T) { everywhere(t, filesLast) }
+
+func filesLast(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
 	for name, content := range map[string]string{
 		"plain.txt": "hello", "empty": "", "../../etc/passwd": "a path for a name", `q"uote;ä` + "\n\xff": "\x00\xff\r\n",
 		"large": strings.Repeat("0123456789abcdef", 1<<16),
 	} {
 		info := put(t, s, name, content)
-		again := open(t, folder, nil)
+		again := at.open(t, nil)
 		known, err := again.Stat(t.Context(), info.ID)
 		if err != nil || known.Name != strings.ToValidUTF8(name, "�") || known.Size != int64(len(content)) || !known.Uploaded.Equal(info.Uploaded) {
 			t.Errorf("%q: %+v, %v; stored as %+v", name, known, err, info)
@@ -94,12 +147,16 @@ func TestFilesLast(t *testing.T) {
 	}
 }
 
-func TestIDsThatAreNone(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "store")
-	s := open(t, folder, nil)
+func TestIDsThatAreNone(t *testing.T) { everywhere(t, idsThatAreNone) }
+
+func idsThatAreNone(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
 	info := put(t, s, "a", "x")
-	if err := os.WriteFile(filepath.Join(filepath.Dir(folder), "secret.json"), []byte(`{"id":"../secret"}`), 0o600); err != nil {
-		t.Fatal(err)
+	if at.folder != "" {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(at.folder), "secret.json"), []byte(`{"id":"../secret"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, id := range []string{
 		"", "x", "../secret", info.ID + ".json", info.ID[:31], info.ID + "0", strings.ToUpper(info.ID) + " ",
@@ -115,9 +172,11 @@ func TestIDsThatAreNone(t *testing.T) {
 	}
 }
 
-func TestDelete(t *testing.T) {
-	folder := t.TempDir()
-	s := open(t, folder, nil)
+func TestDelete(t *testing.T) { everywhere(t, deletes) }
+
+func deletes(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
 	info := put(t, s, "a", "content")
 	reading, err := s.Get(t.Context(), info.ID)
 	if err != nil {
@@ -136,7 +195,7 @@ func TestDelete(t *testing.T) {
 	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "content" {
 		t.Errorf("who reads it gets %q, %v", data, err)
 	}
-	if n := entries(t, folder); n != 0 {
+	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}
 }
@@ -210,9 +269,11 @@ func TestHoldWhileItIsDeleted(t *testing.T) {
 }
 
 // An upload that fails leaves nothing, and takes no room.
-func TestFailedUploads(t *testing.T) {
-	folder := t.TempDir()
-	s := open(t, folder, nil)
+func TestFailedUploads(t *testing.T) { everywhere(t, failedUploads) }
+
+func failedUploads(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
 	broken := errors.New("the client has gone")
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -228,7 +289,7 @@ func TestFailedUploads(t *testing.T) {
 			t.Error("cancelled: no error")
 		}
 	}
-	if n := entries(t, folder); n != 0 {
+	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}
 	var last filestore.Info
@@ -238,7 +299,7 @@ func TestFailedUploads(t *testing.T) {
 	if _, err := s.Put(t.Context(), "a", strings.NewReader("x")); code(err) != execution.StoreFull {
 		t.Errorf("full: %v", err)
 	}
-	if _, err := open(t, folder, nil).Put(t.Context(), "a", strings.NewReader("x")); code(err) != execution.StoreFull {
+	if _, err := at.open(t, nil).Put(t.Context(), "a", strings.NewReader("x")); code(err) != execution.StoreFull {
 		t.Errorf("full, after a restart: %v", err)
 	}
 	if err := s.Delete(t.Context(), last.ID); err != nil {
@@ -247,11 +308,13 @@ func TestFailedUploads(t *testing.T) {
 	put(t, s, "a", "there is room again")
 }
 
-func TestExpiry(t *testing.T) {
-	folder := t.TempDir()
-	old := put(t, open(t, folder, nil), "old", "x")
-	held := put(t, open(t, folder, nil), "held", "in use")
-	s := open(t, folder, func(o *filestore.Options) { o.TTL = time.Hour })
+func TestExpiry(t *testing.T) { everywhere(t, expires) }
+
+func expires(t *testing.T, at place) {
+	t.Helper()
+	old := put(t, at.open(t, nil), "old", "x")
+	held := put(t, at.open(t, nil), "held", "in use")
+	s := at.open(t, func(o *filestore.Options) { o.TTL = time.Hour })
 	reading, err := s.Get(t.Context(), held.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -260,7 +323,7 @@ func TestExpiry(t *testing.T) {
 		t.Fatalf("%d files of an age of nothing have expired: %v", n, err)
 	}
 	for _, id := range []string{old.ID, held.ID} {
-		backdate(t, folder, id)
+		at.backdate(t, id)
 	}
 	if _, err := s.Get(t.Context(), old.ID); code(err) != execution.NotFound {
 		t.Errorf("expired, and not swept yet: %v", err)
@@ -271,23 +334,23 @@ func TestExpiry(t *testing.T) {
 	if n, err := s.Sweep(t.Context()); n != 2 || err != nil {
 		t.Errorf("%d have expired: %v", n, err)
 	}
-	if n := entries(t, folder); n != 2 {
+	if n := at.entries(t); n != 2 {
 		t.Errorf("%d objects: the two of the file in use must stay", n)
 	}
 	data, err := io.ReadAll(reading)
 	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "in use" {
 		t.Errorf("who reads it gets %q, %v", data, err)
 	}
-	if n := entries(t, folder); n != 0 {
+	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}
 }
 
 // backdate makes a file two hours old.
-func backdate(t *testing.T, folder, id string) {
+func (at place) backdate(t *testing.T, id string) {
 	t.Helper()
-	path := filepath.Join(folder, id+".json")
-	data, err := os.ReadFile(path)
+	key := id + ".json"
+	data, err := at.bucket.ReadAll(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,14 +362,15 @@ func backdate(t *testing.T, folder, id string) {
 	if data, err = json.Marshal(info); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	if err := at.bucket.WriteAll(t.Context(), key, data, nil); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // What a server that was killed has left goes, what is not ours stays.
 func TestOrphans(t *testing.T) {
-	folder := t.TempDir()
+	at := inFolder(t)
+	folder := at.folder
 	const id = "0123456789abcdef0123456789abcdef"
 	hours := time.Now().Add(-2 * time.Hour)
 	for name, when := range map[string]time.Time{
@@ -317,7 +381,7 @@ func TestOrphans(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := open(t, folder, nil)
+	s := at.open(t, nil)
 	kept := put(t, s, "kept", "x")
 	if err := os.Chtimes(filepath.Join(folder, kept.ID), hours, hours); err != nil {
 		t.Fatal(err)
@@ -325,7 +389,7 @@ func TestOrphans(t *testing.T) {
 	if _, err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := entries(t, folder); n != 4 { // kept and what is known of it, one too young, one not ours
+	if n := at.entries(t); n != 4 { // kept and what is known of it, one too young, one not ours
 		t.Errorf("%d objects are left", n)
 	}
 	if got := read(t, s, kept.ID); got != "x" {
@@ -339,10 +403,95 @@ func TestFoldersThatWillNotDo(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(folder, link)); err != nil {
 		t.Fatal(err)
 	}
-	for _, url := range []string{"", "relative", "file://relative/x", "ftp://x/y", "file://" + file, "file://" + link, "file:///proc/none"} {
+	for _, url := range []string{
+		"", "relative", "file://relative/x", "file:///tmp?prefix=x", "ftp://x/y", "s3://", "s3://key:secret@bucket", "s3://bucket/folder", "s3://bucket?no=such", "%zz://",
+		"file://" + file, "file://" + link, "file:///proc/none",
+	} {
 		if s, err := filestore.Open(t.Context(), filestore.Options{URL: url, MaxFileBytes: 1, MaxBytes: 1}); err == nil {
 			t.Errorf("%q: no error", url)
 			_ = s.Close()
 		}
+	}
+}
+
+// Several servers may share a bucket: each learns at its sweeps how full it is.
+func TestSharedBucket(t *testing.T) { everywhere(t, sharedBucket) }
+
+func sharedBucket(t *testing.T, at place) {
+	t.Helper()
+	ours, theirs := at.open(t, nil), at.open(t, nil)
+	mega := strings.Repeat("x", 1<<20)
+	first := put(t, theirs, "a", mega)
+	put(t, theirs, "b", mega)
+	put(t, theirs, "c", mega)
+	if _, err := ours.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Put(t.Context(), "d", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("what others stored does not count: %v", err)
+	}
+	reading, err := ours.Get(t.Context(), first.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.Delete(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Put(t.Context(), "d", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("what somebody still reads does not count: %v", err)
+	}
+	if err := reading.Close(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, ours, "d", mega)
+	if _, err := ours.Put(t.Context(), "e", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("the room was given back twice: %v", err)
+	}
+}
+
+// sweepReader sweeps in the middle of an upload.
+type sweepReader struct {
+	t     *testing.T
+	store *filestore.Store
+	r     io.Reader
+}
+
+func (s sweepReader) Read(p []byte) (int, error) {
+	if _, err := s.store.Sweep(s.t.Context()); err != nil {
+		s.t.Error(err)
+	}
+	return s.r.Read(p)
+}
+
+// What is being written is counted once, whatever a sweep sees of it.
+func TestSweepWhileWriting(t *testing.T) { everywhere(t, sweepWhileWriting) }
+
+func sweepWhileWriting(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
+	chunk := strings.Repeat("x", 1<<19)
+	for range 3 {
+		parts := io.MultiReader(sweepReader{t, s, strings.NewReader(chunk)}, sweepReader{t, s, strings.NewReader(chunk)})
+		if _, err := s.Put(t.Context(), "a", parts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Put(t.Context(), "a", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("3 MB of 3: %v", err)
+	}
+	files, err := s.List(t.Context())
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%d files: %v", len(files), err)
+	}
+	for _, file := range files {
+		if err := s.Delete(t.Context(), file.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		put(t, s, "a", chunk+chunk)
 	}
 }

@@ -1,0 +1,167 @@
+package filestore
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"gocloud.dev/blob"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Put stores what r gives, to its end, under a new id. Where r or anything else
+// fails, nothing is left of it; an error of r's comes back as it is.
+func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
+	info := Info{ID: newID(), Name: name}
+	in := &meter{store: s, id: info.ID, r: r}
+	err := s.write(ctx, info.ID, in)
+	if err == nil {
+		info.Size, info.Uploaded = in.taken, time.Now().UTC().Truncate(time.Millisecond)
+		err = s.writeMeta(ctx, info)
+	}
+	if err != nil {
+		s.deleteObjects(ctx, info.ID) // a part may be there, or all, though the store could not say so
+		s.usage.abandon(info.ID)
+		return Info{}, err
+	}
+	s.usage.add(info.ID)
+	return info, nil
+}
+
+func (s *Store) writeMeta(ctx context.Context, info Info) error {
+	meta, err := json.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("file store: %w", err)
+	}
+	return s.write(ctx, info.ID+metaSuffix, bytes.NewReader(meta))
+}
+
+// meter takes room in the store for what is read through it.
+type meter struct {
+	store *Store
+	id    string
+	r     io.Reader
+	taken int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	limit, all := m.store.opts.MaxFileBytes, m.store.opts.MaxBytes
+	if m.taken+int64(n) > limit {
+		return 0, &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf("File size exceeds maximum of %d MB", limit>>20)}
+	}
+	if n > 0 && !m.store.usage.take(m.id, int64(n), all) {
+		return 0, &execution.Error{Code: execution.StoreFull, Message: fmt.Sprintf(
+			"The file store is full: all files together may have %d MB. Delete files, or wait until some expire", all>>20)}
+	}
+	m.taken += int64(n)
+	return n, err
+}
+
+// write writes one object, which is there when all of it is stored for good.
+// After an error a part of it may be there too.
+func (s *Store) write(ctx context.Context, key string, r io.Reader) error {
+	if s.folder != "" {
+		return s.writeFile(ctx, key, r)
+	}
+	in := &source{ctx: ctx, r: r}
+	err := s.upload(ctx, key, in)
+	switch {
+	case in.err != nil:
+		return in.err
+	case err != nil:
+		return fmt.Errorf("file store: %w", err)
+	}
+	return nil
+}
+
+// uploadTime bounds an upload to an object store.
+const uploadTime = 30 * time.Minute
+
+// upload outlasts ctx: the client library for S3 aborts an upload of which it
+// cannot read more, but not one whose context has ended.
+func (s *Store) upload(ctx context.Context, key string, r io.Reader) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTime)
+	defer cancel()
+	return s.bucket.Upload(ctx, key, r, s.uploadOptions())
+}
+
+// source keeps its reader's error, one of which is that the request's context
+// has ended by then.
+type source struct {
+	ctx context.Context //nolint:containedctx // a reader has no other way to it
+	r   io.Reader
+	err error // io.EOF left out
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if errors.Is(err, io.EOF) && s.ctx.Err() == nil {
+		return n, err
+	}
+	if errors.Is(err, io.EOF) {
+		n, err = 0, context.Cause(s.ctx)
+	}
+	s.err = err
+	return n, err
+}
+
+const contentType = "application/octet-stream"
+
+// uploadOptions bound the memory of an upload, some parts of which are held.
+func (s *Store) uploadOptions() *blob.WriterOptions {
+	const leastPart, maxParts, atOnce = 8 << 20, 10_000, 2 // S3 takes parts from 5 MB on, and no more of them
+	part := max(leastPart, s.opts.MaxFileBytes/maxParts+1)
+	return &blob.WriterOptions{ContentType: contentType, BufferSize: int(part), MaxConcurrency: atOnce}
+}
+
+// writeFile writes an object that is a file in a folder.
+func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
+	ctx, abort := context.WithCancel(ctx)
+	defer abort()
+	var file *os.File
+	w, err := s.bucket.NewWriter(ctx, key, &blob.WriterOptions{
+		ContentType: contentType,
+		BeforeWrite: func(as func(any) bool) error {
+			as(&file)
+			return nil
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("file store: %w", err)
+	}
+	if _, err = copyAll(w, r); err == nil {
+		err = file.Sync()
+	}
+	if err != nil {
+		abort()
+		_ = w.Close() // it was given up
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("file store: %w", err)
+	}
+	return s.syncFolder()
+}
+
+// copyAll hides whatever else its arguments can do: the meter must see each
+// byte.
+func copyAll(w io.Writer, r io.Reader) (int64, error) {
+	const chunk = 256 << 10
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, chunk))
+}
+
+// syncFolder puts new names on the disk.
+func (s *Store) syncFolder() error {
+	folder, err := os.Open(s.folder)
+	if err != nil {
+		return fmt.Errorf("file store: %w", err)
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
