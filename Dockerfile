@@ -12,9 +12,11 @@
 # whom you would not trust with that.
 FROM scratch
 COPY bin/vivarium /vivarium
-# Whatever the file is, the folder is there and the user's.
+# Whatever the file is, the folder is there and the user's. Files are kept in it
+# unless FILE_STORAGE_DIR or FILE_STORAGE_URL says otherwise; roots to trust for
+# https are in the binary.
 COPY --chown=65532:65532 LICENSE /files/
-ENV HOST=0.0.0.0 PORT=8000 HOME=/ FILE_STORAGE_DIR=/files
+ENV HOST=0.0.0.0 PORT=8000 HOME=/ TMPDIR=/files
 USER 65532:65532
 EXPOSE 8000
 ENTRYPOINT ["/vivarium"]

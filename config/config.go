@@ -46,6 +46,7 @@ type Config struct {
 	MaxResultMB      int     `env:"MAX_RESULT_MB, default=20" min:"1" max:"1024" help:"size of all files that a run returns"`
 
 	FileStorageDir string `env:"FILE_STORAGE_DIR" help:"folder for uploaded files; a folder of this user in the system's temporary one when empty"`
+	FileStorageURL string `env:"FILE_STORAGE_URL" help:"where uploaded files are kept, in place of FILE_STORAGE_DIR: file:///FOLDER, s3://BUCKET or, in a binary built with -tags gs, gs://BUCKET; the latter two with options such as ?region=, endpoint=, prefix= (gocloud.dev/blob has them all). Credentials come from where each cloud's own tools look: AWS_ACCESS_KEY_ID and the like or ~/.aws, GOOGLE_APPLICATION_CREDENTIALS; or from the machine's role"`
 	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000" help:"age at which a stored file is deleted"`
 	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824" help:"size of all stored files"`
 
@@ -175,6 +176,7 @@ func (c Config) contradictions() []error {
 	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
 		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
 	}
+	faults = append(faults, c.storageFaults()...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
 		if !moduleName().MatchString(strings.TrimSpace(name)) {
 			faults = append(faults, fmt.Errorf("PRELOAD_MODULES is %q: must be auto, none, or names of modules with commas between", c.PreloadModules))
@@ -182,6 +184,34 @@ func (c Config) contradictions() []error {
 		}
 	}
 	return faults
+}
+
+// storageFaults finds what is wrong with FILE_STORAGE_URL, whose options are
+// checked when it is opened.
+func (c Config) storageFaults() []error {
+	var faults []error
+	if c.FileStorageURL == "" {
+		return nil
+	}
+	if !storageURL().MatchString(c.FileStorageURL) {
+		faults = append(faults, fmt.Errorf("FILE_STORAGE_URL is %q: must be file:///FOLDER, s3://BUCKET or gs://BUCKET, the latter two with options behind a ?",
+			redact(c.FileStorageURL)))
+	}
+	if c.FileStorageDir != "" {
+		faults = append(faults, fmt.Errorf("FILE_STORAGE_URL is %q and FILE_STORAGE_DIR is %q: must not both be set",
+			redact(c.FileStorageURL), c.FileStorageDir))
+	}
+	return faults
+}
+
+func storageURL() *regexp.Regexp {
+	return regexp.MustCompile(`^(file:///[^?#]+|(s3|gs)://[A-Za-z0-9][\w.-]*/?(\?[^#]*)?)$`)
+}
+
+// redact hides the credentials that somebody may have put into a URL, whether
+// or not it is one otherwise.
+func redact(address string) string {
+	return regexp.MustCompile(`//.*@`).ReplaceAllString(address, "//...@")
 }
 
 // moduleName is what a Python module may be called.

@@ -83,6 +83,31 @@ func TestLoadReportsEveryFault(t *testing.T) {
 	}
 }
 
+func TestStorageURL(t *testing.T) {
+	for _, url := range []string{
+		"file:///var/lib/vivarium", "s3://bucket", "s3://my.bucket-1?region=eu-central-1&prefix=files/&endpoint=http://127.0.0.1:9000", "gs://bucket?prefix=x/",
+	} {
+		if c, err := load(t, map[string]string{"FILE_STORAGE_URL": url}); err != nil || c.FileStorageURL != url {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+	for _, url := range []string{
+		"file://folder", "file:///", "/var/lib", "ftp://host/x", "azblob://bucket", "s3:///", "s3://", "s3://bucket/folder", "s3://key:SECRET@bucket",
+		"s3://key:SECRET/with@bucket", "s3:// bucket:%zz", "file:///x?prefix=y", "gs://bucket#x",
+	} {
+		_, err := load(t, map[string]string{"FILE_STORAGE_URL": url})
+		if err == nil || !strings.Contains(err.Error(), "FILE_STORAGE_URL is ") || !strings.Contains(err.Error(), ": must be file:///FOLDER, s3://BUCKET or gs://BUCKET") {
+			t.Errorf("%q: %v", url, err)
+		} else if strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("it tells secrets: %v", err)
+		}
+	}
+	_, err := load(t, map[string]string{"FILE_STORAGE_URL": "s3://bucket", "FILE_STORAGE_DIR": "/files"})
+	if want := `FILE_STORAGE_URL is "s3://bucket" and FILE_STORAGE_DIR is "/files": must not both be set`; err == nil || err.Error() != want {
+		t.Errorf("both: %v", err)
+	}
+}
+
 // Every setting is documented, and its default is allowed.
 func TestSettingsAreDocumented(t *testing.T) {
 	for _, s := range config.Settings() {
