@@ -63,6 +63,11 @@ func (m *measurement) all(ctx context.Context, results *report) (err error) {
 	if err := m.soak(ctx); err != nil {
 		return err
 	}
+	if m.opts.files > 0 {
+		if results.Files, err = m.files(ctx); err != nil {
+			return err
+		}
+	}
 	results.Memory.Runs = m.runs
 	results.Memory.After, err = m.idleMemory(ctx)
 	return err
@@ -216,7 +221,7 @@ func (m *measurement) idleMemory(ctx context.Context) (float64, error) {
 	if runtime.GOOS != "linux" {
 		return 0, nil
 	}
-	return residentMB(m.server.pid())
+	return memoryMB(m.server.pid(), "VmRSS:")
 }
 
 func (m *measurement) say(format string, args ...any) {

@@ -56,11 +56,11 @@ vivarium: no JSON
 }
 
 func TestParseResident(t *testing.T) {
-	got, err := parseResident([]byte("VmPeak:\t 2048 kB\nVmRSS:\t   14848 kB\nThreads:\t7\n"))
+	got, err := parseMemory([]byte("VmPeak:\t 2048 kB\nVmRSS:\t   14848 kB\nThreads:\t7\n"), "VmRSS:")
 	if err != nil || got != 14.5 {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if _, err := parseResident([]byte("Threads:\t7\n")); err == nil {
+	if _, err := parseMemory([]byte("Threads:\t7\n"), "VmRSS:"); err == nil {
 		t.Error("no error without VmRSS")
 	}
 }

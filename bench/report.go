@@ -20,6 +20,7 @@ type report struct {
 	Program   string            `json:"program"`
 	Paced     []sideResult      `json:"paced"`
 	Sustained []sustainedResult `json:"sustained"`
+	Files     []filesResult     `json:"files,omitempty"`
 	Memory    memory            `json:"memory_mb"`
 }
 
@@ -112,6 +113,10 @@ func (r *report) table() string {
 		_, _ = fmt.Fprintf(&b, "\nSustained: %d clients that call back to back.\n\n", s.Clients)
 		showSides(&b, s.Sides)
 	}
+	if len(r.Files) > 0 {
+		b.WriteString("\nFiles: MB/s; growth of the server's memory in MB.\n\n")
+		showFiles(&b, r.Files)
+	}
 	if r.Memory.After > 0 {
 		_, _ = fmt.Fprintf(&b, "\nIdle server: %.1f MB, and %.1f MB after %d runs. Idle sandbox: %.1f MB.\n",
 			r.Memory.Before, r.Memory.After, r.Memory.Runs, r.Memory.Sandbox)
@@ -142,6 +147,15 @@ func showSides(w io.Writer, sides []sideResult) {
 			line = append(line, hundredth(s.Stages[name]))
 		}
 		rows.add(line...)
+	}
+	rows.end()
+}
+
+func showFiles(w io.Writer, files []filesResult) {
+	rows := newRows(w)
+	rows.add("side", "upload", "download", "growth")
+	for _, f := range files {
+		rows.add(f.Side, tenth(f.Upload), tenth(f.Download), tenth(f.Growth))
 	}
 	rows.end()
 }

@@ -154,18 +154,19 @@ func (s *server) stop() error {
 	return err
 }
 
-// residentMB reads how much memory a process occupies, from /proc.
-func residentMB(pid int) (float64, error) {
+// memoryMB reads a field about a process's memory from /proc, such as "VmRSS:",
+// which is what it occupies.
+func memoryMB(pid int, field string) (float64, error) {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0, fmt.Errorf("memory of the server: %w", err)
 	}
-	return parseResident(status)
+	return parseMemory(status, field)
 }
 
-func parseResident(status []byte) (float64, error) {
+func parseMemory(status []byte, field string) (float64, error) {
 	for line := range bytes.Lines(status) {
-		value, found := strings.CutPrefix(string(line), "VmRSS:")
+		value, found := strings.CutPrefix(string(line), field)
 		if !found {
 			continue
 		}
@@ -175,5 +176,5 @@ func parseResident(status []byte) (float64, error) {
 		}
 		return kilobytes / 1024, nil
 	}
-	return 0, errors.New("memory of the server: no VmRSS in its status")
+	return 0, fmt.Errorf("memory of the server: no %s in its status", field)
 }
