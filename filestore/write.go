@@ -1,6 +1,7 @@
 package filestore
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -136,7 +137,7 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("file store: %w", err)
 	}
-	if _, err = copyAll(w, r); err == nil {
+	if err = copyAll(w, r); err == nil {
 		err = file.Sync()
 	}
 	if err != nil {
@@ -152,9 +153,13 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 
 // copyAll hides whatever else its arguments can do: the meter must see each
 // byte.
-func copyAll(w io.Writer, r io.Reader) (int64, error) {
+func copyAll(w io.Writer, r io.Reader) error {
 	const chunk = 256 << 10
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, chunk))
+	full := bufio.NewWriterSize(struct{ io.Writer }{w}, chunk) // a form is read in pieces of 4 KB
+	if _, err := full.ReadFrom(struct{ io.Reader }{r}); err != nil {
+		return err
+	}
+	return full.Flush()
 }
 
 // syncFolder puts new names on the disk.

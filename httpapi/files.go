@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -33,6 +34,8 @@ const (
 	formBytes = 64 << 10
 	// transferTime bounds the way of a file, which is larger than other bodies.
 	transferTime = 15 * time.Minute
+	// chunkBytes is what is read or written of a file at a time.
+	chunkBytes = 256 << 10
 	// maxFilenameBytes is as long as names are in any file system.
 	maxFilenameBytes = 255
 )
@@ -96,6 +99,11 @@ func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error)
 
 // upload stores the field "file" of a form as it arrives.
 func upload(files Files, w http.ResponseWriter, r *http.Request) error {
+	// The form's own reader asks for 4 KB at a time.
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{bufio.NewReaderSize(r.Body, chunkBytes), r.Body}
 	form, err := r.MultipartReader()
 	if err != nil {
 		return fieldFault("missing", "the body must be multipart/form-data with the field file")
@@ -208,8 +216,7 @@ func download(files Files, w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Length", strconv.FormatInt(file.Size, 10))
 	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
-	const chunk = 256 << 10
-	if _, err := io.CopyBuffer(w, struct{ io.Reader }{file}, make([]byte, chunk)); err != nil {
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{file}, make([]byte, chunkBytes)); err != nil {
 		panic(http.ErrAbortHandler) // the client must not take what it has for all
 	}
 	return nil
