@@ -121,7 +121,7 @@ func (g gateway) objects() int {
 	return n
 }
 
-// noise is a file that is larger than one part of an upload.
+// noise is a file; from 16 MB on it is uploaded in parts.
 func noise(size int) string {
 	data := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(data)
@@ -135,7 +135,7 @@ func TestS3(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := noise(12 << 20)
+	content := noise(17 << 20)
 	large, small := first.upload(t, "large.bin", content), first.upload(t, "sm\u00e4ll", "123")
 	second := startServer(t, g.env()...)
 	for _, s := range []*server{first, second} {
