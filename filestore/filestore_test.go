@@ -202,9 +202,11 @@ func deletes(t *testing.T, at place) {
 
 // A file that is held can be read as often as one likes, until it is released,
 // whoever deletes it.
-func TestHold(t *testing.T) {
-	folder := t.TempDir()
-	s := open(t, folder, nil)
+func TestHold(t *testing.T) { everywhere(t, holds) }
+
+func holds(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
 	info := put(t, s, "a", "content")
 	held, err := s.Hold(t.Context(), info.ID)
 	if err != nil || held.Info != info {
@@ -228,15 +230,17 @@ func TestHold(t *testing.T) {
 	}
 	held.Release()
 	held.Release()
-	if n := entries(t, folder); n != 0 {
+	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}
 }
 
 // Who comes while a file goes finds it whole or not at all.
-func TestHoldWhileItIsDeleted(t *testing.T) {
-	folder := t.TempDir()
-	s := open(t, folder, nil)
+func TestHoldWhileItIsDeleted(t *testing.T) { everywhere(t, holdsWhileItIsDeleted) }
+
+func holdsWhileItIsDeleted(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
 	for range 100 {
 		info := put(t, s, "a", "content")
 		var both sync.WaitGroup
@@ -263,7 +267,7 @@ func TestHoldWhileItIsDeleted(t *testing.T) {
 		})
 		both.Wait()
 	}
-	if n := entries(t, folder); n != 0 {
+	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}
 }
