@@ -78,8 +78,10 @@ func links() []made {
 	const link = "it is a link"
 	return []made{
 		{name: "to a file inside", code: "os.symlink('in.txt', 'l')", skipped: byPath{"l": link}},
-		{name: "to what a run must not read", code: "for i, p in enumerate(('/etc/passwd', '/proc/1/environ', '/proc/self/fd/0', '/dev/zero', '..')): os.symlink(p, str(i))",
-			skipped: byPath{"0": link, "1": link, "2": link, "3": link, "4": link}},
+		{
+			name: "to what a run must not read", code: "for i, p in enumerate(('/etc/passwd', '/proc/1/environ', '/proc/self/fd/0', '/dev/zero', '..')): os.symlink(p, str(i))",
+			skipped: byPath{"0": link, "1": link, "2": link, "3": link, "4": link},
+		},
 		{name: "in a loop", code: "os.symlink('a', 'b'); os.symlink('b', 'a')", skipped: byPath{"a": link, "b": link}},
 		{name: "in the place of an input", code: "os.remove('in.txt'); os.symlink('/etc/passwd', 'in.txt')", skipped: byPath{"in.txt": link}},
 		{name: "in the place of an input's folder", code: "os.remove('d/in.txt'); os.rmdir('d'); os.symlink('/etc', 'd')", skipped: byPath{"d": link}},
@@ -100,29 +102,43 @@ func shapes() []made {
 	within := strings.Repeat("e/", 31) + "f"
 	return []made{
 		{name: "a sparse file", code: "open('s', 'wb').truncate(5 << 20)", files: byPath{"s": zeros}},
-		{name: "sparse giants", code: "open('a', 'wb').truncate(10 << 30)\nopen('b', 'wb').truncate(50 << 20)\nopen('c', 'wb').write(b'small')",
-			files: byPath{"c": "small"}, skipped: byPath{"a": "it has 10737418240 bytes, more than", "b": "together"}},
+		{
+			name: "sparse giants", code: "open('a', 'wb').truncate(10 << 30)\nopen('b', 'wb').truncate(50 << 20)\nopen('c', 'wb').write(b'small')",
+			files: byPath{"c": "small"}, skipped: byPath{"a": "it has 10737418240 bytes, more than", "b": "together"},
+		},
 		{name: "devices", code: `import stat
 for kind in (stat.S_IFCHR, stat.S_IFBLK):
     try: os.mknod("n", 0o666 | kind, os.makedev(1, 5))
     except PermissionError: print("refused")`, stdout: "refused\nrefused\n"},
-		{name: "pipes and sockets in folders", code: "import socket\nos.mkfifo('d/p'); os.mkdir('e'); os.mknod('e/q', 0o010666); s = socket.socket(socket.AF_UNIX); s.bind('e/s'); s.listen()",
-			skipped: byPath{"d/p": "not a regular file", "e/q": "not a regular file", "e/s": "not a regular file"}},
-		{name: "a pipe in the place of an input, held open", code: "os.remove('in.txt'); os.mkfifo('in.txt'); fd = os.open('in.txt', os.O_RDWR); os.write(fd, b'x')",
-			skipped: byPath{"in.txt": "not a regular file"}},
-		{name: "odd names", code: `for n in ("new\nline", "tab\t", "\x1b[2J", "back\\slash", "\x7f", " ", "-rf", "..." , "é", "e\u0301", "n" * 255): open(n, "w").write("x")
+		{
+			name: "pipes and sockets in folders", code: "import socket\nos.mkfifo('d/p'); os.mkdir('e'); os.mknod('e/q', 0o010666); s = socket.socket(socket.AF_UNIX); s.bind('e/s'); s.listen()",
+			skipped: byPath{"d/p": "not a regular file", "e/q": "not a regular file", "e/s": "not a regular file"},
+		},
+		{
+			name: "a pipe in the place of an input, held open", code: "os.remove('in.txt'); os.mkfifo('in.txt'); fd = os.open('in.txt', os.O_RDWR); os.write(fd, b'x')",
+			skipped: byPath{"in.txt": "not a regular file"},
+		},
+		{
+			name: "odd names", code: `for n in ("new\nline", "tab\t", "\x1b[2J", "back\\slash", "\x7f", " ", "-rf", "..." , "é", "e\u0301", "n" * 255): open(n, "w").write("x")
 for n in (b"\xff", b"a\xc3", b"\xed\xa0\x80"): open(n, "w").write("x")`,
 			files: byPath{" ": "x", "-rf": "x", "...": "x", "é": "x", "e\u0301": "x", long: "x"},
 			skipped: byPath{
 				`new\x0aline`: "control", `tab\x09`: "control", `\x1b[2J`: "control", `back\slash`: "backslash", `\x7f`: "control",
 				`\udcff`: "UTF-8", `a\udcc3`: "UTF-8", `\udced\udca0\udc80`: "UTF-8",
-			}},
-		{name: "as deep as can be, and deeper", code: "os.makedirs('e/' * 32); open('e/' * 31 + 'f', 'w').write('x'); open('e/' * 32 + 'f', 'w').write('x')",
-			files: byPath{within: "x"}, skipped: byPath{strings.TrimSuffix(strings.Repeat("e/", 32), "/"): "folders deep"}},
-		{name: "paths that are too long", code: "for i in range(5): os.mkdir('n' * 250); os.chdir('n' * 250)\nopen('f', 'w').write('x')",
-			skipped: byPath{strings.Repeat("n", 100) + "...": "more than 1024 bytes"}},
-		{name: "closed folders", code: "os.chmod('in.txt', 0); os.mkdir('e'); open('e/f', 'w').write('x'); os.chmod('e', 0); os.chmod('d', 0o111)",
-			skipped: byPath{"in.txt": "permission denied", "e": "permission denied", "d": "permission denied"}},
+			},
+		},
+		{
+			name: "as deep as can be, and deeper", code: "os.makedirs('e/' * 32); open('e/' * 31 + 'f', 'w').write('x'); open('e/' * 32 + 'f', 'w').write('x')",
+			files: byPath{within: "x"}, skipped: byPath{strings.TrimSuffix(strings.Repeat("e/", 32), "/"): "folders deep"},
+		},
+		{
+			name: "paths that are too long", code: "for i in range(5): os.mkdir('n' * 250); os.chdir('n' * 250)\nopen('f', 'w').write('x')",
+			skipped: byPath{strings.Repeat("n", 100) + "...": "more than 1024 bytes"},
+		},
+		{
+			name: "closed folders", code: "os.chmod('in.txt', 0); os.mkdir('e'); open('e/f', 'w').write('x'); os.chmod('e', 0); os.chmod('d', 0o111)",
+			skipped: byPath{"in.txt": "permission denied", "e": "permission denied", "d": "permission denied"},
+		},
 		{name: "the program's own name", code: "open('__main__.py', 'w').write('x'); open('d/__main__.py', 'w').write('x')", files: byPath{"d/__main__.py": "x"}},
 		{name: "files without a name", code: "f = open('gone', 'w'); f.write('x'); f.flush(); os.remove('gone'); g = os.open('.', os.O_TMPFILE | os.O_RDWR); os.write(g, b'x')"},
 		{name: "an input that is rewritten as it was", code: "open('in.txt', 'w').write('in')", files: byPath{"in.txt": "in"}},
@@ -148,6 +164,7 @@ def leave(work):
 // counters, one read before a large file and one after it, neither goes on.
 func TestNobodyWritesWhatIsRead(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
+		t.Helper()
 		a := mustRun(t, s, request{"timeout_ms": 10000, "code": leave + `
 open("between", "wb").write(b"x" * (15 << 20))
 before, later = (os.open(n, os.O_RDWR | os.O_CREAT) for n in ("a", "z"))
@@ -172,6 +189,7 @@ while os.stat("z").st_size == 0: pass`})
 // Nor can a folder become a link to elsewhere while it is searched.
 func TestNobodySwapsWhatIsSearched(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
+		t.Helper()
 		for range 5 {
 			a := mustRun(t, s, request{"timeout_ms": 10000, "code": leave + `
 os.mkdir("e"); open("e/passwd", "w").write("mine")
