@@ -104,13 +104,38 @@ func (o execOptions) request(system System, args []string) (execution.Request, e
 		if !found {
 			name = filepath.Base(local)
 		}
-		content, err := os.ReadFile(local)
+		input, err := localInput(local, name)
 		if err != nil {
 			return req, fmt.Errorf("--file: %w", err)
 		}
-		req.Files = append(req.Files, execution.Inline(name, content))
+		req.Files = append(req.Files, input)
 	}
 	return req, nil
+}
+
+// localFile is a file of this machine's, by its path.
+type localFile string
+
+// Open opens the file.
+func (f localFile) Open(context.Context) (io.ReadCloser, error) { return os.Open(string(f)) }
+
+// localInput stages a local file, which is read when its turn comes. What is no
+// regular file, such as a pipe, can be read once alone: it is read now.
+func localInput(local, name string) (execution.Input, error) {
+	file, err := os.Open(local)
+	if err != nil {
+		return execution.Input{}, err
+	}
+	defer func() { _ = file.Close() }()
+	status, err := file.Stat()
+	if err != nil {
+		return execution.Input{}, err
+	}
+	if status.Mode().IsRegular() {
+		return execution.Input{Path: name, Size: status.Size(), Source: localFile(local)}, nil
+	}
+	content, err := io.ReadAll(file)
+	return execution.Inline(name, content), err
 }
 
 func (o execOptions) code(system System, args []string) (string, error) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,7 +201,7 @@ func TestExecRequest(t *testing.T) {
 			execOptions{files: []string{data, data + ":in/other.csv"}},
 			[]string{"c"},
 			execution.Request{Code: "c", Interactive: true, Files: []execution.Input{
-				execution.Inline("data.csv", []byte("a,b")), execution.Inline("in/other.csv", []byte("a,b")),
+				{Path: "data.csv", Size: 3, Source: localFile(data)}, {Path: "in/other.csv", Size: 3, Source: localFile(data)},
 			}},
 		},
 	} {
@@ -214,6 +215,24 @@ func TestExecRequest(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What can be read once alone is staged too.
+func TestExecRequestWithAPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(pipe, []byte("piped"), 0o600) }()
+	s, _, _ := system("")
+	got, err := execOptions{files: []string{pipe}}.request(s, []string{"c"})
+	if err := errors.Join(err, <-written); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]execution.Input{execution.Inline("pipe", []byte("piped"))}, got.Files); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
