@@ -228,11 +228,22 @@ func TestSessionCommands(t *testing.T) {
 			code:  "import os, time\nsize = os.path.getsize('tick.txt')\nwhile os.path.getsize('tick.txt') == size: time.sleep(0.01)\nprint('ticks')",
 			files: "tick.txt",
 		}},
-		{program: program{name: "a bomb", timeout: 5000, stderr: "~"}, bash: ":(){ :|:& };:"},
-		{program: program{name: "is survived", timeout: 20000, stdout: "alive\n", stderr: "~"}, bash: "echo alive"},
 		{program: program{name: "a signal", exit: "143", reason: "signal", signal: "SIGTERM"}, bash: "kill $$"},
 		{program: program{name: "PID 1 is out of reach", exit: "1", stderr: "~Permission denied"}, bash: "cat /proc/1/environ /proc/1/fd/0"},
 	})
+}
+
+// Where processes fill the session they are ended before the next call, which
+// could not begin otherwise.
+func TestSessionBomb(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.bash(t, ":(){ :|:& };:")
+	for range 5 {
+		if a := s.bash(t, "echo alive"); a.Stdout != "alive\n" {
+			t.Errorf("after a bomb: %+v", a)
+		}
+	}
+	program{stdout: "42\n"}.check(t, s.python(t, "print(6*7)"))
 }
 
 // What a cell changes comes back, once.
