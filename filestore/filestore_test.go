@@ -499,3 +499,41 @@ func sweepWhileWriting(t *testing.T, at place) {
 		put(t, s, "a", chunk+chunk)
 	}
 }
+
+// Files that go while they are listed are no fault of the list's.
+func TestListWhileFilesGo(t *testing.T) { everywhere(t, listsWhileFilesGo) }
+
+func listsWhileFilesGo(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
+	other := at.open(t, nil) // as of another server
+	var both sync.WaitGroup
+	over := make(chan struct{})
+	for range 2 {
+		both.Go(func() {
+			for range 100 {
+				info := put(t, other, "a", "content")
+				if err := other.Delete(t.Context(), info.ID); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	go func() {
+		both.Wait()
+		close(over)
+	}()
+	for {
+		if _, err := s.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-over:
+			return
+		default:
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,11 +29,15 @@ func (s *Store) List(ctx context.Context) ([]Info, error) {
 // survey reads what is known of all files, and finds the other objects that are
 // named as a file's bytes or a part of them are.
 func (s *Store) survey(ctx context.Context) (files []Info, others []*blob.ListObject, err error) {
+	objects, err := s.objects(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	const atOnce = 16 // each is a request to an object store
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	var mu sync.Mutex
-	err = s.each(ctx, func(object *blob.ListObject) {
+	for _, object := range objects {
 		id, rest, _ := strings.Cut(object.Key, ".")
 		switch {
 		case !isID(id): // not ours
@@ -50,11 +55,8 @@ func (s *Store) survey(ctx context.Context) (files []Info, others []*blob.ListOb
 				return nil
 			})
 		}
-	})
-	if failed := group.Wait(); failed != nil {
-		err = failed // the cause of err, if that is not nil
 	}
-	return files, others, err
+	return files, others, group.Wait()
 }
 
 func ignoreNotFound(err error) error {
@@ -64,18 +66,44 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-func (s *Store) each(ctx context.Context, do func(*blob.ListObject)) error {
+// objects lists the bucket.
+func (s *Store) objects(ctx context.Context) ([]*blob.ListObject, error) {
+	if s.folder != "" {
+		return listFolder(s.folder)
+	}
+	var found []*blob.ListObject
 	objects := s.bucket.List(nil)
 	for {
 		object, err := objects.Next(ctx)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return found, nil
 		case err != nil:
-			return fmt.Errorf("file store: %w", err)
+			return nil, fmt.Errorf("file store: %w", err)
 		}
-		do(object)
+		found = append(found, object)
 	}
+}
+
+// listFolder lists a folder that is a bucket. The library's listing fails where
+// a file goes meanwhile, as one does with each upload (v0.47.0).
+func listFolder(folder string) ([]*blob.ListObject, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, fmt.Errorf("file store: %w", err)
+	}
+	found := make([]*blob.ListObject, 0, len(entries))
+	for _, entry := range entries {
+		info, err := entry.Info()
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return nil, fmt.Errorf("file store: %w", err)
+		default:
+			found = append(found, &blob.ListObject{Key: entry.Name(), ModTime: info.ModTime(), Size: info.Size()})
+		}
+	}
+	return found, nil
 }
 
 // recount surveys the bucket and counts what is in it. There must be no other
