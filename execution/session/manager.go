@@ -68,7 +68,8 @@ type Manager struct {
 	closing  bool
 	starting int              // sessions that are being started
 	known    map[string]*held // by id
-	calls    sync.WaitGroup   // Add only under mu, while not closing
+	calls    int              // under way
+	idle     chan struct{}    // closed when closing and there are no calls
 	watchers sync.WaitGroup
 
 	lasting context.Context         //nolint:containedctx // ends when calls must
@@ -91,7 +92,7 @@ func New(opts Options) *Manager {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	lasting, stop := context.WithCancelCause(context.Background())
-	return &Manager{opts: opts, known: make(map[string]*held), lasting: lasting, stop: stop}
+	return &Manager{opts: opts, known: make(map[string]*held), idle: make(chan struct{}), lasting: lasting, stop: stop}
 }
 
 var errClosing = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
@@ -128,14 +129,28 @@ func (m *Manager) enter(ctx context.Context) (_ context.Context, leave func(), _
 	if m.closing {
 		return nil, nil, errClosing
 	}
-	m.calls.Add(1)
+	m.calls++
 	ctx, cancel := context.WithCancelCause(ctx)
 	forget := context.AfterFunc(m.lasting, func() { cancel(context.Cause(m.lasting)) })
 	return ctx, func() {
 		forget()
 		cancel(nil)
-		m.calls.Done()
+		m.leave()
 	}, nil
+}
+
+func (m *Manager) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls--
+	m.closeIdleLocked()
+}
+
+// closeIdleLocked tells Close that the last call has ended. It needs m.mu.
+func (m *Manager) closeIdleLocked() {
+	if m.closing && m.calls == 0 {
+		close(m.idle)
+	}
 }
 
 // Create starts a session that lives for ttl, with files in its workspace. Zero
@@ -426,24 +441,31 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 // called more than once.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
-	m.closing = true
-	m.mu.Unlock()
-	idle := make(chan struct{})
-	go func() {
-		m.calls.Wait()
-		close(idle)
-	}()
-	var err error
-	select {
-	case <-idle:
-	case <-ctx.Done():
-		err = fmt.Errorf("calls of sessions did not end in time: %w", context.Cause(ctx))
+	if !m.closing {
+		m.closing = true
+		m.closeIdleLocked()
 	}
+	m.mu.Unlock()
+	err := m.awaitIdle(ctx)
 	m.stop(errClosing)
-	<-idle
+	<-m.idle // soon: every call heeds its context
 	m.detachAll()
 	m.watchers.Wait()
 	return err
+}
+
+func (m *Manager) awaitIdle(ctx context.Context) error {
+	select {
+	case <-m.idle:
+		return nil
+	default:
+	}
+	select {
+	case <-m.idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("calls of sessions did not end in time: %w", context.Cause(ctx))
+	}
 }
 
 // detachAll gives up all connections.

@@ -385,6 +385,17 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// With nothing under way, closing takes no time and finds nothing wrong.
+func TestCloseIdle(t *testing.T) {
+	m := newManager(t, newHost())
+	create(t, m)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.Close(over); err != nil {
+		t.Error(err)
+	}
+}
+
 // What ends with the session says so.
 func TestExpiresDuringACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
