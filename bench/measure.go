@@ -63,6 +63,11 @@ func (m *measurement) all(ctx context.Context, results *report) (err error) {
 	if err := m.soak(ctx); err != nil {
 		return err
 	}
+	if m.opts.ways > 0 {
+		if results.Ways, err = m.ways(ctx); err != nil {
+			return err
+		}
+	}
 	if m.opts.files > 0 {
 		if results.Files, err = m.files(ctx); err != nil {
 			return err

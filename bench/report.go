@@ -20,6 +20,7 @@ type report struct {
 	Program   string            `json:"program"`
 	Paced     []sideResult      `json:"paced"`
 	Sustained []sustainedResult `json:"sustained"`
+	Ways      []sideResult      `json:"ways,omitempty"`
 	Files     []filesResult     `json:"files,omitempty"`
 	Memory    memory            `json:"memory_mb"`
 }
@@ -112,6 +113,10 @@ func (r *report) table() string {
 	for _, s := range r.Sustained {
 		_, _ = fmt.Fprintf(&b, "\nSustained: %d clients that call back to back.\n\n", s.Clients)
 		showSides(&b, s.Sides)
+	}
+	if len(r.Ways) > 0 {
+		b.WriteString("\nWays: one client that pauses before each call.\n\n")
+		showSides(&b, r.Ways)
 	}
 	if len(r.Files) > 0 {
 		b.WriteString("\nFiles: MB/s; growth of the server's memory in MB.\n\n")
