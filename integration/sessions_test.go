@@ -169,6 +169,9 @@ func TestSessionState(t *testing.T) {
 		{program: program{name: "no syntax", code: "1 +", exit: "1", stderr: "~File \"<cell 22>\", line 1\n    1 +\n"}},
 		{program: program{name: "memory is what it was", code: "b'x' * (1 << 40)", exit: "1", stderr: "~MemoryError"}},
 		py("still", "x", "7\n"),
+		{program: program{name: "closed streams", code: "sys.stderr.close()\nsys.stdout.close()\n1 / 0", exit: "1"}},
+		{program: program{name: "are as they were left", code: "print(1)", exit: "1"}},
+		py("and can be replaced", "sys.stdout = open(1, 'w', closefd=False)\nsys.stderr = open(2, 'w', closefd=False)\nprint(x, flush=True)", "7\n"),
 	})
 }
 

@@ -136,7 +136,11 @@ class Notebook:
             sys.stdin = io.TextIOWrapper(io.BytesIO(read_exactly(3, stdin_size)), "utf-8", "surrogateescape")
             before = used_cpu()
             self.allow_cpu(cpu_seconds)
-            status = self.run_cell(read_exactly(3, code_size), interactive)
+            source = read_exactly(3, code_size)
+            try:
+                status = self.run_cell(source, interactive)
+            except BaseException:  # it could not be reported: stderr is closed, or there is no memory
+                status = 1 << 8
             self.tell(status, used_cpu() - before)
 
     def tell(self, status: int, cpu: float) -> None:
