@@ -99,19 +99,21 @@ func TestSlimImage(t *testing.T) {
 // The supervisor's own tests run in a sandbox, as any program does.
 func TestSupervisorUnits(t *testing.T) {
 	var files []request
-	for _, name := range []string{"supervisor.py", "test_supervisor.py"} {
+	for _, name := range []string{"supervisor.py", "session.py", "test_supervisor.py", "test_session.py"} {
 		text, err := os.ReadFile(filepath.Join("..", "execution", "runner", name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		files = append(files, request{"path": name, "content_base64": encode(string(text))})
 	}
-	a := mustRun(t, shared.server, request{
-		"code":       "import unittest\nunittest.main(module='test_supervisor', argv=['-v'], verbosity=2)",
-		"timeout_ms": 30000, "files": files,
-	})
-	if a.exitCode() != "0" || !strings.Contains(a.Stderr, "\nOK\n") {
-		t.Errorf("exit code %s\n%s", a.exitCode(), a.Stderr)
+	for _, module := range []string{"test_supervisor", "test_session"} {
+		a := mustRun(t, shared.server, request{
+			"code":       "import unittest\nunittest.main(module='" + module + "', argv=['-v'], verbosity=2)",
+			"timeout_ms": 30000, "files": files,
+		})
+		if a.exitCode() != "0" || !strings.Contains(a.Stderr, "\nOK\n") {
+			t.Errorf("%s: exit code %s\n%s", module, a.exitCode(), a.Stderr)
+		}
 	}
 }
 

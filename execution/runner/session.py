@@ -436,10 +436,12 @@ class SessionChannel(Channel):
     count for nothing where a frame would begin; then "Y" with a nonce. What was begun then ends, in silence, and the
     answer, "Y" with the same nonce, is where it begins to listen."""
 
-    def __init__(self, silence: float, expires: float) -> None:
-        super().__init__(0, 1, silence)
+    def __init__(self, receive_fd: int, send_fd: int, silence: float, expires: float) -> None:
+        super().__init__(receive_fd, send_fd, silence)
         # From here on by a clock that nobody sets.
         self.end = time.clock_gettime(time.CLOCK_BOOTTIME) + expires - time.time()
+        self.writable = select.poll()
+        self.writable.register(self.send_fd, select.POLLOUT)
         self.unheard = False  # nobody listens: what is said is dropped
         self.nonce = b""  # of a server that has come and waits for the answer
 
@@ -451,14 +453,19 @@ class SessionChannel(Channel):
         return min(left, LOOK_SECONDS)
 
     def flush(self) -> None:
-        """Sends what was posted. Where that is not taken, nothing is said until a server comes."""
-        if self.unheard:
-            self.posted.clear()
-            return
-        try:
-            super().flush()
-        except Gone:
-            self.unheard = True
+        """Sends what was posted. Where nothing of it is taken for a while, nothing is said until a server comes."""
+        rest = memoryview(b"" if self.unheard else bytes(self.posted))
+        self.posted.clear()
+        while rest:
+            try:
+                rest = rest[os.write(self.send_fd, rest) :]
+            except BlockingIOError:
+                if not self.writable.poll(min(self.silence, self.silence_left()) * 1000):
+                    self.unheard = True
+                    return
+            except OSError:
+                self.unheard = True
+                return
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
         """The next complete frame, or None."""
@@ -798,7 +805,7 @@ QUIET = fields(
 def serve(workspace: str, wall: Filter, silence: float, expires: float) -> "NoReturn":
     """Serves a session until it expires, in seconds since 1970. A server that does not read for `silence` seconds is
     not waited for."""
-    channel = SessionChannel(silence, expires)
+    channel = SessionChannel(0, 1, silence, expires)
     session = Session(channel, workspace, wall)
     gc.freeze()  # a collection in the interpreter then leaves these pages shared
     session.serve()

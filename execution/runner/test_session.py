@@ -1,0 +1,151 @@
+"""The tests of session.py's parts; see test_supervisor.py."""
+
+import io
+import os
+import struct
+import sys
+import tempfile
+import time
+import unittest
+
+import session
+import supervisor
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    return kind + struct.pack(">I", len(payload)) + payload
+
+
+class SessionChannelTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.receive_fd, self.server_out = self.pipe()
+        self.server_in, self.send_fd = self.pipe()
+        self.channel = session.SessionChannel(self.receive_fd, self.send_fd, 0.05, time.time() + 60)
+
+    def pipe(self) -> "tuple[int, int]":
+        pair = os.pipe()
+        self.addCleanup(supervisor.close_all, pair)
+        return pair
+
+    def hear(self, data: bytes) -> "list[tuple[bytes, bytes]]":
+        """What the channel makes of bytes."""
+        self.channel.buffer += data
+        frames = []
+        while got := self.channel.next_buffered():
+            frames.append(got)
+        return frames
+
+    def test_zeros_between_frames_count_for_nothing(self) -> None:
+        self.assertEqual(
+            self.hear(bytes(7) + frame(b"K") + bytes(100_000) + frame(b"C", b"\0\0")), [(b"K", b""), (b"C", b"\0\0")]
+        )
+
+    def test_a_server_finds_the_stream_in_order_wherever_the_last_one_stopped(self) -> None:
+        whole = frame(b"C", b"x" * 60_000)
+        for said in (0, 1, 2, 3, 4, 5, 6, 59_999, len(whole)):
+            self.channel.buffer.clear()
+            frames = self.hear(whole[:said] + bytes(5 + 2 * 65536) + frame(b"Y", b"nonce"))
+            self.assertEqual(frames[-1], (b"Y", b"nonce"), said)
+
+    def test_a_new_server_hears_nothing_until_it_is_welcome(self) -> None:
+        self.hear(frame(b"Y", b"nonce"))
+        self.channel.send(b"O", b"somebody else's")
+        self.channel.welcome()
+        self.channel.send(b"R")
+        self.assertEqual(os.read(self.server_in, 1000), frame(b"Y", b"nonce") + frame(b"R"))
+
+    def test_a_server_that_does_not_read_is_not_waited_for(self) -> None:
+        self.channel.send(b"O", bytes(1 << 20))
+        self.assertTrue(self.channel.unheard)
+        began = time.monotonic()
+        self.channel.send(b"O", bytes(1 << 20))
+        self.assertLess(time.monotonic() - began, 0.05)
+
+    def test_its_time_comes(self) -> None:
+        self.assertLess(self.channel.silence_left(), 60.1)
+        self.channel.end -= 60.1
+        with self.assertRaisesRegex(supervisor.Gone, "expired"):
+            self.channel.silence_left()
+
+
+class StagingTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.root = os.open(self.folder, os.O_RDONLY)
+        self.addCleanup(os.close, self.root)
+        self.staging = session.Staging(self.root)
+
+    def write(self, path: str, content: bytes) -> None:
+        self.staging.begin(path)
+        self.staging.add(content)
+
+    def read(self, path: str) -> bytes:
+        with open(f"{self.folder}/{path}", "rb") as file:
+            return file.read()
+
+    def test_files_are_put_in_place_together(self) -> None:
+        self.write("a", b"1")
+        self.write("b/c/d", b"2")
+        self.assertTrue(all(name.startswith(".vivarium-") for name in os.listdir(self.folder)))
+        self.staging.commit()
+        self.assertIsNone(self.staging.error)
+        self.assertEqual(
+            (self.read("a"), self.read("b/c/d"), sorted(os.listdir(self.folder))), (b"1", b"2", ["a", "b"])
+        )
+
+    def test_what_is_dropped_is_gone(self) -> None:
+        self.write("a", b"1")
+        self.staging.drop()
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_no_link_is_followed(self) -> None:
+        outside = tempfile.mkdtemp()
+        os.symlink(outside, f"{self.folder}/link")
+        self.write("fine", b"1")
+        self.write("link/x", b"2")
+        self.staging.commit()
+        self.assertIsInstance(self.staging.error, OSError)
+        self.assertEqual((self.staging.at, os.listdir(outside)), (1, []))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["fine", "link"])
+
+    def test_a_link_is_replaced_itself(self) -> None:
+        os.symlink("/etc/passwd", f"{self.folder}/link")
+        self.write("link", b"mine")
+        self.staging.commit()
+        self.assertEqual((self.read("link"), os.path.islink(f"{self.folder}/link")), (b"mine", False))
+
+
+class NotebookTest(unittest.TestCase):
+    def setUp(self) -> None:
+        saved = sys.modules["__main__"], sys.argv[:], sys.path[:], sys.stdout, sys.stderr
+        self.addCleanup(self.restore, *saved)
+        self.notebook = session.Notebook(tempfile.mkdtemp())
+        sys.stdout, sys.stderr = self.out, self.err = io.StringIO(), io.StringIO()
+
+    def restore(self, main: object, argv: "list[str]", path: "list[str]", out: object, err: object) -> None:
+        sys.modules["__main__"] = main  # type: ignore[assignment]
+        sys.argv[:], sys.path[:] = argv, path
+        sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+
+    def test_state_stays(self) -> None:
+        self.assertEqual([self.notebook.run_cell(code, True) for code in (b"x = 6", b"x * 7")], [0, 0])
+        self.assertEqual(self.out.getvalue(), "42\n")
+
+    def test_statuses(self) -> None:
+        cells = (b"1 / 0", b"raise SystemExit(3)", b"raise KeyboardInterrupt", b"(")
+        self.assertEqual([self.notebook.run_cell(code, True) >> 8 for code in cells], [1, 3, 130, 1])
+
+    def test_tracebacks_have_lines_and_no_frames_of_ours(self) -> None:
+        self.notebook.run_cell(b"def f():\n    1 / 0\nf()", True)
+        self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
+        self.assertNotIn("session.py", self.err.getvalue())
+
+    def test_interrupts_reach_cells_alone(self) -> None:
+        self.notebook.interrupt()
+        self.notebook.busy = True
+        with self.assertRaises(KeyboardInterrupt):
+            self.notebook.interrupt()
+
+
+if __name__ == "__main__":
+    unittest.main()
