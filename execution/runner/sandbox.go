@@ -42,7 +42,8 @@ type Sandbox struct {
 	done     chan struct{} // closed when the stream has ended
 	quit     chan struct{} // closed by Close: nobody listens any more
 	quitOnce sync.Once
-	readErr  error // why the stream ended; valid once done is closed
+	unasked  atomic.Bool // of a session: no call is under way, so that what comes is for another server
+	readErr  error       // why the stream ended; valid once done is closed
 
 	writeMu sync.Mutex // serialises whole groups of frames
 	out     frameWriter
@@ -147,6 +148,11 @@ func (s *Sandbox) read(begin func(*bufio.Reader) error) {
 			s.readErr = err
 			return
 		}
+		if s.unasked.Load() {
+			s.instance.Detach() // the engine waits for each connection to read, and who has the session with it
+			s.readErr = errTaken
+			return
+		}
 		select {
 		case s.frames <- f:
 		case <-s.quit:
@@ -155,6 +161,9 @@ func (s *Sandbox) read(begin func(*bufio.Reader) error) {
 		}
 	}
 }
+
+// errTaken says that another server has the session now.
+var errTaken = errors.New("another server has the session")
 
 // atOnce is where the frames of a new sandbox begin.
 func atOnce(*bufio.Reader) error { return nil }

@@ -50,6 +50,7 @@ func (s *Sessions) Start(ctx context.Context, spec execution.Spec) (execution.Se
 	if err := sandbox.begin(ctx); err != nil {
 		return nil, err
 	}
+	sandbox.unasked.Store(true)
 	return &Session{sandbox: sandbox}, nil
 }
 
@@ -67,6 +68,7 @@ func (s *Sessions) Attach(ctx context.Context, id string) (execution.Session, er
 		session.Detach()
 		return nil, fmt.Errorf("the session does not answer: %w", err)
 	}
+	sandbox.unasked.Store(true)
 	return session, nil
 }
 
@@ -87,7 +89,14 @@ type Session struct {
 
 // Usable says whether calls can still be made over this connection. What has
 // come unasked says that they cannot: another server has the session now.
-func (s *Session) Usable() bool { return !s.broken.Load() && len(s.sandbox.frames) == 0 }
+func (s *Session) Usable() bool {
+	select {
+	case <-s.sandbox.done:
+		return false
+	default:
+		return !s.broken.Load() && len(s.sandbox.frames) == 0
+	}
+}
 
 // Done is closed when the connection has ended.
 func (s *Session) Done() <-chan struct{} { return s.sandbox.done }
@@ -164,9 +173,11 @@ func (s *Session) Call(
 		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
 	}
 	c := &exchange{session: s, operation: operation, req: req, limits: limits, began: time.Now()}
+	s.sandbox.unasked.Store(false)
 	result, err := c.make(ctx)
-	if !c.sound {
-		s.broken.Store(true)
+	s.sandbox.unasked.Store(true)
+	if !c.sound || !s.Usable() {
+		s.Detach() // nobody reads it any more
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -231,7 +242,9 @@ func (c *exchange) takeBack(ctx context.Context, cause error) error {
 // the call, which is called off, is to end in good order.
 func (c *exchange) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
 	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	called := make(chan struct{})
 	forget := context.AfterFunc(ctx, func() {
+		defer close(called)
 		_ = (&job{sandbox: c.session.sandbox, left: graceTime}).write(lasting, func(out frameWriter) error {
 			_ = out.frame(kindCallOff, nil)
 			return out.w.Flush()
@@ -239,7 +252,9 @@ func (c *exchange) outlive(ctx context.Context) (context.Context, context.Cancel
 		time.AfterFunc(callOffTime, func() { cancel(errLate) })
 	})
 	return lasting, func() {
-		forget()
+		if !forget() {
+			<-called // or it might call off the next call
+		}
 		cancel(nil)
 	}
 }

@@ -196,6 +196,65 @@ func TestSessionTakenOver(t *testing.T) {
 	})
 }
 
+// A connection over which another server's answers come is given up at once: as
+// long as nobody reads it, the engine gives that server nothing either.
+func TestSessionTakenOverWhileIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		said := make(chan struct{})
+		session := inSession(t, func(s *supervisor) {
+			s.serve(fine, "mine")
+			time.Sleep(time.Second)
+			for range 100 {
+				s.say('O', "somebody else's")
+			}
+			close(said)
+		})
+		if _, err := session.Call(t.Context(), execution.RunPython, request, limits); err != nil {
+			t.Fatal(err)
+		}
+		<-said
+		<-session.Done()
+		if session.Usable() {
+			t.Error("the session is usable")
+		}
+	})
+}
+
+// A calling off that is under way is waited for: a late one would be for the
+// next call.
+func TestSessionCallsOffInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		i := start(t, func(s *supervisor) {
+			s.say('R', greeting+"isolation=session\n")
+			for f, err := readFrame(s.conn); f.kind != 'G' && err == nil; f, err = readFrame(s.conn) {
+				_ = f // of the job
+			}
+			s.say('A', "")
+			time.Sleep(time.Second) // the job has been sent
+			leave()
+			s.say('X', fine)
+			s.say('Z', "")
+			time.Sleep(time.Second)
+			if f, err := readFrame(s.conn); f.kind != 'K' {
+				t.Errorf("the supervisor hears %q, %v", f.kind, err)
+			}
+		})
+		session, err := hostOf(i).Start(t.Context(), execution.Spec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Detach()
+		began := time.Now()
+		if _, err := session.Call(ctx, execution.RunPython, request, limits); !errors.Is(err, context.Canceled) {
+			t.Errorf("the call gives %v", err)
+		}
+		if took := time.Since(began); took < 2*time.Second {
+			t.Errorf("the call was over after %v, before it was called off", took)
+		}
+	})
+}
+
 // A caller who leaves has the call called off; the session is as it was.
 func TestSessionCallOff(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
