@@ -66,6 +66,8 @@ func (c *collection) keepFile(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.Is(content.err, errTorn):
+		return nil // the frame that says so is next, and has the file skipped
 	case !errors.Is(content.err, io.EOF):
 		return content.err
 	case err != nil:
@@ -76,6 +78,9 @@ func (c *collection) keepFile(ctx context.Context) error {
 	}
 	return nil
 }
+
+// errTorn says that a file's bytes do not come to their end.
+var errTorn = errors.New("the file was changed while it was read")
 
 // content is a file's bytes, as they come in.
 type content struct {
@@ -103,6 +108,9 @@ func (c *content) next() ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("the file did not arrive whole: %w", err)
+	case f.kind == kindTorn:
+		c.from.early = &f
+		return nil, errTorn
 	case f.kind != kindData:
 		c.from.early = &f
 		return nil, io.EOF

@@ -24,6 +24,7 @@
 //	X  the program has ended, and everything it left: lines of facts
 //	F  the path of a file that the run made or changed, followed by
 //	D  some of its bytes
+//	T  the file that was begun does not come whole, and why (sessions)
 //	S  a file that is not returned: path, NUL, reason
 //	Z  that was all                !  the job could not be staged: lines
 //	Y  the nonce of a server that has come (sessions)
@@ -65,6 +66,7 @@ const (
 	kindStdout  = 'O'
 	kindStderr  = 'E'
 	kindEnded   = 'X'
+	kindTorn    = 'T'
 	kindSkipped = 'S'
 	kindDone    = 'Z'
 	kindFault   = '!'

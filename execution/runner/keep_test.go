@@ -98,6 +98,37 @@ func TestRunSkipsWhatCannotBeKept(t *testing.T) {
 	}
 }
 
+// A file that was changed while it was read is skipped, and the rest comes along.
+func TestRunSkipsTornFiles(t *testing.T) {
+	torn := func(s *supervisor) {
+		s.say('F', "a")
+		s.say('D', "half of")
+		s.say('T', "it has become shorter\x1b")
+		s.say('F', "b")
+		s.say('T', "at once")
+		s.say('F', "c")
+		s.say('D', "c")
+		s.say('Z', "")
+	}
+	want := []execution.SkippedFile{{Path: "a", Reason: `it has become shorter\x1b`}, {Path: "b", Reason: "at once"}}
+	k := &keeper{}
+	for name, result := range map[string]*execution.Result{"kept": runKept(t, k, ended(torn)), "held": run(t, ended(torn))} {
+		if len(result.Files) != 1 || result.Files[0].Path != "c" || result.End != (execution.End{Reason: execution.Exited}) {
+			t.Errorf("%s: files %+v, end %+v", name, result.Files, result.End)
+		}
+		if diff := cmp.Diff(want, result.Skipped); diff != "" {
+			t.Errorf("%s: skipped (-want +got):\n%s", name, diff)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"c": "c"}, k.kept); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+	late := run(t, ended(func(s *supervisor) { s.say('T', "no file has begun") }))
+	if !strings.Contains(late.End.Message, "out of turn") {
+		t.Errorf("the end is %+v", late.End)
+	}
+}
+
 // Half a file is not kept, and is no file of the result's.
 func TestRunKeepsNoHalfFile(t *testing.T) {
 	for name, then := range map[string]func(s *supervisor){

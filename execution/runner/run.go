@@ -145,6 +145,8 @@ func (r *report) take(f frame) error {
 		r.ended = true
 	case f.kind == kindData && r.file != nil:
 		return r.addData(f.payload)
+	case f.kind == kindTorn && r.file != nil:
+		r.skipFile(printable(string(f.payload)))
 	case f.kind == kindFile && r.ended:
 		r.endFile()
 		return r.beginFile(string(f.payload))

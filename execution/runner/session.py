@@ -477,6 +477,10 @@ class SessionChannel(Channel):
             self.unheard = True
         return frame
 
+    def tear(self, reason: str) -> None:
+        """Says that the file that is being sent is not whole: in a session somebody may always write it."""
+        self.post(b"T", reason.encode())
+
     def welcome(self) -> None:
         """Answers a server that has come, if one has. Nothing of the last one's may be under way."""
         if self.nonce:

@@ -219,6 +219,10 @@ class Channel:
             except OSError as error:
                 raise Gone(str(error)) from error
 
+    def tear(self, reason: str) -> None:
+        """Deals with a file that cannot be sent to its end, though nobody can write it any more. Raises Gone."""
+        raise Gone(reason)
+
     def read_available(self) -> None:
         """Takes what the server has sent; call it when the descriptor is readable. Raises Gone at the end."""
         data = os.read(self.receive_fd, CHUNK)
@@ -1540,8 +1544,8 @@ def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", lim
 
 
 def send_file(channel: Channel, workspace: int, found: Found) -> str:
-    """Sends one file; returns why it could not be opened, or ''. Raises Gone where less can be read than there was when
-    nobody wrote it any more: the server must not take it for whole."""
+    """Sends one file; returns why it could not be opened, or ''. Where less can be read than there was, the channel
+    sees to it that the server does not take it for whole."""
     try:
         fd = open_beneath(workspace, found.path)
     except OSError as error:
@@ -1553,11 +1557,12 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
             channel.send(b"D", data)
             left -= len(data)
     except OSError as error:
-        raise Gone(f"a file cannot be read: {error}") from None
+        channel.tear(f"it cannot be read: {os.strerror(error.errno).lower()}")
+        return ""
     finally:
         os.close(fd)
     if left > 0:
-        raise Gone("a file has become shorter while it was read")
+        channel.tear("it has become shorter while it was read")
     return ""
 
 
