@@ -48,7 +48,6 @@ func (p *pipes) dial() net.Conn {
 // newServer serves until the test's end.
 func newServer(t *testing.T, executor execute) *pipes {
 	t.Helper()
-	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	opts := options(executor)
 	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -58,7 +57,13 @@ func newServer(t *testing.T, executor execute) *pipes {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})}
-	server := httpapi.NewServer(opts)
+	return newServerOf(t, httpapi.NewServer(opts))
+}
+
+// newServerOf has a server serve pipes, until the test's end.
+func newServerOf(t *testing.T, server *http.Server) *pipes {
+	t.Helper()
+	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	over := make(chan error)
 	go func() { over <- server.Serve(p) }()
 	t.Cleanup(func() {

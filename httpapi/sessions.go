@@ -273,12 +273,15 @@ type fileAnswer struct {
 }
 
 // keep implements [execution.Keep].
-func (a *fileAnswer) keep(_ context.Context, _ string, content io.Reader) (string, error) {
+func (a *fileAnswer) keep(ctx context.Context, _ string, content io.Reader) (string, error) {
 	a.begun = true
 	a.w.Header().Set("Content-Type", "application/octet-stream")
 	a.w.Header().Set("Content-Disposition", attachment(a.path[strings.LastIndexByte(a.path, '/')+1:]))
 	a.w.WriteHeader(http.StatusOK)
-	_ = http.NewResponseController(a.w).SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
+	control := http.NewResponseController(a.w)
+	_ = control.SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
+	// A client that does not read holds up no shutdown.
+	defer context.AfterFunc(ctx, func() { _ = control.SetWriteDeadline(time.Now()) })()
 	_, err := io.Copy(struct{ io.Writer }{a.w}, content)
 	return a.path, err
 }
@@ -287,7 +290,7 @@ func writeFile(opts Options, w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength < 0 {
 		return &apiError{status: http.StatusLengthRequired, Detail: "the request must have a Content-Length"}
 	}
-	req := execution.Request{Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: onlyOnce{r.Body}}}}
+	req := execution.Request{Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: &body{w: w, r: r.Body}}}}
 	if _, err := opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.WriteFiles, req); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
@@ -298,10 +301,35 @@ func writeFile(opts Options, w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// onlyOnce gives a request's body, which nobody can read a second time.
-type onlyOnce struct{ io.ReadCloser }
+// body gives a request's body, which nobody can read a second time.
+type body struct {
+	w      http.ResponseWriter
+	r      io.Reader
+	opened bool
+}
 
-func (o onlyOnce) Open(context.Context) (io.ReadCloser, error) { return o.ReadCloser, nil }
+// Open implements [execution.Source]. A client that sends nothing holds the
+// reader up no longer than ctx lasts.
+func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
+	if b.opened {
+		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
+	}
+	b.opened = true
+	control := http.NewResponseController(b.w)
+	stop := context.AfterFunc(ctx, func() { _ = control.SetReadDeadline(time.Now()) }) // not for test recorders
+	return &openBody{b.r, stop}, nil
+}
+
+type openBody struct {
+	io.Reader
+	stop func() bool
+}
+
+// Close leaves the body to the server, which closes it.
+func (b *openBody) Close() error {
+	b.stop()
+	return nil
+}
 
 // pathFault tells of a fault of the one path of a request, which stands in its
 // URL and not in its body.

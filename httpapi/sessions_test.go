@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -244,6 +245,72 @@ func TestSessionFilesCutShort(t *testing.T) {
 		}
 	}()
 	h.ServeHTTP(httptest.NewRecorder(), request("GET", path, ""))
+}
+
+// A client that stops in the middle, either way, holds a call up no longer than
+// the call's context lasts.
+func TestSessionFilesStall(t *testing.T) {
+	for _, method := range []string{"PUT", "GET"} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				over := make(chan time.Time, 1)
+				opts := options(fails(errors.New("no run was asked for")))
+				opts.Sessions = stalling{over: over}
+				conn := newServerOf(t, httpapi.NewServer(opts)).dial()
+				defer func() { _ = conn.Close() }()
+				began := time.Now()
+				if _, err := fmt.Fprintf(conn, "%s /v1/sessions/%s/files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nsome", method, knownSession); err != nil {
+					t.Fatal(err)
+				}
+				if took := (<-over).Sub(began); took != time.Second {
+					t.Errorf("the call was held up for %v", took)
+				}
+			})
+		})
+	}
+}
+
+// stalling makes calls that are cut off after a second, and says when they end.
+type stalling struct {
+	httpapi.Sessions
+	over chan time.Time
+}
+
+func (s stalling) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := errors.New("what was written to a client that does not read was taken")
+	if req.Keep != nil {
+		_, err = req.Keep(ctx, "a", strings.NewReader(strings.Repeat("x", 10<<20)))
+	} else if content, fault := req.Files[0].Open(ctx); fault == nil {
+		_, err = io.ReadAll(content)
+		_ = content.Close()
+	}
+	s.over <- time.Now()
+	return nil, err
+}
+
+// A body of which some is read cannot be sent over a second connection.
+func TestSessionFileIsReadOnce(t *testing.T) {
+	opts := options(fails(errors.New("no run was asked for")))
+	opts.Sessions = twice{}
+	a := serve(httpapi.NewHandler(opts), request("PUT", "/v1/sessions/"+knownSession+"/files/a", "12345"))
+	a.want(t, http.StatusServiceUnavailable, `{"detail": "the session does not answer; try again"}`)
+}
+
+// twice opens an input a second time.
+type twice struct{ httpapi.Sessions }
+
+func (twice) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
+	for range 2 {
+		content, err := req.Files[0].Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		_, _ = content.Read(make([]byte, 3))
+		_ = content.Close()
+	}
+	return nil, nil //nolint:nilnil // the second must fail
 }
 
 type iotestErr struct{ err error }

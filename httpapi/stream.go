@@ -76,7 +76,7 @@ func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.S
 		header.Set("X-Accel-Buffering", "no") // nginx would gather the events
 		events := &eventWriter{w: w, control: http.NewResponseController(w)}
 		if events.begin() == nil && run.follow(events) == nil {
-			j.delivered = run.conclude(ctx, opts, events) == nil
+			j.delivered = run.conclude(ctx, opts, events) == nil && run.err == nil
 		}
 	}}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -185,6 +186,34 @@ func TestStreamFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a run that fails has kept is deleted: its error names no files.
+func TestStreamFailureKeepsNothing(t *testing.T) {
+	store := &deletes{}
+	opts := options(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		req.Started()
+		if _, err := req.Keep(ctx, "a", strings.NewReader("a")); err != nil {
+			return nil, err
+		}
+		return nil, errors.New("too bad")
+	})
+	opts.Files = store
+	a := serve(httpapi.NewHandler(opts), request(http.MethodPost, streamPath, `{"code": ""}`))
+	if !strings.Contains(a.body, "event: error") || !slices.Equal(store.ids, []string{"id of a"}) {
+		t.Errorf("%s; %q were deleted", a.body, store.ids)
+	}
+}
+
+// deletes notes what is deleted.
+type deletes struct {
+	noFiles
+	ids []string
+}
+
+func (d *deletes) Delete(_ context.Context, id string) error {
+	d.ids = append(d.ids, id)
+	return nil
 }
 
 // Before the start a panic is an ordinary answer.

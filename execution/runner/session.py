@@ -80,6 +80,7 @@ OURS.append(globals())
 
 OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
 LOOK_SECONDS = 300  # how often an idle session looks at the time: poll's clock stands still while the machine sleeps
+IDLE_REAP_SECONDS = 1  # how often an idle session buries orphans, which count as processes until then
 INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
 MAX_LEFTOVER_PIPES = 64  # of commands that are over, which something in the background may still write to
 
@@ -652,6 +653,7 @@ class Session:
             kind, payload = self.receive()
             if kind == b"J":
                 job = Job(parse_limits(payload))
+                os.fchmod(self.root, 0o700)  # a program may have changed it
             elif kind == b"C":
                 job.code += payload
             elif kind == b"I":
@@ -671,7 +673,7 @@ class Session:
         while True:
             if frame := self.channel.next_buffered():
                 return frame
-            for fd, _ in self.listening.poll(self.channel.silence_left() * 1000 + 1):
+            for fd, _ in self.listening.poll(min(self.channel.silence_left(), IDLE_REAP_SECONDS) * 1000 + 1):
                 if fd == self.channel.receive_fd:
                     self.channel.read_available()
                 else:
