@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -66,7 +67,7 @@ type Manager struct {
 
 	mu       sync.Mutex
 	closing  bool
-	starting int              // sessions that are being started
+	starting map[string]bool  // ids of sessions that are being started
 	known    map[string]*held // by id
 	calls    int              // under way
 	idle     chan struct{}    // closed when closing and there are no calls
@@ -92,7 +93,7 @@ func New(opts Options) *Manager {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	lasting, stop := context.WithCancelCause(context.Background())
-	return &Manager{opts: opts, known: make(map[string]*held), idle: make(chan struct{}), lasting: lasting, stop: stop}
+	return &Manager{opts: opts, starting: make(map[string]bool), known: make(map[string]*held), idle: make(chan struct{}), lasting: lasting, stop: stop}
 }
 
 var errClosing = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
@@ -168,53 +169,63 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 		return execution.SessionInfo{}, err
 	}
 	defer leave()
-	if err := m.reserve(ctx); err != nil {
+	id := newID()
+	if err := m.reserve(ctx, id); err != nil {
 		return execution.SessionInfo{}, err
 	}
-	defer m.unreserve()
-	info, link, err := m.start(ctx, ttl)
+	defer m.unreserve(id)
+	info, link, err := m.start(ctx, id, ttl)
 	if err != nil {
 		return execution.SessionInfo{}, asUnavailable(ctx, err)
 	}
 	if len(files) > 0 {
-		if _, err := link.Call(ctx, execution.WriteFiles, request, m.opts.Limits); err != nil {
-			link.Detach()
-			return execution.SessionInfo{}, errors.Join(execution.AsError(err), m.end(ctx, info.ID))
-		}
+		_, err = link.Call(ctx, execution.WriteFiles, request, m.opts.Limits)
+	}
+	if err != nil || ctx.Err() != nil { // nobody would know of it
+		link.Detach()
+		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
 	}
 	m.adopt(info, link)
 	return info, nil
 }
 
-// reserve makes room for a session.
-func (m *Manager) reserve(ctx context.Context) error {
+// reserve makes room for a session. One that is being started may run already,
+// and one that was when the host was asked may run by now: each counts once.
+func (m *Manager) reserve(ctx context.Context, id string) error {
+	m.mu.Lock()
+	all := maps.Clone(m.starting)
+	m.mu.Unlock()
 	running, err := m.opts.Host.Sessions(ctx)
 	if err != nil {
 		return err
 	}
+	for _, s := range running {
+		all[s.ID] = true
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if count := len(running) + m.starting; count >= m.opts.Max {
+	maps.Copy(all, m.starting)
+	if count := len(all); count >= m.opts.Max {
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
 			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", count)}
 	}
-	m.starting++
+	m.starting[id] = true
 	return nil
 }
 
-func (m *Manager) unreserve() {
+func (m *Manager) unreserve(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.starting--
+	delete(m.starting, id)
 }
 
-func (m *Manager) start(ctx context.Context, ttl time.Duration) (execution.SessionInfo, execution.Session, error) {
+func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (execution.SessionInfo, execution.Session, error) {
 	spec, err := m.opts.Spec(ctx)
 	if err != nil {
 		return execution.SessionInfo{}, nil, err
 	}
 	spec.Isolation = execution.IsolationSession
-	spec.Session = execution.SessionInfo{ID: newID(), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	spec.Session = execution.SessionInfo{ID: id, Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	link, err := m.opts.Host.Start(ctx, spec)
@@ -230,6 +241,18 @@ func asUnavailable(ctx context.Context, err error) error {
 		return left(ctx)
 	}
 	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
+}
+
+// unstaged is the error of a session that did not take its files, or whose
+// caller has left by now.
+func unstaged(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return left(ctx)
+	case errors.Is(err, execution.ErrNotStarted):
+		return asUnavailable(ctx, err)
+	}
+	return execution.AsError(err)
 }
 
 // end ends a session, whether or not its caller still waits.
@@ -427,13 +450,21 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 	defer cancel()
 	link, err := m.opts.Host.Attach(ctx, h.info.ID)
 	if err != nil {
-		return err
+		return unattached(err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h.link = link
 	m.watchLocked(h, link)
 	return nil
+}
+
+// unattached is the error of a session that is there and could not be reached.
+func unattached(err error) error {
+	if _, known := errors.AsType[*execution.Error](err); known {
+		return err
+	}
+	return &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again", Err: err}
 }
 
 // Close refuses new calls, waits for those under way until ctx ends, and gives

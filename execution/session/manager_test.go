@@ -29,6 +29,9 @@ type host struct {
 	sessions map[string]*sandbox
 	attached int
 	fail     error // of every operation but End
+
+	unreachable error                                                                       // of Attach
+	do          func(ctx context.Context, req execution.Request) (*execution.Result, error) // of new sessions
 }
 
 // sandbox is one of them; link is a connection to it.
@@ -63,7 +66,7 @@ func (h *host) Start(_ context.Context, spec execution.Spec) (execution.Session,
 	if spec.Isolation != execution.IsolationSession || spec.Image != "sha256:x" {
 		return nil, fmt.Errorf("a strange spec: %+v", spec)
 	}
-	s := &sandbox{info: spec.Session}
+	s := &sandbox{info: spec.Session, do: h.do}
 	h.sessions[spec.Session.ID] = s
 	return h.connect(s), nil
 }
@@ -74,6 +77,9 @@ func (h *host) Attach(_ context.Context, id string) (execution.Session, error) {
 	s := h.sessions[id]
 	if s == nil {
 		return nil, &execution.Error{Code: execution.NotFound, Message: "gone"}
+	}
+	if h.unreachable != nil {
+		return nil, h.unreachable
 	}
 	h.attached++
 	return h.connect(s), h.fail
@@ -261,6 +267,67 @@ func TestCreateFails(t *testing.T) {
 	}
 	if len(h.sessions) != 0 {
 		t.Errorf("%d sessions are left", len(h.sessions))
+	}
+}
+
+// A session that is still being started, though it runs already, counts once.
+func TestMaxWhileStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		h.do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Second)
+			return &execution.Result{}, nil
+		}
+		m := newManager(t, h)
+		go create(t, m, execution.Inline("large", nil))
+		synctest.Wait()
+		create(t, m)
+		if _, err := m.Create(t.Context(), 0, nil); !isCode(err, execution.Busy) {
+			t.Errorf("a third session gives %v", err)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// A session whose caller has left, or that does not take its files, is not left
+// behind.
+func TestCreateForNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		files []execution.Input
+		do    func(leave func()) error
+		code  execution.Code
+	}{
+		"left":          {[]execution.Input{execution.Inline("a", nil)}, func(leave func()) error { leave(); return context.Canceled }, execution.Cancelled},
+		"left too late": {[]execution.Input{execution.Inline("a", nil)}, func(leave func()) error { leave(); return nil }, execution.Cancelled},
+		"no answer": {[]execution.Input{execution.Inline("a", nil)}, func(func()) error {
+			return fmt.Errorf("%w: a secret", execution.ErrNotStarted)
+		}, execution.Unavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, leave := context.WithCancel(t.Context())
+			h := newHost()
+			h.do = func(context.Context, execution.Request) (*execution.Result, error) {
+				return &execution.Result{}, c.do(leave)
+			}
+			if _, err := newManager(t, h).Create(ctx, 0, c.files); !isCode(err, c.code) {
+				t.Errorf("it gives %v, not %s", err, c.code)
+			}
+			if len(h.sessions) != 0 {
+				t.Errorf("%d sessions are left", len(h.sessions))
+			}
+		})
+	}
+}
+
+// A session that cannot be reached is no fault of ours.
+func TestUnreachable(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	info := create(t, m)
+	h.only(t).links[0].Detach()
+	h.unreachable = errors.New("time is up")
+	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.Unavailable) {
+		t.Errorf("the call gives %v", err)
 	}
 }
 
