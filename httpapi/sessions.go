@@ -280,8 +280,11 @@ func (a *fileAnswer) keep(ctx context.Context, _ string, content io.Reader) (str
 	a.w.WriteHeader(http.StatusOK)
 	control := http.NewResponseController(a.w)
 	_ = control.SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
-	// A client that does not read holds up no shutdown.
-	defer context.AfterFunc(ctx, func() { _ = control.SetWriteDeadline(time.Now()) })()
+	// A client that does not read, or has not sent what it said it would, holds up no shutdown.
+	defer context.AfterFunc(ctx, func() {
+		_ = control.SetWriteDeadline(time.Now())
+		_ = control.SetReadDeadline(time.Now())
+	})()
 	_, err := io.Copy(struct{ io.Writer }{a.w}, content)
 	return a.path, err
 }
