@@ -119,6 +119,15 @@ func notFound(id string) error {
 	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File with ID '%s' not found", clip(id))}
 }
 
+// failure is the error for a bucket that fails. Where ctx has ended, that is
+// why: its code is [execution.Cancelled].
+func failure(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+	}
+	return fmt.Errorf("file store: %w", err)
+}
+
 func clip(text string) string {
 	const most = 100
 	if len(text) > most {
@@ -128,7 +137,8 @@ func clip(text string) string {
 }
 
 // Stat tells what is known of a file. The error of an unknown or expired id is
-// an [*execution.Error] with code [execution.NotFound].
+// an [*execution.Error] with code [execution.NotFound]; where ctx has ended, of
+// whatever the bucket fails at, one with code [execution.Cancelled].
 func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
 	if !isID(id) || s.isDeleted(id) {
 		return Info{}, notFound(id)
@@ -147,7 +157,7 @@ func (s *Store) readMeta(ctx context.Context, id string) (Info, error) {
 	case gcerrors.Code(err) == gcerrors.NotFound:
 		return Info{}, notFound(id)
 	case err != nil:
-		return Info{}, fmt.Errorf("file store: %w", err)
+		return Info{}, failure(ctx, err)
 	}
 	var info Info
 	if err := json.Unmarshal(data, &info); err != nil || info.ID != id {
@@ -188,7 +198,7 @@ func (s *Store) Hold(ctx context.Context, id string) (*Held, error) {
 	if there, err := s.bucket.Exists(ctx, id); err != nil || !there { // it may have gone before it was held
 		held.Release()
 		if err != nil {
-			return nil, fmt.Errorf("file store: %w", err)
+			return nil, failure(ctx, err)
 		}
 		return nil, notFound(id)
 	}
@@ -203,7 +213,7 @@ func (h *Held) Open(ctx context.Context) (io.ReadCloser, error) {
 	case gcerrors.Code(err) == gcerrors.NotFound: // another server has deleted it
 		return nil, notFound(h.ID)
 	case err != nil:
-		return nil, fmt.Errorf("file store: %w", err)
+		return nil, failure(ctx, err)
 	}
 	return r, nil
 }
@@ -286,7 +296,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	}
 	if err := s.bucket.Delete(ctx, id+metaSuffix); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
 		s.pardon(id)
-		return fmt.Errorf("file store: %w", err)
+		return failure(ctx, err)
 	}
 	s.release(ctx, info)
 	return nil

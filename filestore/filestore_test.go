@@ -312,6 +312,44 @@ func failedUploads(t *testing.T, at place) {
 	put(t, s, "a", "there is room again")
 }
 
+// endingReader ends its caller's context at its own end.
+type endingReader struct {
+	io.Reader
+	end context.CancelCauseFunc
+}
+
+var errGone = errors.New("the client has gone")
+
+func (r endingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil {
+		r.end(errGone)
+	}
+	return n, err
+}
+
+// A caller who leaves is no fault of ours, whatever the store was doing.
+func TestCallersWhoLeave(t *testing.T) { everywhere(t, callersWhoLeave) }
+
+func callersWhoLeave(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
+	want := func(what string, err error) {
+		t.Helper()
+		if code(err) != execution.Cancelled || !errors.Is(err, errGone) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ctx, leave := context.WithCancelCause(t.Context())
+	_, err := s.Put(ctx, "a", endingReader{strings.NewReader("all of it"), leave})
+	want("at the last byte", err)
+	if n := at.entries(t); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+	_, err = s.Put(ctx, "a", strings.NewReader("x"))
+	want("before", err)
+}
+
 func TestExpiry(t *testing.T) { everywhere(t, expires) }
 
 func expires(t *testing.T, at place) {

@@ -17,7 +17,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// List lists the files, those that have expired left out, in no order.
+// List lists the files, those that have expired left out, in no order. Where ctx
+// has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
 	files, _, err := s.survey(ctx)
 	if err != nil {
@@ -79,7 +80,7 @@ func (s *Store) objects(ctx context.Context) ([]*blob.ListObject, error) {
 		case errors.Is(err, io.EOF):
 			return found, nil
 		case err != nil:
-			return nil, fmt.Errorf("file store: %w", err)
+			return nil, failure(ctx, err)
 		}
 		found = append(found, object)
 	}

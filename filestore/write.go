@@ -17,7 +17,8 @@ import (
 )
 
 // Put stores what r gives, to its end, under a new id. Where r or anything else
-// fails, nothing is left of it; an error of r's comes back as it is.
+// fails, nothing is left of it; an error of r's comes back as it is. Where ctx has
+// ended, that is an [*execution.Error] with code [execution.Cancelled].
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
 	info := Info{ID: newID(), Name: name}
 	in := &meter{store: s, id: info.ID, r: r}
@@ -77,7 +78,7 @@ func (s *Store) write(ctx context.Context, key string, r io.Reader) error {
 	case in.err != nil:
 		return in.err
 	case err != nil:
-		return fmt.Errorf("file store: %w", err)
+		return failure(ctx, err)
 	}
 	return nil
 }
@@ -107,7 +108,7 @@ func (s *source) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if errors.Is(err, io.EOF) {
-		n, err = 0, context.Cause(s.ctx)
+		n, err = 0, failure(s.ctx, err)
 	}
 	s.err = err
 	return n, err
@@ -135,7 +136,7 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("file store: %w", err)
+		return failure(ctx, err)
 	}
 	if err = copyAll(w, r); err == nil {
 		err = file.Sync()
@@ -146,7 +147,7 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 		return err
 	}
 	if err := w.Close(); err != nil {
-		return fmt.Errorf("file store: %w", err)
+		return failure(ctx, err)
 	}
 	return s.syncFolder()
 }

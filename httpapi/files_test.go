@@ -102,6 +102,39 @@ func TestFiles(t *testing.T) {
 	serve(h, request(http.MethodGet, "/v1/files", "")).want(t, http.StatusOK, `{"files": []}`)
 }
 
+// leavingBody is a body that comes at once, and whose client leaves then.
+type leavingBody struct {
+	io.Reader
+	leave context.CancelFunc
+}
+
+func (b leavingBody) Read(p []byte) (int, error) {
+	defer b.leave()
+	return b.Reader.Read(p)
+}
+
+// A client that leaves once it has sent its file is no error of the server's.
+func TestClientsThatLeaveAnUpload(t *testing.T) {
+	store, err := filestore.Open(t.Context(), filestore.Options{URL: "file://" + t.TempDir(), MaxFileBytes: maxFile, MaxBytes: maxFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	opts := options(validates)
+	opts.Files = store
+	log, text := newLog()
+	opts.Log = log
+	ctx, leave := context.WithCancel(t.Context())
+	r := form(t, [3]string{"file", "a", "x"}).WithContext(ctx)
+	r.Body = io.NopCloser(leavingBody{r.Body, leave})
+	if a := serve(httpapi.NewHandler(opts), r); a.status != 499 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if said := text.String(); strings.Contains(said, "ERROR") || !strings.Contains(said, "499") {
+		t.Errorf("the log says:\n%s", said)
+	}
+}
+
 // Any name comes back in a header that no browser takes for more than a name.
 func TestFilenames(t *testing.T) {
 	h, _ := filesHandler(t)
