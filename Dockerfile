@@ -1,6 +1,7 @@
-# The server's own image. The binary is built outside, static:
+# The server's own image. The binary is built outside, static, and knows gs://,
+# unlike others, which start faster without:
 #
-#   CGO_ENABLED=0 go build -o bin/vivarium .
+#   go tool task build-image
 #   docker build -t vivarium/server .
 #
 # It runs as an ordinary user, who must be in the group of the engine's socket:
@@ -11,7 +12,7 @@
 # Whoever can use that socket is root on the host: publish the port to nobody
 # whom you would not trust with that.
 FROM scratch
-COPY bin/vivarium /vivarium
+COPY bin/vivarium-image /vivarium
 # Whatever the file is, the folder is there and the user's. Files are kept in it
 # unless FILE_STORAGE_DIR or FILE_STORAGE_URL says otherwise; roots to trust for
 # https are in the binary.

@@ -46,7 +46,7 @@ type Config struct {
 	MaxResultMB      int     `env:"MAX_RESULT_MB, default=20" min:"1" max:"1024" help:"size of all files that a run returns"`
 
 	FileStorageDir string `env:"FILE_STORAGE_DIR" help:"folder for uploaded files; a folder of this user in the system's temporary one when empty"`
-	FileStorageURL string `env:"FILE_STORAGE_URL" help:"where uploaded files are kept, in place of FILE_STORAGE_DIR: file:///FOLDER, s3://BUCKET or, in a binary built with -tags gs, gs://BUCKET; the latter two with options such as ?region=, endpoint=, prefix= (gocloud.dev/blob has them all). Credentials come from where each cloud's own tools look: AWS_ACCESS_KEY_ID and the like or ~/.aws, GOOGLE_APPLICATION_CREDENTIALS; or from the machine's role"`
+	FileStorageURL string `env:"FILE_STORAGE_URL" help:"where uploaded files are kept, in place of FILE_STORAGE_DIR: file:///FOLDER, s3://BUCKET or, in the server's image or another binary built with -tags gs, gs://BUCKET; the latter two with options such as ?region=, endpoint=, prefix= (gocloud.dev/blob has them all). Credentials come from where each cloud's own tools look: AWS_ACCESS_KEY_ID and the like or ~/.aws, GOOGLE_APPLICATION_CREDENTIALS; or from the machine's role"`
 	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000" help:"age at which a stored file is deleted"`
 	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824" help:"size of all stored files"`
 

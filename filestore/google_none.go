@@ -16,5 +16,5 @@ type googleOpener struct{}
 
 // OpenBucketURL implements [blob.BucketURLOpener].
 func (googleOpener) OpenBucketURL(context.Context, *url.URL) (*blob.Bucket, error) {
-	return nil, errors.New("this binary was built without gs://; build it with -tags gs")
+	return nil, errors.New("this binary was built without gs://; build it with -tags gs, or take the server's image")
 }

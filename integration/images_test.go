@@ -149,18 +149,33 @@ func TestServerImage(t *testing.T) {
 	}
 }
 
-// buildServerImage builds ../Dockerfile around a static binary.
-func buildServerImage(t *testing.T, image string) {
+// buildStatic builds a command, static as the tasks build the server: they share
+// what both compile. It gives the binary's path.
+func buildStatic(t *testing.T, pkg string, flags ...string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "vivarium")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "..")
+	binary := filepath.Join(t.TempDir(), "binary")
+	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", binary}, flags...)
+	cmd := exec.CommandContext(t.Context(), "go", append(args, pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return binary
+}
+
+// buildImageBinary builds the binary of the server's image.
+func buildImageBinary(t *testing.T) string {
+	t.Helper()
+	return buildStatic(t, "..", "-tags", "gs")
+}
+
+// buildServerImage builds ../Dockerfile around its binary.
+func buildServerImage(t *testing.T, image string) {
+	t.Helper()
+	binary := buildImageBinary(t)
 	var files bytes.Buffer
 	w := tar.NewWriter(&files)
-	for name, path := range map[string]string{"Dockerfile": "../Dockerfile", "LICENSE": "../LICENSE", "bin/vivarium": binary} {
+	for name, path := range map[string]string{"Dockerfile": "../Dockerfile", "LICENSE": "../LICENSE", "bin/vivarium-image": binary} {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

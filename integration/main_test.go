@@ -98,8 +98,10 @@ type server struct {
 }
 
 // start starts a server on a free port and waits until it is healthy.
-func start(env []string) (*server, error) {
-	s, err := launch(env)
+func start(env []string) (*server, error) { return startBinary(shared.binary, env) }
+
+func startBinary(binary string, env []string) (*server, error) {
+	s, err := launchBinary(binary, env)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +109,10 @@ func start(env []string) (*server, error) {
 }
 
 // launch starts a server on a free port and waits until it listens.
-func launch(env []string) (*server, error) {
-	cmd := exec.Command(shared.binary, "serve")
+func launch(env []string) (*server, error) { return launchBinary(shared.binary, env) }
+
+func launchBinary(binary string, env []string) (*server, error) {
+	cmd := exec.Command(binary, "serve")
 	cmd.Env = append(os.Environ(), append([]string{
 		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "PYTHON_EXECUTOR_DOCKER_IMAGE=" + slimImage,
 	}, env...)...)
@@ -198,7 +202,12 @@ func (s *server) wait() error {
 // startServer starts a server of the test's own.
 func startServer(t *testing.T, env ...string) *server {
 	t.Helper()
-	s, err := start(env)
+	return startServerBinary(t, shared.binary, env...)
+}
+
+func startServerBinary(t *testing.T, binary string, env ...string) *server {
+	t.Helper()
+	s, err := startBinary(binary, env)
 	if err != nil {
 		t.Fatal(err)
 	}
