@@ -116,11 +116,18 @@ func (s *source) Read(p []byte) (int, error) {
 
 const contentType = "application/octet-stream"
 
-// uploadOptions bound the memory of an upload, some parts of which are held.
+// uploadOptions bound the memory of an upload: it holds up to three parts, one
+// that is sent, one that is read and the first.
 func (s *Store) uploadOptions() *blob.WriterOptions {
-	const leastPart, maxParts, atOnce = 8 << 20, 10_000, 2 // S3 takes parts from 5 MB on, and no more of them
+	const leastPart, maxParts, atOnce = 5 << 20, 10_000, 1 // S3 takes no smaller parts, and no more of them
 	part := max(leastPart, s.opts.MaxFileBytes/maxParts+1)
-	return &blob.WriterOptions{ContentType: contentType, BufferSize: int(part), MaxConcurrency: atOnce}
+	return &blob.WriterOptions{
+		ContentType: contentType, BufferSize: int(part), MaxConcurrency: atOnce,
+		BeforeWrite: func(as func(any) bool) error {
+			bufferLess(s.bucket, as, part, atOnce)
+			return nil
+		},
+	}
 }
 
 // writeFile writes an object that is a file in a folder.
