@@ -324,6 +324,13 @@ func TestSessionFiles(t *testing.T) {
 	if status, text := put("huge", strings.Repeat("x", 65<<20)); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a huge file: %d %s", status, text)
 	}
+	if status, text := s.server.send(t, http.MethodPost, s.path("/execute"), "application/json", strings.NewReader(
+		`{"code": "", "files": [{"path": "first", "content_base64": ""}, {"path": "a.txt/b", "content_base64": ""}]}`)); status != http.StatusUnprocessableEntity {
+		t.Errorf("files of which one cannot be put: %d %s", status, text)
+	}
+	if status, text := get("first"); status != http.StatusNotFound {
+		t.Errorf("a file is left of those that were refused: %d %s", status, text)
+	}
 	if a := s.bash(t, "ls -a"); strings.Contains(a.Stdout, ".vivarium") {
 		t.Errorf("something is left behind: %s", a.Stdout)
 	}
@@ -446,6 +453,55 @@ func TestSessionsSurviveTheirServer(t *testing.T) {
 	other := &session{server: shared.server, id: s.id}
 	program{stdout: "'kept'\n"}.check(t, other.python(t, "x"))
 	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+
+	// One that is connected and idle does not hold up what the other is sent.
+	s.bash(t, "truncate -s 20M large")
+	status, text := other.server.send(t, http.MethodGet, other.path("/files/large"), "", nil)
+	if status != http.StatusOK || len(text) != 20<<20 {
+		t.Errorf("the other server gives %d, %d bytes", status, len(text))
+	}
+}
+
+// A cell that closes its streams costs the session nothing.
+func TestSessionMendsStreams(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	program{exit: "1", stderr: "~ZeroDivisionError"}.check(t, s.python(t, "import sys\nx = 'kept'\nsys.stdout.close()\nsys.stderr.close()\n1 / 0"))
+	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+}
+
+// A file that changes while it is read is skipped, and costs the session nothing.
+func TestSessionFilesChange(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.python(t, `
+import threading
+def write():
+    while True:
+        with open("log", "wb") as log:
+            log.write(b"x" * 5_000_000)
+threading.Thread(target=write, daemon=True).start()
+x = "kept"`)
+	if !poll(func() bool {
+		a := s.python(t, "x")
+		if a.Stdout != "'kept'\n" || a.StateLost {
+			t.Fatalf("the session is lost: %+v", a)
+		}
+		return len(a.SkippedFiles) == 1 && strings.Contains(a.SkippedFiles[0].Reason, "shorter")
+	}) {
+		t.Error("no file was skipped")
+	}
+}
+
+// Orphans that have ended take no room in an idle session.
+func TestIdleSessionBuriesOrphans(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	s.bash(t, "for i in $(seq 150); do (true &); sleep 0.05; done 2>&1 | cat >log; touch over &")
+	id := sessionContainers(t, s.id)[0].ID
+	if !poll(func() bool { return inContainer(t, id, "test", "-e", "/workspace/over") == 0 }) {
+		t.Fatal("it does not end")
+	}
+	if a := s.bash(t, "cat log"); a.Stdout != "" {
+		t.Errorf("processes were refused: %s", a.Stdout)
+	}
 }
 
 // A session ends at its time with its server dead.

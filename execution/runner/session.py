@@ -16,12 +16,13 @@ import linecache
 import os
 import resource
 import select
+import stat
 import struct
 import sys
 import time
 import traceback
 
-from errno import EAGAIN, EFBIG
+from errno import EAGAIN, EFBIG, EISDIR
 
 from supervisor import (
     BURY_SECONDS,
@@ -63,6 +64,7 @@ from supervisor import (
     set_dumpable,
     shows,
     take_over,
+    unbuffered,
     walk,
     without_ours,
     write_all,
@@ -170,11 +172,13 @@ class Notebook:
 
     def run_cell(self, source: bytes, interactive: bool) -> int:
         """Runs a cell and reports what it raises. Returns a status as waitpid gives it."""
+        mend_streams()
         self.cells += 1
         name = f"<cell {self.cells}>"
         text = source.decode("utf-8", "replace")
         linecache.cache[name] = len(source), None, text.splitlines(True), name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
+        mend_streams()
         error = self.attempt(shows.save_open_figures) or error
         if error is None:
             return 0
@@ -224,6 +228,14 @@ class Notebook:
             self.loop.run_until_complete(task)
         except BaseException:
             pass  # it ends of the cancellation, or has ended of something else
+
+
+def mend_streams() -> None:
+    """Opens what a cell has closed of its output: the next ones, and the traceback, need it."""
+    if getattr(sys.stdout, "closed", False):
+        sys.stdout = unbuffered(1, "surrogateescape")
+    if getattr(sys.stderr, "closed", False):
+        sys.stderr = unbuffered(2, "backslashreplace")
 
 
 def report_cell(error: BaseException) -> None:
@@ -566,6 +578,8 @@ class Staging:
         self.end_file()
         try:
             if self.error is None:
+                for self.at, path in enumerate(self.waiting.values()):
+                    check_beneath(self.root, path)
                 for self.at, name in enumerate(list(self.waiting)):
                     put_beneath(self.root, name, self.waiting[name])
                     del self.waiting[name]
@@ -599,6 +613,23 @@ def put_beneath(root: int, name: str, path: str) -> None:
             os.close(folder)
             folder = below
         os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def check_beneath(root: int, path: str) -> None:
+    """Raises the OSError with which put_beneath would fail for what is there by now."""
+    *parents, last = path.split("/")
+    folder = os.dup(root)
+    try:
+        for parent in parents:
+            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise OSError(EISDIR, os.strerror(EISDIR))
+    except FileNotFoundError:
+        pass  # it will be made
     finally:
         os.close(folder)
 

@@ -279,7 +279,11 @@ func TestMaxWhileStarting(t *testing.T) {
 			return &execution.Result{}, nil
 		}
 		m := newManager(t, h)
-		go create(t, m, execution.Inline("large", nil))
+		go func() {
+			if _, err := m.Create(t.Context(), 0, []execution.Input{execution.Inline("large", nil)}); err != nil {
+				t.Error(err)
+			}
+		}()
 		synctest.Wait()
 		create(t, m)
 		if _, err := m.Create(t.Context(), 0, nil); !isCode(err, execution.Busy) {
