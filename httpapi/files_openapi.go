@@ -120,7 +120,7 @@ func deleteOperation() huma.Operation {
 		OperationID: "delete-file", Method: http.MethodDelete, Path: filesPath + "/{file_id}", Tags: []string{tagFiles},
 		Summary: "Delete a file", Description: "Deletes it before it expires.",
 		Parameters: fileID(), Responses: map[string]*huma.Response{"204": {}},
-		Errors: []int{http.StatusNotFound, http.StatusTooManyRequests},
+		Errors: []int{http.StatusNotFound},
 		Metadata: illustrate(illustration{answers: map[int]answer{
 			http.StatusNoContent: {about: "The file is gone"},
 			http.StatusNotFound:  unknownFile(),

@@ -75,9 +75,7 @@ func deleteSessionOperation() huma.Operation {
 		OperationID: "delete-session", Method: http.MethodDelete, Path: sessionPath, Tags: []string{tagSessions},
 		Summary: "End a session", Description: "Ends it before it expires, with what runs in it. Its files are gone.",
 		DefaultStatus: http.StatusNoContent,
-		Errors: []int{
-			http.StatusNotFound, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
-		},
+		Errors:        []int{http.StatusNotFound, http.StatusInternalServerError, http.StatusServiceUnavailable},
 		Metadata: illustrate(illustration{answers: map[int]answer{
 			http.StatusNoContent: {about: "The session is gone"},
 			http.StatusNotFound:  sessionNotFound(),
@@ -191,7 +189,10 @@ func readFileOperation() huma.Operation {
 		OperationID: "read-session-file", Method: http.MethodGet, Path: sessionPath + "/files/{path}", Tags: []string{tagSessions},
 		Summary: "Read a file of a session", Description: "Gives a regular file of the workspace as it is now. Links are not followed.",
 		Parameters: filePathParams(), Responses: map[string]*huma.Response{"200": {Content: content}},
-		Errors: []int{http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+		Errors: []int{
+			http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
+			http.StatusServiceUnavailable,
+		},
 		Metadata: illustrate(illustration{answers: map[int]answer{
 			http.StatusOK:       {"The file's bytes", []sample{{"sheet", "A small table", exampleSheet}}},
 			http.StatusNotFound: missing, http.StatusUnprocessableEntity: pathRefusal(),

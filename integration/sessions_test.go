@@ -169,10 +169,27 @@ func TestSessionState(t *testing.T) {
 		{program: program{name: "no syntax", code: "1 +", exit: "1", stderr: "~File \"<cell 22>\", line 1\n    1 +\n"}},
 		{program: program{name: "memory is what it was", code: "b'x' * (1 << 40)", exit: "1", stderr: "~MemoryError"}},
 		py("still", "x", "7\n"),
-		{program: program{name: "closed streams", code: "sys.stderr.close()\nsys.stdout.close()\n1 / 0", exit: "1"}},
-		{program: program{name: "are as they were left", code: "print(1)", exit: "1"}},
-		py("and can be replaced", "sys.stdout = open(1, 'w', closefd=False)\nsys.stderr = open(2, 'w', closefd=False)\nprint(x, flush=True)", "7\n"),
+		{program: program{name: "a forged end", code: "import struct, time\nos.write(63, struct.pack('IQQ', 0x80000000, 0, 0))\ntime.sleep(0.3)\nprint('mine')", stdout: "mine\n"}},
+		py("threads print between cells", "def later():\n    now.wait()\n    print('between ' * 20000)\nnow.clear()\nthreading.Thread(target=later).start()", ""),
+		sh("which holds nobody up", "sleep 0.1", ""),
+		py("and comes with the next one", "now.set()\nimport time\ntime.sleep(0.2)", "~between between"),
+		py("the rest as well", "1", "~1\n"),
 	})
+}
+
+// A timeout that comes before the interpreter has begun costs nothing but the
+// cell.
+func TestSessionInterruptsEarly(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	for range 10 {
+		a := s.call(t, "/execute", request{"code": "while True: pass", "timeout_ms": 1})
+		if !a.TimedOut || a.StateLost {
+			t.Errorf("%+v", a)
+		}
+	}
+	a := s.call(t, "/execute", request{"code": "import asyncio\nawait asyncio.sleep(60)", "timeout_ms": 1})
+	program{exit: "null", reason: "timeout", stderr: "~"}.check(t, a)
+	program{stdout: "0\n"}.check(t, s.python(t, "import asyncio\nawait asyncio.sleep(0, 0)"))
 }
 
 // A cell that takes too long is interrupted, and keeps its state if it heeds it.
@@ -231,6 +248,9 @@ func TestSessionCommands(t *testing.T) {
 			code:  "import os, time\nsize = os.path.getsize('tick.txt')\nwhile os.path.getsize('tick.txt') == size: time.sleep(0.01)\nprint('ticks')",
 			files: "tick.txt",
 		}},
+		sh("a server that prints", "mkfifo in out; (while read x < in; do printf '%01000d\\n' 0; echo $x > out; done) & ", ""),
+		{program: program{name: "is held up by no call", timeout: 20000, stdout: "done\n"},
+			bash: "for i in $(seq 300); do echo $i > in; read y < out; done; echo done"},
 		{program: program{name: "a signal", exit: "143", reason: "signal", signal: "SIGTERM"}, bash: "kill $$"},
 		{program: program{name: "PID 1 is out of reach", exit: "1", stderr: "~Permission denied"}, bash: "cat /proc/1/environ /proc/1/fd/0"},
 	})
@@ -531,6 +551,30 @@ func TestSessionExpiresAlone(t *testing.T) {
 	}
 	if !poll(func() bool { return len(sessionContainers(t, s.id)) == 0 }) {
 		t.Error("its container is not removed")
+	}
+}
+
+// One session's calls leave room for those of others.
+func TestSessionQueueIsBounded(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	statuses := make(chan int, 20)
+	for range cap(statuses) {
+		go func() {
+			resp, err := http.Post(s.server.url+s.path("/bash"), "application/json", strings.NewReader(`{"cmd": "sleep 0.3"}`))
+			if err != nil {
+				statuses <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			statuses <- resp.StatusCode
+		}()
+	}
+	counts := make(map[int]int)
+	for range cap(statuses) {
+		counts[<-statuses]++
+	}
+	if counts[http.StatusOK] < 9 || counts[http.StatusOK]+counts[http.StatusTooManyRequests] != cap(statuses) || counts[http.StatusTooManyRequests] == 0 {
+		t.Errorf("the statuses are %v", counts)
 	}
 }
 

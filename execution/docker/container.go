@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -62,6 +63,13 @@ func onlyForItself() []*seccomp.Syscall {
 	}
 }
 
+// lockPipes are the system calls with which a program could have PID 1 wait for
+// a pipe where no signal reaches it; then the engine could not end the container.
+// Nobody in one has them.
+func lockPipes() []string {
+	return []string{"splice", "tee", "vmsplice", "sendfile", "sendfile64"}
+}
+
 // seccompProfile gives today's default profile of Docker: an old engine's own
 // still allows io_uring (github.com/moby/moby/pull/46762). It knows the host's
 // own kind of system calls alone: the tables of 32-bit programs, which the
@@ -74,7 +82,10 @@ func seccompProfile(many bool) (string, error) {
 	for i := range rules.ArchMap {
 		rules.ArchMap[i].SubArches = nil
 	}
-	own := onlyForItself()
+	noSuchCall := uint(syscall.ENOSYS)
+	own := append(onlyForItself(), &seccomp.Syscall{
+		LinuxSyscall: specs.LinuxSyscall{Names: lockPipes(), Action: specs.ActErrno, ErrnoRet: &noSuchCall},
+	})
 	for _, rule := range rules.Syscalls {
 		rule.Names = slices.DeleteFunc(rule.Names, func(name string) bool {
 			return slices.ContainsFunc(own, func(o *seccomp.Syscall) bool { return slices.Contains(o.Names, name) })

@@ -45,10 +45,11 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 }
 
 func (b *Backend) isStray(c container.Summary, now time.Time) bool {
-	if b.holds(c.ID) || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
+	session := c.Labels[labelSession] != ""
+	if b.holds(c.ID) && !session || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
 		return false
 	}
-	ours := c.Labels[labelInstance] == b.id && c.Labels[labelSession] == ""
+	ours := c.Labels[labelInstance] == b.id && !session
 	if ours || c.State != container.StateRunning {
 		return true
 	}

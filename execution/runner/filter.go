@@ -34,6 +34,12 @@ func forbidden() []string {
 	}
 }
 
+// lockPipes are the system calls that hold a pipe's lock while they wait for
+// something else: whoever reads or opens that pipe then, PID 1 for one, sleeps
+// where no signal reaches it, and so its container could not be removed. Programs
+// that get ENOSYS copy in another way.
+func lockPipes() []string { return []string{"splice", "tee", "vmsplice", "sendfile"} }
+
 // Linux's own numbers: the server may run on another system than its engine.
 const (
 	// newNamespaces are the flags of clone(2) that make namespaces: NEWNS,
@@ -125,7 +131,7 @@ func filterPolicy(info *arch.Info) seccomp.Policy {
 			{
 				// Its flags lie in memory, out of a filter's reach; C libraries then take clone.
 				Action: seccomp.ActionErrno | noSuchCall,
-				Names:  []string{"clone3"},
+				Names:  append(lockPipes(), "clone3"),
 			},
 			{
 				Action: seccomp.ActionErrno | noSuchFamily,

@@ -54,15 +54,15 @@ func (j *job) write(ctx context.Context, frames func(out frameWriter) error) err
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	began := time.Now()
-	err := s.instance.SetWriteDeadline(began.Add(j.left))
+	err := context.Cause(ctx) // before, not after: what is written is written
+	if err == nil {
+		err = s.instance.SetWriteDeadline(began.Add(j.left))
+	}
 	if err == nil {
 		defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
 		err = frames(s.out)
 	}
 	j.left -= time.Since(began)
-	if err == nil {
-		err = context.Cause(ctx)
-	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
 	}

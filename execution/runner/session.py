@@ -82,8 +82,10 @@ OURS.append(globals())
 
 OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
 LOOK_SECONDS = 300  # how often an idle session looks at the time: poll's clock stands still while the machine sleeps
-IDLE_REAP_SECONDS = 1  # how often an idle session buries orphans, which count as processes until then
 INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
+INTERRUPT_AGAIN_SECONDS = 0.2  # after which it is sent again: one that comes before the cell has begun is lost
+MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
+MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
 MAX_LEFTOVER_PIPES = 64  # of commands that are over, which something in the background may still write to
 
 
@@ -124,6 +126,7 @@ class Notebook:
         sys.argv[:] = [""]
         self.cells = 0
         self.busy = False  # a cell runs, and may be interrupted
+        self.interrupted = False  # the cell was, once: it may take its time to heed that
         self.out_of_cpu = False
         self.loop: "Any" = None  # the event loop of cells that await
 
@@ -158,17 +161,19 @@ class Notebook:
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
-        self.out_of_cpu = False
+        self.interrupted = self.out_of_cpu = False
 
     def interrupt(self, *_: object) -> None:
-        """Interrupts a cell, and nothing else: the handler of SIGINT."""
-        if self.busy:
+        """Interrupts a cell once, and nothing else: the handler of SIGINT."""
+        if self.busy and not self.interrupted:
+            self.interrupted = True
             raise KeyboardInterrupt
 
     def stop_for_cpu(self, *_: object) -> None:
         """Interrupts a cell that has used up its CPU time: the handler of SIGXCPU, which comes again each second."""
-        self.out_of_cpu = self.busy
-        self.interrupt()
+        if self.busy:
+            self.out_of_cpu = True
+            raise KeyboardInterrupt
 
     def run_cell(self, source: bytes, interactive: bool) -> int:
         """Runs a cell and reports what it raises. Returns a status as waitpid gives it."""
@@ -198,6 +203,7 @@ class Notebook:
             finally:
                 self.busy = False
         except BaseException as error:
+            self.busy = False  # an interrupt may have come before it was
             return error
         return None
 
@@ -207,8 +213,10 @@ class Notebook:
             for code in codes:
                 exec(code, self.namespace)
             return
+        self.busy = False  # an interrupt, which comes again, would leave half a module
         import asyncio  # takes 30 ms, and only these cells need it
 
+        self.busy = True
         if self.loop is None or self.loop.is_closed():
             self.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
@@ -255,9 +263,18 @@ class Family:
 
     def __init__(self) -> None:
         self.children: "dict[int, Child]" = {}
+        self.bell, ring = os.pipe()  # readable when one has ended
+        for fd in (self.bell, ring):
+            os.set_blocking(fd, False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # or the kernel would not tell
+        _signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
 
     def reap(self) -> None:
         """Buries all that have ended, orphans among them."""
+        try:
+            os.read(self.bell, CHUNK)
+        except BlockingIOError:
+            pass  # it has not rung
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -324,8 +341,7 @@ class Interpreter(Child):
         pid = fork(pipes)
         if pid == 0:
             try:
-                be_child(pipes, workspace, wall)
-                _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # no cell runs yet
+                be_child(pipes, workspace, wall, _signal.SIGINT)  # no cell runs yet
                 make_streams()
                 shows.install(workspace)
                 Notebook(workspace).serve()
@@ -335,38 +351,42 @@ class Interpreter(Child):
         super().__init__(family, pipes, (pipes.control, pipes.stdout, pipes.stderr, pipes.stdin, pipes.done), pid)
         self.word: "Optional[Ending]" = None  # the notebook's own, of the cell that runs
         self.spent = 0.0  # seconds of CPU time of the cells before
-        self.interrupted = False
+        self.interrupted = 0.0  # when it was first, by the monotonic clock
 
     def prepare(self) -> None:
-        """Forgets the last cell, and what anybody has written to the pipe for the word since."""
+        """Forgets the last cell, and what anybody has written to the pipe for the word since. Raises OSError where there
+        is no end to that."""
         self.word = None
-        self.interrupted = False
+        self.interrupted = 0.0
         try:
-            while os.read(self.done, CHUNK):
-                pass
+            for _ in range(MAX_JUNK_READS):
+                if not os.read(self.done, CHUNK):
+                    return
         except BlockingIOError:
-            pass
+            return
+        self.end()
+        raise OSError(EAGAIN, "the interpreter floods its own end")
 
     def ended(self, ready: "list[int]") -> bool:
-        if self.done in ready and self.word is None:
-            self.take_word()
+        if self.word is None:
+            self.take_word()  # whatever is ready: junk may have come before it
         return super().ended(ready) or self.word is not None
 
     def take_word(self) -> None:
         """Reads how the cell has ended. What is no such word leaves everything as it is."""
         try:
             status, cpu, peak_kb = WORD.unpack(os.read(self.done, WORD.size))
-        except (BlockingIOError, struct.error):
+        except (OSError, struct.error):
             return
-        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+        if status == _signal.SIGXCPU or status & ~0xFF00 == 0:
             self.word = Ending(status, min(cpu, 1 << 50) / 1e6, min(peak_kb, 1 << 32), time.monotonic())
 
     def interrupt(self) -> float:
-        if self.interrupted:
+        self.interrupted = self.interrupted or time.monotonic()
+        if time.monotonic() - self.interrupted >= INTERRUPT_SECONDS:
             return 0.0
-        self.interrupted = True
         self.signal(_signal.SIGINT)
-        return INTERRUPT_SECONDS
+        return INTERRUPT_AGAIN_SECONDS
 
     def kill(self, channel: Channel) -> Ending:
         """Ends the interpreter, unless the cell has ended by itself: then it lives on."""
@@ -417,11 +437,13 @@ def fork(pipes: Pipes) -> int:
         raise
 
 
-def be_child(pipes: Pipes, workspace: str, wall: Filter) -> None:
-    """Makes a fresh fork of the supervisor a program's process."""
+def be_child(pipes: Pipes, workspace: str, wall: Filter, *spared: int) -> None:
+    """Makes a fresh fork of the supervisor a program's process. Signals that are spared stay ignored."""
+    _signal.set_wakeup_fd(-1)
     os.setsid()
     take_over(pipes)
-    default_signals()
+    default_signals(*spared)
+    os.nice(19)  # among the processes of this container: none may keep PID 1 from its work
     set_dumpable(True)
     be_first_victim()
     os.chdir(workspace)
@@ -503,8 +525,61 @@ class SessionChannel(Channel):
             self.nonce = b""
 
 
+class Background:
+    """Pipes that no call listens to. What is printed there is taken in all the same: whoever prints it must not wait."""
+
+    def __init__(self) -> None:
+        self.kept: "dict[int, Optional[bytearray]]" = {}  # what came of each; None where nobody will ask
+
+    def add(self, fd: int, keep: bool) -> "Optional[int]":
+        """Begins to listen to a pipe. Returns one that was closed for it, as there are too many."""
+        self.kept[fd] = bytearray() if keep else None
+        dropped = [other for other, kept in self.kept.items() if kept is None]
+        if len(dropped) <= MAX_LEFTOVER_PIPES:
+            return None
+        self.close(dropped[0])
+        return dropped[0]
+
+    def take(self, fd: int) -> bytes:
+        """Stops listening to a pipe and gives what was printed there."""
+        return bytes(self.kept.pop(fd, None) or b"")
+
+    def close(self, fd: int) -> None:
+        """Closes a pipe that nobody will ask about."""
+        del self.kept[fd]
+        os.close(fd)
+
+    def drain(self, fd: int) -> bool:
+        """Takes in some of what was printed. Returns False when there will be no more."""
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return True
+        kept = self.kept[fd]
+        if kept is not None:
+            kept += data[: MAX_KEPT - len(kept)]
+        elif not data:
+            self.close(fd)
+        return bool(data)
+
+
 class Call(Run):
     """A run in a session, which the server may call off."""
+
+    def __init__(self, channel: Channel, program: Program, job: Job, background: Background) -> None:
+        super().__init__(channel, program, job)
+        self.background = background
+
+    def open(self) -> None:
+        super().open()
+        for fd in self.background.kept:
+            self.poll.register(fd, select.POLLIN)
+
+    def handle(self, fd: int) -> None:
+        if fd not in self.background.kept:
+            super().handle(fd)
+        elif not self.background.drain(fd):
+            self.poll.unregister(fd)
 
     def hear(self, kind: bytes) -> None:
         # What else comes is a server's that has not noticed that it is no longer the one.
@@ -515,11 +590,17 @@ class Call(Run):
 class CellCall(Call):
     """The run of a cell: the pipes stay."""
 
-    def __init__(self, channel: Channel, program: Program, job: Job) -> None:
-        super().__init__(channel, program, job)
+    def __init__(self, channel: Channel, program: Program, job: Job, background: Background) -> None:
+        super().__init__(channel, program, job, background)
         limits = job.limits
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
         self.stdin = memoryview(head + job.stdin + job.code)
+
+    def open(self) -> None:
+        """Begins with what threads and children have printed since the last cell."""
+        for fd in self.kinds:
+            self.say(fd, self.background.take(fd))
+        super().open()
 
     def fed(self) -> None:
         pass
@@ -654,9 +735,10 @@ class Session:
         self.family = Family()
         self.interpreter: "Optional[Interpreter]" = None
         self.state_lost = False  # the interpreter has ended, which nobody has been told yet
-        self.leftovers: "list[int]" = []  # pipes of commands that are over
+        self.background = Background()
         self.listening = select.poll()
-        self.listening.register(channel.receive_fd, select.POLLIN)
+        for fd in (channel.receive_fd, self.family.bell):
+            self.listening.register(fd, select.POLLIN)
 
     def serve(self) -> "NoReturn":
         """Serves calls. Raises Gone at the end."""
@@ -704,34 +786,26 @@ class Session:
         while True:
             if frame := self.channel.next_buffered():
                 return frame
-            for fd, _ in self.listening.poll(min(self.channel.silence_left(), IDLE_REAP_SECONDS) * 1000 + 1):
+            for fd, _ in self.listening.poll(self.channel.silence_left() * 1000 + 1):
                 if fd == self.channel.receive_fd:
                     self.channel.read_available()
-                else:
-                    self.drain_leftover(fd)
+                elif fd != self.family.bell and not (fd in self.background.kept and self.background.drain(fd)):
+                    self.forget(fd)
             self.family.reap()
 
-    def drain_leftover(self, fd: int) -> None:
-        """Throws away what something in the background prints, so that it need not wait or fail."""
-        try:
-            if os.read(fd, CHUNK):
-                return
-        except BlockingIOError:
-            return
-        self.forget_leftover(fd)
-
-    def forget_leftover(self, fd: int) -> None:
-        """Closes a pipe of a command that is over."""
-        self.listening.unregister(fd)
-        self.leftovers.remove(fd)
-        os.close(fd)
-
-    def keep_leftover(self, fd: int) -> None:
-        """Keeps reading a pipe of a command that is over, if not too many are kept."""
-        if len(self.leftovers) >= MAX_LEFTOVER_PIPES:
-            self.forget_leftover(self.leftovers[0])
-        self.leftovers.append(fd)
+    def keep_listening(self, fd: int, keep: bool) -> None:
+        """Listens to a pipe between calls. What is kept comes with the next cell."""
+        closed = self.background.add(fd, keep)
+        if closed is not None:
+            self.forget(closed)
         self.listening.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """Listens to a pipe no more, if it still does."""
+        try:
+            self.listening.unregister(fd)
+        except KeyError:
+            pass  # it has come to its end
 
     def serve_call(self, job: Job) -> None:
         """Makes a call and reports on it. Raises OSError for what it cannot do, before it has begun."""
@@ -785,9 +859,13 @@ class Session:
         before = {found.path: found.stamp for found in walk(self.root)}
         await_tick(before.values())
         interpreter.prepare()
-        run = CellCall(self.channel, interpreter, job)
+        run = CellCall(self.channel, interpreter, job, self.background)
+        for fd in (interpreter.stdout, interpreter.stderr):
+            self.forget(fd)
         self.start(run)
         run.watch()
+        for fd in (interpreter.stdout, interpreter.stderr):
+            self.keep_listening(fd, keep=True)
         self.check_interpreter()
         self.channel.post(b"X", self.facts(run))
         try:
@@ -800,6 +878,9 @@ class Session:
         """Forgets an interpreter that has ended."""
         self.family.reap()
         if self.interpreter is not None and self.interpreter.ending is not None:
+            for fd in (self.interpreter.stdout, self.interpreter.stderr):
+                self.forget(fd)
+                self.background.take(fd)
             self.interpreter.close()
             self.interpreter = None
             self.state_lost = True
@@ -807,11 +888,11 @@ class Session:
     def run_command(self, job: Job) -> None:
         """Runs a command in a shell of its own."""
         shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
-        run = ShellCall(self.channel, shell, job)
+        run = ShellCall(self.channel, shell, job, self.background)
         self.start(run)
         run.watch()
         for fd in (shell.stdout, shell.stderr):
-            self.keep_leftover(fd)
+            self.keep_listening(fd, keep=False)
         self.conclude(self.facts(run))
 
     def start(self, run: Run) -> None:

@@ -37,7 +37,7 @@ import stat
 import struct
 import time
 
-from errno import EINVAL, ENOSPC
+from errno import EINVAL, ELOOP, ENOSPC
 
 # typing, signal and json would add 25 ms to the start of every sandbox (their own imports are large), so the types
 # are for mypy's eyes only, the signals come from the C module, and the protocol is no JSON.
@@ -302,10 +302,10 @@ def ignore_signals() -> None:
     set_signals(_signal.SIG_IGN, (_signal.SIGCHLD,))
 
 
-def default_signals() -> None:
-    """Undoes ignore_signals, but for what Python itself ignores: this process ignores every signal, its child must
-    not. Nothing is handled yet."""
-    set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ))
+def default_signals(*spared: int) -> None:
+    """Undoes ignore_signals, but for what Python itself ignores and what is spared: this process ignores every signal,
+    its child must not. Nothing is handled yet."""
+    set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ, *spared))
 
 
 def write_all(fd: int, data: "bytes | bytearray") -> None:
@@ -1233,13 +1233,17 @@ def open_beneath(root: int, path: str) -> int:
             below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = below
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
     finally:
         os.close(folder)
-    if not stat.S_ISREG(os.fstat(file).st_mode):  # somebody who still runs may have put something else there
-        os.close(file)
-        raise OSError(EINVAL, "not a regular file")
-    return file
+    try:
+        # Somebody who still runs may have put something else there, and to open a pipe can take for ever.
+        if not stat.S_ISREG(kind := os.fstat(place).st_mode):
+            number = ELOOP if stat.S_ISLNK(kind) else EINVAL
+            raise OSError(number, "a link" if number == ELOOP else "not a regular file")
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY)
+    finally:
+        os.close(place)
 
 
 def stage(workspace: str, path: str) -> int:
@@ -1479,12 +1483,16 @@ class Run:
         os.close(self.program.stdin)
 
     def forward(self, fd: int) -> int:
-        """Reads some output and posts what is within the limit; what is beyond it becomes one empty frame.
-        Returns the number of bytes read, 0 at the end, -1 when there is nothing now."""
+        """Reads some output and says it. Returns the number of bytes read, 0 at the end, -1 when there is nothing now."""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return -1
+        self.say(fd, data)
+        return len(data)
+
+    def say(self, fd: int, data: bytes) -> None:
+        """Posts what is within the limit of a pipe's output; what is beyond it becomes one empty frame."""
         part = data[: self.room[fd]]
         if part:
             self.room[fd] -= len(part)
@@ -1494,7 +1502,6 @@ class Run:
             self.channel.post(self.kinds[fd])
         if len(self.channel.posted) > MAX_POSTED:
             self.channel.flush()
-        return len(data)
 
     def drain(self) -> None:
         """Forwards what is still in the pipes, which is bounded: whoever else wrote has been killed."""

@@ -32,6 +32,12 @@ const (
 	startTime = time.Minute
 	// attachTime bounds the way to a session that is there.
 	attachTime = 15 * time.Second
+	// endGrace is how long after its time a session that this server knows may be
+	// there: by then it has ended by itself, or something keeps it from it.
+	endGrace = 10 * time.Second
+	// maxWaiting is how many calls of one session may wait for their turn: they
+	// hold requests that other clients could make.
+	maxWaiting = 8
 )
 
 // Host is where sessions run.
@@ -81,6 +87,9 @@ type Manager struct {
 type held struct {
 	info execution.SessionInfo
 	turn chan struct{} // holds one token: whoever has it may call
+
+	end     *time.Timer // ends it some time after it should have ended by itself
+	waiting int         // calls that wait for the turn; with the manager's lock
 
 	// link is nil while there is no connection. Whoever has the turn may read it,
 	// and change it with the manager's lock; with that, anybody may read it.
@@ -266,13 +275,26 @@ func (m *Manager) end(ctx context.Context, id string) error {
 func (m *Manager) adopt(info execution.SessionInfo, link execution.Session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := &held{info: info, turn: make(chan struct{}, 1), link: link}
-	m.known[info.ID] = h
+	h := m.knowLocked(info)
+	h.link = link
 	m.watchLocked(h, link)
 }
 
-// watchLocked gives a connection up when it has ended, and forgets a session
-// that it has ended with. It needs m.mu.
+// knowLocked makes a session known until it should be gone, and sees to it that
+// it is. It needs m.mu.
+func (m *Manager) knowLocked(info execution.SessionInfo) *held {
+	h := &held{info: info, turn: make(chan struct{}, 1)}
+	h.end = time.AfterFunc(time.Until(info.Expires)+endGrace, func() {
+		m.forget(h)
+		if err := m.end(context.Background(), info.ID); err != nil {
+			m.opts.Log.Error("a session that is over could not be ended", "error", err)
+		}
+	})
+	m.known[info.ID] = h
+	return h
+}
+
+// watchLocked gives a connection up when it has ended. It needs m.mu.
 func (m *Manager) watchLocked(h *held, link execution.Session) {
 	m.watchers.Go(func() {
 		<-link.Done()
@@ -280,9 +302,15 @@ func (m *Manager) watchLocked(h *held, link execution.Session) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.known[h.info.ID] == h && h.over() {
-			delete(m.known, h.info.ID)
+			m.dropLocked(h)
 		}
 	})
+}
+
+// dropLocked makes a session unknown. It needs m.mu.
+func (m *Manager) dropLocked(h *held) {
+	h.end.Stop()
+	delete(m.known, h.info.ID)
 }
 
 func (h *held) over() bool { return !time.Now().Before(h.info.Expires) }
@@ -311,9 +339,7 @@ func (m *Manager) find(ctx context.Context, id string) (*held, error) {
 	if h := m.known[id]; h != nil {
 		return h, nil // another call was faster
 	}
-	h := &held{info: running[i], turn: make(chan struct{}, 1)}
-	m.known[id] = h
-	return h, nil
+	return m.knowLocked(running[i]), nil
 }
 
 func (m *Manager) get(id string) *held {
@@ -330,7 +356,7 @@ func (m *Manager) forget(h *held) {
 		h.link.Detach()
 	}
 	if m.known[h.info.ID] == h {
-		delete(m.known, h.info.ID)
+		m.dropLocked(h)
 	}
 }
 
@@ -350,6 +376,9 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 // Delete ends a session, with what runs in it, and returns when it is gone.
 func (m *Manager) Delete(ctx context.Context, id string) error {
 	h, err := m.find(ctx, id)
+	if isID(id) && err != nil && isNotFound(err) {
+		return errors.Join(err, m.end(ctx, id)) // one that is over may still be there
+	}
 	if err != nil {
 		return err
 	}
@@ -379,12 +408,10 @@ func (m *Manager) Call(
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case h.turn <- struct{}{}:
-		defer func() { <-h.turn }()
-	case <-ctx.Done():
-		return nil, left(ctx)
+	if err := m.awaitTurn(ctx, h); err != nil {
+		return nil, err
 	}
+	defer func() { <-h.turn }()
 	result, err := m.call(ctx, h, operation, req)
 	switch {
 	case err == nil:
@@ -396,6 +423,42 @@ func (m *Manager) Call(
 		m.forget(h)
 	}
 	return nil, execution.AsError(err)
+}
+
+// awaitTurn waits until it is a call's turn, if not too many wait.
+func (m *Manager) awaitTurn(ctx context.Context, h *held) error {
+	select {
+	case h.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	if !m.queue(h) {
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"%d calls of the session wait for the one that runs, as many as may; try again later", maxWaiting)}
+	}
+	defer m.unqueue(h)
+	select {
+	case h.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return left(ctx)
+	}
+}
+
+func (m *Manager) queue(h *held) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h.waiting >= maxWaiting {
+		return false
+	}
+	h.waiting++
+	return true
+}
+
+func (m *Manager) unqueue(h *held) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h.waiting--
 }
 
 // left is the error of a call whose context has ended.
@@ -450,7 +513,7 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 	defer cancel()
 	link, err := m.opts.Host.Attach(ctx, h.info.ID)
 	if err != nil {
-		return unattached(err)
+		return m.unattached(ctx, h, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -459,10 +522,15 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 	return nil
 }
 
-// unattached is the error of a session that is there and could not be reached.
-func unattached(err error) error {
+// unattached is the error of a session that could not be reached: it may have
+// been about to end when it was found.
+func (m *Manager) unattached(ctx context.Context, h *held, err error) error {
 	if _, known := errors.AsType[*execution.Error](err); known {
 		return err
+	}
+	running, failure := m.opts.Host.Sessions(context.WithoutCancel(ctx))
+	if failure == nil && !slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == h.info.ID }) {
+		return notFound(h.info.ID)
 	}
 	return &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again", Err: err}
 }
@@ -504,6 +572,7 @@ func (m *Manager) detachAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, h := range m.known {
+		h.end.Stop()
 		if h.link != nil {
 			h.link.Detach()
 		}

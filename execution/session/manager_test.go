@@ -387,6 +387,76 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
+// A session that does not end at its time is ended.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		if _, err := m.Create(t.Context(), time.Second, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if list, _ := h.Sessions(t.Context()); len(list) != 1 {
+			t.Fatalf("%d sessions before the grace is over", len(list))
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if list, _ := h.Sessions(t.Context()); len(list) != 0 {
+			t.Errorf("%d sessions afterwards", len(list))
+		}
+	})
+}
+
+// Deleting one that is over, and still there, ends it.
+func TestDeleteOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info, err := m.Create(t.Context(), time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := m.Delete(t.Context(), info.ID); !isCode(err, execution.NotFound) {
+			t.Errorf("deleting gives %v", err)
+		}
+		if list, _ := h.Sessions(t.Context()); len(list) != 0 {
+			t.Errorf("%d sessions are left", len(list))
+		}
+	})
+}
+
+// Of many calls at once some wait, and the others are refused.
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Second)
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		results := make(chan error, 20)
+		for range cap(results) {
+			go func() {
+				_, err := call(t, m, info.ID, "1")
+				results <- err
+			}()
+		}
+		busy := 0
+		for range cap(results) {
+			if err := <-results; isCode(err, execution.Busy) {
+				busy++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if busy != cap(results)-9 {
+			t.Errorf("%d calls were refused", busy)
+		}
+	})
+}
+
 // Calls of a session come one after the other; one that waits can be left.
 func TestOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
