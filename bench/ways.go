@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -83,9 +84,7 @@ type way struct {
 
 func (w *way) run(ctx context.Context, p program) (timing, error) {
 	fields := map[string]any{"code": w.code + p.code, "timeout_ms": runTime.Milliseconds()}
-	for name, value := range w.more {
-		fields[name] = value
-	}
+	maps.Copy(fields, w.more)
 	body, err := json.Marshal(fields)
 	if err != nil {
 		return timing{}, fmt.Errorf("request: %w", err)

@@ -249,8 +249,10 @@ func TestSessionCommands(t *testing.T) {
 			files: "tick.txt",
 		}},
 		sh("a server that prints", "mkfifo in out; (while read x < in; do printf '%01000d\\n' 0; echo $x > out; done) & ", ""),
-		{program: program{name: "is held up by no call", timeout: 20000, stdout: "done\n"},
-			bash: "for i in $(seq 300); do echo $i > in; read y < out; done; echo done"},
+		{
+			program: program{name: "is held up by no call", timeout: 20000, stdout: "done\n"},
+			bash:    "for i in $(seq 300); do echo $i > in; read y < out; done; echo done",
+		},
 		{program: program{name: "a signal", exit: "143", reason: "signal", signal: "SIGTERM"}, bash: "kill $$"},
 		{program: program{name: "PID 1 is out of reach", exit: "1", stderr: "~Permission denied"}, bash: "cat /proc/1/environ /proc/1/fd/0"},
 	})

@@ -194,7 +194,7 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 		link.Detach()
 		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
 	}
-	m.adopt(info, link)
+	m.adopt(info, link) //nolint:contextcheck // its end has nothing to do with this call
 	return info, nil
 }
 
@@ -339,7 +339,7 @@ func (m *Manager) find(ctx context.Context, id string) (*held, error) {
 	if h := m.known[id]; h != nil {
 		return h, nil // another call was faster
 	}
-	return m.knowLocked(running[i]), nil
+	return m.knowLocked(running[i]), nil //nolint:contextcheck // its end has nothing to do with this call
 }
 
 func (m *Manager) get(id string) *held {
