@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -90,7 +91,25 @@ func NewHandler(opts Options) http.Handler {
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts, root))))
+	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts, asTheyAre(root)))))
+}
+
+// asTheyAre has paths be unknown that are not in their shortest form, or name
+// no file of a session's. The mux would redirect to others, in HTML.
+func asTheyAre(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given := r.URL.EscapedPath()
+		shortest := path.Clean(given)
+		if strings.HasSuffix(given, "/") && shortest != "/" {
+			shortest += "/"
+		}
+		noFile := strings.HasPrefix(given, sessionsPath+"/") && strings.HasSuffix(given, "/files")
+		if given != shortest || noFile {
+			notFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func newAPI(mux *http.ServeMux, opts Options) huma.API {

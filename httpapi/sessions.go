@@ -33,8 +33,8 @@ type createSession struct {
 }
 
 type session struct {
-	SessionID string  `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
-	ExpiresAt float64 `json:"expires_at" doc:"Unix seconds; by then the sandbox is gone, with all that is in it" example:"1764000900.5"`
+	SessionID string `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; by then the sandbox is gone, with all that is in it" example:"1764000901"`
 }
 
 type sessionList struct {
@@ -59,7 +59,7 @@ type bashResponse struct {
 }
 
 func toSession(info execution.SessionInfo) session {
-	return session{SessionID: info.ID, ExpiresAt: float64(info.Expires.UnixMilli()) / 1e3}
+	return session{SessionID: info.ID, ExpiresAt: info.Expires.Add(time.Second - time.Nanosecond).Unix()} // rounded up
 }
 
 // inSession is the executor of a session.

@@ -23,7 +23,7 @@ func sessionNotFound() answer {
 	return answer{"There is no such session, or it has expired", []sample{unknownSession()}}
 }
 
-func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000900.5} }
+func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000901} }
 
 func createSessionOperation() huma.Operation {
 	sheet, ttl := "bmFtZSxzY29yZQpBZGEsOQpHcmFjZSw4Cg==", int64(3600) // name,score Ada,9 Grace,8

@@ -132,7 +132,7 @@ func sessionsHandler(t *testing.T) (http.Handler, *sessions) {
 
 func TestSessionLives(t *testing.T) {
 	h, s := sessionsHandler(t)
-	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000900.5}`
+	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000901}`
 	serve(h, request("POST", "/v1/sessions", `{}`)).want(t, http.StatusCreated, known)
 	serve(h, request("POST", "/v1/sessions", "")).want(t, http.StatusCreated, known)
 	if s.ttl != 0 {
@@ -194,6 +194,9 @@ func TestSessionsAtFault(t *testing.T) {
 		{"GET", base + "/files/%2Fetc", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must be relative to the workspace, not absolute","input":"/etc"}]}`},
 		{"PUT", base + "/files/%2E%2E/x", "1", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
 		{"PUT", base + "/files/a", strings.Repeat("x", maxFile+1), 413, `{"detail":"File size exceeds maximum of 1 MB"}`},
+		{"GET", base + "/files", "", 404, `{"detail":"Not Found"}`},
+		{"GET", base + "/files//etc/passwd", "", 404, `{"detail":"Not Found"}`},
+		{"GET", base + "/files/../x", "", 404, `{"detail":"Not Found"}`},
 		{"PATCH", base + "/files/a/b", "", 405, `{"detail":"Method Not Allowed"}`},
 		{"GET", base + "/bash", "", 405, `{"detail":"Method Not Allowed"}`},
 		{"GET", base, "", 405, `{"detail":"Method Not Allowed"}`},

@@ -10,6 +10,7 @@ What must hold, whatever its programs do:
   * A call ends at its time. A cell that does not heed the interrupt is killed with its interpreter, and that is told.
 """
 
+import fcntl
 import gc
 import io
 import linecache
@@ -124,6 +125,7 @@ class Notebook:
         self.namespace = make_main(f"{workspace}/{MAIN_FILE}").__dict__
         del self.namespace["__file__"]  # there is none
         sys.argv[:] = [""]
+        self.outputs = Outputs()
         self.cells = 0
         self.busy = False  # a cell runs, and may be interrupted
         self.interrupted = False  # the cell was, once: it may take its time to heed that
@@ -145,8 +147,9 @@ class Notebook:
             source = read_exactly(3, code_size)
             try:
                 status = self.run_cell(source, interactive)
-            except BaseException:  # it could not be reported: stderr is closed, or there is no memory
+            except BaseException as error:  # there is no memory, or the program has broken what tracebacks need
                 status = 1 << 8
+                os.write(2, f"the cell's end could not be reported: {type(error).__name__}\n".encode())
             self.tell(status, used_cpu() - before)
 
     def tell(self, status: int, cpu: float) -> None:
@@ -177,13 +180,13 @@ class Notebook:
 
     def run_cell(self, source: bytes, interactive: bool) -> int:
         """Runs a cell and reports what it raises. Returns a status as waitpid gives it."""
-        mend_streams()
+        self.outputs.mend()
         self.cells += 1
         name = f"<cell {self.cells}>"
         text = source.decode("utf-8", "replace")
         linecache.cache[name] = len(source), None, text.splitlines(True), name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
-        mend_streams()
+        self.outputs.mend()
         error = self.attempt(shows.save_open_figures) or error
         if error is None:
             return 0
@@ -238,12 +241,25 @@ class Notebook:
             pass  # it ends of the cancellation, or has ended of something else
 
 
-def mend_streams() -> None:
-    """Opens what a cell has closed of its output: the next ones, and the traceback, need it."""
-    if getattr(sys.stdout, "closed", False):
-        sys.stdout = unbuffered(1, "surrogateescape")
-    if getattr(sys.stderr, "closed", False):
-        sys.stderr = unbuffered(2, "backslashreplace")
+class Outputs:
+    """The pipes of a cell's output, which each begins with, whatever the ones before have done to theirs."""
+
+    def __init__(self) -> None:
+        self.pipes = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, DONE_FD + 1) for fd in (1, 2)}
+
+    def mend(self) -> None:
+        """Puts the pipes back in their places, and opens the streams that are closed or gone."""
+        for fd, pipe in self.pipes.items():
+            try:
+                there = os.path.sameopenfile(fd, pipe)
+            except OSError:
+                there = False  # it is closed
+            if not there:
+                os.dup2(pipe, fd)
+        if getattr(sys.stdout, "closed", sys.stdout is None):
+            sys.stdout = unbuffered(1, "surrogateescape")
+        if getattr(sys.stderr, "closed", sys.stderr is None):
+            sys.stderr = unbuffered(2, "backslashreplace")
 
 
 def report_cell(error: BaseException) -> None:

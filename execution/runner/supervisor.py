@@ -1514,7 +1514,7 @@ class Run:
 def changes(workspace: int, before: "dict[str, tuple[int, int, int]]") -> "Iterator[Found]":
     """Lists what was made or changed in the workspace, and what cannot be returned. Raises OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
-    return (found for found in walk(workspace) if found.reason or before.get(found.path) != found.stamp)
+    return (found for found in walk(workspace) if before.get(found.path) != found.stamp)
 
 
 def any_change(workspace: int, before: "dict[str, tuple[int, int, int]]") -> bool:
