@@ -91,11 +91,11 @@ func shutdown(s *service, server *http.Server, endStreams func(), grace time.Dur
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
 	endStreams()
-	err := errors.Join(runs, server.Shutdown(ctx))
-	if err != nil {
+	if err := server.Shutdown(ctx); err != nil {
+		s.log.WarnContext(ctx, "cutting off clients that have not read their answers", "error", err)
 		_ = server.Close()
 	}
-	return err
+	return runs
 }
 
 func mcpOptions(c config.Config, s *service) mcp.Options {

@@ -66,13 +66,15 @@ const (
 
 // NewServer makes the HTTP server; the caller gives it a listener.
 func NewServer(opts Options) *http.Server {
-	return &http.Server{
+	server := &http.Server{
 		Handler:           NewHandler(opts),
 		ReadHeaderTimeout: readHeaderTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
 	}
+	new(unusedConns).follow(server)
+	return server
 }
 
 // NewHandler makes the API's handler.
