@@ -408,7 +408,7 @@ func (m *Manager) Call(
 	if err != nil {
 		return nil, err
 	}
-	if err := m.awaitTurn(ctx, h); err != nil {
+	if err := m.takeTurn(ctx, h); err != nil {
 		return nil, err
 	}
 	defer func() { <-h.turn }()
@@ -419,13 +419,23 @@ func (m *Manager) Call(
 		return result, nil
 	case ctx.Err() != nil:
 		return nil, left(ctx)
-	case isNotFound(err) && operation != execution.ReadFile:
-		m.forget(h)
 	}
 	return nil, execution.AsError(err)
 }
 
-// awaitTurn waits until it is a call's turn, if not too many wait.
+// takeTurn waits until it is a call's turn, if not too many wait. The session
+// may have gone meanwhile: what is known under its id then has turns of its own.
+func (m *Manager) takeTurn(ctx context.Context, h *held) error {
+	if err := m.awaitTurn(ctx, h); err != nil {
+		return err
+	}
+	if m.get(h.info.ID) != h {
+		<-h.turn
+		return notFound(h.info.ID)
+	}
+	return nil
+}
+
 func (m *Manager) awaitTurn(ctx context.Context, h *held) error {
 	select {
 	case h.turn <- struct{}{}:
@@ -498,7 +508,8 @@ func (m *Manager) explain(h *held, result *execution.Result) {
 	}
 }
 
-// connect sees to it that there is a connection. It needs the session's turn.
+// connect sees to it that there is a connection, and forgets a session that is
+// gone. It needs the session's turn.
 func (m *Manager) connect(ctx context.Context, h *held) error {
 	if h.over() {
 		return notFound(h.info.ID)
@@ -515,8 +526,18 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 	if err != nil {
 		return m.unattached(ctx, h, err)
 	}
+	return m.join(h, link)
+}
+
+// join gives a session a connection, unless it was forgotten while that was made:
+// nobody would give it up.
+func (m *Manager) join(h *held, link execution.Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.known[h.info.ID] != h {
+		link.Detach()
+		return notFound(h.info.ID)
+	}
 	h.link = link
 	m.watchLocked(h, link)
 	return nil
@@ -525,14 +546,21 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 // unattached is the error of a session that could not be reached: it may have
 // been about to end when it was found.
 func (m *Manager) unattached(ctx context.Context, h *held, err error) error {
-	if _, known := errors.AsType[*execution.Error](err); known {
+	_, explained := errors.AsType[*execution.Error](err)
+	switch {
+	case isNotFound(err), !explained && !m.runs(ctx, h):
+		m.forget(h)
+		return notFound(h.info.ID)
+	case explained:
 		return err
 	}
-	running, failure := m.opts.Host.Sessions(context.WithoutCancel(ctx))
-	if failure == nil && !slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == h.info.ID }) {
-		return notFound(h.info.ID)
-	}
 	return &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again", Err: err}
+}
+
+// runs says whether the host has a session, as far as it can tell.
+func (m *Manager) runs(ctx context.Context, h *held) bool {
+	running, err := m.opts.Host.Sessions(context.WithoutCancel(ctx))
+	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == h.info.ID })
 }
 
 // Close refuses new calls, waits for those under way until ctx ends, and gives

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -148,6 +149,11 @@ func (h *host) only(t *testing.T) *sandbox {
 }
 
 func newManager(t *testing.T, h *host) *session.Manager {
+	t.Helper()
+	return newManagerOf(t, h)
+}
+
+func newManagerOf(t *testing.T, h session.Host) *session.Manager {
 	t.Helper()
 	m := session.New(session.Options{
 		Host: h, Limits: limits, Max: 2,
@@ -363,6 +369,120 @@ func TestGone(t *testing.T) {
 	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
 		t.Errorf("the call gives %v", err)
 	}
+}
+
+// staged is a source that is gone when it is opened.
+type staged struct{}
+
+func (staged) Open(context.Context) (io.ReadCloser, error) {
+	return nil, &execution.Error{Code: execution.NotFound, Message: "File with ID 'x' not found"}
+}
+
+// A file that is not found is no session that is gone: its calls go on coming
+// one after the other.
+func TestFileIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		running := 0
+		h.only(t).do = func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+			if running++; running != 1 {
+				t.Error("two calls at once")
+			}
+			defer func() { running-- }()
+			time.Sleep(time.Second)
+			for _, file := range req.Files {
+				if _, err := file.Open(ctx); err != nil {
+					return nil, err
+				}
+			}
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		go func() {
+			file := execution.Input{Path: "a", Size: 1, Source: staged{}}
+			_, err := m.Call(t.Context(), info.ID, execution.RunPython, execution.Request{Files: []execution.Input{file}})
+			if !isCode(err, execution.NotFound) || !strings.HasPrefix(err.Error(), "File ") {
+				t.Errorf("the call without its file gives %v", err)
+			}
+		}()
+		synctest.Wait()
+		for range 2 { // one that waits meanwhile, one that comes afterwards
+			go func() {
+				if _, err := call(t, m, info.ID, "1"); err != nil {
+					t.Error(err)
+				}
+			}()
+			time.Sleep(1100 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		if h.attached != 0 {
+			t.Errorf("the session was attached to %d times, though its connection was fine", h.attached)
+		}
+	})
+}
+
+// Who waits for a session while it ends finds that out when the turn comes, and
+// leaves no connection behind.
+func TestDeletedWhileCallsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Second)
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		waited := make(chan error, 1)
+		go func() { _, _ = call(t, m, info.ID, "1") }()
+		synctest.Wait()
+		go func() {
+			_, err := call(t, m, info.ID, "2")
+			waited <- err
+		}()
+		synctest.Wait()
+		if err := m.Delete(t.Context(), info.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waited; !isCode(err, execution.NotFound) || !strings.HasPrefix(err.Error(), "Session '") {
+			t.Errorf("the call that waited gives %v", err)
+		}
+	})
+}
+
+// A session that is deleted while it is attached to keeps no connection.
+func TestDeletedWhileAttaching(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &slowHost{host: newHost()}
+		m := newManagerOf(t, h)
+		info := create(t, m)
+		s := h.only(t)
+		s.links[0].Detach()
+		called := make(chan error, 1)
+		go func() {
+			_, err := call(t, m, info.ID, "1")
+			called <- err
+		}()
+		synctest.Wait()
+		if err := m.Delete(t.Context(), info.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-called; !isCode(err, execution.NotFound) {
+			t.Errorf("the call gives %v", err)
+		}
+		if len(s.links) != 2 || s.links[1].Usable() || len(s.calls) != 0 {
+			t.Errorf("of %d connections the last is still there, or was used for %d calls", len(s.links), len(s.calls))
+		}
+	})
+}
+
+// slowHost takes a second to attach.
+type slowHost struct{ *host }
+
+func (h *slowHost) Attach(ctx context.Context, id string) (execution.Session, error) {
+	link, err := h.host.Attach(ctx, id)
+	time.Sleep(time.Second)
+	return link, err
 }
 
 func TestExpiry(t *testing.T) {
