@@ -32,6 +32,9 @@ const (
 	startTime = time.Minute
 	// attachTime bounds the way to a session that is there.
 	attachTime = 15 * time.Second
+	// lookTime bounds the question whether a session that could not be attached to
+	// is there at all.
+	lookTime = 5 * time.Second
 	// endGrace is how long after its time a session that this server knows may be
 	// there: by then it has ended by itself, or something keeps it from it.
 	endGrace = 10 * time.Second
@@ -520,9 +523,9 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 	if h.link != nil {
 		h.link.Detach()
 	}
-	ctx, cancel := context.WithTimeout(ctx, attachTime)
+	attaching, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
-	link, err := m.opts.Host.Attach(ctx, h.info.ID)
+	link, err := m.opts.Host.Attach(attaching, h.info.ID)
 	if err != nil {
 		return m.unattached(ctx, h, err)
 	}
@@ -559,7 +562,9 @@ func (m *Manager) unattached(ctx context.Context, h *held, err error) error {
 
 // runs says whether the host has a session, as far as it can tell.
 func (m *Manager) runs(ctx context.Context, h *held) bool {
-	running, err := m.opts.Host.Sessions(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	running, err := m.opts.Host.Sessions(ctx)
 	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == h.info.ID })
 }
 

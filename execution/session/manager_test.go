@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -338,6 +339,53 @@ func TestUnreachable(t *testing.T) {
 	h.unreachable = errors.New("time is up")
 	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.Unavailable) {
 		t.Errorf("the call gives %v", err)
+	}
+}
+
+// silentHost refuses to attach, and from then on does not answer.
+type silentHost struct {
+	*host
+	silent atomic.Bool
+}
+
+func (h *silentHost) Attach(context.Context, string) (execution.Session, error) {
+	h.silent.Store(true)
+	return nil, errors.New("the session does not answer")
+}
+
+func (h *silentHost) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
+	if h.silent.Load() {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return h.host.Sessions(ctx)
+}
+
+// A host that does not answer holds up a call for a while, and none whose caller
+// has left.
+func TestSilentHost(t *testing.T) {
+	for name, c := range map[string]struct {
+		patience, want time.Duration
+		code           execution.Code
+	}{
+		"patient": {time.Hour, 5 * time.Second, execution.Unavailable},
+		"left":    {time.Second, time.Second, execution.Cancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &silentHost{host: newHost()}
+				m := newManagerOf(t, h)
+				info := create(t, m)
+				h.only(t).links[0].Detach()
+				ctx, cancel := context.WithTimeout(t.Context(), c.patience)
+				defer cancel()
+				began := time.Now()
+				_, err := m.Call(ctx, info.ID, execution.RunPython, execution.Request{Code: "1"})
+				if took := time.Since(began); !isCode(err, c.code) || took != c.want {
+					t.Errorf("the call gives %v after %v", err, took)
+				}
+			})
+		})
 	}
 }
 
