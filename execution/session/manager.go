@@ -35,6 +35,9 @@ const (
 	// lookTime bounds the question whether a session that could not be attached to
 	// is there at all.
 	lookTime = 5 * time.Second
+	// leaveTime is how long calls that are called off when the server closes may
+	// take to end, and connections after them.
+	leaveTime = 20 * time.Second
 	// endGrace is how long after its time a session that this server knows may be
 	// there: by then it has ended by itself, or something keeps it from it.
 	endGrace = 10 * time.Second
@@ -193,11 +196,10 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 	if len(files) > 0 {
 		_, err = link.Call(ctx, execution.WriteFiles, request, m.opts.Limits)
 	}
-	if err != nil || ctx.Err() != nil { // nobody would know of it
-		link.Detach()
+	if err != nil || ctx.Err() != nil || !m.adopt(info, link) { //nolint:contextcheck // its end has nothing to do with this call
+		link.Detach() // nobody would know of it
 		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
 	}
-	m.adopt(info, link) //nolint:contextcheck // its end has nothing to do with this call
 	return info, nil
 }
 
@@ -255,11 +257,11 @@ func asUnavailable(ctx context.Context, err error) error {
 	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
 }
 
-// unstaged is the error of a session that did not take its files, or whose
-// caller has left by now.
+// unstaged is the error of a session that did not take its files or, where err is
+// nil, for which nobody waits by now.
 func unstaged(ctx context.Context, err error) error {
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || err == nil:
 		return left(ctx)
 	case errors.Is(err, execution.ErrNotStarted):
 		return asUnavailable(ctx, err)
@@ -274,13 +276,17 @@ func (m *Manager) end(ctx context.Context, id string) error {
 	return m.opts.Host.End(ctx, id)
 }
 
-// adopt makes a session known.
-func (m *Manager) adopt(info execution.SessionInfo, link execution.Session) {
+// adopt makes a session known, unless connections have been given up by now.
+func (m *Manager) adopt(info execution.SessionInfo, link execution.Session) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.lasting.Err() != nil {
+		return false
+	}
 	h := m.knowLocked(info)
 	h.link = link
 	m.watchLocked(h, link)
+	return true
 }
 
 // knowLocked makes a session known until it should be gone, and sees to it that
@@ -532,12 +538,16 @@ func (m *Manager) connect(ctx context.Context, h *held) error {
 	return m.join(h, link)
 }
 
-// join gives a session a connection, unless it was forgotten while that was made:
-// nobody would give it up.
+// join gives a session a connection, unless it was forgotten while that was made,
+// or all were given up: nobody would give up this one.
 func (m *Manager) join(h *held, link execution.Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.known[h.info.ID] != h {
+	switch {
+	case m.lasting.Err() != nil:
+		link.Detach()
+		return errClosing
+	case m.known[h.info.ID] != h:
 		link.Detach()
 		return notFound(h.info.ID)
 	}
@@ -568,9 +578,9 @@ func (m *Manager) runs(ctx context.Context, h *held) bool {
 	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == h.info.ID })
 }
 
-// Close refuses new calls, waits for those under way until ctx ends, and gives
-// up the connections. The sessions go on, for the next server to find. It may be
-// called more than once.
+// Close refuses new calls, waits for those under way until ctx ends, calls off
+// what is left, and gives up the connections. The sessions go on, for the next
+// server to find. It may be called more than once.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.closing {
@@ -580,10 +590,26 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Unlock()
 	err := m.awaitIdle(ctx)
 	m.stop(errClosing)
-	<-m.idle // soon: every call heeds its context
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	_ = m.awaitIdle(ctx) // what does not heed that either has no connection left
 	m.detachAll()
-	m.watchers.Wait()
-	return err
+	return errors.Join(err, m.awaitWatchers(ctx))
+}
+
+// awaitWatchers waits until all connections have ended.
+func (m *Manager) awaitWatchers(ctx context.Context) error {
+	over := make(chan struct{})
+	go func() {
+		m.watchers.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("connections to sessions did not end in time: %w", context.Cause(ctx))
+	}
 }
 
 func (m *Manager) awaitIdle(ctx context.Context) error {

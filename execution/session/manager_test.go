@@ -501,7 +501,7 @@ func TestDeletedWhileCallsWait(t *testing.T) {
 // A session that is deleted while it is attached to keeps no connection.
 func TestDeletedWhileAttaching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &slowHost{host: newHost()}
+		h := &slowHost{host: newHost(), takes: time.Second}
 		m := newManagerOf(t, h)
 		info := create(t, m)
 		s := h.only(t)
@@ -524,12 +524,15 @@ func TestDeletedWhileAttaching(t *testing.T) {
 	})
 }
 
-// slowHost takes a second to attach.
-type slowHost struct{ *host }
+// slowHost takes its time to attach, whoever has left meanwhile.
+type slowHost struct {
+	*host
+	takes time.Duration
+}
 
 func (h *slowHost) Attach(ctx context.Context, id string) (execution.Session, error) {
 	link, err := h.host.Attach(ctx, id)
-	time.Sleep(time.Second)
+	time.Sleep(h.takes)
 	return link, err
 }
 
@@ -690,6 +693,43 @@ func TestClose(t *testing.T) {
 		}
 		if h.only(t).links[0].Usable() {
 			t.Error("the connection is still there")
+		}
+	})
+}
+
+// Calls that do not heed their end hold up closing for a while only, and leave no
+// connection behind.
+func TestCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &slowHost{host: newHost()}
+		m := newManagerOf(t, h)
+		busy, lost := create(t, m), create(t, m)
+		h.sessions[busy.ID].do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Hour)
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		h.takes = time.Hour
+		h.sessions[lost.ID].links[0].Detach()
+		var calls sync.WaitGroup
+		for _, id := range []string{busy.ID, lost.ID} {
+			calls.Go(func() {
+				if _, err := call(t, m, id, "1"); id == lost.ID && !isCode(err, execution.Unavailable) {
+					t.Errorf("the call over a connection that comes too late gives %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if err := m.Close(ctx); err == nil || time.Since(began) != time.Minute+20*time.Second {
+			t.Errorf("closing gives %v after %v", err, time.Since(began))
+		}
+		calls.Wait()
+		for _, l := range append(h.sessions[busy.ID].links, h.sessions[lost.ID].links...) {
+			if l.Usable() {
+				t.Error("a connection is still there")
+			}
 		}
 	})
 }
