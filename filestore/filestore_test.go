@@ -439,6 +439,36 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// A file that is held is no orphan, however old it is and whoever deletes it.
+func TestSweepLeavesWhatIsHeld(t *testing.T) {
+	at := inFolder(t)
+	s := at.open(t, nil)
+	info := put(t, s, "a", "content")
+	hours := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(filepath.Join(at.folder, info.ID), hours, hours); err != nil {
+		t.Fatal(err)
+	}
+	held, err := s.Hold(t.Context(), info.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := held.Open(t.Context())
+	if err != nil {
+		t.Fatalf("the sweep took it away: %v", err)
+	}
+	_ = r.Close()
+	held.Release()
+	if n := at.entries(t); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
 func TestFoldersThatWillNotDo(t *testing.T) {
 	folder := t.TempDir()
 	file, link := filepath.Join(folder, "file"), filepath.Join(folder, "link")

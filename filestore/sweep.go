@@ -159,12 +159,19 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 		}
 	}
 	for _, object := range others {
-		if known[object.Key] || time.Since(object.ModTime) <= orphanAge {
+		if known[object.Key] || time.Since(object.ModTime) <= orphanAge || s.isHeld(object.Key) {
 			continue
 		}
 		_ = s.bucket.Delete(ctx, object.Key) // the next sweep tries again
 	}
 	return expired, nil
+}
+
+// isHeld says whether a file is held: its last reader removes it, if it is to go.
+func (s *Store) isHeld(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holds[id] != nil
 }
 
 // expire removes a file, or has its last reader do so.
