@@ -333,7 +333,7 @@ func (s *Store) pardon(id string) {
 // remove removes a file's objects, and takes it off the count.
 func (s *Store) remove(ctx context.Context, info Info) {
 	s.deleteObjects(ctx, info.ID)
-	s.usage.remove(info.ID, info.Size)
+	s.usage.remove(info.ID)
 }
 
 // deleteTime bounds the deletion of a file's objects, whose own time it is.

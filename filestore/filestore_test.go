@@ -524,6 +524,25 @@ func sharedBucket(t *testing.T, at place) {
 	}
 }
 
+// Deleting what another server has stored since the last sweep makes no room
+// that was never taken.
+func TestDeleteWhatWasNotCounted(t *testing.T) { everywhere(t, deletesWhatWasNotCounted) }
+
+func deletesWhatWasNotCounted(t *testing.T, at place) {
+	t.Helper()
+	ours, theirs := at.open(t, nil), at.open(t, nil)
+	mega := strings.Repeat("x", 1<<20)
+	if err := ours.Delete(t.Context(), put(t, theirs, "a", mega).ID); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		put(t, ours, "b", mega)
+	}
+	if _, err := ours.Put(t.Context(), "c", strings.NewReader("x")); code(err) != execution.StoreFull {
+		t.Errorf("3 MB of 3: %v", err)
+	}
+}
+
 // sweepReader sweeps in the middle of an upload.
 type sweepReader struct {
 	t     *testing.T

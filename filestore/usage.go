@@ -13,6 +13,7 @@ import (
 type usage struct {
 	mu      sync.Mutex
 	used    int64            // by all files, those included that are being written
+	stored  map[string]int64 // by each file that is stored, as far as it is known here
 	writing map[string]int64 // by each file that is being written
 	changed map[string]int64 // by each file that was stored (or 0: removed) during a recount; nil without one
 }
@@ -45,15 +46,22 @@ func (u *usage) abandon(id string) {
 func (u *usage) add(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.noteLocked(id, u.writing[id])
+	size := u.writing[id]
 	delete(u.writing, id)
+	if u.stored == nil {
+		u.stored = make(map[string]int64)
+	}
+	u.stored[id] = size
+	u.noteLocked(id, size)
 }
 
-// remove notes that a stored file is gone.
-func (u *usage) remove(id string, size int64) {
+// remove notes that a stored file is gone. One that was not counted, or is gone
+// already, gives back nothing.
+func (u *usage) remove(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.used -= size
+	u.used -= u.stored[id]
+	delete(u.stored, id)
 	u.noteLocked(id, 0)
 }
 
@@ -70,8 +78,8 @@ func (u *usage) startRecount() {
 	u.changed = make(map[string]int64)
 }
 
-// endRecount ends a recount with the sizes of the files that it saw, by id. Nil
-// gives it up.
+// endRecount ends a recount with the sizes of the files that it saw, by id, and
+// keeps the map. Nil gives it up.
 func (u *usage) endRecount(seen map[string]int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -81,9 +89,17 @@ func (u *usage) endRecount(seen map[string]int64) {
 		return
 	}
 	maps.Copy(seen, changed)
-	maps.Copy(seen, u.writing)
-	u.used = 0
-	for _, size := range seen {
-		u.used += size
+	maps.DeleteFunc(seen, func(id string, size int64) bool {
+		_, writing := u.writing[id]
+		return writing || size == 0
+	})
+	u.stored, u.used = seen, sum(seen)+sum(u.writing)
+}
+
+func sum(sizes map[string]int64) int64 {
+	all := int64(0)
+	for _, size := range sizes {
+		all += size
 	}
+	return all
 }
