@@ -62,8 +62,9 @@ type Store struct {
 
 	usage usage
 
-	mu    sync.Mutex
-	holds map[string]*hold
+	mu         sync.Mutex
+	holds      map[string]*hold
+	unreadable map[string]bool // ids of which the log has been told that nothing can be known
 }
 
 // hold is a file that somebody reads, or that is being deleted.
@@ -91,8 +92,8 @@ func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Opti
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{bucket: bucket, folder: folder, opts: opts, holds: make(map[string]*hold)}
-	_, _, err := s.recount(ctx)
+	s := &Store{bucket: bucket, folder: folder, opts: opts, holds: make(map[string]*hold), unreadable: make(map[string]bool)}
+	_, err := s.recount(ctx)
 	return s, err
 }
 
@@ -160,11 +161,18 @@ func (s *Store) readMeta(ctx context.Context, id string) (Info, error) {
 		return Info{}, failure(ctx, err)
 	}
 	var info Info
-	if err := json.Unmarshal(data, &info); err != nil || info.ID != id {
-		return Info{}, fmt.Errorf("file store: what is known of %s cannot be read: %w", id, err)
+	if err := json.Unmarshal(data, &info); err != nil {
+		return Info{}, fmt.Errorf("%w: %s: %w", errUnreadable, id, err)
+	}
+	if info.ID != id {
+		return Info{}, fmt.Errorf("%w: %s: it is of %.40q", errUnreadable, id, info.ID)
 	}
 	return info, nil
 }
+
+// errUnreadable says that what lies beside a file's bytes was not written by us, or
+// has been damaged since.
+var errUnreadable = errors.New("file store: what is known of a file cannot be read")
 
 func (s *Store) expired(info Info) bool {
 	return s.opts.TTL > 0 && time.Since(info.Uploaded) >= s.opts.TTL

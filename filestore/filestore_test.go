@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -466,6 +467,68 @@ func TestSweepLeavesWhatIsHeld(t *testing.T) {
 	held.Release()
 	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
+	}
+}
+
+// What cannot be read of one file costs the others nothing. It is told once, and
+// left for somebody to look at.
+func TestUnreadable(t *testing.T) { everywhere(t, unreadable) }
+
+func unreadable(t *testing.T, at place) {
+	t.Helper()
+	ids := map[string]string{
+		strings.Repeat("a", 32): "{", strings.Repeat("b", 32): "", strings.Repeat("c", 32): `{"id": "another"}`,
+	}
+	for id, meta := range ids {
+		for key, content := range map[string]string{id: "content", id + ".json": meta} {
+			if err := at.bucket.WriteAll(t.Context(), key, []byte(content), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if at.folder != "" { // nothing of ours either
+		if err := os.Mkdir(filepath.Join(at.folder, strings.Repeat("d", 32)+".json"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		at.age(t)
+	}
+	before := at.entries(t)
+	var log bytes.Buffer
+	s := at.open(t, func(o *filestore.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	good := put(t, s, "good", "x")
+	for range 2 {
+		if _, err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, err := s.List(t.Context()); err != nil || len(files) != 1 || files[0] != good {
+		t.Errorf("listed: %+v, %v", files, err)
+	}
+	if n := at.entries(t); n != before+2 {
+		t.Errorf("of %d objects and two %d are left", before, n)
+	}
+	for id := range ids {
+		if _, err := s.Get(t.Context(), id); code(err) != execution.Internal || strings.Contains(err.Error(), "%!") {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != len(ids) {
+		t.Errorf("%d warnings:\n%s", n, log.String())
+	}
+}
+
+// age makes all that is in a folder two hours old.
+func (at place) age(t *testing.T) {
+	t.Helper()
+	hours := time.Now().Add(-2 * time.Hour)
+	entries, err := os.ReadDir(at.folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if err := os.Chtimes(filepath.Join(at.folder, entry.Name()), hours, hours); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

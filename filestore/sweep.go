@@ -20,44 +20,75 @@ import (
 // List lists the files, those that have expired left out, in no order. Where ctx
 // has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
-	files, _, err := s.survey(ctx)
+	found, err := s.survey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(files, func(info Info) bool { return s.expired(info) || s.isDeleted(info.ID) }), nil
+	return slices.DeleteFunc(found.files, func(info Info) bool { return s.expired(info) || s.isDeleted(info.ID) }), nil
 }
 
-// survey reads what is known of all files, and finds the other objects that are
-// named as a file's bytes or a part of them are.
-func (s *Store) survey(ctx context.Context) (files []Info, others []*blob.ListObject, err error) {
+// survey is what is in the bucket.
+type survey struct {
+	store  *Store
+	others []*blob.ListObject // named as a file's bytes or a part of them are
+
+	mu    sync.Mutex
+	files []Info
+	known map[string]bool // ids with something beside the bytes, even if it cannot be read
+}
+
+// survey reads what is known of all files.
+func (s *Store) survey(ctx context.Context) (*survey, error) {
 	objects, err := s.objects(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	found := &survey{store: s, known: make(map[string]bool)}
 	const atOnce = 16 // each is a request to an object store
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	var mu sync.Mutex
 	for _, object := range objects {
 		id, rest, _ := strings.Cut(object.Key, ".")
 		switch {
 		case !isID(id): // not ours
 		case "."+rest != metaSuffix:
-			others = append(others, object)
+			found.others = append(found.others, object)
 		default:
-			group.Go(func() error {
-				info, err := s.readMeta(ctx, id)
-				if err != nil {
-					return ignoreNotFound(err) // it was deleted meanwhile
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				files = append(files, info)
-				return nil
-			})
+			group.Go(func() error { return found.read(ctx, id) })
 		}
 	}
-	return files, others, group.Wait()
+	return found, group.Wait()
+}
+
+// read reads what is known of a file. What cannot be read says nothing about the
+// others, and is left for somebody to look at.
+func (v *survey) read(ctx context.Context, id string) error {
+	info, err := v.store.readMeta(ctx, id)
+	damaged := errors.Is(err, errUnreadable)
+	switch {
+	case damaged:
+		v.store.warnOnce(ctx, id, err)
+	case err != nil:
+		return ignoreNotFound(err) // it was deleted meanwhile
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.known[id] = true
+	if !damaged {
+		v.files = append(v.files, info)
+	}
+	return nil
+}
+
+// warnOnce tells the log of a file that cannot be read, and not at each sweep.
+func (s *Store) warnOnce(ctx context.Context, id string, err error) {
+	s.mu.Lock()
+	told := s.unreadable[id]
+	s.unreadable[id] = true
+	s.mu.Unlock()
+	if !told {
+		s.opts.Log.WarnContext(ctx, "a stored file is left out", "file", id, "error", err)
+	}
 }
 
 func ignoreNotFound(err error) error {
@@ -97,7 +128,7 @@ func listFolder(folder string) ([]*blob.ListObject, error) {
 	for _, entry := range entries {
 		info, err := entry.Info()
 		switch {
-		case errors.Is(err, os.ErrNotExist):
+		case errors.Is(err, os.ErrNotExist), !entry.Type().IsRegular():
 		case err != nil:
 			return nil, fmt.Errorf("file store: %w", err)
 		default:
@@ -109,19 +140,19 @@ func listFolder(folder string) ([]*blob.ListObject, error) {
 
 // recount surveys the bucket and counts what is in it. There must be no other
 // recount meanwhile.
-func (s *Store) recount(ctx context.Context) ([]Info, []*blob.ListObject, error) {
+func (s *Store) recount(ctx context.Context) (*survey, error) {
 	s.usage.startRecount()
-	files, others, err := s.survey(ctx)
+	found, err := s.survey(ctx)
 	if err != nil {
 		s.usage.endRecount(nil)
-		return nil, nil, err
+		return nil, err
 	}
 	seen := s.condemned()
-	for _, info := range files {
+	for _, info := range found.files {
 		seen[info.ID] = info.Size
 	}
 	s.usage.endRecount(seen)
-	return files, others, nil
+	return found, nil
 }
 
 // condemned gives the sizes of the files that are deleted, but not removed, as
@@ -146,20 +177,19 @@ const orphanAge = 2 * uploadTime
 // counts anew what is there. It says how many files had expired. There must be
 // one sweep at a time.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
-	files, others, err := s.recount(ctx)
+	found, err := s.recount(ctx)
 	if err != nil {
 		return 0, err
 	}
-	known, expired := make(map[string]bool), 0
-	for _, info := range files {
-		known[info.ID] = true
+	expired := 0
+	for _, info := range found.files {
 		if s.expired(info) {
 			s.expire(ctx, info)
 			expired++
 		}
 	}
-	for _, object := range others {
-		if known[object.Key] || time.Since(object.ModTime) <= orphanAge || s.isHeld(object.Key) {
+	for _, object := range found.others {
+		if found.known[object.Key] || time.Since(object.ModTime) <= orphanAge || s.isHeld(object.Key) {
 			continue
 		}
 		_ = s.bucket.Delete(ctx, object.Key) // the next sweep tries again
