@@ -46,7 +46,8 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 
 func (b *Backend) isStray(c container.Summary, now time.Time) bool {
 	session := c.Labels[labelSession] != ""
-	if b.holds(c.ID) && !session || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
+	held := b.holds(c.ID) && (!session || c.State == container.StateCreated) // of a session that runs, the time alone counts
+	if held || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
 		return false
 	}
 	ours := c.Labels[labelInstance] == b.id && !session

@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
 )
 
@@ -105,6 +107,35 @@ func TestSweepLeavesWhatIsHeld(t *testing.T) {
 	}
 	if removed, err := b.Sweep(t.Context()); removed != 1 || err != nil {
 		t.Errorf("afterwards %d removed, %v", removed, err)
+	}
+}
+
+// A session's container is left alone while it is made, which may take longer
+// than the sweep waits. Once it runs, its deadline alone counts.
+func TestSweepLeavesSessionsThatStart(t *testing.T) {
+	e := newEngine(t)
+	e.containers(obedient)
+	b := e.backend(docker.Options{})
+	var state atomic.Value
+	state.Store("created")
+	e.handle(list, func(w http.ResponseWriter, r *http.Request) {
+		say(http.StatusOK, []any{listed(containerID, state.Load().(string), time.Minute, session(b.InstanceID(), -time.Minute))})(w, r)
+	})
+	e.handle("DELETE /containers/{id}", quiet)
+	e.handle("POST "+path("/start"), func(w http.ResponseWriter, r *http.Request) {
+		if removed, err := b.Sweep(t.Context()); removed != 0 || err != nil {
+			t.Errorf("before the start %d removed, %v", removed, err)
+		}
+		state.Store("running")
+		quiet(w, r)
+	})
+	i, err := b.Start(t.Context(), execution.Spec{Settings: execution.Settings{Isolation: execution.IsolationSession}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Detach()
+	if removed, err := b.Sweep(t.Context()); removed != 1 || err != nil {
+		t.Errorf("past its deadline %d removed, %v", removed, err)
 	}
 }
 
