@@ -30,13 +30,14 @@ func (b *Backend) Sessions(ctx context.Context) ([]execution.SessionInfo, error)
 	return sessions, nil
 }
 
-// sessionContainers lists the running containers that have a label.
+// sessionContainers lists the containers that run, or are paused, and have a label.
 func (b *Backend) sessionContainers(ctx context.Context, label string) ([]container.Summary, error) {
 	if err := b.connect(ctx); err != nil {
 		return nil, err
 	}
 	found, err := b.client.ContainerList(ctx, container.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("label", label), filters.Arg("status", container.StateRunning)),
+		Filters: filters.NewArgs(filters.Arg("label", label),
+			filters.Arg("status", container.StateRunning), filters.Arg("status", container.StatePaused)),
 	})
 	if err != nil {
 		return nil, b.unavailable(fmt.Errorf("list: %w", err))

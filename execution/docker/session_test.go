@@ -22,7 +22,7 @@ func TestSessions(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].ID != "abc" || !found[0].Expires.Equal(time.UnixMilli(1_700_000_000_123)) {
 		t.Errorf("the sessions are %v, %v", found, err)
 	}
-	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session":true},"status":{"running":true}}` {
+	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session":true},"status":{"paused":true,"running":true}}` {
 		t.Errorf("the filters are %s", filters)
 	}
 }
@@ -35,7 +35,7 @@ func TestAttachToNone(t *testing.T) {
 	if err == nil || execution.AsError(err).Code != execution.NotFound {
 		t.Errorf("attaching gives %v", err)
 	}
-	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session=abc":true},"status":{"running":true}}` {
+	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session=abc":true},"status":{"paused":true,"running":true}}` {
 		t.Errorf("the filters are %s", filters)
 	}
 	if err := b.End(t.Context(), "abc"); err != nil {

@@ -51,9 +51,14 @@ func (b *Backend) isStray(c container.Summary, now time.Time) bool {
 		return false
 	}
 	ours := c.Labels[labelInstance] == b.id && !session
-	if ours || c.State != container.StateRunning {
+	if ours || !runs(c) {
 		return true
 	}
 	deadline, err := strconv.ParseInt(c.Labels[labelDeadline], 10, 64)
 	return err != nil || now.Unix() > deadline
+}
+
+// runs says whether a container runs: one that is paused does, and will go on.
+func runs(c container.Summary) bool {
+	return c.State == container.StateRunning || c.State == container.StatePaused
 }

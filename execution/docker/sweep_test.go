@@ -58,6 +58,9 @@ func TestSweepRemovesStraysAlone(t *testing.T) {
 		"a session, nobody's now":      {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, time.Hour)) }, false},
 		"a session, overdue":           {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, -time.Hour)) }, true},
 		"a session, ended":             {func(us string) map[string]any { return listed("c", "exited", time.Hour, session(us, time.Hour)) }, true},
+		"a session, paused":            {func(us string) map[string]any { return listed("c", "paused", time.Hour, session(us, time.Hour)) }, false},
+		"a session, paused, overdue":   {func(us string) map[string]any { return listed("c", "paused", time.Hour, session(us, -time.Hour)) }, true},
+		"another's, paused":            {func(string) map[string]any { return listed("c", "paused", time.Hour, by("them", time.Hour)) }, false},
 		"from the future":              {func(us string) map[string]any { return listed("c", "exited", -time.Hour, by(us, time.Hour)) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
