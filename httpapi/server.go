@@ -96,8 +96,8 @@ func NewHandler(opts Options) http.Handler {
 	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts, asTheyAre(root)))))
 }
 
-// asTheyAre has paths be unknown that are not in their shortest form, or name
-// no file of a session's. The mux would redirect to others, in HTML.
+// asTheyAre has paths be unknown that are not in their shortest form, or that of
+// a session's files without naming one. The mux would redirect to others, in HTML.
 func asTheyAre(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.URL.EscapedPath()
@@ -105,8 +105,7 @@ func asTheyAre(next http.Handler) http.Handler {
 		if strings.HasSuffix(given, "/") && shortest != "/" {
 			shortest += "/"
 		}
-		noFile := strings.HasPrefix(given, sessionsPath+"/") && strings.HasSuffix(given, "/files")
-		if given != shortest || noFile {
+		if given != shortest || belowSession(given) == "files" {
 			notFound(w, r)
 			return
 		}

@@ -235,11 +235,19 @@ func registerSessionFiles(mux *http.ServeMux, api huma.API, opts Options) {
 // has slashes in it, for which OpenAPI has no word.
 func wildcard(path string) string { return strings.Replace(path, "{path}", "{path...}", 1) }
 
+// belowSession gives what follows a session's id in an escaped path, or "".
+func belowSession(path string) string {
+	rest, ok := strings.CutPrefix(path, sessionsPath+"/")
+	_, below, _ := strings.Cut(rest, "/")
+	if !ok {
+		return ""
+	}
+	return below
+}
+
 // isSessionFile says whether a URL's path is that of a session's file.
 func isSessionFile(path string) bool {
-	rest, ok := strings.CutPrefix(path, sessionsPath+"/")
-	_, file, _ := strings.Cut(rest, "/")
-	return ok && strings.HasPrefix(file, "files/")
+	return strings.HasPrefix(belowSession(path), "files/")
 }
 
 func readFile(opts Options, w http.ResponseWriter, r *http.Request) error {

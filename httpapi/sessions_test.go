@@ -195,6 +195,7 @@ func TestSessionsAtFault(t *testing.T) {
 		{"PUT", base + "/files/%2E%2E/x", "1", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
 		{"PUT", base + "/files/a", strings.Repeat("x", maxFile+1), 413, `{"detail":"File size exceeds maximum of 1 MB"}`},
 		{"GET", base + "/files", "", 404, `{"detail":"Not Found"}`},
+		{"PUT", base + "/files", "x", 404, `{"detail":"Not Found"}`},
 		{"GET", base + "/files//etc/passwd", "", 404, `{"detail":"Not Found"}`},
 		{"GET", base + "/files/../x", "", 404, `{"detail":"Not Found"}`},
 		{"PATCH", base + "/files/a/b", "", 405, `{"detail":"Method Not Allowed"}`},
@@ -224,6 +225,23 @@ func TestSessionFiles(t *testing.T) {
 	}
 	if got := w.Header().Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="r __.bin"`) {
 		t.Errorf("the disposition is %s", got)
+	}
+}
+
+// A file may have any name, that of its route among them.
+func TestSessionFilesOfAnyName(t *testing.T) {
+	h, s := sessionsHandler(t)
+	for _, path := range []string{"files", "data/files", "files/files", "execute", "a%2Ffiles"} {
+		url := "/v1/sessions/" + knownSession + "/files/" + path
+		if a := serve(h, request("PUT", url, path)); a.status != http.StatusNoContent {
+			t.Errorf("writing %s gives %d %s", path, a.status, a.body)
+		}
+		if a := serve(h, request("GET", url, "")); a.status != http.StatusOK || a.body != path {
+			t.Errorf("reading %s gives %d %s", path, a.status, a.body)
+		}
+	}
+	if len(s.files) != 5 {
+		t.Errorf("the files are %q", s.files)
 	}
 }
 
