@@ -133,7 +133,7 @@ func boundBodies(opts Options, next http.Handler) http.Handler {
 		switch {
 		case r.URL.Path == filesPath:
 			limit, within, refusal = opts.MaxFileBytes+formBytes, transferTime, fileTooLarge(opts.MaxFileBytes)
-		case isSessionFile(r.URL.Path):
+		case writesSessionFile(r):
 			limit, within, refusal = opts.Limits.WorkspaceBytes, transferTime, fileTooLarge(opts.Limits.WorkspaceBytes)
 		}
 		if r.ContentLength > limit {

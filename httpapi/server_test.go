@@ -117,7 +117,10 @@ func TestBodyLimitBeforeReading(t *testing.T) {
 	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		t.Error("the mounted handler was called")
 	})}
-	for _, path := range []string{"/v1/execute", "/mounted", "/nope"} {
+	opts.Limits.WorkspaceBytes = 2 * maxBody // which the routes of a session's files alone allow
+	for _, path := range []string{
+		"/v1/execute", "/mounted", "/nope", "/v1/sessions/x%2Ffiles%2F/execute", "/v1/sessions/x/files/a",
+	} {
 		r := httptest.NewRequest(http.MethodPost, path, unread{t})
 		r.Host, r.ContentLength = "localhost", maxBody+1
 		a := serve(httpapi.NewHandler(opts), r)

@@ -245,9 +245,10 @@ func belowSession(path string) string {
 	return below
 }
 
-// isSessionFile says whether a URL's path is that of a session's file.
-func isSessionFile(path string) bool {
-	return strings.HasPrefix(belowSession(path), "files/")
+// writesSessionFile says whether a request has a session's file for its body. As
+// to the mux, an escaped slash divides nothing.
+func writesSessionFile(r *http.Request) bool {
+	return r.Method == http.MethodPut && strings.HasPrefix(belowSession(r.URL.EscapedPath()), "files/")
 }
 
 func readFile(opts Options, w http.ResponseWriter, r *http.Request) error {
