@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -311,6 +312,32 @@ func failedUploads(t *testing.T, at place) {
 		t.Fatal(err)
 	}
 	put(t, s, "a", "there is room again")
+}
+
+// shortReader gives up with an error of which io.EOF is the cause, as the readers
+// of forms do.
+type shortReader struct{ io.Reader }
+
+func (r shortReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil {
+		err = fmt.Errorf("the form is cut short: %w", err)
+	}
+	return n, err
+}
+
+// What ends before its end is not stored, and its reader's word on it comes back.
+func TestUploadsCutShort(t *testing.T) { everywhere(t, uploadsCutShort) }
+
+func uploadsCutShort(t *testing.T, at place) {
+	t.Helper()
+	s := at.open(t, nil)
+	if info, err := s.Put(t.Context(), "a", shortReader{strings.NewReader("half")}); err == nil || err.Error() != "the form is cut short: EOF" {
+		t.Errorf("it is stored as %+v, %v", info, err)
+	}
+	if n := at.entries(t); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
 }
 
 // endingReader ends its caller's context at its own end.

@@ -104,10 +104,10 @@ type source struct {
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	if errors.Is(err, io.EOF) && s.ctx.Err() == nil {
-		return n, err
-	}
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF { //nolint:errorlint // an error that has it for its cause is no end
+		if s.ctx.Err() == nil {
+			return n, err
+		}
 		n, err = 0, failure(s.ctx, err)
 	}
 	s.err = err
