@@ -99,18 +99,17 @@ func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error)
 
 // upload stores the field "file" of a form as it arrives.
 func upload(files Files, w http.ResponseWriter, r *http.Request) error {
-	// The form's own reader asks for 4 KB at a time.
 	r.Body = struct {
 		io.Reader
 		io.Closer
-	}{bufio.NewReaderSize(r.Body, chunkBytes), r.Body}
+	}{formBody(r.Body), r.Body}
 	form, err := r.MultipartReader()
 	if err != nil {
 		return fieldFault("missing", "the body must be multipart/form-data with the field file")
 	}
 	file, err := nextFile(form)
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: //nolint:errorlint // what has it for its cause is a fault
 		return fieldFault("missing", "the field file is required")
 	case err != nil:
 		return formFault(err)
@@ -123,12 +122,38 @@ func upload(files Files, w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// nextFile finds the next part that is the field "file", or gives [io.EOF].
+// formBody gives a form to its reader in larger pieces than the 4 KB that it asks
+// for. A form says itself where it ends, and its last line may lack its line
+// break; the reader would take some that are cut short for whole if it saw their
+// end.
+func formBody(body io.Reader) io.Reader {
+	return io.MultiReader(bufio.NewReaderSize(body, chunkBytes), strings.NewReader("\r\n"), cutShort{})
+}
+
+// cutShort is where there should be more.
+type cutShort struct{}
+
+func (cutShort) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// formError is what reading a form has come to.
+type formError struct{ err error }
+
+func (e formError) Error() string { return "form: " + e.err.Error() }
+
+func (e formError) Unwrap() error { return e.err }
+
+// nextFile finds the next part that is the field "file", or gives [io.EOF]. Any
+// other error is a formError.
 func nextFile(form *multipart.Reader) (*multipart.Part, error) {
 	for {
 		part, err := form.NextRawPart()
-		if err != nil || part.FormName() == "file" {
-			return part, err
+		switch {
+		case err == io.EOF: // what has it for its cause is a fault
+			return nil, io.EOF
+		case err != nil:
+			return nil, formError{err}
+		case part.FormName() == "file":
+			return part, nil
 		}
 	}
 }
@@ -142,8 +167,11 @@ type onlyFile struct {
 
 func (f *onlyFile) Read(p []byte) (int, error) {
 	n, err := f.file.Read(p)
-	if !errors.Is(err, io.EOF) {
-		return n, err
+	switch {
+	case err == nil:
+		return n, nil
+	case err != io.EOF: //nolint:errorlint // what has it for its cause is a fault
+		return n, formError{err}
 	}
 	_, err = nextFile(f.form)
 	if err == nil {
@@ -177,12 +205,13 @@ func formFault(err error) error {
 	var tooLarge *http.MaxBytesError
 	var shaped *apiError
 	var domain *execution.Error
+	var form formError
 	switch {
 	case errors.As(err, &tooLarge):
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: fileTooLarge(tooLarge.Limit - formBytes)}
 	case errors.As(err, &shaped), errors.As(err, &domain):
 		return err
-	case errors.Is(err, io.ErrUnexpectedEOF), strings.HasPrefix(err.Error(), "multipart: "):
+	case errors.As(err, &form):
 		return fieldFault("value_error", "the form ends early or is not valid multipart/form-data")
 	}
 	return err

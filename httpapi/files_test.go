@@ -200,6 +200,52 @@ func TestUploadsAtFault(t *testing.T) {
 	}
 }
 
+// A form that is cut short, wherever that is, or is none leaves nothing, and is no
+// error of the server's.
+func TestFormsThatAreNotWhole(t *testing.T) {
+	const head, name = "--B\r\nContent-Disposition: form-data; name=", "\"; filename=\"a\"\r\n\r\n"
+	const whole = head + "\"file" + name + "content\r\n" + head + "\"x" + name + "more\r\n--B--"
+	forms := []string{
+		"--B\r\nno header\r\n\r\nx\r\n--B--\r\n",
+		head + "\"file" + name + "content\r\n--B\r\nno header\r\n\r\nx\r\n--B--\r\n",
+	}
+	for n := range len(whole) {
+		forms = append(forms, whole[:n])
+	}
+	store, err := filestore.Open(t.Context(), filestore.Options{URL: "file://" + t.TempDir(), MaxFileBytes: maxFile, MaxBytes: maxFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	opts := options(validates)
+	opts.Files = store
+	log, text := newLog()
+	opts.Log = log
+	h := httpapi.NewHandler(opts)
+	post := func(body string) answer {
+		r := request(http.MethodPost, "/v1/files", "")
+		r.Body = io.NopCloser(strings.NewReader(body))
+		r.Header.Set("Content-Type", "multipart/form-data; boundary=B")
+		return serve(h, r)
+	}
+	for _, body := range forms {
+		if a := post(body); a.status != http.StatusUnprocessableEntity || !strings.Contains(a.body, "the form ends early or is not valid") {
+			t.Errorf("%q: %d %s", body, a.status, a.body)
+		}
+	}
+	if kept, err := store.List(t.Context()); err != nil || len(kept) > 0 {
+		t.Errorf("kept are %+v, %v", kept, err)
+	}
+	if strings.Contains(text.String(), "ERROR") {
+		t.Errorf("the log says:\n%s", text)
+	}
+	for _, body := range []string{whole, whole + "\r\n", whole + "\r\nan epilogue"} {
+		if a := post(body); a.status != http.StatusCreated {
+			t.Errorf("%q: %d %s", body, a.status, a.body)
+		}
+	}
+}
+
 // runs gives an executor that runs programs that are functions.
 func runs(program executiontest.Program) execute {
 	return func(ctx context.Context, req execution.Request) (*execution.Result, error) {
