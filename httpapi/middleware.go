@@ -141,11 +141,12 @@ func boundBodies(opts Options, next http.Handler) http.Handler {
 			writeDetail(w, http.StatusRequestEntityTooLarge, refusal)
 			return
 		}
+		control := http.NewResponseController(w)
 		if r.ContentLength != 0 {
-			control := http.NewResponseController(w)
 			_ = control.SetReadDeadline(time.Now().Add(within)) // not for test recorders
-			r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), control: control}
 		}
+		// Without a body as well: the library sets a deadline before it reads one.
+		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), control: control}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -309,6 +310,41 @@ func (s stalling) Call(ctx context.Context, _ string, _ execution.Operation, req
 	}
 	s.over <- time.Now()
 	return nil, err
+}
+
+// slowStart takes longer to create a session than a body may take to arrive.
+type slowStart struct{ *sessions }
+
+func (s slowStart) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+	select {
+	case <-time.After(10 * time.Minute):
+		return s.sessions.Create(ctx, ttl, files)
+	case <-ctx.Done():
+		return execution.SessionInfo{}, context.Cause(ctx)
+	}
+}
+
+// A start that takes its time is not cut, with a body or without.
+func TestSlowStartIsNotCut(t *testing.T) {
+	for name, body := range map[string]string{
+		"no body": "Content-Length: 0\r\n\r\n", "not even a length": "\r\n",
+		"a body": "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := options(fails(errors.New("no run was asked for")))
+				opts.Sessions = slowStart{newSessions()}
+				conn := newServerOf(t, httpapi.NewServer(opts)).dial()
+				defer func() { _ = conn.Close() }()
+				if _, err := io.WriteString(conn, "POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\n"+body); err != nil {
+					t.Fatal(err)
+				}
+				if status := readStatus(t, bufio.NewReader(conn)); status != http.StatusCreated {
+					t.Errorf("the status is %d", status)
+				}
+			})
+		})
+	}
 }
 
 // A body of which some is read cannot be sent over a second connection.
