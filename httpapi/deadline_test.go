@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
@@ -155,4 +156,52 @@ func TestSlowClients(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who stalls in a body is told so, on every route that reads one, and is no
+// error of the server's.
+func TestStalledBodies(t *testing.T) {
+	const form = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nsome"
+	for name, sent := range map[string]string{
+		"a run":            post + "Content-Length: 1000\r\n\r\n{",
+		"a form":           "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: 1000\r\n\r\n--",
+		"an upload":        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: 1000\r\n\r\n" + form,
+		"a session's file": "PUT /v1/sessions/" + knownSession + "/files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nsome",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := options(validates)
+				opts.Files = readsAll{}
+				log, text := newLog()
+				opts.Log = log
+				conn := newServerOf(t, httpapi.NewServer(opts)).dial()
+				defer func() { _ = conn.Close() }()
+				if _, err := io.WriteString(conn, sent); err != nil {
+					t.Fatal(err)
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				if err := errors.Join(err, resp.Body.Close()); err != nil {
+					t.Error(err)
+				}
+				if resp.StatusCode != http.StatusRequestTimeout || strings.TrimSpace(string(body)) != `{"detail":"request body read timeout"}` {
+					t.Errorf("%d %s", resp.StatusCode, body)
+				}
+				if strings.Contains(text.String(), "ERROR") {
+					t.Errorf("the log says:\n%s", text)
+				}
+			})
+		})
+	}
+}
+
+// readsAll is a store that reads what it is given, and keeps nothing.
+type readsAll struct{ noFiles }
+
+func (readsAll) Put(_ context.Context, _ string, r io.Reader) (filestore.Info, error) {
+	_, err := io.Copy(io.Discard, r)
+	return filestore.Info{}, err
 }

@@ -90,6 +90,9 @@ func registerFiles(mux *http.ServeMux, api huma.API, opts Options) {
 // writeError answers with an error of the domain's or an [*apiError].
 func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error) {
 	var shaped *apiError
+	if errors.Is(err, errStalled) {
+		err = &apiError{status: http.StatusRequestTimeout, Detail: errStalled.Error()} // as the library has it
+	}
 	if !errors.As(err, &shaped) && !errors.As(toHTTP(r.Context(), opts, err), &shaped) {
 		return // toHTTP gives no other
 	}
@@ -209,7 +212,7 @@ func formFault(err error) error {
 	switch {
 	case errors.As(err, &tooLarge):
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: fileTooLarge(tooLarge.Limit - formBytes)}
-	case errors.As(err, &shaped), errors.As(err, &domain):
+	case errors.As(err, &shaped), errors.As(err, &domain), errors.Is(err, errStalled):
 		return err
 	case errors.As(err, &form):
 		return fieldFault("value_error", "the form ends early or is not valid multipart/form-data")

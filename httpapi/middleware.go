@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -151,6 +153,9 @@ func boundBodies(opts Options, next http.Handler) http.Handler {
 	})
 }
 
+// errStalled says that a body has not arrived in its time.
+var errStalled = errors.New("request body read timeout")
+
 // timedBody lifts the read deadline when the body has arrived. The server's
 // own ReadTimeout would not: it would end a program that runs for longer.
 type timedBody struct {
@@ -160,8 +165,11 @@ type timedBody struct {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		_ = b.control.SetReadDeadline(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("%w: %w", errStalled, err)
 	}
 	return n, err
 }
