@@ -210,18 +210,34 @@ func (c *exchange) make(ctx context.Context) (*execution.Result, error) {
 	f, err := c.session.sandbox.next(ctx, timer.C)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
+		return c.unheard(ctx, err)
 	case f.kind == kindFault:
 		c.sound = true
 		return nil, c.fault(parseFields(f.payload))
 	case f.kind != kindStarted || len(f.payload) != 0:
-		return nil, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
+		return c.unheard(ctx, fmt.Errorf("%w: frame %q before the start", errFrame, f.kind))
 	}
 	if c.req.Started != nil {
 		c.req.Started()
 	}
 	timer.Reset(c.req.Timeout + interruptTime + graceTime)
 	return c.collect(ctx, timer), nil
+}
+
+// unheard is what comes of a call that was sent whole and of whose start no word
+// came. The supervisor may make it all the same: it says that a program starts, and
+// starts it, whether or not anybody hears that. So only what may be done twice may
+// be tried again.
+func (c *exchange) unheard(ctx context.Context, cause error) (*execution.Result, error) {
+	if c.operation == execution.ReadFile || c.operation == execution.WriteFiles {
+		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
+	}
+	sandbox := c.session.sandbox
+	sandbox.log.WarnContext(ctx, "the start of a call was not heard of", "error", cause, "diagnostics", sandbox.instance.Diagnostics())
+	r := newReport(c.req, c.limits)
+	r.facts = facts{lost: true}
+	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
+	return r.result(), nil
 }
 
 // takeBack tells the supervisor, where a file's source is at fault, that the job

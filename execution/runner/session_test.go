@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
@@ -305,6 +306,46 @@ func TestSessionCallOffUnheard(t *testing.T) {
 		}
 		session.Detach()
 	})
+}
+
+// What was sent whole may have begun, though no word of it came: a program is not
+// sent again, which would run it twice. A file is.
+func TestSessionLostBeforeTheStart(t *testing.T) {
+	for name, end := range map[string]func(s *supervisor){
+		"the connection ends":       (*supervisor).leave,
+		"another server comes":      func(s *supervisor) { s.say('Y', "somebody else's") },
+		"nothing is said in time":   func(*supervisor) { time.Sleep(time.Minute) },
+		"something else than begun": func(s *supervisor) { s.say('O', "out of turn") },
+	} {
+		for _, operation := range []execution.Operation{execution.RunPython, execution.RunBash, execution.WriteFiles} {
+			t.Run(fmt.Sprint(name, operation), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					session := inSession(t, func(s *supervisor) {
+						s.job()
+						end(s)
+					})
+					defer session.Detach()
+					result, err := session.Call(t.Context(), operation, request, limits)
+					if operation == execution.WriteFiles {
+						if !errors.Is(err, execution.ErrNotStarted) {
+							t.Errorf("the call gives %+v, %v", result, err)
+						}
+						return
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if result.End.Reason != execution.SandboxLost || exitCode(result) != 137 || result.Started.IsZero() ||
+						!strings.Contains(result.End.Message, "it may have run") {
+						t.Errorf("the result is %+v", result)
+					}
+					if session.Usable() {
+						t.Error("the session is usable")
+					}
+				})
+			})
+		}
+	}
 }
 
 // A source that fails takes the job back, not the session.
