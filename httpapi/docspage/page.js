@@ -284,9 +284,17 @@ async function showStream(response, answer) {
   answer.append(output);
   for await (const event of eventsOf(response.body)) {
     const data = parsed(event.data);
-    if (event.name === "output") output.append(make("span", { class: data.stream === "stderr" ? "stderr" : "stdout" }, data.data));
+    if (event.name === "output") appendOutput(output, data.stream === "stderr" ? "stderr" : "stdout", data.data);
     else answer.append(make("p", {}, make("strong", { class: event.name === "error" ? "bad" : "" }, event.name)), make("pre", { class: "body" }, show(data)));
   }
+}
+
+// appendOutput keeps what one stream says in a row in one piece: a line may come
+// in several events.
+function appendOutput(output, stream, text) {
+  const last = output.lastElementChild;
+  if (last && last.className === stream) last.append(text);
+  else output.append(make("span", { class: stream }, text));
 }
 
 function parsed(text) {
