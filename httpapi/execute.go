@@ -126,12 +126,14 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	defer j.end(ctx)
+	defer j.exchange.End(ctx)
 	result, err := opts.Executor.Execute(ctx, j.Request)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	j.delivered = ctx.Err() == nil
+	if ctx.Err() == nil {
+		j.exchange.Deliver()
+	}
 	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
 }
 

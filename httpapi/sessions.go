@@ -139,7 +139,7 @@ func createOne(ctx context.Context, opts Options, in *createSessionInput) (*crea
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
-	defer j.end(ctx)
+	defer j.exchange.End(ctx)
 	var ttl time.Duration
 	if body.TTLSeconds != nil {
 		ttl = time.Duration(*body.TTLSeconds) * time.Second

@@ -76,7 +76,9 @@ func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.S
 		header.Set("X-Accel-Buffering", "no") // nginx would gather the events
 		events := &eventWriter{w: w, control: http.NewResponseController(w)}
 		if events.begin() == nil && run.follow(events) == nil {
-			j.delivered = run.conclude(ctx, opts, events) == nil && run.err == nil
+			if run.conclude(ctx, opts, events) == nil && run.err == nil {
+				j.exchange.Deliver()
+			}
 		}
 	}}, nil
 }
@@ -137,7 +139,7 @@ func (r *streamedRun) awaitStart() error {
 func (r *streamedRun) end(ctx context.Context) {
 	r.cancel()
 	<-r.done
-	r.job.end(ctx)
+	r.job.exchange.End(ctx)
 }
 
 // follow sends output as it appears until the run is over.
