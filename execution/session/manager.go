@@ -92,6 +92,7 @@ type Manager struct {
 // held is a session that this server knows.
 type held struct {
 	info execution.SessionInfo
+	ours bool          // this manager has started it
 	turn chan struct{} // holds one token: whoever has it may call
 
 	end     *time.Timer // ends it some time after it should have ended by itself
@@ -122,7 +123,9 @@ func notFound(id string) error {
 	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
 }
 
-func isNotFound(err error) bool { return execution.AsError(err).Code == execution.NotFound }
+func isNotFound(err error) bool {
+	return err != nil && execution.AsError(err).Code == execution.NotFound
+}
 
 // newID makes an identifier that nobody guesses: 128 random bits.
 func newID() string {
@@ -284,7 +287,7 @@ func (m *Manager) adopt(info execution.SessionInfo, link execution.Session) bool
 		return false
 	}
 	h := m.knowLocked(info)
-	h.link = link
+	h.ours, h.link = true, link
 	m.watchLocked(h, link)
 	return true
 }
@@ -396,6 +399,30 @@ func (m *Manager) Delete(ctx context.Context, id string) error {
 	}
 	m.forget(h)
 	return nil
+}
+
+// EndOurs ends the sessions that this manager has started: nobody will come back
+// for them. No call may be under way, and none may come.
+func (m *Manager) EndOurs(ctx context.Context) error {
+	m.mu.Lock()
+	var ours []string
+	for id, h := range m.known {
+		if h.ours {
+			ours = append(ours, id)
+		}
+	}
+	m.mu.Unlock()
+	faults := make([]error, len(ours))
+	var ends sync.WaitGroup
+	for i, id := range ours {
+		ends.Go(func() {
+			if err := m.Delete(ctx, id); !isNotFound(err) {
+				faults[i] = err
+			}
+		})
+	}
+	ends.Wait()
+	return errors.Join(faults...)
 }
 
 // Call makes a call in a session. It waits for those that came before it. Its

@@ -735,6 +735,28 @@ func TestCloseIsBounded(t *testing.T) {
 }
 
 // With nothing under way, closing takes no time and finds nothing wrong.
+// Who has started sessions can end them all; those of others stay.
+func TestEndOurs(t *testing.T) {
+	h := newHost()
+	others := newManager(t, h)
+	theirs := create(t, others)
+	m := newManager(t, h)
+	if _, err := call(t, m, theirs.ID, "1"); err != nil {
+		t.Fatal(err)
+	}
+	gone := create(t, m)
+	if err := others.Delete(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	create(t, m)
+	if err := m.EndOurs(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if only := h.only(t); only.info != theirs {
+		t.Errorf("%+v is left", only.info)
+	}
+}
+
 func TestCloseIdle(t *testing.T) {
 	m := newManager(t, newHost())
 	create(t, m)
