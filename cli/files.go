@@ -2,11 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/config"
@@ -46,6 +49,68 @@ func storage(c config.Config) (setting, address string) {
 		folder = filepath.Join(os.TempDir(), fmt.Sprintf("vivarium-files-%d", os.Geteuid()))
 	}
 	return "FILE_STORAGE_DIR", (&url.URL{Scheme: "file", Path: folder}).String()
+}
+
+// lateFiles is a file store that is opened when it is first asked for: who serves
+// one client that has just started it has no time to look through a bucket.
+type lateFiles struct {
+	open func() (*filestore.Store, error) // always the same
+	used atomic.Bool
+}
+
+func (f *lateFiles) store() (*filestore.Store, error) {
+	f.used.Store(true)
+	return f.open()
+}
+
+// Put implements [filestore.Files].
+func (f *lateFiles) Put(ctx context.Context, name string, r io.Reader) (filestore.Info, error) {
+	store, err := f.store()
+	if err != nil {
+		return filestore.Info{}, err
+	}
+	return store.Put(ctx, name, r)
+}
+
+// Hold implements [filestore.Files].
+func (f *lateFiles) Hold(ctx context.Context, id string) (*filestore.Held, error) {
+	store, err := f.store()
+	if err != nil {
+		return nil, err
+	}
+	return store.Hold(ctx, id)
+}
+
+// Get implements [mcp.Files].
+func (f *lateFiles) Get(ctx context.Context, id string) (*filestore.File, error) {
+	store, err := f.store()
+	if err != nil {
+		return nil, err
+	}
+	return store.Get(ctx, id)
+}
+
+// Delete implements [filestore.Files].
+func (f *lateFiles) Delete(ctx context.Context, id string) error {
+	store, err := f.store()
+	if err != nil {
+		return err
+	}
+	return store.Delete(ctx, id)
+}
+
+// close closes the store, if it was opened, and removes what has expired: nobody
+// may do it later. It must be called last.
+func (f *lateFiles) close(ctx context.Context) error {
+	if !f.used.Load() {
+		return nil
+	}
+	store, err := f.open()
+	if err != nil {
+		return nil //nolint:nilerr // whoever asked for the store was told
+	}
+	_, err = store.Sweep(ctx)
+	return errors.Join(err, store.Close())
 }
 
 // sweepFiles removes files that have expired, now and again, until ctx ends.

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os/signal"
 	"strconv"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
@@ -57,7 +61,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, files.Close()) }()
-	doors := mcp.New(mcpOptions(c, s))
+	doors := mcp.New(mcpOptions(c, s, files))
 	handlers, endStreams := doors.Handlers()
 	server := httpapi.NewServer(httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Isolation: s.isolation, Version: version(),
@@ -68,7 +72,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	go func() { failed <- server.Serve(listener) }()
 	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
 
-	stop := s.background(ctx, s.sweep, s.warm, sweepFiles(files, log), func(ctx context.Context) {
+	stop := s.background(ctx, s.sweep, s.warm(prepared(c, doors)), sweepFiles(files, log), func(ctx context.Context) {
 		if demo {
 			showDemo(ctx, system, listener.Addr().String())
 		}
@@ -98,11 +102,21 @@ func shutdown(s *service, server *http.Server, endStreams func(), grace time.Dur
 	return runs
 }
 
-func mcpOptions(c config.Config, s *service) mcp.Options {
+func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	return mcp.Options{
-		Executor: s.executor, Limits: limits(c), Settings: sandboxSettings(c), Version: version(),
-		Parallel: c.MaxSandboxes, Log: s.log,
+		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c),
+		SessionTTL: seconds(c.MCPSessionTTL), FileTTL: seconds(c.FileTTLSec), OutputBytes: c.MCPOutputBytes,
+		AwaitPrepared: c.PoolSize > 0, Version: version(), Parallel: c.MaxSandboxes, Log: s.log,
 	}
+}
+
+// prepared has a door learn of the sandboxes when they are warm. Where none is
+// kept warm, none is started for that.
+func prepared(c config.Config, door *mcp.Server) func(context.Context, error) {
+	if c.PoolSize == 0 {
+		return func(context.Context, error) {}
+	}
+	return door.Prepared
 }
 
 func stdioCommand(system System) *cobra.Command {
@@ -124,12 +138,23 @@ func stdio(ctx context.Context, system System) error {
 	if err != nil {
 		return err
 	}
+	// A client that is gone shows as a failed write, and that is a normal end: the
+	// signal would end the process with its sandboxes.
+	signal.Ignore(syscall.SIGPIPE)
 	s, err := newService(c, system, log)
 	if err != nil {
 		return err
 	}
-	stop := s.background(ctx, s.sweep, s.warm)
-	served := mcp.New(mcpOptions(c, s)).ServeStdio(ctx, system.Stdin, system.Stdout)
+	files := &lateFiles{open: sync.OnceValues(func() (*filestore.Store, error) {
+		return openFiles(context.WithoutCancel(ctx), c, log)
+	})}
+	door := mcp.New(mcpOptions(c, s, files))
+	stop := s.background(ctx, s.sweep, s.warm(prepared(c, door)))
+	log.InfoContext(ctx, "serving MCP over stdio", "version", version(), "instance", s.backend.InstanceID())
+	served := door.ServeStdio(ctx, system.Stdin, system.Stdout)
 	stop()
-	return errors.Join(served, s.close(0))
+	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	sessions := s.sessions.EndOurs(brief) // nobody else knows of them
+	return errors.Join(served, sessions, s.close(0), files.close(brief))
 }

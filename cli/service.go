@@ -195,19 +195,25 @@ func (s *service) background(ctx context.Context, tasks ...func(context.Context)
 }
 
 // warm prepares sandboxes until one attempt succeeds: the engine may be down,
-// or the image on its way.
-func (s *service) warm(ctx context.Context) {
+// or the image on its way. It tells what has come of each attempt.
+func (s *service) warm(tell func(ctx context.Context, err error)) func(ctx context.Context) {
 	const pause = 10 * time.Second
-	for {
-		err := s.keeper.Warm(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		s.log.WarnContext(ctx, "no sandbox can be had yet", "error", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
+	return func(ctx context.Context) {
+		for {
+			err := s.keeper.Warm(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			tell(ctx, err)
+			if err == nil {
+				return
+			}
+			s.log.WarnContext(ctx, "no sandbox can be had yet", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
 		}
 	}
 }

@@ -59,6 +59,8 @@ type Config struct {
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
 	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000" help:"sessions there may be on the engine; each is a sandbox beside those of MAX_SANDBOXES"`
 	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" help:"size of a request's body"`
+	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" help:"life of a session that a model begins"`
+	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000" help:"output of a call that a model is shown; what is beyond it is cut out of the middle and saved as a file"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`
 
 	DockerHost      string `env:"DOCKER_HOST" help:"the engine, as for the Docker CLI"`

@@ -10,7 +10,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -80,23 +82,24 @@ func TestSameAnswerThroughEveryDoor(t *testing.T) {
 			}{
 				{body: request{"code": "print(6*7)"}},
 				{body: request{"code": "x = 20\nx + 1"}},
-				{body: request{"code": "print('to stdout')\nraise SystemExit(3)"}, wanted: "[exit code 3]\n", failed: true},
+				{body: request{"code": "print('to stdout')\nraise SystemExit(3)"}, wanted: "[Exit code 3.]\n", failed: true},
 				{body: request{"code": "print(input())", "stdin": "héllo"}},
 				{
 					body: request{
 						"code":  "print(open('a.txt').read()); open('b.txt', 'w').write('123'); None",
 						"files": []map[string]any{{"path": "a.txt", "content_base64": encode("in")}},
-					}, wanted: "[file written: b.txt, 3 bytes]\n",
+					}, wanted: "[file: b.txt, 3 bytes, file_id *]\n",
 				},
 			} {
 				a := mustRun(t, shared.server, r.body)
 				text, failed := call(t, c, r.body)
-				if want := a.Stdout + r.wanted; text != want || failed != r.failed {
+				before, after, _ := strings.Cut(r.wanted, "*") // an id is another each time
+				if want := a.Stdout + before; !strings.HasPrefix(text, want) || !strings.HasSuffix(text, after) || failed != r.failed {
 					t.Errorf("%v: %q (error %v); HTTP: %q", r.body["code"], text, failed, want)
 				}
 			}
 			text, failed := call(t, c, map[string]any{"code": "import time; time.sleep(9)", "timeout_ms": 200})
-			if !failed || !strings.Contains(text, "timed out") {
+			if !failed || !strings.Contains(text, "[Stopped after 200 ms. Raise timeout_ms") {
 				t.Errorf("timeout: %q (error %v)", text, failed)
 			}
 			text, failed = call(t, c, map[string]any{"code": "1/0"})
@@ -104,71 +107,163 @@ func TestSameAnswerThroughEveryDoor(t *testing.T) {
 				t.Errorf("exception: %q (error %v)", text, failed)
 			}
 			text, failed = call(t, c, map[string]any{"code": "1", "lang": "py"})
-			if !failed || text != `unknown argument "lang": the known ones are code, timeout_ms, stdin, files` {
+			if !failed || text != `unknown argument "lang": the known ones are code, session, files, timeout_ms, stdin` {
 				t.Errorf("unknown argument: %q (error %v)", text, failed)
 			}
 		})
 	}
 }
 
-// Nothing but MCP on stdout; the end of stdin ends the process with status 0,
-// a run that is under way included, and leaves nothing.
-func TestStdioProcess(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), shared.binary, "stdio")
-	cmd.Env = append(os.Environ(), "PYTHON_EXECUTOR_DOCKER_IMAGE="+slimImage, "POOL_SIZE=1", "LOG_LEVEL=debug", "LOG_FORMAT=json")
-	stdin, err := cmd.StdinPipe()
+// stdioProcess is `vivarium stdio` as a client starts it.
+type stdioProcess struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout io.ReadCloser
+	lines  *bufio.Reader
+	stderr bytes.Buffer
+}
+
+func startStdio(t *testing.T, env ...string) *stdioProcess {
+	t.Helper()
+	p := &stdioProcess{t: t, cmd: exec.CommandContext(t.Context(), shared.binary, "stdio")}
+	p.cmd.Env = append(append(os.Environ(), "PYTHON_EXECUTOR_DOCKER_IMAGE="+slimImage, "POOL_SIZE=1", "LOG_LEVEL=debug", "LOG_FORMAT=json"), env...)
+	p.cmd.Stderr = &p.stderr
+	in, err := p.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
+	if p.stdout, err = p.cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
+	p.stdin, p.lines = in, bufio.NewReader(p.stdout)
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewReader(stdout)
-	say := func(text string) {
-		if _, err := fmt.Fprintln(stdin, text); err != nil {
-			t.Fatal(err)
+	return p
+}
+
+func (p *stdioProcess) say(text string) {
+	p.t.Helper()
+	if _, err := fmt.Fprintln(p.stdin, text); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *stdioProcess) hear() map[string]any {
+	p.t.Helper()
+	line, err := p.lines.ReadBytes('\n')
+	var message map[string]any
+	if err := errors.Join(err, json.Unmarshal(line, &message)); err != nil || message["jsonrpc"] != "2.0" {
+		p.t.Fatalf("%q is no MCP: %v", line, err)
+	}
+	return message
+}
+
+func (p *stdioProcess) greet() {
+	p.t.Helper()
+	p.say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
+	p.hear()
+	p.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+}
+
+// instance gives the server's name for itself, from its log. The process must be
+// over.
+func (p *stdioProcess) instance() string {
+	for line := range bytes.Lines(p.stderr.Bytes()) {
+		var entry struct{ Instance string }
+		if json.Unmarshal(line, &entry) == nil && entry.Instance != "" {
+			return entry.Instance
 		}
 	}
-	hear := func() map[string]any {
-		line, err := lines.ReadBytes('\n')
-		var message map[string]any
-		if err := errors.Join(err, json.Unmarshal(line, &message)); err != nil || message["jsonrpc"] != "2.0" {
-			t.Fatalf("%q is no MCP: %v\n%s", line, err, stderr.String())
-		}
-		return message
-	}
-	say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
-	hear()
-	say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
-	say(`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"import sys; print('a'); print('b', file=sys.stderr)"}}}`)
-	if result := fmt.Sprint(hear()["result"]); !strings.Contains(result, `a`+"\n"+`[stderr]`+"\n"+`b`) {
-		t.Errorf("result: %s", result)
-	}
-	say(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"import subprocess; subprocess.run(['sleep', '60'])","timeout_ms":60000}}}`)
-	say(`not json`)
-	if hear()["error"] == nil {
-		t.Error("no error for what is no JSON")
-	}
-	if err := stdin.Close(); err != nil {
-		t.Fatal(err)
-	}
+	p.t.Fatalf("the log does not name the instance:\n%s", p.stderr.String())
+	return ""
+}
+
+// awaitEnd waits for the process's end, which must be in peace: what it still
+// says is MCP, its status is 0, and nothing of it is left.
+func (p *stdioProcess) awaitEnd(session string) {
+	p.t.Helper()
 	began := time.Now()
-	rest, err := io.ReadAll(lines)
+	rest, _ := io.ReadAll(p.lines) // it may have been closed
 	for line := range bytes.Lines(rest) {
 		if !json.Valid(line) {
-			t.Errorf("%q is no MCP", line)
+			p.t.Errorf("%q is no MCP", line)
 		}
 	}
-	if err := errors.Join(err, cmd.Wait()); err != nil {
-		t.Errorf("%v\n%s", err, stderr.String())
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Errorf("%v\n%s", err, p.stderr.String())
 	}
-	if time.Since(began) > goAway {
-		t.Errorf("it took %s to end", time.Since(began))
+	if took := time.Since(began); took > goAway {
+		p.t.Errorf("it took %s to end", took)
+	}
+	if left := awaitContainers(p.instance(), 0); left != 0 {
+		p.t.Errorf("%d containers are left", left)
+	}
+	if left := sessionContainers(p.t, session); len(left) != 0 {
+		p.t.Errorf("the session is left: %+v", left)
+		removeSession(p.t, session)
+	}
+}
+
+// Nothing but MCP comes out on stdout. However a client goes, the process ends
+// with status 0, a run and a session that are under way included, and leaves
+// nothing.
+func TestStdioProcess(t *testing.T) {
+	for name, leave := range map[string]func(p *stdioProcess) error{
+		"stdin ends": func(p *stdioProcess) error { return p.stdin.Close() },
+		"SIGTERM":    func(p *stdioProcess) error { return p.cmd.Process.Signal(syscall.SIGTERM) },
+		"a broken pipe": func(p *stdioProcess) error {
+			if err := p.stdout.Close(); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(p.stdin, `{"jsonrpc":"2.0","id":9,"method":"ping"}`) // its answer finds nobody
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startStdio(t)
+			p.greet()
+			p.say(`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"import sys; print('a'); print('b', file=sys.stderr)"}}}`)
+			if result := fmt.Sprint(p.hear()["result"]); !strings.Contains(result, "a\n[stderr]\nb") {
+				t.Errorf("result: %s", result)
+			}
+			p.say(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"x = 6", "session": "new"}}}`)
+			begun := regexp.MustCompile(`session="([0-9a-f]{32})"`).FindStringSubmatch(fmt.Sprint(p.hear()["result"]))
+			if begun == nil || len(sessionContainers(t, begun[1])) != 1 {
+				t.Fatalf("no session: %v", begun)
+			}
+			p.say(`{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"import subprocess; subprocess.run(['sleep', '60'])","timeout_ms":60000}}}`)
+			p.say(`not json`)
+			if p.hear()["error"] == nil {
+				t.Error("no error for what is no JSON")
+			}
+			if err := leave(p); err != nil {
+				t.Fatal(err)
+			}
+			p.awaitEnd(begun[1])
+		})
+	}
+}
+
+// A client learns what the server is while the engine is down, and from its
+// first call what is missing.
+func TestStdioWithoutEngine(t *testing.T) {
+	p := startStdio(t, "DOCKER_HOST=tcp://127.0.0.1:1")
+	p.greet()
+	p.say(`{"jsonrpc":"2.0","id":2,"method":"tools/list"}`)
+	if result := fmt.Sprint(p.hear()["result"]); !strings.Contains(result, "execute_python") {
+		t.Errorf("result: %s", result)
+	}
+	p.say(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"1"}}}`)
+	const want = "Docker Engine does not answer at tcp://127.0.0.1:1. Nothing was run. Ask the user to run `vivarium doctor`, which says what is missing."
+	if result := fmt.Sprint(p.hear()["result"]); !strings.Contains(result, want) {
+		t.Errorf("result: %s", result)
+	}
+	if err := p.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, p.stderr.String())
 	}
 }

@@ -53,20 +53,21 @@ func TestToolTellsTheSettings(t *testing.T) {
 			Annotations struct{ OpenWorldHint, DestructiveHint, ReadOnlyHint *bool }
 		}
 	}
-	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 1 {
+	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 5 {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	tool := list.Tools[0]
-	for _, want := range []string{"There is a network.", "12345 ms", "66 s", "777 MB"} {
-		if !strings.Contains(tool.Description, want) {
-			t.Errorf("%q is not in the description: %s", want, tool.Description)
+	for _, want := range []string{"There is a network.", "at most 12345 (", "66 s", "777 MB", "for 1 hour"} {
+		if !strings.Contains(list.Tools[1].Description, want) {
+			t.Errorf("%q is not in the description: %s", want, list.Tools[1].Description)
 		}
 	}
-	if len(tool.Description) > 2048 {
-		t.Errorf("the description has %d bytes", len(tool.Description))
-	}
-	if a := tool.Annotations; a.OpenWorldHint == nil || !*a.OpenWorldHint || a.DestructiveHint == nil || a.ReadOnlyHint == nil {
-		t.Errorf("the annotations are %+v", a)
+	for _, tool := range list.Tools {
+		if len(tool.Description) > 2048 {
+			t.Errorf("the description has %d bytes", len(tool.Description))
+		}
+		if a := tool.Annotations; a.OpenWorldHint == nil || !*a.OpenWorldHint || a.DestructiveHint == nil || a.ReadOnlyHint == nil {
+			t.Errorf("the annotations are %+v", a)
+		}
 	}
 }
 
@@ -76,8 +77,8 @@ func TestCallRequest(t *testing.T) {
 		arguments string
 		want      execution.Request
 	}{
-		"code alone": {`{"code": "print(1)"}`, execution.Request{Code: "print(1)", Interactive: true}},
-		"empty code": {`{"code": ""}`, execution.Request{Interactive: true}},
+		"code alone": {`{"code": "print(1)"}`, execution.Request{Code: "print(1)", Timeout: 30 * time.Second, Interactive: true}},
+		"empty code": {`{"code": ""}`, execution.Request{Timeout: 30 * time.Second, Interactive: true}},
 		"everything": {
 			`{"code": "c", "timeout_ms": 1500, "stdin": "s",
 			  "files": [{"path": "a.txt", "content": "é"}, {"path": "b.bin", "content_base64": "AP8="}, {"path": "empty", "content": ""}]}`,
@@ -116,9 +117,9 @@ func TestCallInvalid(t *testing.T) {
 		"a list":           {`["print(1)"]`, "arguments must be an object"},
 		"code null":        {`{"code": null}`, "the argument code is required: Python source text, as a string"},
 		"code number":      {`{"code": 5}`, "the argument code is required: Python source text, as a string"},
-		"unknown argument": {`{"code": "", "timeout": 5}`, `unknown argument "timeout": the known ones are code, timeout_ms, stdin, files`},
-		"first unknown":    {`{"zzz": 1, "code": "", "aaa": 5}`, `unknown argument "aaa": the known ones are code, timeout_ms, stdin, files`},
-		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": the known ones are code, timeout_ms, stdin, files`},
+		"unknown argument": {`{"code": "", "timeout": 5}`, `unknown argument "timeout": the known ones are code, session, files, timeout_ms, stdin`},
+		"first unknown":    {`{"zzz": 1, "code": "", "aaa": 5}`, `unknown argument "aaa": the known ones are code, session, files, timeout_ms, stdin`},
+		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": the known ones are code, session, files, timeout_ms, stdin`},
 		"timeout string":   {`{"code": "", "timeout_ms": "5"}`, "timeout_ms is a string: must be of type integer"},
 		"timeout fraction": {`{"code": "", "timeout_ms": 5.5}`, "timeout_ms is a number 5.5: must be of type integer"},
 		"timeout bool":     {`{"code": "", "timeout_ms": true}`, "timeout_ms is a bool: must be of type integer"},
@@ -128,10 +129,13 @@ func TestCallInvalid(t *testing.T) {
 		"files string":     {`{"code": "", "files": "a"}`, "files is a string: must be of type array"},
 		"files object":     {`{"code": "", "files": {"path": "a"}}`, "files is a object: must be of type array"},
 		"file string":      {`{"code": "", "files": ["a"]}`, "files is a string: must be of type object"},
-		"unknown field":    {`{"code": "", "files": [{"path": "a", "content": ""}, {"path": "b", "text": ""}]}`, `unknown field of files[1] "text": the known ones are path, content, content_base64`},
-		"no content":       {`{"code": "", "files": [{"path": "a"}]}`, "files[0] needs either content or content_base64"},
-		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "", "content_base64": ""}]}`, "files[0] needs either content or content_base64"},
+		"unknown field":    {`{"code": "", "files": [{"path": "a", "content": ""}, {"path": "b", "text": ""}]}`, `unknown field of files[1] "text": the known ones are path, content, content_base64, file_id`},
+		"no content":       {`{"code": "", "files": [{"path": "a"}]}`, "files[0] needs one of content, content_base64 and file_id"},
+		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "", "content_base64": ""}]}`, "files[0] needs one of content, content_base64 and file_id"},
 		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0] content_base64 must be standard base64: illegal base64 data at input byte 0"},
+		"unknown file":     {`{"code": "", "files": [{"path": "a", "file_id": "nope"}]}`, "File with ID 'nope' not found for path 'a'."},
+		"session number":   {`{"code": "", "session": 1}`, "session is a number: must be of type string"},
+		"no session":       {`{"code": "", "session": "x"}`, `Session 'x' not found: it has ended. Begin another with session="new"; its variables and files are gone.`},
 		"content number":   {`{"code": "", "files": [{"path": "a", "content": 5}]}`, "files.content is a number: must be of type string"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +162,7 @@ func TestCallResult(t *testing.T) {
 			&execution.Result{Stdout: "42\n", ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, "42\n", false,
 		},
 		"no output": {
-			exited(0), "[the program ended without output: print what you want to see]\n", false,
+			exited(0), "[The program ended without output: print what you want to see.]\n", false,
 		},
 		"both streams, without newlines": {
 			&execution.Result{Stdout: "out", Stderr: "err", ExitCode: new(int), End: execution.End{Reason: execution.Exited}},
@@ -170,34 +174,52 @@ func TestCallResult(t *testing.T) {
 		},
 		"failure": {
 			&execution.Result{Stderr: "Traceback\n", ExitCode: &two, End: execution.End{Reason: execution.Exited}},
-			"[stderr]\nTraceback\n[exit code 2]\n", true,
+			"[stderr]\nTraceback\n[Exit code 2.]\n", true,
 		},
 		"signal": {
 			&execution.Result{Stdout: "x", ExitCode: &two, End: execution.End{Reason: execution.Signal, Signal: "SIGSEGV"}},
-			"x\n[ended by SIGSEGV]\n", true,
+			"x\n[Ended by SIGSEGV.]\n", true,
 		},
 		"timeout": {
 			&execution.Result{End: execution.End{Reason: execution.Timeout, Message: "stopped after 2000 ms"}},
-			"[timed out: raise timeout_ms, or do less: stopped after 2000 ms]\n", true,
+			"[Stopped after 2000 ms. Raise timeout_ms (at most 60000), or do less.]\n", true,
 		},
 		"memory": {
 			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.MemoryLimit, Message: "too much"}},
-			"[memory_limit: too much]\n", true,
+			"[Too much. The limit is 256 MB, files included: work on less at a time, or use smaller types.]\n", true,
 		},
 		"lost": {
-			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.SandboxLost}}, "[sandbox_lost]\n", true,
+			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.SandboxLost}}, "[Sandbox lost. Try again, with less memory.]\n", true,
 		},
 		"success with a remark": {
 			&execution.Result{Stdout: "x\n", ExitCode: new(int), End: execution.End{Reason: execution.Exited, Message: "files are missing"}},
-			"x\n[files are missing]\n", false,
+			"x\n[Files are missing.]\n", false,
+		},
+		"cpu": {
+			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.CPULimit, Message: "stopped after 5 s of CPU time (limit 5 s)"}},
+			"[Stopped after 5 s of CPU time (limit 5 s). Use a faster method, or split the work over several calls.]\n", true,
+		},
+		"processes": {
+			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.ProcessLimit}}, "[Process limit. The limit is 64: start fewer.]\n", true,
+		},
+		"disk": {
+			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in /tmp"}},
+			"[It failed with no room left in /tmp. The working directory has 64 MB and /tmp 32 MB: write less, or delete what is not needed.]\n", true,
+		},
+		"what terminals heed": {
+			&execution.Result{
+				Stdout: "\x1b[31mred\x1b[0m \x1b]8;;http://x\x1b\\link\x07\n 10%\r 20%\rdone\r\n\u202eabc\u2066\x00\ttab\n", ExitCode: new(int),
+				End: execution.End{Reason: execution.Exited},
+			},
+			"red link\ndone\nabc\ttab\n", false,
 		},
 		"files": {
 			&execution.Result{
 				Stdout: "x", ExitCode: new(int), End: execution.End{Reason: execution.Exited},
-				Files:   []execution.File{{Path: "a.csv", Size: 3}, {Path: "d/b"}},
+				Files:   []execution.File{{Path: "a.csv", Size: 3, ID: "1"}, {Path: "d/b", ID: "2"}},
 				Skipped: []execution.SkippedFile{{Path: "big", Reason: "it is big"}},
 			},
-			"x\n[file written: a.csv, 3 bytes]\n[file written: d/b, 0 bytes]\n[file not returned: big: it is big]\n", false,
+			"x\n[file: a.csv, 3 bytes, file_id 1]\n[file: d/b, 0 bytes, file_id 2]\n[file not returned: big: it is big]\n", false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +243,7 @@ func TestCallErrors(t *testing.T) {
 		log  bool
 	}{
 		"busy":        {domain(execution.Busy), "a sentence. Try again in a moment.", true},
-		"unavailable": {domain(execution.Unavailable), "a sentence. The program was not run. Ask the user to look at the server's log.", true},
+		"unavailable": {domain(execution.Unavailable), "a sentence. Nothing was run. Ask the user to run `vivarium doctor`, which says what is missing.", true},
 		"too large":   {domain(execution.TooLarge), "a sentence", true},
 		"not found":   {domain(execution.NotFound), "a sentence", true},
 		"cancelled":   {domain(execution.Cancelled), "a sentence", false},

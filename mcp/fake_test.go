@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
 
@@ -44,10 +46,88 @@ func exited(code int) *execution.Result {
 // options gives options for a test to change.
 func options(executor execute) mcp.Options {
 	return mcp.Options{
-		Executor: executor, Version: "1.2.3", Log: slog.New(slog.DiscardHandler),
-		Limits:   execution.Limits{MaxTimeout: time.Minute, CPUTime: 5 * time.Second},
-		Settings: execution.Settings{Network: "none", MemoryBytes: 256 << 20, WorkspaceBytes: 64 << 20},
+		Executor: executor, Sessions: newSessions(), Files: noFiles{}, Version: "1.2.3", Log: slog.New(slog.DiscardHandler),
+		Limits:     execution.Limits{MaxTimeout: time.Minute, CPUTime: 5 * time.Second, WorkspaceBytes: 64 << 20},
+		Settings:   execution.Settings{Network: "none", MemoryBytes: 256 << 20, Processes: 64, WorkspaceBytes: 64 << 20, TempBytes: 32 << 20},
+		SessionTTL: time.Hour, FileTTL: time.Hour,
 	}
+}
+
+// noFiles is a store for tests that care for none: it forgets what it takes.
+type noFiles struct{}
+
+func (noFiles) Put(_ context.Context, name string, r io.Reader) (filestore.Info, error) {
+	_, err := io.Copy(io.Discard, r)
+	return filestore.Info{ID: "id of " + name}, err
+}
+
+func (noFiles) Hold(context.Context, string) (*filestore.Held, error) { return nil, errNoFile }
+
+func (noFiles) Get(context.Context, string) (*filestore.File, error) { return nil, errNoFile }
+
+func (noFiles) Delete(context.Context, string) error { return nil }
+
+var errNoFile = &execution.Error{Code: execution.NotFound, Message: "File not found"}
+
+// newStore makes a store of the test's own.
+func newStore(t *testing.T) *filestore.Store {
+	t.Helper()
+	store, err := filestore.Open(t.Context(), filestore.Options{
+		URL: "file://" + t.TempDir(), MaxFileBytes: 64 << 20, MaxBytes: 64 << 20, TTL: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+// sessions are sessions that are a map: what a call comes to is the test's.
+type sessions struct {
+	mu    sync.Mutex
+	begun int
+	alive map[string]bool
+	call  func(operation execution.Operation, req execution.Request) (*execution.Result, error)
+}
+
+func newSessions() *sessions { return &sessions{alive: make(map[string]bool)} }
+
+func (s *sessions) Create(_ context.Context, ttl time.Duration, _ []execution.Input) (execution.SessionInfo, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun++
+	id := fmt.Sprintf("session%d", s.begun)
+	s.alive[id] = true
+	return execution.SessionInfo{ID: id, Expires: time.Now().Add(ttl)}, nil
+}
+
+func (s *sessions) Call(
+	_ context.Context, id string, operation execution.Operation, req execution.Request,
+) (*execution.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.alive[id] {
+		return nil, notFound(id)
+	}
+	return s.call(operation, req)
+}
+
+func (s *sessions) Delete(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.alive[id] {
+		return notFound(id)
+	}
+	delete(s.alive, id)
+	return nil
+}
+
+func notFound(id string) error {
+	return &execution.Error{Code: execution.NotFound, Message: "Session '" + id + "' not found"}
 }
 
 // client is the other end of a stdio server, played by hand.
@@ -63,13 +143,18 @@ type client struct {
 // connect starts a server and says hello. In the end it must leave in peace.
 func connect(t *testing.T, opts mcp.Options) *client {
 	t.Helper()
+	return connectTo(t, mcp.New(opts))
+}
+
+func connectTo(t *testing.T, server *mcp.Server) *client {
+	t.Helper()
 	serverIn, in := io.Pipe()
 	out, serverOut := io.Pipe()
 	ctx, leave := context.WithCancel(t.Context())
 	c := &client{t: t, in: in, out: bufio.NewScanner(out), over: make(chan error, 1), leave: leave}
 	c.out.Buffer(nil, 10<<20)
 	go func() {
-		c.over <- mcp.New(opts).ServeStdio(ctx, serverIn, serverOut)
+		c.over <- server.ServeStdio(ctx, serverIn, serverOut)
 		_ = serverOut.Close()
 	}()
 	t.Cleanup(func() {
@@ -143,30 +228,54 @@ func (c *client) send(method, params string) (id int) {
 	return c.ids
 }
 
-// result is a tool's result, of text alone.
+// content is a piece of a tool's result.
+type content struct {
+	Type     string `json:"type"`
+	Text     string `json:"text"`
+	Data     []byte `json:"data"`
+	MIMEType string `json:"mimeType"`
+	URI      string `json:"uri"`
+	Name     string `json:"name"`
+	About    string `json:"description"`
+}
+
+// result is a tool's result.
 type result struct {
-	Content []struct {
-		Type string `json:"type"`
-		Text string `json:"text"`
-	} `json:"content"`
-	IsError bool `json:"isError"`
+	Content []content `json:"content"`
+	IsError bool      `json:"isError"`
+}
+
+// tool calls a tool with some arguments.
+func (c *client) tool(name, arguments string) result {
+	c.t.Helper()
+	m := c.request("tools/call", `{"name": "`+name+`", "arguments": `+arguments+`}`)
+	if m.Error != nil {
+		c.t.Fatalf("a protocol error, which no model reads: %+v", m.Error)
+	}
+	return resultOf(c.t, m.Result)
+}
+
+func resultOf(t *testing.T, data []byte) result {
+	t.Helper()
+	var r result
+	if err := json.Unmarshal(data, &r); err != nil || len(r.Content) == 0 || r.Content[0].Type != "text" {
+		t.Fatalf("the result is %s (%v)", data, err)
+	}
+	return r
 }
 
 // call calls execute_python with some arguments, and gives the text.
 func (c *client) call(arguments string) (text string, isError bool) {
 	c.t.Helper()
-	m := c.request("tools/call", `{"name": "execute_python", "arguments": `+arguments+`}`)
-	if m.Error != nil {
-		c.t.Fatalf("a protocol error, which no model reads: %+v", m.Error)
-	}
-	return textOf(c.t, m.Result)
+	r := c.tool("execute_python", arguments)
+	return r.Content[0].Text, r.IsError
 }
 
 func textOf(t *testing.T, data []byte) (text string, isError bool) {
 	t.Helper()
-	var r result
-	if err := json.Unmarshal(data, &r); err != nil || len(r.Content) != 1 || r.Content[0].Type != "text" {
-		t.Fatalf("the result is %s (%v)", data, err)
+	r := resultOf(t, data)
+	if len(r.Content) != 1 {
+		t.Fatalf("the result is %s", data)
 	}
 	return r.Content[0].Text, r.IsError
 }

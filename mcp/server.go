@@ -9,12 +9,14 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
 // Executor runs programs.
@@ -22,14 +24,41 @@ type Executor interface {
 	Execute(ctx context.Context, req execution.Request) (*execution.Result, error)
 }
 
+// Sessions are sandboxes that clients keep.
+type Sessions interface {
+	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
+	Call(ctx context.Context, id string, operation execution.Operation, req execution.Request) (*execution.Result, error)
+	Delete(ctx context.Context, id string) error
+}
+
+// Files keeps what programs make.
+type Files interface {
+	filestore.Files
+	Get(ctx context.Context, id string) (*filestore.File, error)
+}
+
 // Options configure a [Server].
 type Options struct {
 	// Executor runs the programs.
 	Executor Executor
-	// Limits are told to the model.
-	Limits execution.Limits
-	// Settings are the sandbox's, told to the model.
+	// Sessions are those of the tools that have one.
+	Sessions Sessions
+	// Files takes what programs make, and has what they are given by id.
+	Files Files
+	// Limits and Settings are the sandbox's. They are told to the model.
+	Limits   execution.Limits
 	Settings execution.Settings
+	// SessionTTL is how long a session that a model begins may last. FileTTL is how
+	// long Files keeps one, which is told alone.
+	SessionTTL, FileTTL time.Duration
+	// OutputBytes is how much of a program's output a model is shown. Zero means
+	// 30,000.
+	OutputBytes int
+	// AwaitPrepared says that [Server.Prepared] will be called.
+	AwaitPrepared bool
+	// PublicURL is where clients find the HTTP API, without a slash at its end.
+	// Empty means where each request has gone to.
+	PublicURL string
 	// Version is the server's.
 	Version string
 	// Parallel is how many calls one stdio client may have under way. Zero
@@ -39,28 +68,23 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Paths of the HTTP transports.
-const (
-	StreamablePath = "/mcp"
-	SSEPath        = "/sse"
-	MessagePath    = "/message"
-)
+// defaultOutputBytes is about 8,000 tokens, which leaves room in any context.
+const defaultOutputBytes = 30_000
 
-const (
-	// sessionIdle is when a client of the streamable transport that sends
-	// nothing any more is forgotten. It can initialize again.
-	sessionIdle = time.Hour
-	// keepAlive keeps proxies from closing an SSE stream on which nothing
-	// happens.
-	keepAlive = 15 * time.Second
-	// closeTime bounds the closing of sessions.
-	closeTime = 5 * time.Second
-)
+// prepareTime is how long a list of tools waits for what is being learned of the
+// sandbox: more than a container takes to start, less than clients wait.
+const prepareTime = 3 * time.Second
 
 // Server offers the tools over every transport.
 type Server struct {
-	server *mcpserver.MCPServer
-	opts   Options
+	server  *mcpserver.MCPServer
+	opts    Options
+	streams sseStreams
+
+	facts    atomic.Pointer[facts] // nil as long as they are not known
+	listed   atomic.Bool           // tools were listed without them
+	prepared chan struct{}         // closed when they are known, or were asked for in vain
+	settle   func()                // closes it
 }
 
 // New makes a Server.
@@ -68,69 +92,76 @@ func New(opts Options) *Server {
 	if opts.Parallel == 0 {
 		opts.Parallel = 5
 	}
-	s := &Server{opts: opts}
+	if opts.OutputBytes == 0 {
+		opts.OutputBytes = defaultOutputBytes
+	}
+	s := &Server{opts: opts, prepared: make(chan struct{})}
+	s.settle = sync.OnceFunc(func() { close(s.prepared) })
+	if !opts.AwaitPrepared {
+		s.settle()
+	}
 	s.server = mcpserver.NewMCPServer("vivarium", opts.Version,
-		mcpserver.WithToolCapabilities(false),
+		mcpserver.WithTitle("Vivarium"),
+		mcpserver.WithInstructions(instructions),
+		mcpserver.WithToolCapabilities(true),
+		mcpserver.WithResourceCapabilities(false, false),
+		mcpserver.WithHooks(s.hooks()),
 		mcpserver.WithLogger(opts.Log),
 	)
-	s.server.AddTool(executeTool(opts), s.execute)
+	s.addTools()
+	s.addResources()
 	return s
 }
 
-// ServeStdio serves one client until in ends or ctx does, which are both the
-// normal end. Nothing but the protocol is written to out.
+// instructions are what a client tells its model of the server as a whole.
+const instructions = "Runs Python and shell commands in isolated sandboxes. Use execute_python to compute, to analyse data and to draw; " +
+	"begin a session to keep variables and files between calls."
+
+// awaitPrepared waits until the facts of the sandbox are known, for a moment.
+func (s *Server) awaitPrepared(ctx context.Context) {
+	timer := time.NewTimer(prepareTime)
+	defer timer.Stop()
+	select {
+	case <-s.prepared:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// stdioQueue is how many calls of a stdio client may wait: the library (v1.2.1)
+// makes one more on the goroutine that reads, which then hears no cancellation.
+const stdioQueue = 10_000
+
+// ServeStdio serves one client until in ends, out cannot be written to or ctx
+// ends, which are all the normal end. Nothing but the protocol is written to out.
 func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stdio := mcpserver.NewStdioServer(s.server)
 	mcpserver.WithWorkerPoolSize(s.opts.Parallel)(stdio)
+	mcpserver.WithQueueSize(stdioQueue)(stdio)
 	mcpserver.WithErrorLogger(s.errorLog())(stdio)
-	err := stdio.Listen(ctx, in, out)
+	err := stdio.Listen(ctx, in, &lastWord{out, cancel})
 	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
 }
 
+// lastWord is where a client reads. When it does not any more, it has left.
+type lastWord struct {
+	io.Writer
+	left func()
+}
+
+func (w *lastWord) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err != nil {
+		w.left()
+	}
+	return n, err
+}
+
 func (s *Server) errorLog() *log.Logger {
 	return slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelWarn)
-}
-
-// Handlers gives the HTTP transports by their paths, and a function that ends
-// their open streams, which a server's graceful shutdown would wait for.
-func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()) {
-	streamable := mcpserver.NewStreamableHTTPServer(s.server,
-		mcpserver.WithEndpointPath(StreamablePath),
-		mcpserver.WithSessionIdleTTL(sessionIdle),
-		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
-	)
-	sse := mcpserver.NewSSEServer(s.server,
-		mcpserver.WithSSEEndpoint(SSEPath),
-		mcpserver.WithMessageEndpoint(MessagePath),
-		mcpserver.WithUseFullURLForMessageEndpoint(false),
-		mcpserver.WithKeepAliveInterval(keepAlive),
-	)
-	open, cancel := context.WithCancel(context.Background())
-	endStreams = func() {
-		cancel()
-		ctx, done := context.WithTimeout(context.Background(), closeTime)
-		defer done()
-		if err := streamable.Shutdown(ctx); err != nil {
-			s.opts.Log.Warn("closing MCP sessions", "error", err)
-		}
-	}
-	return map[string]http.Handler{
-		StreamablePath: endWith(open, streamable),
-		SSEPath:        endWith(open, sse.SSEHandler()),
-		MessagePath:    endWith(open, sse.MessageHandler()),
-	}, endStreams
-}
-
-// endWith ends a handler's requests when ctx ends. The library's own Shutdown
-// (v1.2.1) closes the streams of a server that it has started itself alone.
-func endWith(ctx context.Context, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		both, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
-		next.ServeHTTP(w, r.WithContext(both))
-	})
 }

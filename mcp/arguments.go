@@ -1,0 +1,172 @@
+package mcp
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// The arguments of the tools. A field's tag is the argument's name.
+type (
+	pythonArguments struct {
+		Code      *string     `json:"code"`
+		Session   *string     `json:"session"`
+		Files     []inputFile `json:"files"`
+		TimeoutMS *int64      `json:"timeout_ms"`
+		Stdin     string      `json:"stdin"`
+	}
+	inputFile struct {
+		Path          string  `json:"path"`
+		Content       *string `json:"content"`
+		ContentBase64 *string `json:"content_base64"`
+		FileID        *string `json:"file_id"`
+	}
+	bashArguments struct {
+		Session   *string `json:"session"`
+		Command   *string `json:"command"`
+		TimeoutMS *int64  `json:"timeout_ms"`
+	}
+	readArguments struct {
+		Session  *string `json:"session"`
+		Path     *string `json:"path"`
+		Encoding *string `json:"encoding"`
+	}
+	writeArguments struct {
+		Session       *string `json:"session"`
+		Path          *string `json:"path"`
+		Content       *string `json:"content"`
+		ContentBase64 *string `json:"content_base64"`
+	}
+	endArguments struct {
+		Session *string `json:"session"`
+	}
+)
+
+// required is an argument that a call must have, a string, and what it is.
+type required struct{ name, what string }
+
+// parse reads a call's arguments into a struct of pointers and lists. An unknown
+// one is refused with the known ones named: a model that misspells one would not
+// notice else. So is one that is missing.
+func parse(raw, into any, needed ...required) error {
+	given, ok := raw.(map[string]any)
+	if !ok && raw != nil {
+		return invalid("arguments must be an object")
+	}
+	known := names(into)
+	if err := checkNames("argument", given, known); err != nil {
+		return err
+	}
+	for _, argument := range needed {
+		if _, ok := given[argument.name].(string); !ok {
+			return invalid(fmt.Sprintf("the argument %s is required: %s, as a string", argument.name, argument.what))
+		}
+	}
+	files, _ := given["files"].([]any)
+	for i, file := range files {
+		fields, _ := file.(map[string]any)
+		if err := checkNames(fmt.Sprintf("field of files[%d]", i), fields, names(new(inputFile))); err != nil {
+			return err
+		}
+	}
+	return decode(given, into)
+}
+
+// names gives the names of a struct's fields in JSON.
+func names(into any) []string {
+	var names []string
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(into).Elem()) {
+		names = append(names, field.Tag.Get("json"))
+	}
+	return names
+}
+
+func checkNames(what string, given map[string]any, known []string) error {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(known, name) {
+			return invalid(fmt.Sprintf("unknown %s %q: the known ones are %s", what, name, strings.Join(known, ", ")))
+		}
+	}
+	return nil
+}
+
+// decode reads arguments into their types and says which one has a wrong type.
+func decode(given map[string]any, into any) error {
+	data, err := json.Marshal(given)
+	if err != nil {
+		return err
+	}
+	err = json.Unmarshal(data, into)
+	if wrong, ok := err.(*json.UnmarshalTypeError); ok { //nolint:errorlint // json returns it unwrapped
+		return invalid(fmt.Sprintf("%s is a %s: must be of type %s", wrong.Field, wrong.Value, typeName(wrong)))
+	}
+	return err
+}
+
+func typeName(wrong *json.UnmarshalTypeError) string {
+	switch kind := wrong.Type.Kind(); kind {
+	case reflect.Int64:
+		return "integer"
+	case reflect.Slice:
+		return "array"
+	case reflect.Struct:
+		return "object"
+	default:
+		return kind.String()
+	}
+}
+
+// timeout translates timeout_ms. Zero means that it was not given.
+func timeout(given *int64) (time.Duration, error) {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	switch {
+	case given == nil:
+		return 0, nil
+	case *given < 1:
+		return 0, invalid(fmt.Sprintf("timeout_ms is %d: must be at least 1", *given))
+	}
+	return time.Duration(min(*given, most)) * time.Millisecond, nil
+}
+
+// content gives the bytes of a file that is given as text or in base64.
+func content(text, encoded *string) ([]byte, error) {
+	if text != nil {
+		return []byte(*text), nil
+	}
+	data, err := base64.StdEncoding.DecodeString(*encoded)
+	if err != nil {
+		return nil, fmt.Errorf("content_base64 must be standard base64: %w", err)
+	}
+	return data, nil
+}
+
+// count says how many of some arguments are given.
+func count(given ...*string) int {
+	n := 0
+	for _, text := range given {
+		if text != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// check says what is wrong with a file's source.
+func (f inputFile) check() error {
+	if count(f.Content, f.ContentBase64, f.FileID) != 1 {
+		return errors.New("needs one of content, content_base64 and file_id")
+	}
+	return nil
+}
+
+func invalid(message string) error {
+	return &execution.Error{Code: execution.Invalid, Message: message}
+}

@@ -1,0 +1,308 @@
+package mcp
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+
+	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/filestore"
+)
+
+// needsSession is the session of a tool that begins none.
+func needsSession() required { return required{"session", "one that an earlier call has named"} }
+
+// newSession is what a call's session is called that begins one.
+const newSession = "new"
+
+// guarded is a tool's handler as the library calls it. Every failure is a result
+// with isError: a model reads results, while protocol errors reach its client
+// alone.
+func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
+	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
+		ctx, leave := s.streams.whileConnected(ctx)
+		defer leave()
+		defer func() {
+			if cause := recover(); cause != nil {
+				out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+			}
+		}()
+		out, err := handle(ctx, call)
+		if err != nil {
+			return s.failure(ctx, err), nil
+		}
+		return out, nil
+	}
+}
+
+func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult {
+	domain := execution.AsError(err)
+	if domain.Err != nil && domain.Code != execution.Cancelled {
+		s.opts.Log.ErrorContext(ctx, "call failed", "code", domain.Code, "error", domain.Err)
+	}
+	text := domain.Explain()
+	switch domain.Code {
+	case execution.Busy:
+		text += ". Try again in a moment."
+	case execution.Unavailable:
+		text += ". Nothing was run. Ask the user to run `vivarium doctor`, which says what is missing."
+	case execution.Internal:
+		text = "The server failed, not the program. Its log says why."
+	case execution.NotFound:
+		if strings.HasPrefix(text, "Session ") {
+			text += `: it has ended. Begin another with session="new"; its variables and files are gone.`
+		}
+	case execution.Invalid, execution.TooLarge, execution.StoreFull, execution.Cancelled:
+	}
+	return mcpsdk.NewToolResultError(text)
+}
+
+// run is a call that runs something, as the tools prepare it.
+type run struct {
+	operation execution.Operation
+	session   *string
+	request   execution.Request
+	exchange  *filestore.Exchange
+}
+
+func (s *Server) newRun(operation execution.Operation) *run {
+	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
+	return &run{operation: operation, exchange: exchange, request: execution.Request{Interactive: true, Keep: exchange.Keep}}
+}
+
+func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+	var args pythonArguments
+	err := parse(call.Params.Arguments, &args, required{"code", "Python source text"})
+	if err != nil {
+		return nil, err
+	}
+	r := s.newRun(execution.RunPython)
+	defer r.exchange.End(ctx)
+	r.session, r.request.Code, r.request.Stdin = args.Session, *args.Code, args.Stdin
+	if r.request.Timeout, err = timeout(args.TimeoutMS); err != nil {
+		return nil, err
+	}
+	for i, file := range args.Files {
+		input, err := r.input(ctx, i, file)
+		if err != nil {
+			return nil, err
+		}
+		r.request.Files = append(r.request.Files, input)
+	}
+	return s.answer(ctx, call, r)
+}
+
+func (r *run) input(ctx context.Context, index int, file inputFile) (execution.Input, error) {
+	if err := file.check(); err != nil {
+		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
+	}
+	if file.FileID != nil {
+		return r.exchange.Input(ctx, file.Path, *file.FileID)
+	}
+	data, err := content(file.Content, file.ContentBase64)
+	if err != nil {
+		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
+	}
+	return execution.Inline(file.Path, data), nil
+}
+
+func (s *Server) runBash(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+	var args bashArguments
+	err := parse(call.Params.Arguments, &args,
+		required{"session", `one that an earlier call has named, or "new"`}, required{"command", "what bash runs"})
+	if err != nil {
+		return nil, err
+	}
+	r := s.newRun(execution.RunBash)
+	defer r.exchange.End(ctx)
+	r.session, r.request.Code = args.Session, *args.Command
+	if r.request.Timeout, err = timeout(args.TimeoutMS); err != nil {
+		return nil, err
+	}
+	return s.answer(ctx, call, r)
+}
+
+// answer runs a run and makes its result.
+func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run) (*mcpsdk.CallToolResult, error) {
+	if r.request.Timeout == 0 {
+		r.request.Timeout = s.defaultTimeout()
+	}
+	following := s.follow(ctx, call)
+	if following != nil {
+		r.request.Output = following.output
+	}
+	result, begun, err := s.perform(ctx, r)
+	following.stop(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := s.present(ctx, r, result, begun)
+	if ctx.Err() == nil {
+		r.exchange.Deliver()
+	}
+	return out, nil
+}
+
+// perform runs a run where it is to run. It gives the session that was begun for
+// it, if one was.
+func (s *Server) perform(ctx context.Context, r *run) (*execution.Result, *execution.SessionInfo, error) {
+	if r.session == nil {
+		result, err := s.opts.Executor.Execute(ctx, r.request)
+		return result, nil, err
+	}
+	if *r.session != newSession {
+		result, err := s.opts.Sessions.Call(ctx, *r.session, r.operation, r.request)
+		return result, nil, err
+	}
+	if _, err := s.opts.Limits.ValidateCall(r.operation, r.request); err != nil {
+		return nil, nil, err
+	}
+	begun, err := s.opts.Sessions.Create(ctx, s.opts.SessionTTL, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := s.opts.Sessions.Call(ctx, begun.ID, r.operation, r.request)
+	if err != nil { // nobody learns of the session
+		if err := s.opts.Sessions.Delete(context.WithoutCancel(ctx), begun.ID); err != nil {
+			s.opts.Log.WarnContext(ctx, "a session that nobody knows of could not be ended", "error", err)
+		}
+	}
+	return result, &begun, err
+}
+
+func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+	var args readArguments
+	err := parse(call.Params.Arguments, &args, needsSession(), required{"path", "the file's path"})
+	if err != nil {
+		return nil, err
+	}
+	encoded := args.Encoding != nil && *args.Encoding == "base64"
+	if args.Encoding != nil && !encoded && *args.Encoding != "text" {
+		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", *args.Encoding))
+	}
+	var file keptFile
+	result, err := s.opts.Sessions.Call(ctx, *args.Session, execution.ReadFile, execution.Request{Code: *args.Path, Keep: file.keep})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(result.Files) != 1:
+		return nil, &execution.Error{Code: execution.Unavailable, Message: "the file could not be read: " + unread(result)}
+	}
+	return s.show(&file, *args.Path, encoded)
+}
+
+func unread(result *execution.Result) string {
+	for _, skipped := range result.Skipped {
+		return skipped.Reason
+	}
+	return result.End.Message
+}
+
+// keptFile holds a file that is read, as far as it can be shown.
+type keptFile struct {
+	data bytes.Buffer
+	size int64
+}
+
+// keep is an [execution.Keep].
+func (f *keptFile) keep(_ context.Context, _ string, content io.Reader) (string, error) {
+	f.data.Reset()
+	n, err := io.Copy(&f.data, io.LimitReader(content, maxPictureBytes))
+	if err != nil {
+		return "", err
+	}
+	rest, err := io.Copy(io.Discard, content)
+	f.size = n + rest
+	return "read", err
+}
+
+func (f *keptFile) whole() bool { return f.size == int64(f.data.Len()) }
+
+// show makes a result of a file of a session's.
+func (s *Server) show(f *keptFile, path string, encoded bool) (*mcpsdk.CallToolResult, error) {
+	data := f.data.Bytes()
+	if encoded {
+		if size := base64.StdEncoding.EncodedLen(int(f.size)); size > pictureBudget {
+			return nil, tooLong(path, f.size, "read parts of it with execute_python")
+		}
+		return mcpsdk.NewToolResultText(base64.StdEncoding.EncodeToString(data)), nil
+	}
+	if mayBePicture(path) && f.whole() {
+		if shown, _, err := picture(data, base64.StdEncoding.DecodedLen(pictureBudget)); err == nil {
+			return &mcpsdk.CallToolResult{Content: []mcpsdk.Content{
+				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes]", path, grouped(f.size))), shown,
+			}}, nil
+		}
+	}
+	switch {
+	case !f.whole():
+		return nil, tooLong(path, f.size, "read parts of it with run_bash, such as sed -n '1,100p'")
+	case !isText(data):
+		return nil, invalid(fmt.Sprintf("%s is no text (%s bytes): read it with encoding base64, or with execute_python", path, grouped(f.size)))
+	}
+	text, missing := cut(clean(string(data)), s.opts.OutputBytes)
+	if missing > 0 {
+		text += "\n[Read parts with run_bash, such as sed -n '100,200p'.]\n"
+	}
+	if text == "" {
+		text = "[The file is empty.]"
+	}
+	return mcpsdk.NewToolResultText(text), nil
+}
+
+func tooLong(path string, size int64, instead string) error {
+	return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
+		"%s has %s bytes, too many for one answer: %s", path, grouped(size), instead)}
+}
+
+func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+	var args writeArguments
+	err := parse(call.Params.Arguments, &args, needsSession(), required{"path", "the file's path"})
+	if err != nil {
+		return nil, err
+	}
+	if count(args.Content, args.ContentBase64) != 1 {
+		return nil, invalid("write_file needs one of content and content_base64")
+	}
+	data, err := content(args.Content, args.ContentBase64)
+	if err != nil {
+		return nil, invalid(err.Error())
+	}
+	_, err = s.opts.Sessions.Call(ctx, *args.Session, execution.WriteFiles, execution.Request{
+		Files: []execution.Input{execution.Inline(*args.Path, data)},
+	})
+	if err != nil {
+		return nil, ofOnePath(err)
+	}
+	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, grouped(int64(len(data))))), nil
+}
+
+// ofOnePath tells of a fault of the one path of a call as such, not as of a
+// list's.
+func ofOnePath(err error) error {
+	domain := execution.AsError(err)
+	if domain.Code != execution.Invalid || len(domain.Fields) != 1 {
+		return err
+	}
+	field := domain.Fields[0]
+	field.Path = []any{"path"}
+	return &execution.Error{Code: execution.Invalid, Message: domain.Message, Fields: []execution.FieldError{field}}
+}
+
+func (s *Server) endSession(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+	var args endArguments
+	if err := parse(call.Params.Arguments, &args, needsSession()); err != nil {
+		return nil, err
+	}
+	if err := s.opts.Sessions.Delete(ctx, *args.Session); err != nil {
+		return nil, err
+	}
+	return mcpsdk.NewToolResultText("The session has ended."), nil
+}

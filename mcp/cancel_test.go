@@ -1,0 +1,199 @@
+package mcp_test
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp"
+)
+
+// runs is an executor whose runs go on until they are cancelled.
+type runs struct {
+	begun chan string  // the code of each
+	ended chan string  // of each that was cancelled
+	fault func() error // of the latest one's context
+}
+
+func newRuns() *runs { return &runs{begun: make(chan string, 8), ended: make(chan string, 8)} }
+
+func (r *runs) Execute(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	r.fault = ctx.Err
+	r.begun <- req.Code
+	<-ctx.Done()
+	r.ended <- req.Code
+	return nil, &execution.Error{Code: execution.Cancelled, Message: "the caller left"}
+}
+
+func optionsOf(r *runs) mcp.Options {
+	opts := options(nil)
+	opts.Executor = r
+	return opts
+}
+
+func TestCancelOverStdio(t *testing.T) {
+	r := newRuns()
+	c := connect(t, optionsOf(r))
+	id := c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "a"}}`)
+	<-r.begun
+	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
+	<-r.ended
+	if m := c.read(); m.ID == nil || *m.ID != id {
+		t.Errorf("%+v", m)
+	}
+}
+
+// A client that does not read any more has left.
+func TestBrokenStdout(t *testing.T) {
+	r := newRuns()
+	in, clientIn := io.Pipe()
+	out, serverOut, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	defer func() { _ = serverOut.Close() }()
+	over := make(chan error)
+	go func() { over <- mcp.New(optionsOf(r)).ServeStdio(t.Context(), in, serverOut) }()
+	if _, err := io.WriteString(clientIn, strings.ReplaceAll(callCode, "\n", "")+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-r.begun
+	go func() { _, _ = io.WriteString(clientIn, hello+"\n") }() // its answer finds nobody
+	<-r.ended
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	_ = in.Close()
+}
+
+// begin makes a request that goes on, and gives what ends it.
+func begin(t *testing.T, client *http.Client, url, body string, header http.Header) (leave func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		send(ctx, t, client, url, body, header)
+	}()
+	return func() {
+		cancel()
+		<-over
+	}
+}
+
+// send makes a request and waits until it is over.
+func send(ctx context.Context, t *testing.T, client *http.Client, url, body string, header http.Header) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	r.Header = header.Clone()
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json, text/event-stream")
+	resp, err := client.Do(r)
+	if err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	} else if ctx.Err() == nil {
+		t.Error(err)
+	}
+}
+
+func TestCancelOverStreamableHTTP(t *testing.T) {
+	r := newRuns()
+	server, _ := newHTTP(t, optionsOf(r))
+	url := server.URL + mcp.StreamablePath
+	_, session, _ := post(t, server.Client(), url, "", hello)
+	inSession := http.Header{"Mcp-Session-Id": {session}}
+
+	leave := begin(t, server.Client(), url, strings.Replace(callCode, `"c"`, `"left"`, 1), inSession)
+	<-r.begun
+	leave()
+	if got := <-r.ended; got != "left" {
+		t.Error(got)
+	}
+
+	leave = begin(t, server.Client(), url, strings.Replace(callCode, `"c"`, `"cancelled"`, 1), inSession)
+	<-r.begun
+	post(t, server.Client(), url, session, `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
+	if got := <-r.ended; got != "cancelled" {
+		t.Error(got)
+	}
+	leave()
+}
+
+const modern = `"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "0"}, "io.modelcontextprotocol/clientCapabilities": {}}`
+
+// One client cannot cancel another's call, whatever protocol either speaks.
+func TestStrangersCannotCancel(t *testing.T) {
+	r := newRuns()
+	server, _ := newHTTP(t, optionsOf(r))
+	url := server.URL + mcp.StreamablePath
+	_, theirs, _ := post(t, server.Client(), url, "", hello)
+	_, mine, _ := post(t, server.Client(), url, "", hello)
+	call := `{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {` + modern + `, "name": "execute_python", "arguments": {"code": "c"}}}`
+	version := http.Header{"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"tools/call"}, "Mcp-Name": {"execute_python"}}
+	for name, test := range map[string]struct {
+		call   string
+		header http.Header
+	}{
+		"without sessions": {call, version},
+		"in a session":     {callCode, http.Header{"Mcp-Session-Id": {mine}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			leave := begin(t, server.Client(), url, test.call, test.header)
+			<-r.begun
+			const cancel = `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2`
+			post(t, server.Client(), url, "", cancel+`}}`)
+			post(t, server.Client(), url, theirs, cancel+`}}`)
+			post(t, server.Client(), url, theirs, cancel+`, `+modern+`}}`)
+			post(t, server.Client(), url, "", cancel+`, `+modern+`}}`)
+			for _, session := range []string{"", theirs} {
+				header := http.Header{"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"notifications/cancelled"}}
+				if session != "" {
+					header.Set("Mcp-Session-Id", session)
+				}
+				send(t.Context(), t, server.Client(), url, cancel+`, `+modern+`}}`, header)
+			}
+			if r.fault() != nil {
+				t.Error("the call was cancelled")
+			}
+			leave()
+			<-r.ended
+		})
+	}
+}
+
+// A client of the legacy transport that leaves ends its calls.
+func TestLeavingSSEEndsCalls(t *testing.T) {
+	r := newRuns()
+	server, _ := newHTTP(t, optionsOf(r))
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+mcp.SSEPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, endpoint := events{bufio.NewScanner(stream.Body)}.next(t)
+	for _, body := range []string{hello, callCode} {
+		if status, _, text := post(t, server.Client(), server.URL+endpoint, "", body); status != http.StatusAccepted {
+			t.Fatalf("%d %s", status, text)
+		}
+	}
+	<-r.begun
+	leave()
+	<-r.ended
+	_ = stream.Body.Close()
+}

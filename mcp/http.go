@@ -1,0 +1,199 @@
+package mcp
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
+)
+
+// Paths of the HTTP transports.
+const (
+	StreamablePath = "/mcp"
+	SSEPath        = "/sse"
+	MessagePath    = "/message"
+)
+
+const (
+	// sessionIdle is when a client of the streamable transport that sends
+	// nothing any more is forgotten. It can initialize again.
+	sessionIdle = time.Hour
+	// keepAlive keeps proxies from closing an SSE stream on which nothing
+	// happens.
+	keepAlive = 15 * time.Second
+	// closeTime bounds the closing of sessions.
+	closeTime = 5 * time.Second
+)
+
+// Handlers gives the HTTP transports by their paths, and a function that ends
+// their open streams, which a server's graceful shutdown would wait for.
+func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()) {
+	streamable := mcpserver.NewStreamableHTTPServer(s.server,
+		mcpserver.WithEndpointPath(StreamablePath),
+		mcpserver.WithSessionIdleTTL(sessionIdle),
+		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
+	)
+	sse := mcpserver.NewSSEServer(s.server,
+		mcpserver.WithSSEEndpoint(SSEPath),
+		mcpserver.WithMessageEndpoint(MessagePath),
+		mcpserver.WithUseFullURLForMessageEndpoint(false),
+		mcpserver.WithKeepAliveInterval(keepAlive),
+	)
+	open, cancel := context.WithCancel(context.Background())
+	endStreams = func() {
+		cancel()
+		ctx, done := context.WithTimeout(context.Background(), closeTime)
+		defer done()
+		if err := streamable.Shutdown(ctx); err != nil {
+			s.opts.Log.Warn("closing MCP sessions", "error", err)
+		}
+	}
+	return map[string]http.Handler{
+		StreamablePath: s.located(endWith(open, withoutStrangersCancels(streamable))),
+		SSEPath:        endWith(open, asStream(sse.SSEHandler())),
+		MessagePath:    s.located(endWith(open, sse.MessageHandler())),
+	}, endStreams
+}
+
+// endWith ends a handler's requests when ctx ends. The library's own Shutdown
+// (v1.2.1) closes the streams of a server that it has started itself alone.
+func endWith(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		both, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		next.ServeHTTP(w, r.WithContext(both))
+	})
+}
+
+type urlKey struct{}
+
+// located has results tell by which URL a file can be had.
+func (s *Server) located(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		url := s.opts.PublicURL
+		if url == "" {
+			scheme := "http"
+			if r.TLS != nil {
+				scheme = "https"
+			}
+			url = scheme + "://" + r.Host
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), urlKey{}, url)))
+	})
+}
+
+// fileURL gives the URL of a file, or "" where there is no HTTP API.
+func fileURL(ctx context.Context, id string) string {
+	if url, ok := ctx.Value(urlKey{}).(string); ok {
+		return url + "/v1/files/" + id
+	}
+	return ""
+}
+
+// withoutStrangersCancels drops cancellations that belong to no protocol session.
+// Since 2026-07-28 there are none: a client closes its request instead. The
+// library (v1.2.1) would cancel whichever client's call has the number.
+func withoutStrangersCancels(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		r.Body = &readBody{io.MultiReader(bytes.NewReader(body), failing{err}), r.Body}
+		if bytes.Contains(body, []byte("notifications/cancelled")) && !inSession(r, body) {
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// inSession says whether the library takes a request for one of the protocol
+// session that its header names.
+func inSession(r *http.Request, body []byte) bool {
+	return r.Header.Get(mcpserver.HeaderKeySessionID) != "" &&
+		!mcpsdk.IsModernProtocol(r.Header.Get(mcpsdk.HeaderProtocolVersion)) &&
+		!bytes.Contains(body, []byte(mcpsdk.MetaKeyProtocolVersion))
+}
+
+// readBody is a body that has been read, and what closes it.
+type readBody struct {
+	io.Reader
+	io.Closer
+}
+
+// failing ends a reader as an error has.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return 0, io.EOF
+}
+
+// sseStreams are the streams of the legacy transport by their sessions. The
+// library (v1.2.1) does not end a client's calls when its stream ends.
+type sseStreams struct {
+	mu   sync.Mutex
+	open map[string]afterStream
+}
+
+// afterStream has a function be called when a stream has ended, unless stop is
+// called before.
+type afterStream func(then func()) (stop func() bool)
+
+type streamKey struct{}
+
+// asStream marks the requests that are streams.
+func asStream(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), streamKey{}, true)))
+	})
+}
+
+// follow has the hooks keep the streams that are open.
+func (s *sseStreams) follow(hooks *mcpserver.Hooks) {
+	s.open = make(map[string]afterStream)
+	hooks.AddOnRegisterSession(func(ctx context.Context, session mcpserver.ClientSession) {
+		if ctx.Value(streamKey{}) == nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.open[session.SessionID()] = func(then func()) func() bool { return context.AfterFunc(ctx, then) }
+	})
+	hooks.AddOnUnregisterSession(func(_ context.Context, session mcpserver.ClientSession) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.open, session.SessionID())
+	})
+}
+
+// whileConnected gives a context that ends with a call's stream too, if it has
+// one.
+func (s *sseStreams) whileConnected(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	session := mcpserver.ClientSessionFromContext(ctx)
+	if session == nil {
+		return ctx, cancel
+	}
+	s.mu.Lock()
+	after := s.open[session.SessionID()]
+	s.mu.Unlock()
+	if after == nil {
+		return ctx, cancel
+	}
+	detach := after(cancel)
+	return ctx, func() {
+		detach()
+		cancel()
+	}
+}

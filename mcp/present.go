@@ -1,0 +1,141 @@
+package mcp
+
+import (
+	"context"
+	"encoding/base64"
+	"io"
+	"strings"
+
+	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Bounds of how a result tells of files.
+const (
+	maxListed = 100 // in words
+	maxLinks  = 20
+)
+
+// presentation is a result in the making: text first, and complete, since it is
+// what every model reads; then pictures and links to other files.
+type presentation struct {
+	text     textBuilder
+	pictures []mcpsdk.Content
+	links    []mcpsdk.Content
+}
+
+// present makes what a model gets of a result.
+func (s *Server) present(ctx context.Context, r *run, result *execution.Result, begun *execution.SessionInfo) *mcpsdk.CallToolResult {
+	var p presentation
+	saved := s.output(ctx, &p, r, result)
+	if ending := s.ending(result); ending != "" {
+		p.text.remark("%s", ending)
+	}
+	s.files(ctx, &p, append(saved, result.Files...))
+	for _, file := range result.Skipped {
+		p.text.remark("file not returned: %s: %s", clean(file.Path), file.Reason)
+	}
+	if p.text.text.Len() == 0 {
+		p.text.remark("The program ended without output: print what you want to see.")
+	}
+	if begun != nil {
+		p.text.remark("This is the session %s. Pass session=%q to go on with its variables and files, for %s.",
+			begun.ID, begun.ID, words(s.opts.SessionTTL))
+	}
+	content := append([]mcpsdk.Content{mcpsdk.NewTextContent(p.text.text.String())}, p.pictures...)
+	return &mcpsdk.CallToolResult{Content: append(content, p.links...), IsError: result.Failed()}
+}
+
+// output writes what the program printed, as far as there is room. What does not
+// fit is saved as files, which it gives.
+func (s *Server) output(ctx context.Context, p *presentation, r *run, result *execution.Result) (saved []execution.File) {
+	stdout, stderr := clean(result.Stdout), clean(result.Stderr)
+	room := s.opts.OutputBytes
+	forErrors := min(len(stderr), max(room/3, room-len(stdout)))
+	show := func(name, text string, room int) string {
+		short, missing := cut(text, room)
+		if missing == 0 {
+			return text
+		}
+		if file, err := save(ctx, r, name, text); err == nil {
+			saved = append(saved, file)
+		}
+		return short
+	}
+	p.text.section("%s", show("stdout.txt", stdout, room-forErrors))
+	if stderr != "" {
+		p.text.section("[stderr]\n%s", show("stderr.txt", stderr, forErrors))
+	}
+	return saved
+}
+
+// save stores a text as a file of the run's.
+func save(ctx context.Context, r *run, name, text string) (execution.File, error) {
+	id, err := r.exchange.Keep(ctx, name, strings.NewReader(text))
+	return execution.File{Path: name, Size: int64(len(text)), ID: id}, err
+}
+
+// files tells of files: pictures are shown within the budget, others linked to.
+func (s *Server) files(ctx context.Context, p *presentation, files []execution.File) {
+	budget, left := base64.StdEncoding.DecodedLen(pictureBudget), 0
+	for _, file := range files {
+		if mayBePicture(file.Path) {
+			left++
+		}
+	}
+	for i, file := range files {
+		how := ""
+		if mayBePicture(file.Path) {
+			shown, size, note := s.showPicture(ctx, file, budget/left)
+			left--
+			budget -= size
+			how = ", " + note
+			if size > 0 {
+				p.pictures = append(p.pictures, shown)
+			}
+		}
+		if how != shownBelow && len(p.links) < maxLinks {
+			p.links = append(p.links, link(ctx, file))
+		}
+		switch {
+		case i < maxListed:
+			p.text.remark("file: %s, %s bytes, file_id %s%s", clean(file.Path), grouped(file.Size), file.ID, how)
+		case i == maxListed:
+			p.text.remark("and %d more files", len(files)-maxListed)
+		}
+	}
+}
+
+const shownBelow = ", shown below"
+
+// showPicture gives a picture of at most share bytes, its size, and how it is
+// shown, or why not.
+func (s *Server) showPicture(ctx context.Context, file execution.File, share int) (_ mcpsdk.ImageContent, size int, note string) {
+	data, err := s.load(ctx, file)
+	if err != nil {
+		return mcpsdk.ImageContent{}, 0, "not shown: " + err.Error()
+	}
+	shown, smaller, err := picture(data, share)
+	size = base64.StdEncoding.DecodedLen(len(shown.Data))
+	switch {
+	case err != nil:
+		return mcpsdk.ImageContent{}, 0, "not shown: " + err.Error()
+	case smaller:
+		return shown, size, "shown below, smaller than it is"
+	}
+	return shown, size, "shown below"
+}
+
+// load reads a stored file that may be a picture.
+func (s *Server) load(ctx context.Context, file execution.File) ([]byte, error) {
+	if file.Size > maxPictureBytes {
+		return nil, invalid("it is too large")
+	}
+	stored, err := s.opts.Files.Get(ctx, file.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stored.Close() }() // it was read
+	return io.ReadAll(stored)
+}

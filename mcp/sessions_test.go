@@ -1,0 +1,160 @@
+package mcp_test
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// A session is begun, used by every tool, and ended.
+func TestSessionTools(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	opts.Sessions = known
+	var called []string
+	known.call = func(operation execution.Operation, req execution.Request) (*execution.Result, error) {
+		called = append(called, req.Code)
+		switch operation {
+		case execution.RunPython, execution.RunBash:
+			return printed("ran " + req.Code + "\n"), nil
+		case execution.ReadFile:
+			r := exited(0)
+			if _, err := req.Keep(t.Context(), req.Code, strings.NewReader("a,b\n")); err != nil {
+				return nil, err
+			}
+			r.Files = []execution.File{{Path: req.Code, Size: 4}}
+			return r, nil
+		case execution.WriteFiles:
+			called = append(called, req.Files[0].Path)
+		}
+		return exited(0), nil
+	}
+	c := connect(t, opts)
+	for _, step := range []struct{ tool, arguments, want string }{
+		{"execute_python", `{"code": "x = 1", "session": "new"}`, "ran x = 1\n[This is the session session1. Pass session=\"session1\" to go on with its variables and files, for 1 hour.]\n"},
+		{"execute_python", `{"code": "x", "session": "session1"}`, "ran x\n"},
+		{"run_bash", `{"command": "ls", "session": "session1", "timeout_ms": 5}`, "ran ls\n"},
+		{"write_file", `{"session": "session1", "path": "a/b.csv", "content": "a,b\n"}`, "Wrote a/b.csv, 4 bytes."},
+		{"write_file", `{"session": "session1", "path": "c", "content_base64": "AAAA"}`, "Wrote c, 3 bytes."},
+		{"read_file", `{"session": "session1", "path": "a/b.csv"}`, "a,b\n"},
+		{"read_file", `{"session": "session1", "path": "a/b.csv", "encoding": "base64"}`, "YSxiCg=="},
+		{"run_bash", `{"command": "pwd", "session": "new"}`, "ran pwd\n[This is the session session2. Pass session=\"session2\" to go on with its variables and files, for 1 hour.]\n"},
+		{"end_session", `{"session": "session1"}`, "The session has ended."},
+	} {
+		if r := c.tool(step.tool, step.arguments); r.IsError || r.Content[0].Text != step.want {
+			t.Errorf("%s: error %v: %q", step.tool, r.IsError, r.Content[0].Text)
+		}
+	}
+	if got, want := strings.Join(called, " "), "x = 1 x ls  a/b.csv  c a/b.csv a/b.csv pwd"; got != want {
+		t.Errorf("called: %q", got)
+	}
+	const gone = `Session 'session1' not found: it has ended. Begin another with session="new"; its variables and files are gone.`
+	for _, tool := range []string{
+		`execute_python {"code": "x", "session": "session1"}`, `run_bash {"command": "x", "session": "session1"}`,
+		`read_file {"path": "x", "session": "session1"}`, `write_file {"path": "x", "content": "", "session": "session1"}`,
+		`end_session {"session": "session1"}`,
+	} {
+		name, arguments, _ := strings.Cut(tool, " ")
+		if r := c.tool(name, arguments); !r.IsError || r.Content[0].Text != gone {
+			t.Errorf("%s: error %v: %q", name, r.IsError, r.Content[0].Text)
+		}
+	}
+}
+
+func TestSessionToolsInvalid(t *testing.T) {
+	opts := options(nil)
+	known := newSessions()
+	known.alive["s"] = true
+	known.call = func(operation execution.Operation, req execution.Request) (*execution.Result, error) {
+		if _, err := opts.Limits.ValidateCall(operation, req); err != nil {
+			return nil, err
+		}
+		r := exited(0)
+		if operation == execution.ReadFile {
+			if _, err := req.Keep(t.Context(), req.Code, strings.NewReader("\xff")); err != nil {
+				return nil, err
+			}
+			r.Files = []execution.File{{Path: req.Code, Size: 1}}
+		}
+		return r, nil
+	}
+	opts.Sessions = known
+	for name, test := range map[string]struct{ tool, arguments, want string }{
+		"bash without a session": {"run_bash", `{"command": "ls"}`, `the argument session is required: one that an earlier call has named, or "new", as a string`},
+		"bash without a command": {"run_bash", `{"session": "s"}`, "the argument command is required: what bash runs, as a string"},
+		"an unknown argument":    {"run_bash", `{"session": "s", "command": "", "cmd": ""}`, `unknown argument "cmd": the known ones are session, command, timeout_ms`},
+		"an empty command":       {"run_bash", `{"session": "s", "command": ""}`, `cmd must not be empty (it is "")`},
+		"a session not begun":    {"run_bash", `{"session": "new", "command": ""}`, `cmd must not be empty (it is "")`},
+		"another encoding":       {"read_file", `{"session": "s", "path": "a", "encoding": "utf-16"}`, `encoding is "utf-16": must be text or base64`},
+		"no text":                {"read_file", `{"session": "s", "path": "a"}`, "a is no text (1 bytes): read it with encoding base64, or with execute_python"},
+		"a path that leaves":     {"read_file", `{"session": "s", "path": "../a"}`, `path must not contain ".." (it is "../a")`},
+		"written elsewhere":      {"write_file", `{"session": "s", "path": "/etc/passwd", "content": ""}`, `path must be relative to the workspace, not absolute (it is "/etc/passwd")`},
+		"no content":             {"write_file", `{"session": "s", "path": "a"}`, "write_file needs one of content and content_base64"},
+		"two contents":           {"write_file", `{"session": "s", "path": "a", "content": "", "content_base64": ""}`, "write_file needs one of content and content_base64"},
+		"no base64":              {"write_file", `{"session": "s", "path": "a", "content_base64": "%"}`, "content_base64 must be standard base64: illegal base64 data at input byte 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := connect(t, opts).tool(test.tool, test.arguments)
+			if !r.IsError || r.Content[0].Text != test.want {
+				t.Errorf("error %v: %s", r.IsError, r.Content[0].Text)
+			}
+			if known.begun != len(known.alive)-1 {
+				t.Errorf("%d sessions were begun", known.begun)
+			}
+		})
+	}
+}
+
+// A session that nobody learns of does not stay.
+func TestNewSessionOfAFailedCall(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	known.call = func(execution.Operation, execution.Request) (*execution.Result, error) {
+		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
+	}
+	opts.Sessions = known
+	if text, isError := connect(t, opts).call(`{"code": "", "session": "new"}`); !isError {
+		t.Error(text)
+	}
+	if known.begun != 1 || len(known.alive) != 0 {
+		t.Errorf("%d begun, %v alive", known.begun, known.alive)
+	}
+}
+
+// A large file is cut or refused, saying how to see it.
+func TestReadLargeFile(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	known.alive["s"] = true
+	known.call = func(_ execution.Operation, req execution.Request) (*execution.Result, error) {
+		size := map[string]int64{"some": 100_000, "much": 30 << 20}[req.Code]
+		if _, err := req.Keep(t.Context(), req.Code, io.LimitReader(endless{}, size)); err != nil {
+			return nil, err
+		}
+		r := exited(0)
+		r.Files = []execution.File{{Path: req.Code, Size: size}}
+		return r, nil
+	}
+	opts.Sessions = known
+	c := connect(t, opts)
+	r := c.tool("read_file", `{"session": "s", "path": "some"}`)
+	text := r.Content[0].Text
+	if r.IsError || len(text) > 30_300 || !strings.Contains(text, "of 100,000 bytes are left out here") || !strings.Contains(text, "sed -n") {
+		t.Errorf("%d bytes: %.100s", len(text), text)
+	}
+	for _, arguments := range []string{`{"session": "s", "path": "much"}`, `{"session": "s", "path": "much", "encoding": "base64"}`} {
+		r = c.tool("read_file", arguments)
+		if !r.IsError || !strings.HasPrefix(r.Content[0].Text, "much has 31,457,280 bytes, too many for one answer: read parts of it with ") {
+			t.Errorf("%.200s", r.Content[0].Text)
+		}
+	}
+}
+
+// endless gives lines for ever.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = "a line\n"[i%7]
+	}
+	return len(p), nil
+}
