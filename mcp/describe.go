@@ -99,7 +99,7 @@ func rank(name string) int {
 }
 
 // packageBytes is how much of a description may be a list of packages.
-const packageBytes = 700
+const packageBytes = 450
 
 // describePython is the sentence about Python and its packages.
 func (f *facts) describe() string {
