@@ -78,7 +78,7 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 		}
 	case f.outOfCPU(limits):
 		end.Reason = execution.CPULimit
-		end.Message = fmt.Sprintf("stopped after %d s of CPU time (limit %d s)", f.usage.CPU.Round(time.Second)/time.Second, limits.CPUTime/time.Second)
+		end.Message = fmt.Sprintf("stopped after %.1f s of CPU time (limit %d s)", f.usage.CPU.Seconds(), limits.CPUTime/time.Second)
 	case failed && f.memoryKills > 0:
 		end.Reason = execution.MemoryLimit
 		end.Message = "the kernel stopped it: more memory than the sandbox has"

@@ -120,11 +120,11 @@ func TestFactsEnd(t *testing.T) {
 		},
 		"CPU time is up": {
 			facts{exitCode: 152, signal: syscall.SIGXCPU, usage: usedUp},
-			execution.End{Reason: execution.CPULimit, Signal: "SIGXCPU", Message: "stopped after 5 s of CPU time (limit 5 s)"},
+			execution.End{Reason: execution.CPULimit, Signal: "SIGXCPU", Message: "stopped after 6.0 s of CPU time (limit 5 s)"},
 		},
 		"CPU time is up, first signal caught": {
 			facts{exitCode: 137, signal: syscall.SIGKILL, usage: usedUp},
-			execution.End{Reason: execution.CPULimit, Signal: "SIGKILL", Message: "stopped after 6 s of CPU time (limit 5 s)"},
+			execution.End{Reason: execution.CPULimit, Signal: "SIGKILL", Message: "stopped after 6.0 s of CPU time (limit 5 s)"},
 		},
 		"killed for memory after much CPU time": {
 			facts{exitCode: 137, signal: syscall.SIGKILL, usage: usedUp, memoryKills: 1},
