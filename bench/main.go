@@ -14,6 +14,7 @@
 //	go run ./bench
 //	POOL_SIZE=8 go run ./bench -rounds 4 -json result.json
 //	go run ./bench -files 100 -ways 200 -n 0 -clients ""
+//	go run ./bench -mcp 200 -n 0 -clients ""
 //	go run ./bench -image vivarium/sandbox:latest -program pandas -clients 2
 //
 // The settings of the server come from the environment, as always; the walls of

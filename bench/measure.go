@@ -68,6 +68,11 @@ func (m *measurement) all(ctx context.Context, results *report) (err error) {
 			return err
 		}
 	}
+	if m.opts.mcp > 0 {
+		if results.MCP, err = m.mcp(ctx); err != nil {
+			return err
+		}
+	}
 	if m.opts.files > 0 {
 		if results.Files, err = m.files(ctx); err != nil {
 			return err

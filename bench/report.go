@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,6 +22,7 @@ type report struct {
 	Paced     []sideResult      `json:"paced"`
 	Sustained []sustainedResult `json:"sustained"`
 	Ways      []sideResult      `json:"ways,omitempty"`
+	MCP       *mcpResult        `json:"mcp,omitempty"`
 	Files     []filesResult     `json:"files,omitempty"`
 	Memory    memory            `json:"memory_mb"`
 }
@@ -118,6 +120,12 @@ func (r *report) table() string {
 		b.WriteString("\nWays: one client that pauses before each call.\n\n")
 		showSides(&b, r.Ways)
 	}
+	if r.MCP != nil {
+		b.WriteString("\nMCP: one client that pauses before each call.\n\n")
+		showSides(&b, r.MCP.Paced)
+		_, _ = fmt.Fprintf(&b, "\nMCP: %d calls at once, over one connection where it is stdio.\n\n", r.MCP.Sustained.Clients)
+		showSides(&b, r.MCP.Sustained.Sides)
+	}
 	if len(r.Files) > 0 {
 		b.WriteString("\nFiles: MB/s; growth of the server's memory in MB.\n\n")
 		showFiles(&b, r.Files)
@@ -137,6 +145,9 @@ func showSides(w io.Writer, sides []sideResult) {
 		rows.add(s.Side, s.Runs, s.Failures, tenth(s.PerSecond), tenth(s.Rate), hundredth(s.AnswerP50), hundredth(s.P50), tenth(s.P99), tenth(s.Faster))
 	}
 	rows.end()
+	if !slices.ContainsFunc(sides, func(s sideResult) bool { return s.Stages != nil }) {
+		return
+	}
 	rows = newRows(w)
 	header := []any{"median of"}
 	for _, name := range stageNames() {

@@ -32,6 +32,7 @@ const (
 type server struct {
 	address string
 	id      string // that is on its containers
+	binary  string
 	cmd     *exec.Cmd
 	cancel  context.CancelFunc
 	ended   chan struct{}
@@ -50,21 +51,21 @@ func openServer(
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	binary := opts.binary
-	if binary == "" {
+	s.binary = opts.binary
+	if s.binary == "" {
 		_, _ = fmt.Fprintln(progress, "building the server")
 		if s.folder, err = os.MkdirTemp("", "vivarium-bench-"); err != nil {
 			return s, fmt.Errorf("server: %w", err)
 		}
-		binary = filepath.Join(s.folder, "vivarium")
-		if err := build(ctx, binary, progress); err != nil {
+		s.binary = filepath.Join(s.folder, "vivarium")
+		if err := build(ctx, s.binary, progress); err != nil {
 			return s, err
 		}
 	}
 	environment := append(os.Environ(),
 		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "LOG_LEVEL=info",
 		"PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost, "ISOLATION="+string(isolation))
-	return s, s.start(ctx, binary, environment, progress)
+	return s, s.start(ctx, environment, progress)
 }
 
 // build builds this module's main package, from wherever in the module.
@@ -79,9 +80,9 @@ func build(ctx context.Context, binary string, progress io.Writer) error {
 
 // start starts the server and waits until it listens. When ctx ends, it is
 // told to end.
-func (s *server) start(ctx context.Context, binary string, environment []string, progress io.Writer) error {
+func (s *server) start(ctx context.Context, environment []string, progress io.Writer) error {
 	ctx, s.cancel = context.WithCancel(ctx)
-	s.cmd = exec.CommandContext(ctx, binary, "serve")
+	s.cmd = exec.CommandContext(ctx, s.binary, "serve")
 	s.cmd.Env = environment
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = endTime

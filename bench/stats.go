@@ -60,8 +60,12 @@ type summary struct {
 	AnswerP50 float64 `json:"answer_p50_ms"`
 }
 
-// stages gives the median of each stage in milliseconds.
+// stages gives the median of each stage in milliseconds, nil where nothing tells
+// of them.
 func (t *tally) stages() map[string]float64 {
+	if !slices.ContainsFunc(t.timings, func(run timing) bool { return run.stages != stages{} }) {
+		return nil
+	}
 	medians := make(map[string]float64)
 	for i, name := range stageNames() {
 		values := make([]time.Duration, len(t.timings))
