@@ -36,6 +36,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 	streamable := mcpserver.NewStreamableHTTPServer(s.server,
 		mcpserver.WithEndpointPath(StreamablePath),
 		mcpserver.WithSessionIdleTTL(sessionIdle),
+		mcpserver.WithSessionIdManagerResolver(newSessions()),
 		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
 	)
 	sse := mcpserver.NewSSEServer(s.server,

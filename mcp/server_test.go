@@ -232,6 +232,38 @@ func TestStreamableHTTP(t *testing.T) {
 	}
 }
 
+// A session that its client has ended is gone; others are not, and neither is
+// one of the server that was here before.
+func TestStreamableSessionEnds(t *testing.T) {
+	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
+	client, url := server.Client(), server.URL+mcp.StreamablePath
+	_, ended, _ := post(t, client, url, "", hello)
+	_, alive, _ := post(t, client, url, "", hello)
+	for range 2 { // the second time it does no harm
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Mcp-Session-Id", ended)
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("DELETE: %d", resp.StatusCode)
+		}
+	}
+	for session, want := range map[string]int{
+		ended: http.StatusNotFound, alive: http.StatusOK, "mcp-session-00000000-0000-4000-8000-000000000000": http.StatusOK,
+		"nonsense": http.StatusNotFound,
+	} {
+		if status, _, text := post(t, client, url, session, callCode); status != want {
+			t.Errorf("%s: %d %s", session, status, text)
+		}
+	}
+}
+
 // events reads the events of an SSE stream.
 type events struct{ *bufio.Scanner }
 
