@@ -110,6 +110,7 @@ func New(opts Options) *Server {
 	)
 	s.addTools()
 	s.addResources()
+	addFixtures(s.server)
 	return s
 }
 
