@@ -140,13 +140,22 @@ type client struct {
 	ids   int
 }
 
-// connect starts a server and says hello. In the end it must leave in peace.
+// connect starts a server and says hello.
 func connect(t *testing.T, opts mcp.Options) *client {
 	t.Helper()
 	return connectTo(t, mcp.New(opts))
 }
 
 func connectTo(t *testing.T, server *mcp.Server) *client {
+	t.Helper()
+	c := start(t, server)
+	c.request("initialize", `{"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}`)
+	c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`)
+	return c
+}
+
+// start has a server serve. In the end it must leave in peace.
+func start(t *testing.T, server *mcp.Server) *client {
 	t.Helper()
 	serverIn, in := io.Pipe()
 	out, serverOut := io.Pipe()
@@ -165,8 +174,6 @@ func connectTo(t *testing.T, server *mcp.Server) *client {
 		}
 		_ = out.Close()
 	})
-	c.request("initialize", `{"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}`)
-	c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`)
 	return c
 }
 
