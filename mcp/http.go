@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithMessageEndpoint(MessagePath),
 		mcpserver.WithUseFullURLForMessageEndpoint(false),
 		mcpserver.WithKeepAliveInterval(keepAlive),
+		mcpserver.WithSSEContextFunc(withHandshake),
 	)
 	open, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
@@ -59,6 +61,14 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		SSEPath:        endWith(open, asStream(sse.SSEHandler())),
 		MessagePath:    s.located(endWith(open, sse.MessageHandler())),
 	}, endStreams
+}
+
+// withHandshake offers revisions of the protocol with a handshake alone. The
+// library (v1.2.1) offers all over SSE, and then refuses requests of the newest
+// for want of headers, which no client sends over SSE.
+func withHandshake(ctx context.Context, _ *http.Request) context.Context {
+	versions := slices.DeleteFunc(slices.Clone(mcpsdk.ValidProtocolVersions), mcpsdk.IsModernProtocol)
+	return mcpserver.WithSupportedProtocolVersions(ctx, versions)
 }
 
 // endWith ends a handler's requests when ctx ends. The library's own Shutdown

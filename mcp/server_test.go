@@ -284,8 +284,9 @@ func (e events) next(t *testing.T) (name, data string) {
 	return "", ""
 }
 
-func TestSSE(t *testing.T) {
-	server, endStreams := newHTTP(t, options(gives(printed("42\n"), nil)))
+// openSSE gives a new stream's events, and where its messages go.
+func openSSE(t *testing.T, server *httptest.Server) (in events, endpoint string) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+mcp.SSEPath, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -294,12 +295,18 @@ func TestSSE(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stream.Body.Close() }()
-	in := events{bufio.NewScanner(stream.Body)}
+	t.Cleanup(func() { _ = stream.Body.Close() })
+	in = events{bufio.NewScanner(stream.Body)}
 	name, endpoint := in.next(t)
 	if name != "endpoint" || !strings.HasPrefix(endpoint, mcp.MessagePath+"?") {
 		t.Fatalf("the first event is %q %q", name, endpoint)
 	}
+	return in, endpoint
+}
+
+func TestSSE(t *testing.T) {
+	server, endStreams := newHTTP(t, options(gives(printed("42\n"), nil)))
+	in, endpoint := openSSE(t, server)
 	for _, body := range []string{hello, callCode} {
 		if status, _, text := post(t, server.Client(), server.URL+endpoint, "", body); status != http.StatusAccepted {
 			t.Fatalf("%d %s", status, text)
@@ -317,5 +324,19 @@ func TestSSE(t *testing.T) {
 	}
 	endStreams()
 	for in.Scan() { // to the end
+	}
+}
+
+// The newest revision needs headers, which clients do not send over SSE: it is
+// not offered there, so that they take an older one.
+func TestSSEOffersHandshakes(t *testing.T) {
+	const discover = `{"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
+		"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}}}`
+	server, _ := newHTTP(t, options(nil))
+	in, endpoint := openSSE(t, server)
+	post(t, server.Client(), server.URL+endpoint, "", discover)
+	_, data := in.next(t)
+	if strings.Contains(data, `"2026-07-28"`) || !strings.Contains(data, `"2024-11-05"`) {
+		t.Errorf("it offers %s", data)
 	}
 }
