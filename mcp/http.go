@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,10 +58,24 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: s.located(endWith(open, withoutStrangersCancels(streamable))),
+		StreamablePath: s.located(endWith(open, takeNotifications(withoutStrangersCancels(streamable)))),
 		SSEPath:        endWith(open, asStream(sse.SSEHandler())),
 		MessagePath:    s.located(endWith(open, sse.MessageHandler())),
 	}, endStreams
+}
+
+// takeNotifications takes notifications of revisions without a handshake. The
+// library (v1.2.1) refuses them for want of what requests alone must say of
+// themselves, and the official Go SDK says nothing. We need none of them: who
+// calls off a call over HTTP closes its stream.
+func takeNotifications(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if mcpsdk.IsModernProtocol(r.Header.Get(mcpsdk.HeaderProtocolVersion)) && strings.HasPrefix(r.Header.Get(mcpsdk.HeaderMethod), "notifications/") {
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // withHandshake offers revisions of the protocol with a handshake alone. The

@@ -264,6 +264,28 @@ func TestStreamableSessionEnds(t *testing.T) {
 	}
 }
 
+// A notification of the newest revision says nothing of its sender.
+func TestStreamableTakesNotifications(t *testing.T) {
+	server, _ := newHTTP(t, options(nil))
+	body := strings.NewReader(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+mcp.StreamablePath, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = http.Header{
+		"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"},
+		"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"notifications/cancelled"},
+	}
+	resp, err := server.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		t.Errorf("%d", resp.StatusCode)
+	}
+}
+
 // events reads the events of an SSE stream.
 type events struct{ *bufio.Scanner }
 
