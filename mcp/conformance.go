@@ -91,7 +91,7 @@ func (f fixtures) addNotifying() {
 	f.tool("test_tool_with_progress", func(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
 		for progress := 0; progress <= 100; progress += 50 {
 			if meta := call.Params.Meta; meta != nil && meta.ProgressToken != nil {
-				err := f.SendNotificationToClient(ctx, "notifications/progress", map[string]any{
+				err := notify(ctx, f.MCPServer, "notifications/progress", map[string]any{
 					"progressToken": meta.ProgressToken, "progress": progress, "total": 100,
 				})
 				if err != nil {

@@ -58,7 +58,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: s.located(endWith(open, takeNotifications(withoutStrangersCancels(streamable)))),
+		StreamablePath: s.located(endWith(open, withStream(takeNotifications(withoutStrangersCancels(streamable))))),
 		SSEPath:        endWith(open, asStream(sse.SSEHandler())),
 		MessagePath:    s.located(endWith(open, sse.MessageHandler())),
 	}, endStreams
@@ -176,12 +176,12 @@ type sseStreams struct {
 // called before.
 type afterStream func(then func()) (stop func() bool)
 
-type streamKey struct{}
+type sseKey struct{}
 
 // asStream marks the requests that are streams.
 func asStream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), streamKey{}, true)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sseKey{}, true)))
 	})
 }
 
@@ -189,7 +189,7 @@ func asStream(next http.Handler) http.Handler {
 func (s *sseStreams) follow(hooks *mcpserver.Hooks) {
 	s.open = make(map[string]afterStream)
 	hooks.AddOnRegisterSession(func(ctx context.Context, session mcpserver.ClientSession) {
-		if ctx.Value(streamKey{}) == nil {
+		if ctx.Value(sseKey{}) == nil {
 			return
 		}
 		s.mu.Lock()

@@ -50,7 +50,9 @@ func (s *Server) follow(ctx context.Context, call mcpsdk.CallToolRequest) *progr
 	if call.Params.Meta == nil || call.Params.Meta.ProgressToken == nil {
 		return nil
 	}
-	return newProgress(ctx, call.Params.Meta.ProgressToken, s.server.SendNotificationToClient)
+	return newProgress(ctx, call.Params.Meta.ProgressToken, func(ctx context.Context, method string, params map[string]any) error {
+		return notify(ctx, s.server, method, params)
+	})
 }
 
 func newProgress(ctx context.Context, token mcpsdk.ProgressToken, notify notifier) *progress {

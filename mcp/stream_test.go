@@ -1,0 +1,79 @@
+package mcp
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+const (
+	toldOne = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progress\":1}}\n\n"
+	toldTwo = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progress\":2}}\n\n"
+)
+
+// What a call tells comes on its own stream, before the answer and in order.
+func TestStream(t *testing.T) {
+	tell := func(t *testing.T, r *http.Request, progress int) {
+		t.Helper()
+		if err := notify(r.Context(), nil, "notifications/progress", map[string]any{"progress": progress}); err != nil {
+			t.Error(err)
+		}
+	}
+	asJSON := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusOK)
+		_, _ = io.WriteString(w, "{\"result\":{}}\n")
+	}
+	asEvents := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.WriteHeader(http.StatusOK)
+		_, _ = io.WriteString(w, "event: message\ndata: {\"result\":{}}\n\n")
+	}
+	const answer = "event: message\ndata: {\"result\":{}}\n\n"
+	for name, test := range map[string]struct {
+		handle     func(t *testing.T, w http.ResponseWriter, r *http.Request)
+		kind, want string
+	}{
+		"nothing told": {func(_ *testing.T, w http.ResponseWriter, _ *http.Request) { asJSON(w) }, "application/json", "{\"result\":{}}\n"},
+		"two things told": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+			t.Helper()
+			tell(t, r, 1)
+			tell(t, r, 2)
+			asJSON(w)
+		}, "text/event-stream", toldOne + toldTwo + answer},
+		"events of the library's after ours": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+			t.Helper()
+			tell(t, r, 1)
+			asEvents(w)
+		}, "text/event-stream", toldOne + answer},
+		"ours after events of the library's": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+			t.Helper()
+			asEvents(w)
+			tell(t, r, 1)
+		}, "text/event-stream", answer + toldOne},
+		"told within the answer": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+			t.Helper()
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusOK)
+			tell(t, r, 1)
+			asJSON(w)
+		}, "application/json", "{\"result\":{}}\n"},
+		"told too late": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+			t.Helper()
+			asJSON(w)
+			tell(t, r, 1)
+		}, "application/json", "{\"result\":{}}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mcp", strings.NewReader("{}"))
+			r.Header.Set("Accept", "application/json, text/event-stream")
+			w := httptest.NewRecorder()
+			withStream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { test.handle(t, w, r) })).ServeHTTP(w, r)
+			if kind := w.Header().Get("Content-Type"); kind != test.kind || w.Body.String() != test.want {
+				t.Errorf("%s: %q", kind, w.Body)
+			}
+		})
+	}
+}
