@@ -293,3 +293,82 @@ func TestClientsCall(t *testing.T) {
 		},
 	}.run(t)
 }
+
+// slow takes some seconds, and prints one after the other.
+func slow(seconds int) mcpStep {
+	return mcpStep{Call: map[string]any{
+		"code":       fmt.Sprintf("import time\nfor i in range(%d):\n    print('second', i)\n    time.sleep(1)", seconds),
+		"timeout_ms": 60_000,
+	}}
+}
+
+// Each client hears how far a call is.
+func TestClientsHearProgress(t *testing.T) {
+	clientsTest{
+		clients: walkers(t),
+		steps:   []mcpStep{slow(4)},
+		check: func(t *testing.T, replies []mcpReply) {
+			t.Helper()
+			r := replies[0]
+			if r.IsError || !strings.HasSuffix(r.Text, "second 3\n") {
+				t.Errorf("the answer is %+v", r)
+			}
+			if len(r.Progress) < 2 {
+				t.Errorf("it heard %+v", r.Progress)
+			}
+			for i, p := range r.Progress {
+				if !strings.HasPrefix(p.Message, "second ") || i > 0 && p.Progress <= r.Progress[i-1].Progress {
+					t.Errorf("it heard %+v", r.Progress)
+				}
+			}
+		},
+	}.run(t)
+}
+
+// A call that a client calls off makes room: each server runs one program at a
+// time, and the next one does not wait for the minute's end.
+func TestClientsCancel(t *testing.T) {
+	long := slow(60)
+	long.CancelAt = 1
+	test := clientsTest{
+		alone: true,
+		steps: []mcpStep{long, runCode("print(6*7)")},
+		check: func(t *testing.T, replies []mcpReply) {
+			t.Helper()
+			if !replies[0].Cancelled {
+				t.Errorf("it was not called off: %+v", replies[0])
+			}
+			if r := replies[1]; r.Text != "42\n" || r.MS > goAway.Milliseconds() {
+				t.Errorf("the next call: %+v", r)
+			}
+		},
+	}
+	test.clients = walkers(t)
+	test.transports = []string{"stdio", "http"}
+	test.run(t)
+	// mcp-go's client (v1.2.1) tells nobody over SSE.
+	maps.DeleteFunc(test.clients, func(name string, _ walk) bool { return strings.HasPrefix(name, "mcp-go") })
+	test.transports = []string{"sse"}
+	test.run(t)
+}
+
+// Each client can read the files that a program writes.
+func TestClientsReadFiles(t *testing.T) {
+	test := clientsTest{
+		clients: walkers(t),
+		steps:   []mcpStep{runCode("open('a.txt', 'w').write('h\u00e9llo')"), {Read: true}},
+		check: func(t *testing.T, replies []mcpReply) {
+			t.Helper()
+			if links := replies[0].Links; len(links) != 1 || !strings.HasPrefix(links[0], "vivarium://files/") {
+				t.Errorf("it links to %q", links)
+			}
+			if text := replies[1].Text; text != "h\u00e9llo" {
+				t.Errorf("it read %q", text)
+			}
+		},
+	}
+	test.run(t)
+	// Over stdio each of the Inspector's steps has a server of its own.
+	test.clients, test.transports = inspectors(), []string{"http", "sse"}
+	test.run(t)
+}
