@@ -46,21 +46,26 @@ func (m *measurement) mcp(ctx context.Context) (results *mcpResult, err error) {
 		return nil, err
 	}
 	results.Sustained.Clients = mcpClients
-	results.Sustained.Sides, err = other.sustained(ctx, mcpClients)
+	if results.Sustained.Sides, err = other.sustained(ctx, mcpClients); err != nil {
+		return nil, err
+	}
+	results.Cancels, err = m.cancels(ctx, pipe, overHTTP)
 	return results, err
 }
 
-// mcpResult is what MCP adds, with one client and with several.
+// mcpResult is what MCP adds, with one client and with several, and how long a
+// run goes on that is called off.
 type mcpResult struct {
 	Paced     []sideResult    `json:"paced"`
 	Sustained sustainedResult `json:"sustained"`
+	Cancels   []sideResult    `json:"cancels"`
 }
 
 // mcpCall is the request for one run.
 func mcpCall(id int, p program) []byte {
 	data, _ := json.Marshal(map[string]any{ // it has nothing that could fail
 		"jsonrpc": "2.0", "id": id, "method": "tools/call",
-		"params": map[string]any{"name": "execute_python", "arguments": map[string]any{"code": p.code}},
+		"params": map[string]any{"name": "execute_python", "arguments": map[string]any{"code": p.code, "timeout_ms": runTime.Milliseconds()}},
 	})
 	return data
 }
@@ -153,6 +158,13 @@ func (h *mcpHTTP) run(ctx context.Context, p program) (timing, error) {
 	return timing{answer: took, whole: took}, answer.check(p)
 }
 
+// begin begins a run that goes on until its request is closed.
+func (h *mcpHTTP) begin(ctx context.Context, p program) (callOff func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { _, _, _ = h.send(ctx, mcpCall(1, p)) }() // it has no answer
+	return cancel, nil
+}
+
 // mcpPipe calls the tool over the pipe to a server of its own. Calls may be made
 // at once.
 type mcpPipe struct {
@@ -242,6 +254,22 @@ func (p *mcpPipe) run(ctx context.Context, program program) (timing, error) {
 		return timing{}, err
 	}
 	return timing{answer: took, whole: took}, answer.check(program)
+}
+
+// begin begins a run that goes on until it is called off.
+func (p *mcpPipe) begin(_ context.Context, program program) (callOff func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := p.ids
+	p.ids++
+	if _, err := p.in.Write(append(mcpCall(id, program), '\n')); err != nil {
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		_, _ = fmt.Fprintf(p.in, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":%d}}\n", id)
+	}, nil
 }
 
 // close lets the server end.

@@ -125,6 +125,8 @@ func (r *report) table() string {
 		showSides(&b, r.MCP.Paced)
 		_, _ = fmt.Fprintf(&b, "\nMCP: %d calls at once, over one connection where it is stdio.\n\n", r.MCP.Sustained.Clients)
 		showSides(&b, r.MCP.Sustained.Sides)
+		b.WriteString("\nMCP: how long a run goes on that is called off.\n\n")
+		showSides(&b, r.MCP.Cancels)
 	}
 	if len(r.Files) > 0 {
 		b.WriteString("\nFiles: MB/s; growth of the server's memory in MB.\n\n")
