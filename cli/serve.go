@@ -66,7 +66,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	server := httpapi.NewServer(httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Isolation: s.isolation, Version: version(),
 		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
-		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
+		MaxRequests: c.MaxSandboxes + c.QueueSize, AllowedHosts: c.AllowedHosts, AllowedOrigins: c.AllowedOrigins, Log: log, Mount: handlers,
 	})
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -18,12 +18,16 @@ import (
 )
 
 // Config is the settings. Each field names its variable, its default and what
-// is allowed: min and max for numbers, oneof for words.
+// is allowed: min and max for numbers, oneof for words, and for other text a
+// description.
 type Config struct {
 	Host      string `env:"HOST, default=127.0.0.1" help:"address to listen on; 0.0.0.0 in the container image"`
 	Port      int    `env:"PORT, default=8000" min:"0" max:"65535" help:"port to listen on; 0 takes a free one"`
 	LogLevel  string `env:"LOG_LEVEL, default=info" oneof:"debug info warn error" help:"what is logged, to stderr"`
 	LogFormat string `env:"LOG_FORMAT, default=plain" oneof:"plain json" help:"json writes one object a line"`
+
+	AllowedHosts   Names `env:"ALLOWED_HOSTS" allowed:"names of hosts with commas between, without scheme and port" help:"names by which clients may call the server, such as sandbox.example.com; addresses, names without a dot and those that nobody can own in the public DNS (.localhost, .local, .internal, .svc, .cluster.local, .home.arpa) are allowed in any case"`
+	AllowedOrigins Names `env:"ALLOWED_ORIGINS" allowed:"origins with commas between, each as a browser sends it: scheme://host or scheme://host:port" help:"origins whose web pages may use the server besides its own, such as https://app.example.com"`
 
 	Backend string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker" help:"where sandboxes come from; auto takes Docker"`
 	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest" help:"sandbox image, by tag or digest; any with Python 3.9 or newer at python3"`
@@ -90,6 +94,9 @@ func Settings() []Setting {
 }
 
 func (s Setting) allowed() string {
+	if allowed := s.field.Tag.Get("allowed"); allowed != "" {
+		return allowed
+	}
 	words, low, high := s.field.Tag.Get("oneof"), s.field.Tag.Get("min"), s.field.Tag.Get("max")
 	switch {
 	case words != "":
@@ -179,6 +186,7 @@ func (c Config) contradictions() []error {
 		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
 	}
 	faults = append(faults, c.storageFaults()...)
+	faults = append(faults, c.accessFaults()...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
 		if !moduleName().MatchString(strings.TrimSpace(name)) {
 			faults = append(faults, fmt.Errorf("PRELOAD_MODULES is %q: must be auto, none, or names of modules with commas between", c.PreloadModules))

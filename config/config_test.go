@@ -108,6 +108,29 @@ func TestStorageURL(t *testing.T) {
 	}
 }
 
+func TestAllowedNames(t *testing.T) {
+	c, err := load(t, map[string]string{
+		"ALLOWED_HOSTS":   "sandbox.example.com, Other.Example.com,",
+		"ALLOWED_ORIGINS": "https://App.example.com,http://[::1]:6274 , chrome-extension://abcdef",
+	})
+	if err != nil || strings.Join(c.AllowedHosts, " ") != "sandbox.example.com other.example.com" ||
+		strings.Join(c.AllowedOrigins, " ") != "https://app.example.com http://[::1]:6274 chrome-extension://abcdef" {
+		t.Errorf("%q %q %v", c.AllowedHosts, c.AllowedOrigins, err)
+	}
+	for _, host := range []string{"https://x.example.com", "x.example.com:8000", "*.example.com", "*", "x/y", "a b.com"} {
+		_, err := load(t, map[string]string{"ALLOWED_HOSTS": "example.com," + host})
+		if want := `ALLOWED_HOSTS has "` + host + `": must be names of hosts`; err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v", host, err)
+		}
+	}
+	for _, origin := range []string{"null", "*", "https://*", "example.com", "https://example.com/", "https://example.com/x", "https://a@example.com", "https://example.com:x"} {
+		_, err := load(t, map[string]string{"ALLOWED_ORIGINS": origin})
+		if want := `ALLOWED_ORIGINS has "` + origin + `": must be origins`; err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v", origin, err)
+		}
+	}
+}
+
 // Every setting is documented, and its default is allowed.
 func TestSettingsAreDocumented(t *testing.T) {
 	for _, s := range config.Settings() {

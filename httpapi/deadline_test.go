@@ -84,7 +84,7 @@ func TestLongRunIsNotCut(t *testing.T) {
 	for name, request := range map[string]string{
 		"sized":          post + "Content-Length: 12\r\n\r\n{\"code\": \"\"}",
 		"chunked":        post + "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"code\": \"\"}\r\n0\r\n\r\n",
-		"another door's": "POST /mounted HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx",
+		"another door's": "POST /mounted HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\nx",
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -133,6 +133,7 @@ func TestSlowClients(t *testing.T) {
 		"in a header":             {"POST /v1/execute HTT", true},
 		"in a body":               {post + "Content-Length: 1000\r\n\r\n{", true},
 		"in a mounted one's body": {"POST /mounted HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{", true},
+		"in a refused body":       {"POST /v1/execute HTTP/1.1\r\nHost: example.com\r\nContent-Length: 1000\r\n\r\n{", true},
 		"between requests":        {"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", true},
 		"over an answer":          {post + "Content-Length: 12\r\n\r\n{\"code\": \"\"}", false},
 	} {

@@ -217,7 +217,7 @@ func TestExecuteContentType(t *testing.T) {
 	for kind, status := range map[string]int{
 		"application/json":                  200,
 		"application/json; charset=utf-8":   200,
-		"":                                  200,
+		"":                                  415,
 		"text/plain":                        415,
 		"application/x-www-form-urlencoded": 415,
 		"multipart/form-data; boundary=x":   415,
@@ -311,6 +311,7 @@ func TestExecuteCallerLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Header.Set("Content-Type", "application/json")
 	go func() { <-running; leave() }()
 	if resp, err := server.Client().Do(r); err == nil {
 		_ = resp.Body.Close()

@@ -7,13 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 )
 
@@ -83,72 +79,40 @@ func (w *recorder) FlushError() error { return http.NewResponseController(w.Resp
 // Unwrap serves [http.ResponseController].
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// guard refuses what a web page can send to a server on its reader's machine:
-// a browser always names the page's origin in a cross-site POST, and after DNS
-// rebinding the Host is a name that somebody owns. Programs send no Origin.
-func guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !ownHost(r.Host) {
-			writeDetail(w, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's")
-			return
-		}
-		if origin := r.Header.Get("Origin"); origin != "" && !sameOrigin(origin, r) {
-			writeDetail(w, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func sameOrigin(origin string, r *http.Request) bool {
-	parsed, err := url.Parse(origin)
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	return err == nil && parsed.Scheme == scheme && strings.EqualFold(parsed.Host, r.Host)
-}
-
-// ownHost says whether a Host is a name that nobody can own in the public DNS:
-// an address, a single label such as a service's name, or a reserved suffix.
-func ownHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
-		return true
-	}
-	for _, suffix := range []string{".localhost", ".local", ".internal", ".svc", ".cluster.local", ".home.arpa"} {
-		if strings.HasSuffix(host, suffix) {
-			return true
-		}
-	}
-	return false
-}
-
-// boundBodies bounds the size of every body, whatever its route, and the time
-// that it may take to arrive.
+// boundBodies bounds the size of every body, whatever its route.
 func boundBodies(opts Options, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit, within, refusal := opts.MaxBodyBytes, readBodyTime, bodyTooLarge(opts.MaxBodyBytes)
+		limit, refusal := opts.MaxBodyBytes, bodyTooLarge(opts.MaxBodyBytes)
 		switch {
 		case r.URL.Path == filesPath:
-			limit, within, refusal = opts.MaxFileBytes+formBytes, transferTime, fileTooLarge(opts.MaxFileBytes)
+			limit, refusal = opts.MaxFileBytes+formBytes, fileTooLarge(opts.MaxFileBytes)
 		case writesSessionFile(r):
-			limit, within, refusal = opts.Limits.WorkspaceBytes, transferTime, fileTooLarge(opts.Limits.WorkspaceBytes)
+			limit, refusal = opts.Limits.WorkspaceBytes, fileTooLarge(opts.Limits.WorkspaceBytes)
 		}
 		if r.ContentLength > limit {
 			w.Header().Set("Connection", "close")
 			writeDetail(w, http.StatusRequestEntityTooLarge, refusal)
 			return
 		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// timeBodies bounds the time that a body may take to arrive, even if the request
+// is refused: the server reads what is left of it.
+func timeBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		within := readBodyTime
+		if r.URL.Path == filesPath || writesSessionFile(r) {
+			within = transferTime
+		}
 		control := http.NewResponseController(w)
 		if r.ContentLength != 0 {
 			_ = control.SetReadDeadline(time.Now().Add(within)) // not for test recorders
 		}
 		// Without a body as well: the library sets a deadline before it reads one.
-		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), control: control}
+		r.Body = &timedBody{ReadCloser: r.Body, control: control}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -49,6 +49,12 @@ type Options struct {
 	// MaxRequests bounds the requests that are being read, run and answered at
 	// once, and with MaxBodyBytes the memory that they take.
 	MaxRequests int
+	// AllowedHosts are names, in lower case and without ports, by which clients
+	// may call the server besides those that nobody can own in the public DNS.
+	AllowedHosts []string
+	// AllowedOrigins are those whose pages may use the API besides the server's
+	// own, in lower case, as https://example.com:8443.
+	AllowedOrigins []string
 	// Log gets one line a request, and what users must not see.
 	Log *slog.Logger
 	// Mount adds other doors, by pattern, behind the same middleware.
@@ -93,7 +99,8 @@ func NewHandler(opts Options) http.Handler {
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	return observe(opts.Log, guard(boundRequests(opts.MaxRequests, boundBodies(opts, asTheyAre(root)))))
+	behind := boundRequests(opts.MaxRequests, boundBodies(opts, asTheyAre(root)))
+	return observe(opts.Log, timeBodies(guard(opts, requireJSON(behind))))
 }
 
 // asTheyAre has paths be unknown that are not in their shortest form, or that of

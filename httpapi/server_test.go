@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -123,6 +122,7 @@ func TestBodyLimitBeforeReading(t *testing.T) {
 	} {
 		r := httptest.NewRequest(http.MethodPost, path, unread{t})
 		r.Host, r.ContentLength = "localhost", maxBody+1
+		r.Header.Set("Content-Type", "application/json")
 		a := serve(httpapi.NewHandler(opts), r)
 		a.want(t, http.StatusRequestEntityTooLarge, `{"detail": "request body exceeds maximum of 2 MB"}`)
 		if a.header.Get("Connection") != "close" {
@@ -141,6 +141,7 @@ func TestBodyLimitOfMountedDoors(t *testing.T) {
 	})}
 	r := httptest.NewRequest(http.MethodPost, "/mounted", io.MultiReader(strings.NewReader(bodyOf(maxBody+1))))
 	r.Host = "localhost"
+	r.Header.Set("Content-Type", "application/json")
 	serve(httpapi.NewHandler(opts), r)
 	var tooLarge *http.MaxBytesError
 	if read != maxBody || !errors.As(readErr, &tooLarge) {
@@ -168,6 +169,7 @@ func TestRequestLimit(t *testing.T) {
 	}
 	r := httptest.NewRequest(http.MethodPost, "/v1/execute", unread{t})
 	r.Host = "localhost"
+	r.Header.Set("Content-Type", "application/json")
 	a := serve(h, r)
 	a.want(t, http.StatusTooManyRequests, `{"detail": "too many requests are under way; try again later"}`)
 	if a.header.Get("Retry-After") != "1" {
@@ -181,82 +183,6 @@ func TestRequestLimit(t *testing.T) {
 	go func() { <-running }()
 	if a := send(h, `{"code": ""}`); a.status != http.StatusOK {
 		t.Errorf("afterwards: %d %s", a.status, a.body)
-	}
-}
-
-func TestGuardHosts(t *testing.T) {
-	for host, own := range map[string]bool{
-		"localhost": true, "localhost:8000": true, "LOCALHOST:8000": true, "localhost.": true, "app.localhost": true,
-		"127.0.0.1": true, "127.0.0.1:8000": true, "10.1.2.3:80": true, "0.0.0.0:8000": true, "203.0.113.7": true,
-		"[::1]": true, "[::1]:8000": true, "[fe80::1%25eth0]:80": true,
-		"vivarium": true, "vivarium:8000": true, "vivarium.ns.svc": true, "vivarium.ns.svc.cluster.local:80": true,
-		"host.docker.internal:8000": true, "box.local": true, "nas.home.arpa": true, "": true,
-		"evil.com": false, "evil.com:8000": false, "EVIL.COM": false, "evil.com.": false, "localhost.evil.com": false,
-		"127.0.0.1.evil.com": false, "127.0.0.1.nip.io:8000": false, "evil.com:80:80": false, "local.evil.com": false,
-		"evillocal.com": false, "notlocalhost.com": false, "xlocal.example": false, "127.0.0.1 evil.com": false, "0x7f.1": false,
-	} {
-		for _, route := range []string{"GET /health", "POST /v1/execute", "GET /docs", "GET /nope", "POST /mounted"} {
-			method, path, _ := strings.Cut(route, " ")
-			a, called := sendGuarded(t, method, path, func(r *http.Request) { r.Host = host })
-			checkGuard(t, "Host "+host+" "+route, a, called, own)
-		}
-	}
-}
-
-func TestGuardOrigins(t *testing.T) {
-	for origin, own := range map[string]bool{
-		"http://localhost:8000": true, "http://LOCALHOST:8000": true,
-		"http://localhost": false, "http://localhost:9000": false, "https://localhost:8000": false, "http://127.0.0.1:8000": false,
-		"null": false, "http://evil.com": false, "http://localhost:8000.evil.com": false, "http://evil.com#localhost:8000": false,
-		"http://evil.com/http://localhost:8000": false, "localhost:8000": false, "//localhost:8000": false, "file://": false,
-		"chrome-extension://abcdef": false, "http://localhost:8000@evil.com": false, "%": false, "http://[": false,
-	} {
-		for _, route := range []string{"GET /health", "POST /v1/execute", "POST /mounted", "GET /mounted"} {
-			method, path, _ := strings.Cut(route, " ")
-			a, called := sendGuarded(t, method, path, func(r *http.Request) { r.Header.Set("Origin", origin) })
-			checkGuard(t, "Origin "+origin+" "+route, a, called, own)
-		}
-	}
-}
-
-func TestGuardOriginBehindTLS(t *testing.T) {
-	for origin, own := range map[string]bool{"https://localhost:8000": true, "http://localhost:8000": false} {
-		a, called := sendGuarded(t, http.MethodPost, "/v1/execute", func(r *http.Request) {
-			r.TLS = new(tls.ConnectionState)
-			r.Header.Set("Origin", origin)
-		})
-		checkGuard(t, origin, a, called, own)
-	}
-}
-
-// sendGuarded sends a request and says whether it got past the guard, to what
-// could do harm.
-func sendGuarded(t *testing.T, method, path string, change func(r *http.Request)) (a answer, called bool) {
-	t.Helper()
-	opts := options(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
-		called = true
-		return validates(ctx, req)
-	})
-	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true })}
-	body := ""
-	if method == http.MethodPost {
-		body = `{"code": ""}`
-	}
-	r := request(method, path, body)
-	change(r)
-	return serve(httpapi.NewHandler(opts), r), called
-}
-
-func checkGuard(t *testing.T, what string, a answer, called, own bool) {
-	t.Helper()
-	if refused := a.status == http.StatusForbidden; refused == own || refused && called {
-		t.Errorf("%s: %d %s (the door behind was called: %v)", what, a.status, a.body, called)
-	}
-	if !own && !strings.HasPrefix(a.body, `{"detail":"Forbidden: `) {
-		t.Errorf("%s: the answer is %s", what, a.body)
-	}
-	if a.header.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("%s: other origins may read the answer", what)
 	}
 }
 

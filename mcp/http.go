@@ -40,6 +40,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithSessionIdleTTL(sessionIdle),
 		mcpserver.WithSessionIdManagerResolver(newSessions()),
 		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
+		mcpserver.WithDisableLocalhostProtection(true), // hosts are checked in front of all doors
 	)
 	sse := mcpserver.NewSSEServer(s.server,
 		mcpserver.WithSSEEndpoint(SSEPath),
@@ -47,6 +48,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithUseFullURLForMessageEndpoint(false),
 		mcpserver.WithKeepAliveInterval(keepAlive),
 		mcpserver.WithSSEContextFunc(withHandshake),
+		mcpserver.WithSSEDisableLocalhostProtection(true), // as above
 	)
 	open, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
