@@ -12,6 +12,8 @@ import (
 type SessionInfo struct {
 	// ID names the session; nobody can guess it.
 	ID string
+	// Owner is who made the session.
+	Owner Owner
 	// Expires is when the session ends, whatever happens until then.
 	Expires time.Time
 }

@@ -1,5 +1,6 @@
 // Package filestore keeps files for clients between requests: what they
-// upload, and what programs make. It stands on a bucket of gocloud.dev/blob: a
+// upload, and what programs make. A file belongs to the owner of the request that
+// made it ([execution.OwnerOf]), and to others it does not exist. It stands on a bucket of gocloud.dev/blob: a
 // folder, or one of an object store, which several servers may share.
 //
 // A file is two objects: its bytes under its id, and what is known of it beside
@@ -52,6 +53,8 @@ type Info struct {
 	Size int64 `json:"size"`
 	// Uploaded is when it was complete.
 	Uploaded time.Time `json:"uploaded"`
+	// Owner is who stored it.
+	Owner execution.Owner `json:"owner,omitempty"`
 }
 
 // Store keeps files. It is safe for concurrent use.
@@ -137,15 +140,15 @@ func clip(text string) string {
 	return text
 }
 
-// Stat tells what is known of a file. The error of an unknown or expired id is
-// an [*execution.Error] with code [execution.NotFound]; where ctx has ended, of
+// Stat tells what is known of a file. The error of an unknown or expired id, or
+// somebody else's, is an [*execution.Error] with code [execution.NotFound]; where ctx has ended, of
 // whatever the bucket fails at, one with code [execution.Cancelled].
 func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
 	if !isID(id) || s.isDeleted(id) {
 		return Info{}, notFound(id)
 	}
 	info, err := s.readMeta(ctx, id)
-	if err == nil && s.expired(info) {
+	if err == nil && (s.expired(info) || info.Owner != execution.OwnerOf(ctx)) {
 		return Info{}, notFound(id)
 	}
 	return info, err

@@ -17,14 +17,17 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// List lists the files, those that have expired left out, in no order. Where ctx
-// has ended, its error has code [execution.Cancelled].
+// List lists the files of the request's owner, those that have expired left out,
+// in no order. Where ctx has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
 	found, err := s.survey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(found.files, func(info Info) bool { return s.expired(info) || s.isDeleted(info.ID) }), nil
+	owner := execution.OwnerOf(ctx)
+	return slices.DeleteFunc(found.files, func(info Info) bool {
+		return info.Owner != owner || s.expired(info) || s.isDeleted(info.ID)
+	}), nil
 }
 
 // survey is what is in the bucket.

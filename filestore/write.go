@@ -16,11 +16,11 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Put stores what r gives, to its end, under a new id. Where r or anything else
+// Put stores what r gives, to its end, under a new id, for the request's owner. Where r or anything else
 // fails, nothing is left of it; an error of r's comes back as it is. Where ctx has
 // ended, that is an [*execution.Error] with code [execution.Cancelled].
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
-	info := Info{ID: newID(), Name: name}
+	info := Info{ID: newID(), Name: name, Owner: execution.OwnerOf(ctx)}
 	in := &meter{store: s, id: info.ID, r: r}
 	err := s.write(ctx, info.ID, in)
 	if err == nil {

@@ -23,6 +23,7 @@ const (
 	labelPool     = "vivarium.pool"     // which kind of sandbox it is
 	labelDeadline = "vivarium.deadline" // Unix seconds from which on any server may remove it
 	labelSession  = "vivarium.session"  // the session's id, on those that have one
+	labelOwner    = "vivarium.owner"    // who made the session; absent where nobody was asked
 	labelExpires  = "vivarium.expires"  // when the session ends, in milliseconds since 1970
 )
 
@@ -146,6 +147,9 @@ func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
 	if isSession(spec) {
 		deadline = spec.Session.Expires.Add(sweepGrace) // by then it has ended by itself
 		labels[labelSession] = spec.Session.ID
+		if owner := spec.Session.Owner; owner != "" {
+			labels[labelOwner] = string(owner)
+		}
 		labels[labelExpires] = strconv.FormatInt(spec.Session.Expires.UnixMilli(), 10)
 	}
 	labels[labelDeadline] = strconv.FormatInt(deadline.Unix(), 10)

@@ -25,7 +25,9 @@ func (b *Backend) Sessions(ctx context.Context) ([]execution.SessionInfo, error)
 		if err != nil {
 			continue // not one of ours
 		}
-		sessions = append(sessions, execution.SessionInfo{ID: c.Labels[labelSession], Expires: time.UnixMilli(expires)})
+		sessions = append(sessions, execution.SessionInfo{
+			ID: c.Labels[labelSession], Owner: execution.Owner(c.Labels[labelOwner]), Expires: time.UnixMilli(expires),
+		})
 	}
 	return sessions, nil
 }

@@ -15,11 +15,14 @@ func TestSessions(t *testing.T) {
 	e := newEngine(t)
 	strange := session("them", time.Hour)
 	strange["vivarium.expires"] = "soon"
+	owned := session("them", time.Hour)
+	owned["vivarium.owner"] = "anna"
 	e.handle(list, say(http.StatusOK, []any{
 		listed("a", "running", time.Hour, session("them", time.Hour)), listed("b", "running", time.Hour, strange),
+		listed("c", "running", time.Hour, owned),
 	}))
 	found, err := e.backend(docker.Options{}).Sessions(t.Context())
-	if err != nil || len(found) != 1 || found[0].ID != "abc" || !found[0].Expires.Equal(time.UnixMilli(1_700_000_000_123)) {
+	if err != nil || len(found) != 2 || found[0].Owner != "" || found[1].Owner != "anna" || found[0].ID != "abc" || !found[0].Expires.Equal(time.UnixMilli(1_700_000_000_123)) {
 		t.Errorf("the sessions are %v, %v", found, err)
 	}
 	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session":true},"status":{"paused":true,"running":true}}` {
@@ -73,7 +76,7 @@ func TestStartOfASession(t *testing.T) {
 	expires := time.UnixMilli(1_700_000_000_123)
 	_, err := e.backend(docker.Options{}).Start(t.Context(), execution.Spec{
 		Settings: execution.Settings{Isolation: execution.IsolationSession},
-		Session:  execution.SessionInfo{ID: "abc", Expires: expires},
+		Session:  execution.SessionInfo{ID: "abc", Owner: "anna", Expires: expires},
 	})
 	if err == nil {
 		t.Fatal("no error")
@@ -83,7 +86,8 @@ func TestStartOfASession(t *testing.T) {
 	if asked["OpenStdin"] != true || asked["StdinOnce"] != false {
 		t.Errorf("stdin: open %v, once %v", asked["OpenStdin"], asked["StdinOnce"])
 	}
-	if labels["vivarium.session"] != "abc" || labels["vivarium.expires"] != "1700000000123" || labels["vivarium.deadline"] != "1700000030" {
+	if labels["vivarium.session"] != "abc" || labels["vivarium.expires"] != "1700000000123" || labels["vivarium.deadline"] != "1700000030" ||
+		labels["vivarium.owner"] != "anna" {
 		t.Errorf("the labels are %v", labels)
 	}
 }

@@ -1,6 +1,8 @@
 // Package session keeps track of sessions: sandboxes that a client keeps for a
 // while. It bounds their number, takes each one's calls one after the other,
-// and finds sessions again that an earlier server has started.
+// and finds sessions again that an earlier server has started. A session belongs
+// to the owner of the request that made it ([execution.OwnerOf]), and to others
+// it does not exist.
 //
 // Where they run, and how they are spoken to, it leaves to its [Host].
 package session
@@ -242,7 +244,7 @@ func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (exec
 		return execution.SessionInfo{}, nil, err
 	}
 	spec.Isolation = execution.IsolationSession
-	spec.Session = execution.SessionInfo{ID: id, Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	spec.Session = execution.SessionInfo{ID: id, Owner: execution.OwnerOf(ctx), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	link, err := m.opts.Host.Start(ctx, spec)
@@ -327,13 +329,14 @@ func (m *Manager) dropLocked(h *held) {
 
 func (h *held) over() bool { return !time.Now().Before(h.info.Expires) }
 
-// find gives a session that is known, or that the host knows.
+// find gives a session of the request's owner that is known, or that the host
+// knows.
 func (m *Manager) find(ctx context.Context, id string) (*held, error) {
 	if !isID(id) {
 		return nil, notFound(id)
 	}
 	if h := m.get(id); h != nil {
-		if h.over() {
+		if h.over() || h.info.Owner != execution.OwnerOf(ctx) {
 			return nil, notFound(id)
 		}
 		return h, nil
@@ -372,15 +375,17 @@ func (m *Manager) forget(h *held) {
 	}
 }
 
-// List lists the sessions that run, those of other servers on the same host
-// among them, the one that expires first before the others.
+// List lists the sessions of the request's owner that run, those of other servers
+// on the same host among them, the one that expires first before the others.
 func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 	running, err := m.opts.Host.Sessions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	running = slices.DeleteFunc(running, func(s execution.SessionInfo) bool { return !now.Before(s.Expires) })
+	now, owner := time.Now(), execution.OwnerOf(ctx)
+	running = slices.DeleteFunc(running, func(s execution.SessionInfo) bool {
+		return s.Owner != owner || !now.Before(s.Expires)
+	})
 	slices.SortFunc(running, func(a, b execution.SessionInfo) int { return a.Expires.Compare(b.Expires) })
 	return running, nil
 }
@@ -389,7 +394,7 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 func (m *Manager) Delete(ctx context.Context, id string) error {
 	h, err := m.find(ctx, id)
 	if isID(id) && err != nil && isNotFound(err) {
-		return errors.Join(err, m.end(ctx, id)) // one that is over may still be there
+		return errors.Join(err, m.endOverdue(ctx, id))
 	}
 	if err != nil {
 		return err
@@ -423,6 +428,16 @@ func (m *Manager) EndOurs(ctx context.Context) error {
 	}
 	ends.Wait()
 	return errors.Join(faults...)
+}
+
+// endOverdue ends a session of the request's owner that is over and still there.
+func (m *Manager) endOverdue(ctx context.Context, id string) error {
+	running, err := m.opts.Host.Sessions(ctx)
+	owner := execution.OwnerOf(ctx)
+	if err != nil || !slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == id && s.Owner == owner }) {
+		return err
+	}
+	return m.end(ctx, id)
 }
 
 // Call makes a call in a session. It waits for those that came before it. Its

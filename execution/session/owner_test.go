@@ -1,0 +1,75 @@
+package session_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/session"
+)
+
+// To others than its owner a session is as unknown as one that never was, to the
+// next server too.
+func TestOwners(t *testing.T) {
+	h := newHost()
+	first := newManager(t, h)
+	anna, ben := execution.WithOwner(t.Context(), "anna"), execution.WithOwner(t.Context(), "ben")
+	info, err := first.Create(anna, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range map[string]*session.Manager{"the same server": first, "the next server": newManager(t, h)} {
+		unknown := strings.Repeat("0", 32)
+		_, absent := m.Call(ben, unknown, execution.RunPython, execution.Request{})
+		for _, ctx := range []struct {
+			name string
+			err  func() error
+		}{
+			{"another's call", func() error { _, err := m.Call(ben, info.ID, execution.RunPython, execution.Request{}); return err }},
+			{"nobody's call", func() error {
+				_, err := m.Call(t.Context(), info.ID, execution.ReadFile, execution.Request{Code: "a"})
+				return err
+			}},
+			{"another's end", func() error { return m.Delete(ben, info.ID) }},
+		} {
+			if err := ctx.err(); !isCode(err, execution.NotFound) || strings.ReplaceAll(err.Error(), info.ID, unknown) != absent.Error() {
+				t.Errorf("%s, %s: %v", name, ctx.name, err)
+			}
+		}
+		if list, err := m.List(ben); err != nil || len(list) != 0 {
+			t.Errorf("%s: another's list: %v, %v", name, list, err)
+		}
+		if list, err := m.List(anna); err != nil || len(list) != 1 {
+			t.Errorf("%s: the owner's list: %v, %v", name, list, err)
+		}
+		if _, err := m.Call(anna, info.ID, execution.RunPython, execution.Request{Code: "1"}); err != nil {
+			t.Errorf("%s: the owner's call: %v", name, err)
+		}
+	}
+	if len(h.only(t).calls) != 2 {
+		t.Errorf("calls that came through: %+v", h.only(t).calls)
+	}
+}
+
+// A session that is over and still there goes at its owner's word alone.
+func TestOwnersOfOverdueSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		anna, ben := execution.WithOwner(t.Context(), "anna"), execution.WithOwner(t.Context(), "ben")
+		info, err := m.Create(anna, time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := m.Delete(ben, info.ID); !isCode(err, execution.NotFound) {
+			t.Errorf("another's end gives %v", err)
+		}
+		h.only(t)
+		if err := m.Delete(anna, info.ID); !isCode(err, execution.NotFound) || len(h.sessions) != 0 {
+			t.Errorf("the owner's end gives %v", err)
+		}
+	})
+}
