@@ -22,11 +22,6 @@ const sweepFilesEvery = time.Minute
 
 // openFiles opens the file store that the settings name.
 func openFiles(ctx context.Context, c config.Config, log *slog.Logger) (*filestore.Store, error) {
-	if c.FileStorageURL != "" {
-		if err := trustBundledRoots(); err != nil {
-			return nil, err
-		}
-	}
 	setting, address := storage(c)
 	files, err := filestore.Open(ctx, filestore.Options{
 		URL:          address,

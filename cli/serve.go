@@ -52,6 +52,15 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	if err := s.requireIsolation(ctx, c); err != nil {
 		return err
 	}
+	access, err := newAccess(c)
+	if err != nil {
+		return err
+	}
+	if c.FileStorageURL != "" || c.OAuthIssuer != "" {
+		if err := trustBundledRoots(); err != nil {
+			return err
+		}
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {
 		return fmt.Errorf("HOST and PORT: %w", err)
@@ -66,15 +75,20 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	server := httpapi.NewServer(httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Isolation: s.isolation, Version: version(),
 		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
-		MaxRequests: c.MaxSandboxes + c.QueueSize, AllowedHosts: c.AllowedHosts, AllowedOrigins: c.AllowedOrigins, Log: log, Mount: handlers,
+		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
+		AllowedHosts: access.hosts, AllowedOrigins: access.origins, Auth: access.authenticator, Issuer: c.OAuthIssuer, PublicURL: c.PublicURL,
 	})
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
+	access.warn(ctx, log, listener.Addr())
 
 	stop := s.background(ctx, s.sweep, s.warm(prepared(c, doors)), sweepFiles(files, log), func(ctx context.Context) {
-		if demo {
+		switch {
+		case demo && access.authenticator == nil:
 			showDemo(ctx, system, listener.Addr().String())
+		case demo:
+			_, _ = fmt.Fprintln(system.Stdout, "The example is left out: it has no key (API_KEYS, OAUTH_ISSUER).")
 		}
 	})
 	defer stop()

@@ -1,22 +1,59 @@
 package config
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// Names is a list of names, in lower case. The zero value is an empty one.
+// List is what stands between commas. The zero value is empty.
+type List []string
+
+// EnvDecode implements [envconfig.Decoder].
+func (l *List) EnvDecode(value string) error {
+	*l = nil
+	for part := range strings.SplitSeq(value, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			*l = append(*l, part)
+		}
+	}
+	return nil
+}
+
+// Names is a list of names, in lower case.
 type Names []string
 
 // EnvDecode implements [envconfig.Decoder].
-func (n *Names) EnvDecode(value string) error {
-	*n = nil
-	for name := range strings.SplitSeq(value, ",") {
-		if name = strings.ToLower(strings.TrimSpace(name)); name != "" {
-			*n = append(*n, name)
+func (n *Names) EnvDecode(value string) error { return (*List)(n).EnvDecode(strings.ToLower(value)) }
+
+// minKeyBytes is how long a key must be. Nobody guesses one of that length, if
+// it is random.
+const minKeyBytes = 16
+
+// Keys are the hashes of keys. The keys themselves are forgotten at once. The
+// zero value is no key.
+type Keys struct {
+	// Hashes are SHA-256.
+	Hashes [][sha256.Size]byte
+
+	fault string // what is wrong with one; it does not tell it
+}
+
+// EnvDecode implements [envconfig.Decoder].
+func (k *Keys) EnvDecode(value string) error {
+	*k = Keys{}
+	var keys List
+	_ = keys.EnvDecode(value) // it never fails
+	for i, key := range keys {
+		visible := strings.IndexFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+		if len(key) < minKeyBytes || !visible {
+			k.fault = fmt.Sprintf("its key %d of %d is too short or has other characters", i+1, len(keys))
 		}
+		k.Hashes = append(k.Hashes, sha256.Sum256([]byte(key)))
 	}
 	return nil
 }
@@ -30,9 +67,40 @@ func (c Config) accessFaults() []error {
 			faults = append(faults, s.faults(c.AllowedHosts, hostName())...)
 		case "ALLOWED_ORIGINS":
 			faults = append(faults, s.faults(c.AllowedOrigins, origin())...)
+		case "API_KEYS":
+			if c.APIKeys.fault != "" {
+				faults = append(faults, fmt.Errorf("API_KEYS is not valid: %s: it must be %s", c.APIKeys.fault, s.Allowed))
+			}
+		case "OAUTH_ISSUER":
+			faults = append(faults, s.urlFaults(c.OAuthIssuer)...)
+		case "OAUTH_JWKS_URL":
+			faults = append(faults, s.urlFaults(c.OAuthJWKSURL)...)
+		case "PUBLIC_URL":
+			if c.PublicURL != "" && !publicURL().MatchString(c.PublicURL) {
+				faults = append(faults, fmt.Errorf("PUBLIC_URL is %q: must be %s", redact(c.PublicURL), s.Allowed))
+			}
 		}
 	}
-	return faults
+	return append(faults, c.issuerFaults()...)
+}
+
+// issuerFaults finds settings of OAuth that lack one another.
+func (c Config) issuerFaults() []error {
+	switch {
+	case c.OAuthIssuer != "" && len(c.OAuthAudience) == 0:
+		return []error{fmt.Errorf("OAUTH_AUDIENCE is empty: must be set where OAUTH_ISSUER is, which is %q", redact(c.OAuthIssuer))}
+	case c.OAuthIssuer == "" && (len(c.OAuthAudience) > 0 || c.OAuthJWKSURL != ""):
+		return []error{errors.New("OAUTH_ISSUER is empty: must be set where OAUTH_AUDIENCE or OAUTH_JWKS_URL is")}
+	}
+	return nil
+}
+
+func (s Setting) urlFaults(address string) []error {
+	parsed, err := url.Parse(address)
+	if address == "" || err == nil && (parsed.Scheme == "https" || parsed.Scheme == "http") && parsed.Host != "" && parsed.User == nil && parsed.Fragment == "" {
+		return nil
+	}
+	return []error{fmt.Errorf("%s is %q: must be %s", s.Name, redact(address), s.Allowed)}
 }
 
 // faults finds the names that are not of a form.
@@ -42,6 +110,10 @@ func (s Setting) faults(names Names, form *regexp.Regexp) []error {
 		return nil
 	}
 	return []error{fmt.Errorf("%s has %q: must be %s", s.Name, names[i], s.Allowed)}
+}
+
+func publicURL() *regexp.Regexp {
+	return regexp.MustCompile(`^https?://(` + hostForm + `|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 }
 
 const hostForm = `[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*`

@@ -1,7 +1,10 @@
 package config_test
 
 import (
+	"crypto/sha256"
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -127,6 +130,50 @@ func TestAllowedNames(t *testing.T) {
 		_, err := load(t, map[string]string{"ALLOWED_ORIGINS": origin})
 		if want := `ALLOWED_ORIGINS has "` + origin + `": must be origins`; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", origin, err)
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	keys := map[string]string{"API_KEYS": "0123456789abcdef, another-key!with~visible^characters,"}
+	c, err := load(t, keys)
+	if err != nil || len(c.APIKeys.Hashes) != 2 || c.APIKeys.Hashes[0] != sha256.Sum256([]byte("0123456789abcdef")) {
+		t.Errorf("%v %v", c.APIKeys, err)
+	}
+	if text := fmt.Sprintf("%+v", c); strings.Contains(text, "0123456789abcdef") || strings.Contains(text, "visible") {
+		t.Errorf("the settings have a key: %s", text)
+	}
+	for _, secret := range []string{"tooshort", "0123456789 abcdefg", "0123456789abcdéf", "0123456789abcdef\x00"} {
+		_, err := load(t, map[string]string{"API_KEYS": "0123456789abcdef," + secret})
+		want := "API_KEYS is not valid: its key 2 of 2 is too short or has other characters: it must be keys with commas between, each of 16 or more visible ASCII characters"
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: %v", secret, err)
+		}
+	}
+}
+
+func TestOAuthSettings(t *testing.T) {
+	good := map[string]string{
+		"OAUTH_ISSUER": "https://issuer.example.com/realms/x", "OAUTH_AUDIENCE": "https://Sandbox.example.com, other",
+		"OAUTH_JWKS_URL": "http://127.0.0.1:9000/keys", "PUBLIC_URL": "https://sandbox.example.com:8443",
+	}
+	c, err := load(t, good)
+	if err != nil || strings.Join(c.OAuthAudience, " ") != "https://Sandbox.example.com other" {
+		t.Errorf("%q %v", c.OAuthAudience, err)
+	}
+	for name, test := range map[string]struct{ variable, value, want string }{
+		"no audience":  {"OAUTH_AUDIENCE", "", "OAUTH_AUDIENCE is empty: must be set where OAUTH_ISSUER is"},
+		"no issuer":    {"OAUTH_ISSUER", "", "OAUTH_ISSUER is empty: must be set where OAUTH_AUDIENCE"},
+		"no URL":       {"OAUTH_ISSUER", "issuer.example.com", `OAUTH_ISSUER is "issuer.example.com": must be a URL, https:// or http://`},
+		"a secret":     {"OAUTH_ISSUER", "https://me:SECRET@issuer", `OAUTH_ISSUER is "https://...@issuer": must be a URL`},
+		"another kind": {"OAUTH_JWKS_URL", "file:///keys", `OAUTH_JWKS_URL is "file:///keys": must be a URL`},
+		"with a path":  {"PUBLIC_URL", "https://example.com/vivarium", `PUBLIC_URL is "https://example.com/vivarium": must be a URL in lower case`},
+		"no scheme":    {"PUBLIC_URL", "example.com", `PUBLIC_URL is "example.com": must be`},
+	} {
+		bad := maps.Clone(good)
+		bad[test.variable] = test.value
+		if _, err := load(t, bad); err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

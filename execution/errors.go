@@ -11,14 +11,15 @@ type Code string
 
 // The codes.
 const (
-	Invalid     Code = "invalid"     // the request is at fault; Fields or Message say how
-	NotFound    Code = "not_found"   // the request names what does not exist
-	TooLarge    Code = "too_large"   // the request is larger than a limit
-	StoreFull   Code = "store_full"  // there is no room for more files
-	Busy        Code = "busy"        // as much is running and waiting as may; try later
-	Unavailable Code = "unavailable" // shutting down, or no sandbox to be had
-	Cancelled   Code = "cancelled"   // the caller left
-	Internal    Code = "internal"    // our own fault: the user learns no detail
+	Invalid         Code = "invalid"         // the request is at fault; Fields or Message say how
+	NotFound        Code = "not_found"       // the request names what does not exist
+	Unauthenticated Code = "unauthenticated" // the request does not say who it comes from, or not truly
+	TooLarge        Code = "too_large"       // the request is larger than a limit
+	StoreFull       Code = "store_full"      // there is no room for more files
+	Busy            Code = "busy"            // as much is running and waiting as may; try later
+	Unavailable     Code = "unavailable"     // shutting down, or no sandbox to be had
+	Cancelled       Code = "cancelled"       // the caller left
+	Internal        Code = "internal"        // our own fault: the user learns no detail
 )
 
 // Error is the one error type of the domain.

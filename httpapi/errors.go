@@ -73,6 +73,8 @@ func toHTTP(ctx context.Context, opts Options, err error) error {
 		if len(domain.Fields) > 0 {
 			out.Detail = faults(domain.Fields)
 		}
+	case execution.Unauthenticated:
+		out.status = http.StatusUnauthorized
 	case execution.NotFound:
 		out.status = http.StatusNotFound
 	case execution.TooLarge:

@@ -139,6 +139,9 @@ func addExamples(content map[string]*huma.MediaType, samples []sample) {
 // refusals are the answers that mean the same on every route.
 func refusals() map[int]answer {
 	return map[int]answer{
+		http.StatusUnauthorized: {"The request has no valid key or token; WWW-Authenticate says how to send one", []sample{
+			refusal("none", "No key", notAuthenticated),
+		}},
 		http.StatusUnsupportedMediaType: {"The body is declared as something other than JSON", []sample{
 			refusal("declared", "Another media type", "Unsupported Media Type: the body must be application/json"),
 		}},

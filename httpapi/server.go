@@ -55,6 +55,13 @@ type Options struct {
 	// AllowedOrigins are those whose pages may use the API besides the server's
 	// own, in lower case, as https://example.com:8443.
 	AllowedOrigins []string
+	// Auth says who sends a request. Nil asks nobody: everybody is one owner.
+	Auth Authenticator
+	// Issuer is the OAuth issuer whose tokens Auth takes. Empty is none.
+	Issuer string
+	// PublicURL is where clients reach the server, as https://example.com. Empty
+	// is what each request says.
+	PublicURL string
 	// Log gets one line a request, and what users must not see.
 	Log *slog.Logger
 	// Mount adds other doors, by pattern, behind the same middleware.
@@ -88,6 +95,7 @@ func NewHandler(opts Options) http.Handler {
 	mux := http.NewServeMux()
 	api := registerAll(mux, opts)
 	refuseOtherMethods(mux, api.OpenAPI())
+	registerResource(mux, opts)
 	for path, mode := range docsPages() {
 		mux.HandleFunc("GET "+path, serveDocs(mode))
 		mux.HandleFunc(path, methodNotAllowed([]string{http.MethodGet}))
@@ -100,7 +108,7 @@ func NewHandler(opts Options) http.Handler {
 		root.Handle(pattern, handler)
 	}
 	behind := boundRequests(opts.MaxRequests, boundBodies(opts, asTheyAre(root)))
-	return observe(opts.Log, timeBodies(guard(opts, requireJSON(behind))))
+	return observe(opts.Log, timeBodies(guard(opts, authenticate(opts, requireJSON(behind)))))
 }
 
 // asTheyAre has paths be unknown that are not in their shortest form, or that of
@@ -139,6 +147,9 @@ func registerAll(mux *http.ServeMux, opts Options) huma.API {
 	registerSessions(mux, api, opts)
 	registerFiles(mux, api, opts)
 	registerHealth(api, opts)
+	if opts.Auth != nil {
+		tellAuthentication(api)
+	}
 	describe(api)
 	return api
 }

@@ -59,7 +59,7 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 		if strings.HasPrefix(text, "Session ") {
 			text += `: it has ended. Begin another with session="new"; its variables and files are gone.`
 		}
-	case execution.Invalid, execution.TooLarge, execution.StoreFull, execution.Cancelled:
+	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Cancelled:
 	}
 	return mcpsdk.NewToolResultError(text)
 }

@@ -196,6 +196,12 @@ function formInput(media) {
   return { elements: inputs.map(input => make("label", {}, input.name, input)), read };
 }
 
+// keyField is where the reader gives the key that requests need, if they do. It is
+// kept nowhere.
+function keyField() {
+  return document.querySelector("#credentials input");
+}
+
 // target fills in a route's path and query.
 function target(path, inputs) {
   const query = new URLSearchParams();
@@ -218,6 +224,7 @@ async function exchange({ route, inputs, body, send, stop, answer }) {
     const options = body.read();
     const headers = new Headers(options.headers);
     for (const { parameter, field } of inputs) if (parameter.in === "header" && field.value !== "") headers.set(parameter.name, field.value);
+    if (keyField().value !== "") headers.set("Authorization", "Bearer " + keyField().value);
     const began = performance.now();
     const response = await fetch(target(route.path, inputs), { ...options, headers, method: route.method, signal: aborter.signal });
     answer.replaceChildren(...renderHead(response, performance.now() - began));
@@ -364,6 +371,9 @@ function render() {
   about.textContent = (spec.info.description || "") + "\n\nVersion " + spec.info.version + ". ";
   about.append(make("a", { href: "/openapi.json" }, "openapi.json"), " · ", readOnly
     ? make("a", { href: "/docs" }, "Try it out") : make("a", { href: "/redoc" }, "Only read"));
+  const credentials = document.getElementById("credentials");
+  credentials.hidden = readOnly || !spec.security;
+  credentials.addEventListener("submit", event => event.preventDefault());
   document.querySelector("nav").append(...groups.map(renderLinks));
   document.getElementById("operations").append(...groups.map(renderGroup));
 }
