@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // tendEvery is how often the shelves are looked after when nothing happens.
@@ -40,7 +42,10 @@ func (p *Pool) lacksLocked(s *shelf) bool {
 		return true
 	}
 	inUse := !s.evicted && (p.opts.IdleAfter == 0 || time.Since(s.wanted) < p.opts.IdleAfter)
-	expected := len(s.idle) + s.starting + p.returningLocked(s)
+	expected := len(s.idle) + s.starting
+	for _, count := range p.returningLocked(s) {
+		expected += count
+	}
 	if !s.reusable {
 		expected -= len(s.waiters) // what they get does not come back
 	}
@@ -50,21 +55,40 @@ func (p *Pool) lacksLocked(s *shelf) bool {
 // lacksForCallersLocked says whether more callers wait at a shelf than
 // sandboxes start for them, and for so long that none in use will do.
 func (p *Pool) lacksForCallersLocked(s *shelf) bool {
-	if p.closed || s.starting >= len(s.waiters) {
-		return false
-	}
-	return time.Since(s.waiters[0].since) >= growAfter || p.returningLocked(s) == 0
+	return !p.closed && s.starting < len(s.waiters) && s.starting < p.needyLocked(s)
 }
 
-// returningLocked counts the sandboxes that will soon be on a shelf again.
-func (p *Pool) returningLocked(s *shelf) int {
-	count := s.renewing
-	for w := range p.leased {
-		if w.shelf == s && time.Since(w.leased) < longRun && !p.spentLocked(w, w.runs+1) {
+// needyLocked counts the callers at a shelf for whom none in use will do.
+func (p *Pool) needyLocked(s *shelf) int {
+	returning := p.returningLocked(s)
+	first := make(map[execution.Owner]time.Time) // when each owner's first caller came
+	count := 0
+	for _, w := range s.waiters {
+		if _, known := first[w.owner]; !known {
+			first[w.owner] = w.since
+		}
+		if returning[w.owner] == 0 || time.Since(first[w.owner]) >= growAfter {
 			count++
 		}
 	}
 	return count
+}
+
+// returningLocked counts the sandboxes that will soon be on a shelf again, for
+// each owner.
+func (p *Pool) returningLocked(s *shelf) map[execution.Owner]int {
+	counts := make(map[execution.Owner]int)
+	for w := range p.renewing {
+		if w.shelf == s {
+			counts[w.owner]++
+		}
+	}
+	for w := range p.leased {
+		if w.shelf == s && time.Since(w.leased) < longRun && !p.spentLocked(w, w.runs+1) {
+			counts[w.owner]++
+		}
+	}
+	return counts
 }
 
 // spentLocked is the policy for retiring: whether a sandbox must serve no run
@@ -88,11 +112,14 @@ func (p *Pool) limitLocked(w *warm) {
 }
 
 // yieldsLocked says whether a sandbox whose run has ended must make room for one
-// of another kind: where the budget is spent, callers of a kind in steady use
-// would keep all others waiting.
+// of another kind, or for another owner: where the budget is spent, callers of a
+// kind in steady use would keep all others waiting.
 func (p *Pool) yieldsLocked(w *warm) bool {
 	if p.statsLocked().live()+1 < p.opts.Max { // the sandbox itself is not counted at this moment
 		return false
+	}
+	if p.yieldsToOwnerLocked(w) {
+		return true
 	}
 	for _, s := range p.allLocked() {
 		if s != w.shelf && s.starting < len(s.waiters) && time.Since(s.waiters[0].since) >= growAfter {

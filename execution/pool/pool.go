@@ -6,7 +6,7 @@
 // dying. After a run a sandbox is renewed and shelved again where it can be,
 // else closed and replaced, all off the request's path. How a sandbox is
 // started is the caller's business. When it is that one is started or closed
-// stands in policy.go.
+// stands in policy.go, and whose it is in owners.go.
 package pool
 
 import (
@@ -70,7 +70,7 @@ type Pool struct {
 	shelves  *simplelru.LRU[execution.Spec, *shelf]
 	drained  []*shelf // evicted shelves that somebody still waits at
 	leased   map[*warm]bool
-	renewing int
+	renewing map[*warm]bool
 	dying    int
 	nudge    *time.Timer // runs while somebody waits; nil else
 	closed   bool
@@ -84,7 +84,6 @@ type shelf struct {
 	trimmed  time.Time
 	waiters  []*waiter
 	starting int
-	renewing int
 	reusable bool      // its sandboxes serve more than one run, as far as is known
 	wanted   time.Time // when it was last asked for a sandbox
 	backOff  backOff
@@ -97,9 +96,10 @@ type shelf struct {
 type warm struct {
 	execution.Sandbox
 	shelf  *shelf
-	since  time.Time // when it was started
-	leased time.Time // when it was last leased
-	runs   int       // that are over
+	since  time.Time       // when it was started
+	leased time.Time       // when it was last leased
+	runs   int             // that are over
+	owner  execution.Owner // for whom it has run, or is leased now; of no meaning before that
 
 	maxRuns int           // 0: any number
 	maxAge  time.Duration // 0: any age
@@ -109,6 +109,7 @@ type warm struct {
 type waiter struct {
 	answer chan answer
 	since  time.Time
+	owner  execution.Owner
 }
 
 type answer struct {
@@ -128,7 +129,7 @@ func New(start Start, opts Options) (*Pool, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Pool{start: start, opts: opts, ctx: ctx, stop: stop, leased: make(map[*warm]bool)}
+	p := &Pool{start: start, opts: opts, ctx: ctx, stop: stop, leased: make(map[*warm]bool), renewing: make(map[*warm]bool)}
 	shelves, err := simplelru.NewLRU(opts.Shelves, p.drainLocked)
 	if err != nil {
 		stop()
@@ -141,10 +142,10 @@ func New(start Start, opts Options) (*Pool, error) {
 
 var errClosed = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
 
-// Lease waits for a sandbox of some kind. The caller calls release when it is
-// done; that returns at once.
+// Lease waits for a sandbox of some kind that has run for nobody but the owner of
+// the request. The caller calls release when it is done; that returns at once.
 func (p *Pool) Lease(ctx context.Context, spec execution.Spec) (sandbox execution.Sandbox, release func(), err error) {
-	w := p.ask(spec)
+	w := p.ask(spec, execution.OwnerOf(ctx))
 	select {
 	case a := <-w.answer:
 		return p.lend(a)
@@ -162,10 +163,10 @@ func (p *Pool) lend(a answer) (execution.Sandbox, func(), error) {
 }
 
 // ask puts a waiter at a shelf and serves it at once if that can be.
-func (p *Pool) ask(spec execution.Spec) *waiter {
+func (p *Pool) ask(spec execution.Spec, owner execution.Owner) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &waiter{answer: make(chan answer, 1), since: time.Now()}
+	w := &waiter{answer: make(chan answer, 1), since: time.Now(), owner: owner}
 	if p.closed {
 		w.answer <- answer{err: errClosed}
 		return w
@@ -243,21 +244,24 @@ func (p *Pool) shelveLocked(s *shelf, w *warm) {
 	}
 }
 
-// serveLocked gives idle sandboxes to waiters: the one that was idle the
-// longest, and so is the best prepared, to the first.
+// serveLocked gives idle sandboxes to waiters.
 func (p *Pool) serveLocked(s *shelf) {
 	defer func() { s.least = min(s.least, len(s.idle)) }()
-	for len(s.waiters) > 0 && len(s.idle) > 0 {
-		w := s.idle[0]
-		s.idle = slices.Delete(s.idle, 0, 1)
+	for {
+		waiter, idle := p.matchLocked(s)
+		if idle < 0 {
+			return
+		}
+		w := s.idle[idle]
+		s.idle = slices.Delete(s.idle, idle, idle+1)
 		if isDone(w) {
 			p.closeLocked(w)
 			continue
 		}
 		p.leased[w] = true
-		w.leased = time.Now()
-		s.waiters[0].answer <- answer{sandbox: w}
-		s.waiters = slices.Delete(s.waiters, 0, 1)
+		w.leased, w.owner = time.Now(), s.waiters[waiter].owner
+		s.waiters[waiter].answer <- answer{sandbox: w}
+		s.waiters = slices.Delete(s.waiters, waiter, waiter+1)
 	}
 }
 
@@ -304,8 +308,8 @@ func byWaiting(a, b *shelf) int {
 }
 
 // makeRoomLocked says whether one more sandbox may be started. Where the budget
-// is spent and somebody waits, an idle sandbox of another kind makes room; the
-// start follows when that is gone.
+// is spent and somebody waits, an idle sandbox makes room that is of another kind,
+// or another owner's; the start follows when that is gone.
 func (p *Pool) makeRoomLocked(s *shelf) bool {
 	counts := p.statsLocked()
 	if counts.Starting >= p.opts.Starts {
@@ -400,14 +404,12 @@ func (p *Pool) release(w *warm) {
 // renewLocked puts a sandbox back on its shelf once it is fresh again.
 func (p *Pool) renewLocked(w *warm) {
 	s := w.shelf
-	s.renewing++
-	p.renewing++
+	p.renewing[w] = true
 	p.tasks.Go(func() {
 		err := w.Renew(p.ctx)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		s.renewing--
-		p.renewing--
+		delete(p.renewing, w)
 		if err != nil {
 			p.opts.Log.Debug("a sandbox could not be renewed and is replaced", "error", err, "runs", w.runs)
 			p.closeLocked(w)
@@ -474,7 +476,7 @@ func (p *Pool) Stats() Stats {
 }
 
 func (p *Pool) statsLocked() Stats {
-	counts := Stats{Leased: len(p.leased), Renewing: p.renewing, Dying: p.dying}
+	counts := Stats{Leased: len(p.leased), Renewing: len(p.renewing), Dying: p.dying}
 	for _, s := range p.allLocked() {
 		counts.Idle += len(s.idle)
 		counts.Starting += s.starting

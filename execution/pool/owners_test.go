@@ -1,0 +1,260 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/pool"
+)
+
+// beginFor begins a Lease of an owner's.
+func beginFor(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner) *lease {
+	t.Helper()
+	ctx, cancel := context.WithCancel(execution.WithOwner(t.Context(), owner))
+	l := &lease{over: make(chan struct{}), cancel: cancel}
+	go func() {
+		defer close(l.over)
+		got, release, err := p.Lease(ctx, red)
+		if err == nil {
+			l.sandbox = m.behind(got)
+		}
+		l.release, l.err = release, err
+	}()
+	synctest.Wait() // it has its place in the queue
+	return l
+}
+
+// useFor leases a sandbox for an owner, keeps it for a while and gives its number.
+func useFor(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner, keep time.Duration) int {
+	t.Helper()
+	l := beginFor(t, p, m, owner)
+	number := l.result(t).number
+	pause(keep)
+	l.release()
+	return number
+}
+
+// A sandbox that has served one owner serves no other. Each gets its own again,
+// and leaves the fresh ones to others.
+func TestOwnersShareNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true}
+		p := newPool(t, m, pool.Options{Target: 3, Max: 8})
+		p.Warm(red)
+		elapse(0)
+		used := make(map[execution.Owner][]int)
+		for range 5 {
+			for _, owner := range []execution.Owner{"anna", "ben", "carol"} {
+				used[owner] = append(used[owner], useFor(t, p, m, owner, time.Millisecond))
+				synctest.Wait()
+			}
+		}
+		for owner, numbers := range used {
+			if slices.Min(numbers) != slices.Max(numbers) {
+				t.Errorf("%s got %v", owner, numbers)
+			}
+		}
+		if made, _, _ := m.counts(); made != 3 {
+			t.Errorf("%d were made", made)
+		}
+	})
+}
+
+// One who comes when others' sandboxes alone are idle gets a fresh one, beside
+// them while there is room, else in the place of the one idle the longest.
+func TestOthersSandboxGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true, startTime: 300 * time.Millisecond, closeTime: 50 * time.Millisecond}
+		p := newPool(t, m, pool.Options{Target: 1, Max: 2})
+		first := useFor(t, p, m, "anna", 0)
+		elapse(time.Second)
+		if second := useFor(t, p, m, "ben", 0); second == first {
+			t.Error("ben got anna's")
+		}
+		wantStats(t, p, pool.Stats{Idle: 2})
+		began := time.Now()
+		if third := useFor(t, p, m, "carol", 0); third != 3 || time.Since(began) != 350*time.Millisecond {
+			t.Errorf("carol got %d after %v", third, time.Since(began))
+		}
+		if closed := m.closedNumbers(); !slices.Equal(closed, []int{first}) {
+			t.Errorf("closed: %v", closed)
+		}
+	})
+}
+
+// A lease that was not taken has run nothing: the sandbox is fresh for others.
+func TestWithdrawnIsFresh(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			m := &maker{reusable: true}
+			p := newPool(t, m, pool.Options{Target: 1, Max: 1})
+			p.Warm(red)
+			elapse(0)
+			ctx, cancel := context.WithCancel(execution.WithOwner(t.Context(), "anna"))
+			cancel()
+			_, release, err := p.Lease(ctx, red)
+			if err == nil { // chance has it that it was taken
+				release()
+				return
+			}
+			if got := useFor(t, p, m, "ben", 0); got != 1 {
+				t.Errorf("ben got sandbox %d", got)
+			}
+		})
+	}
+}
+
+// steadily uses sandboxes for an owner, some at once, until the test is over.
+func steadily(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner, atOnce int, keep time.Duration, over <-chan struct{}) *sync.WaitGroup {
+	t.Helper()
+	var group sync.WaitGroup
+	for range atOnce {
+		group.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				got, release, err := p.Lease(execution.WithOwner(context.Background(), owner), red)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = m.behind(got)
+				pause(keep)
+				release()
+			}
+		})
+	}
+	return &group
+}
+
+// An owner in steady use of the whole budget does not keep another from its turn,
+// even where there is but one place.
+func TestAnotherOwnerGetsItsTurn(t *testing.T) {
+	for _, most := range []int{1, 2, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &maker{reusable: true, startTime: 300 * time.Millisecond, closeTime: 20 * time.Millisecond}
+			p := newPool(t, m, pool.Options{Target: 1, Max: most})
+			over := make(chan struct{})
+			group := steadily(t, p, m, "anna", 4*most, 10*time.Millisecond, over)
+			elapse(2 * time.Second)
+			for range 3 {
+				began := time.Now()
+				useFor(t, p, m, "ben", 0)
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("of %d: ben waited for %v", most, took)
+				}
+			}
+			close(over)
+			group.Wait()
+		})
+	}
+}
+
+// Two owners who both want all of the budget share it and let each other's
+// sandboxes be: none is closed for the other once both have their part.
+func TestOwnersShareTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true, startTime: 300 * time.Millisecond, renewTime: time.Millisecond, closeTime: 20 * time.Millisecond}
+		p := newPool(t, m, pool.Options{Target: 2, Max: 8, Starts: 4})
+		over := make(chan struct{})
+		anna := steadily(t, p, m, "anna", 40, 50*time.Millisecond, over)
+		elapse(3 * time.Second)
+		ben := steadily(t, p, m, "ben", 40, 50*time.Millisecond, over)
+		elapse(10 * time.Second)
+		before, _, _ := m.counts()
+		elapse(30 * time.Second)
+		if after, _, _ := m.counts(); after != before {
+			t.Errorf("%d sandboxes were started in 30 s of steady use", after-before)
+		}
+		close(over)
+		anna.Wait()
+		ben.Wait()
+	})
+}
+
+// Many owners come, hold and leave while starts fail and sandboxes end by
+// themselves. No sandbox serves two of them, nobody waits for ever, and the
+// budget holds (newPool checks that).
+func TestStressOfOwners(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { stressOwners(t, seed) })
+		})
+	}
+}
+
+func stressOwners(t *testing.T, seed uint64) {
+	t.Helper()
+	var dice sync.Mutex // rand.Rand is not safe for concurrent use
+	random := rand.New(rand.NewPCG(seed, seed))
+	roll := func(n int) int {
+		dice.Lock()
+		defer dice.Unlock()
+		return random.IntN(n)
+	}
+	nap := func(ticks int) { time.Sleep(time.Duration(roll(ticks)) * stressTick) }
+	m := &maker{reusable: true, renewTime: stressTick, closeTime: 3 * stressTick, fail: func(int) error {
+		nap(6)
+		if roll(10) == 0 {
+			return errStart
+		}
+		return nil
+	}}
+	opts := pool.Options{Target: 2, Max: 6, Starts: 3, Shelves: 2, IdleAfter: 5 * time.Second, MaxAge: 2 * time.Second, MaxRuns: 20}
+	p := newPool(t, m, opts)
+	background, stop := context.WithCancel(t.Context())
+	var watchers, clients sync.WaitGroup
+	watchers.Go(func() { checkBudget(background, t, p, opts.Max) })
+	watchers.Go(func() { killAtRandom(background, m, roll) })
+	var served, reused atomic.Int64
+	var owners, holders sync.Map
+	for client := range stressClients {
+		owner := execution.Owner(fmt.Sprint("owner ", client%9)) // more than the budget
+		clients.Go(func() {
+			for range stressLeases {
+				spec := execution.Spec{Image: fmt.Sprint("sha256:", roll(2))}
+				ctx, cancel := context.WithTimeout(execution.WithOwner(t.Context(), owner), time.Minute)
+				got, release, err := p.Lease(ctx, spec)
+				cancel()
+				if errors.Is(err, errStart) {
+					continue
+				}
+				if err != nil {
+					t.Errorf("%s: %v", owner, err)
+					return
+				}
+				served.Add(1)
+				s := m.behind(got)
+				if before, used := owners.LoadOrStore(s, owner); used && before != owner {
+					t.Errorf("sandbox %d served %v and %v", s.number, before, owner)
+				} else if used {
+					reused.Add(1)
+				}
+				if _, held := holders.LoadOrStore(s, true); held {
+					t.Errorf("sandbox %d has two holders", s.number)
+				}
+				nap(5)
+				holders.Delete(s)
+				release()
+			}
+		})
+	}
+	clients.Wait()
+	stop()
+	watchers.Wait()
+	if served.Load() < 500 || reused.Load() < 50 {
+		t.Errorf("%d callers were served, %d by a used sandbox: the test tests little", served.Load(), reused.Load())
+	}
+}
