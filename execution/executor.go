@@ -19,7 +19,8 @@ type Options struct {
 	// Limits bound every run.
 	Limits Limits
 	// MaxInFlight is how many requests may run and wait together; one more is
-	// refused with [Busy]. It must be positive.
+	// refused with [Busy]. It must be positive. Of one owner there may be fewer, see
+	// [Share].
 	MaxInFlight int
 }
 
@@ -28,6 +29,7 @@ type Options struct {
 type Executor struct {
 	sandboxes Sandboxes
 	opts      Options
+	share     *Share
 
 	mu       sync.Mutex
 	inFlight int
@@ -41,7 +43,7 @@ type Executor struct {
 func NewExecutor(sandboxes Sandboxes, opts Options) *Executor {
 	waiting, stop := context.WithCancel(context.Background())
 	return &Executor{
-		sandboxes: sandboxes, opts: opts,
+		sandboxes: sandboxes, opts: opts, share: NewShare(opts.MaxInFlight),
 		waiting: waiting, stop: stop, idle: make(chan struct{}),
 	}
 }
@@ -56,10 +58,11 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.enter(); err != nil {
+	owner := OwnerOf(ctx)
+	if err := e.enter(owner); err != nil {
 		return nil, err
 	}
-	defer e.leave()
+	defer e.leave(owner)
 	admitted := time.Now()
 	result, err := e.run(ctx, req)
 	if errors.Is(err, ErrNotStarted) && ctx.Err() == nil {
@@ -109,23 +112,31 @@ func (e *Executor) lease(ctx context.Context) (Sandbox, func(), error) {
 
 var errClosing = &Error{Code: Unavailable, Message: "the server is shutting down"}
 
-func (e *Executor) enter() error {
+func (e *Executor) enter(owner Owner) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.closing:
 		return errClosing
-	case e.inFlight >= e.opts.MaxInFlight:
-		return &Error{Code: Busy, Message: fmt.Sprintf(
-			"%d requests are running and waiting, as many as may; try again later", e.inFlight)}
+	case !e.share.Enter(owner):
+		return &Error{Code: Busy, Message: e.busy(owner)}
 	}
 	e.inFlight++
 	return nil
 }
 
-func (e *Executor) leave() {
+// busy says that no more requests are taken. How many others have is not told.
+func (e *Executor) busy(owner Owner) string {
+	if owner != "" {
+		return "as many requests of yours are running and waiting as may at the moment; try again later"
+	}
+	return fmt.Sprintf("%d requests are running and waiting, as many as may; try again later", e.opts.MaxInFlight)
+}
+
+func (e *Executor) leave(owner Owner) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.share.Leave(owner)
 	e.inFlight--
 	e.closeIdleLocked()
 }

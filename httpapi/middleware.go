@@ -11,6 +11,8 @@ import (
 	"os"
 	"runtime/debug"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 type requestIDKey struct{}
@@ -139,22 +141,23 @@ func (b *timedBody) Read(p []byte) (int, error) {
 }
 
 // boundRequests refuses a request before its body is read when too many are
-// under way. Health stays reachable, and what makes room can be deleted.
+// under way, or too many of its owner's. Health stays reachable, and what makes
+// room can be deleted.
 func boundRequests(limit int, next http.Handler) http.Handler {
-	slots := make(chan struct{}, limit)
+	share := execution.NewShare(limit)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet || r.Method == http.MethodDelete {
 			next.ServeHTTP(w, r)
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			next.ServeHTTP(w, r)
-		default:
+		owner := execution.OwnerOf(r.Context())
+		if !share.Enter(owner) {
 			w.Header().Set("Retry-After", retryAfter)
 			writeDetail(w, http.StatusTooManyRequests, "too many requests are under way; try again later")
+			return
 		}
+		defer share.Leave(owner)
+		next.ServeHTTP(w, r)
 	})
 }
 
