@@ -17,20 +17,20 @@ import (
 // A page of an allowed origin may do what the server's own may.
 func guard(opts Options, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w = &corsWriter{ResponseWriter: w}
-		w.Header().Add("Vary", "Origin")
+		answer := &corsWriter{ResponseWriter: w}
+		answer.Header().Add("Vary", "Origin")
 		if !ownHost(r.Host) && !slices.Contains(opts.AllowedHosts, hostName(r.Host)) {
-			writeDetail(w, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's")
+			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's")
 			return
 		}
 		origin := r.Header.Get("Origin")
 		switch {
 		case origin == "" || sameOrigin(origin, r):
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(answer, r)
 		case slices.Contains(opts.AllowedOrigins, strings.ToLower(origin)):
-			serveForeign(w.(*corsWriter), r, next)
+			serveForeign(answer, r, next)
 		default:
-			writeDetail(w, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed")
+			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed")
 		}
 	})
 }
