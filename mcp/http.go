@@ -49,6 +49,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithKeepAliveInterval(keepAlive),
 		mcpserver.WithSSEContextFunc(withHandshake),
 		mcpserver.WithSSEDisableLocalhostProtection(true), // as above
+		mcpserver.WithSessionIDGenerator(newSSEID),
 	)
 	open, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
@@ -60,9 +61,9 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: s.located(endWith(open, withStream(takeNotifications(withoutStrangersCancels(streamable))))),
+		StreamablePath: ofOwner(s.located(endWith(open, withStream(takeNotifications(withoutStrangersCancels(streamable)))))),
 		SSEPath:        endWith(open, asStream(sse.SSEHandler())),
-		MessagePath:    s.located(endWith(open, sse.MessageHandler())),
+		MessagePath:    ofOwner(s.located(endWith(open, sse.MessageHandler()))),
 	}, endStreams
 }
 

@@ -1,7 +1,9 @@
 package mcp
 
 import (
+	"errors"
 	"net/http"
+	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -15,7 +17,6 @@ const rememberedEnds = 10_000
 // library's own (v1.2.1) do not do. Any other is taken to be alive, so that no
 // client notices that the server has restarted, or has forgotten it meanwhile.
 type sessions struct {
-	mcpserver.StatelessGeneratingSessionIdManager
 	ended *lru.Cache[string, struct{}]
 }
 
@@ -27,28 +28,46 @@ func newSessions() *sessions {
 	return &sessions{ended: ended}
 }
 
-// ResolveSessionIdManager has requests remember what ends. Without a request
-// it is the library that forgets an idle session, which may come back.
+// ResolveSessionIdManager gives each request the sessions of its owner. Without
+// a request it is the library that forgets an idle session, which may come back.
 func (s *sessions) ResolveSessionIdManager(r *http.Request) mcpserver.SessionIdManager { //nolint:revive // the library's name
 	if r == nil {
-		return &s.StatelessGeneratingSessionIdManager
+		return new(mcpserver.StatelessGeneratingSessionIdManager)
 	}
-	return s
+	return &ownSessions{sessions: s, ending: ownerEnding(r.Context())}
+}
+
+// ownSessions are the sessions of an owner. Their ids are the library's own, with
+// the owner's name behind.
+type ownSessions struct {
+	*sessions
+	mcpserver.StatelessGeneratingSessionIdManager
+
+	ending string
+}
+
+// Generate makes the id of a new session.
+func (o *ownSessions) Generate() string {
+	return o.StatelessGeneratingSessionIdManager.Generate() + o.ending
 }
 
 // Validate says whether a session has ended.
-func (s *sessions) Validate(id string) (ended bool, err error) {
-	if s.ended.Contains(id) {
+func (o *ownSessions) Validate(id string) (ended bool, err error) {
+	plain, own := strings.CutSuffix(id, o.ending)
+	switch {
+	case !own:
+		return false, errors.New("invalid session id")
+	case o.ended.Contains(id):
 		return true, nil
 	}
-	return s.StatelessGeneratingSessionIdManager.Validate(id)
+	return o.StatelessGeneratingSessionIdManager.Validate(plain)
 }
 
 // Terminate ends a session.
-func (s *sessions) Terminate(id string) (notAllowed bool, err error) {
-	if _, err := s.Validate(id); err != nil {
+func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
+	if _, err := o.Validate(id); err != nil {
 		return false, nil //nolint:nilerr // what is no session has no end
 	}
-	s.ended.Add(id, struct{}{})
+	o.ended.Add(id, struct{}{})
 	return false, nil
 }
