@@ -200,6 +200,19 @@ func TestDocsPages(t *testing.T) {
 	})
 }
 
+// On a server that asks for a key the page has a field for it, and sends it.
+func TestDocsPageWithAKey(t *testing.T) {
+	s := startServer(t, "API_KEYS="+annasKey, "POOL_SIZE=1")
+	p := startBrowser(t).open(t, s.url+"/docs")
+	p.await(`document.querySelectorAll(".operation").length > 0 && document.getElementById("credentials") !== null`)
+	p.fill("execute", "body", `{"code": "print(6*7)"}`)
+	p.send("execute")
+	p.awaitText("#execute .result", "Not authenticated")
+	p.do(chromedp.Focus(chromedp.CSS("#credentials input")), chromedp.KeyEvent(annasKey+"\r"))
+	p.send("execute")
+	p.awaitText("#execute .result .body", `42\n`)
+}
+
 // tryRun sends an example by the keyboard alone.
 func tryRun(t *testing.T, p *page) {
 	t.Helper()

@@ -5,6 +5,7 @@
 
 const readOnly = document.documentElement.dataset.mode === "reference";
 let spec; // the document, once it is loaded
+let key = ""; // the reader's; kept nowhere else
 
 // make makes an element. Attributes that are functions listen to the event of
 // their name; those that are undefined or false are left out.
@@ -196,10 +197,10 @@ function formInput(media) {
   return { elements: inputs.map(input => make("label", {}, input.name, input)), read };
 }
 
-// keyField is where the reader gives the key that requests need, if they do. It is
-// kept nowhere.
-function keyField() {
-  return document.querySelector("#credentials input");
+// renderCredentials makes the field for the key that requests need.
+function renderCredentials() {
+  const field = make("input", { type: "password", autocomplete: "off", input: () => { key = field.value.trim() } });
+  return make("form", { id: "credentials", submit: event => event.preventDefault() }, make("label", {}, "Key or token ", field));
 }
 
 // target fills in a route's path and query.
@@ -224,7 +225,7 @@ async function exchange({ route, inputs, body, send, stop, answer }) {
     const options = body.read();
     const headers = new Headers(options.headers);
     for (const { parameter, field } of inputs) if (parameter.in === "header" && field.value !== "") headers.set(parameter.name, field.value);
-    if (keyField().value !== "") headers.set("Authorization", "Bearer " + keyField().value);
+    if (key !== "") headers.set("Authorization", "Bearer " + key);
     const began = performance.now();
     const response = await fetch(target(route.path, inputs), { ...options, headers, method: route.method, signal: aborter.signal });
     answer.replaceChildren(...renderHead(response, performance.now() - began));
@@ -371,9 +372,7 @@ function render() {
   about.textContent = (spec.info.description || "") + "\n\nVersion " + spec.info.version + ". ";
   about.append(make("a", { href: "/openapi.json" }, "openapi.json"), " · ", readOnly
     ? make("a", { href: "/docs" }, "Try it out") : make("a", { href: "/redoc" }, "Only read"));
-  const credentials = document.getElementById("credentials");
-  credentials.hidden = readOnly || !spec.security;
-  credentials.addEventListener("submit", event => event.preventDefault());
+  if (spec.security && !readOnly) about.after(renderCredentials());
   document.querySelector("nav").append(...groups.map(renderLinks));
   document.getElementById("operations").append(...groups.map(renderGroup));
 }
