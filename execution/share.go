@@ -2,11 +2,18 @@ package execution
 
 import "sync"
 
-// Share bounds how many requests are under way, in all and of each owner: an
-// owner may have twice as many as there is room left for others. One alone gets
+// HasRoom says whether an owner may have one more of something of which there may
+// be so many in all: at most twice as many as are left for others. One alone gets
 // two thirds, two get two fifths each, and so on: whoever comes next finds room,
 // but for the smallest bounds. Where nobody is asked who they are, all is for
-// everybody. It is safe for concurrent use.
+// everybody.
+func HasRoom(owner Owner, own, total, most int) bool {
+	left := most - total
+	return left > 0 && (owner == "" || own < 2*left)
+}
+
+// Share bounds how many requests are under way, in all and of each owner, as
+// [HasRoom] says. It is safe for concurrent use.
 type Share struct {
 	most int
 
@@ -22,8 +29,7 @@ func NewShare(most int) *Share { return &Share{most: most, of: make(map[Owner]in
 func (s *Share) Enter(owner Owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := s.most - s.total
-	if left <= 0 || owner != "" && s.of[owner] >= 2*left {
+	if !HasRoom(owner, s.of[owner], s.total, s.most) {
 		return false
 	}
 	s.total++

@@ -81,10 +81,10 @@ type Manager struct {
 
 	mu       sync.Mutex
 	closing  bool
-	starting map[string]bool  // ids of sessions that are being started
-	known    map[string]*held // by id
-	calls    int              // under way
-	idle     chan struct{}    // closed when closing and there are no calls
+	starting map[string]execution.Owner // of sessions that are being started, by id
+	known    map[string]*held           // by id
+	calls    int                        // under way
+	idle     chan struct{}              // closed when closing and there are no calls
 	watchers sync.WaitGroup
 
 	lasting context.Context         //nolint:containedctx // ends when calls must
@@ -111,7 +111,7 @@ func New(opts Options) *Manager {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	lasting, stop := context.WithCancelCause(context.Background())
-	return &Manager{opts: opts, starting: make(map[string]bool), known: make(map[string]*held), idle: make(chan struct{}), lasting: lasting, stop: stop}
+	return &Manager{opts: opts, starting: make(map[string]execution.Owner), known: make(map[string]*held), idle: make(chan struct{}), lasting: lasting, stop: stop}
 }
 
 var errClosing = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
@@ -219,16 +219,26 @@ func (m *Manager) reserve(ctx context.Context, id string) error {
 		return err
 	}
 	for _, s := range running {
-		all[s.ID] = true
+		all[s.ID] = s.Owner
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	maps.Copy(all, m.starting)
-	if count := len(all); count >= m.opts.Max {
-		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
-			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", count)}
+	owner, own := execution.OwnerOf(ctx), 0
+	for _, other := range all {
+		if other == owner {
+			own++
+		}
 	}
-	m.starting[id] = true
+	switch {
+	case len(all) >= m.opts.Max && owner == "":
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", len(all))}
+	case !execution.HasRoom(owner, own, len(all), m.opts.Max):
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"you have %d sessions, as many as you may at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
+	}
+	m.starting[id] = owner
 	return nil
 }
 

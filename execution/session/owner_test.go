@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -50,6 +51,31 @@ func TestOwners(t *testing.T) {
 	}
 	if len(h.only(t).calls) != 2 {
 		t.Errorf("calls that came through: %+v", h.only(t).calls)
+	}
+}
+
+// One owner does not have all the sessions that there may be.
+func TestOwnersShareSessions(t *testing.T) {
+	h := newHost()
+	m := session.New(session.Options{
+		Host: h, Limits: limits, Max: 6,
+		Spec: func(context.Context) (execution.Spec, error) { return execution.Spec{Image: "sha256:x"}, nil },
+	})
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	begin := func(owner execution.Owner) error {
+		_, err := m.Create(execution.WithOwner(t.Context(), owner), 0, nil)
+		return err
+	}
+	for range 4 {
+		if err := begin("anna"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := begin("anna"); !isCode(err, execution.Busy) || !strings.HasPrefix(err.Error(), "you have 4 sessions") {
+		t.Errorf("one more: %v", err)
+	}
+	if err := begin("ben"); err != nil {
+		t.Errorf("another: %v", err)
 	}
 }
 
