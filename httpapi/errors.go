@@ -93,7 +93,7 @@ func toHTTP(ctx context.Context, opts Options, err error) error {
 		out.status = http.StatusInternalServerError
 		out.Detail = "internal error; the log of the server has more under request " + requestID(ctx)
 	}
-	if domain.Err != nil && domain.Code != execution.Cancelled {
+	if theirs := domain.Code == execution.Cancelled || domain.Code == execution.Unauthenticated; domain.Err != nil && !theirs {
 		opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
 	}
 	return out
