@@ -14,6 +14,11 @@ import (
 // fits says whether a sandbox may run a program of an owner's.
 func (w *warm) fits(owner execution.Owner) bool { return w.runs == 0 || w.owner == owner }
 
+// mixed says whether callers of several owners wait at a shelf.
+func (s *shelf) mixed() bool {
+	return slices.ContainsFunc(s.waiters, func(w *waiter) bool { return w.owner != s.waiters[0].owner })
+}
+
 // matchLocked gives the next waiter of a shelf's to be served, and the idle
 // sandbox for it, which is -1 where none will do. Who has used ones gets those
 // first, in the order of the waiters. One that is fresh goes to the owner who has

@@ -60,7 +60,16 @@ func (p *Pool) lacksForCallersLocked(s *shelf) bool {
 
 // needyLocked counts the callers at a shelf for whom none in use will do.
 func (p *Pool) needyLocked(s *shelf) int {
+	if len(s.waiters) == 0 {
+		return 0
+	}
 	returning := p.returningLocked(s)
+	if oldest := s.waiters[0]; !s.mixed() { // there is no need to look at each
+		if returning[oldest.owner] == 0 || time.Since(oldest.since) >= growAfter {
+			return len(s.waiters)
+		}
+		return 0
+	}
 	first := make(map[execution.Owner]time.Time) // when each owner's first caller came
 	count := 0
 	for _, w := range s.waiters {
