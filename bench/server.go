@@ -150,7 +150,7 @@ func (s *server) stop() error {
 		}
 	}
 	if s.folder != "" {
-		err = errors.Join(err, os.RemoveAll(s.folder)) //nolint:gosec // G703: a temporary folder of our own
+		err = errors.Join(err, os.RemoveAll(s.folder))
 	}
 	return err
 }
