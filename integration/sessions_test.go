@@ -178,6 +178,9 @@ func TestSessionState(t *testing.T) {
 		sh("which holds nobody up", "sleep 0.1", ""),
 		py("and comes with the next one", "now.set()\nimport time\ntime.sleep(0.2)", "~between between"),
 		py("the rest as well", "1", "~1\n"),
+		py("a thread prints much", "def much():\n    while not os.path.exists('/tmp/go'): time.sleep(0.01)\n    print('x' * 200000)\n    open('/tmp/done', 'w').close()\nthreading.Thread(target=much).start()", ""),
+		sh("while no cell runs", "touch /tmp/go; until [ -e /tmp/done ]; do sleep 0.01; done", ""),
+		py("and all of it comes", "1", strings.Repeat("x", 200000)+"\n1\n"),
 	})
 }
 

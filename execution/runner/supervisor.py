@@ -1494,9 +1494,9 @@ class Run:
     def say(self, fd: int, data: bytes) -> None:
         """Posts what is within the limit of a pipe's output; what is beyond it becomes one empty frame."""
         part = data[: self.room[fd]]
-        if part:
-            self.room[fd] -= len(part)
-            self.channel.post(self.kinds[fd], part)
+        self.room[fd] -= len(part)
+        for start in range(0, len(part), CHUNK):  # more than one frame may hold has come between a session's cells
+            self.channel.post(self.kinds[fd], part[start : start + CHUNK])
         if len(part) < len(data) and fd not in self.cut:
             self.cut.add(fd)
             self.channel.post(self.kinds[fd])

@@ -99,6 +99,24 @@ class ChannelTest(unittest.TestCase):
         self.assertEqual(supervisor.parse_fields(b"a=1\nb=22\n"), {"a": 1, "b": 22})
 
 
+class RunTest(unittest.TestCase):
+    def test_no_frame_is_larger_than_the_server_takes(self) -> None:
+        received, send_fd = os.pipe()
+        pipes = supervisor.Pipes()
+        for fd in (received, send_fd, *pipes.ours, *pipes.theirs):
+            self.addCleanup(os.close, fd)
+        channel = supervisor.Channel(received, send_fd, 1)
+        program = supervisor.Program(pipes.ours, pipes.done)
+        run = supervisor.Run(channel, program, supervisor.Job({"output_bytes": 150_000, "timeout_ms": 1000}))
+        run.say(program.stdout, b"x" * 200_000)
+        sizes = []
+        while channel.posted:
+            (size,) = struct.unpack_from(">I", channel.posted, 1)
+            sizes.append(size)
+            del channel.posted[: 5 + size]
+        self.assertEqual(sizes, [65536, 65536, 150_000 - 2 * 65536, 0])  # the last says that more was printed
+
+
 class CompileTest(unittest.TestCase):
     def run_program(self, source: bytes, interactive: bool = True) -> "list[object]":
         shown: "list[object]" = []
