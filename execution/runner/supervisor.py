@@ -37,7 +37,7 @@ import stat
 import struct
 import time
 
-from errno import EINVAL, ELOOP, ENOSPC
+from errno import EBUSY, EINVAL, ELOOP, ENOSPC
 
 # typing, signal and json would add 25 ms to the start of every sandbox (their own imports are large), so the types
 # are for mypy's eyes only, the signals come from the C module, and the protocol is no JSON.
@@ -1241,7 +1241,10 @@ def open_beneath(root: int, path: str) -> int:
         if not stat.S_ISREG(kind := os.fstat(place).st_mode):
             number = ELOOP if stat.S_ISLNK(kind) else EINVAL
             raise OSError(number, "a link" if number == ELOOP else "not a regular file")
-        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY)
+        # A lease (fcntl(2)) would have this sleep for lease-break-time, 45 s, for each file.
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+    except BlockingIOError:
+        raise OSError(EBUSY, "in use") from None
     finally:
         os.close(place)
 
@@ -1556,7 +1559,7 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
     try:
         fd = open_beneath(workspace, found.path)
     except OSError as error:
-        return os.strerror(error.errno).lower()
+        return str(error.strerror).lower()
     try:
         channel.post(b"F", found.path.encode())
         left = found.size

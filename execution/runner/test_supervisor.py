@@ -11,6 +11,9 @@ import threading
 import time
 import unittest
 
+from errno import EBUSY, EWOULDBLOCK
+from unittest import mock
+
 import supervisor
 
 
@@ -260,6 +263,24 @@ class WorkspaceTest(unittest.TestCase):
         os.truncate(f"{self.path}/a", 0)
         with self.assertRaisesRegex(supervisor.Gone, "shorter"):
             supervisor.send_file(channel, self.root, found)
+
+    def test_a_file_with_a_lease_is_not_waited_for(self) -> None:
+        """In a sandbox nobody gets a lease any more, so what the kernel does is played."""
+        self.write("a")
+        (found,) = supervisor.walk(self.root)
+        real_open = os.open
+
+        def open_leased(path: "str | int", flags: int, *rest: int, **more: int) -> int:
+            if str(path).startswith("/proc/self/fd/"):
+                self.assertTrue(flags & os.O_NONBLOCK, "it would sleep for lease-break-time")
+                raise BlockingIOError(EWOULDBLOCK, os.strerror(EWOULDBLOCK))
+            return real_open(path, flags, *rest, **more)
+
+        with mock.patch.object(os, "open", open_leased):
+            with self.assertRaises(OSError) as caught:
+                supervisor.open_beneath(self.root, "a")
+            self.assertEqual(caught.exception.errno, EBUSY)
+            self.assertEqual(supervisor.send_file(supervisor.Channel(0, self.root, 1), self.root, found), "in use")
 
     def test_emptying_leaves_nothing(self) -> None:
         self.write("p/a/b/c")
