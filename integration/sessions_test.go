@@ -379,6 +379,22 @@ func TestSessionStream(t *testing.T) {
 	}
 }
 
+// No process of a session's gets a lease on a file, which would hold up PID 1: not
+// even one that is not behind the programs' own filter.
+func TestSessionLeases(t *testing.T) {
+	const lease = "import fcntl; fcntl.fcntl(open('/tmp/a', 'w'), fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+	s := startSession(t, shared.server, request{})
+	program{exit: "1", stderr: "~PermissionError"}.check(t, s.python(t, lease))
+	program{exit: "1", stderr: "~PermissionError"}.check(t, s.bash(t, `python3 -c "`+lease+`"`))
+	id := sessionContainers(t, s.id)[0].ID
+	if status := inContainer(t, id, "python3", "-c", lease); status != 1 {
+		t.Errorf("behind the container's profile alone a lease is had: %d", status)
+	}
+	if status := inContainer(t, id, "python3", "-c", "import fcntl; fcntl.lockf(open('/tmp/a', 'w'), fcntl.LOCK_EX)"); status != 0 {
+		t.Errorf("a lock is not had: %d", status)
+	}
+}
+
 // A client that leaves ends its call, and nothing else.
 func TestSessionCallerLeaves(t *testing.T) {
 	s := startSession(t, shared.server, request{})

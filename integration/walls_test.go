@@ -75,6 +75,13 @@ pipe = os.pipe()
 for call in (lambda: os.splice(b.fileno(), 1, 10), lambda: os.sendfile(1, b.fileno(), None, 10), lambda: os.splice(b.fileno(), pipe[1], 10)):
     try: print(call())
     except OSError as e: print(e.errno)`, stdout: "38\n38\n38\n"},
+		{name: "leases, which would hold up whoever opens the file", code: `import fcntl, os
+fd = os.open('/tmp/a', os.O_RDWR | os.O_CREAT)
+for command in (fcntl.F_SETLEASE, fcntl.F_NOTIFY, 1040):
+    try: print(fcntl.fcntl(fd, command, fcntl.F_WRLCK))
+    except OSError as e: print(e.errno)
+fcntl.lockf(fd, fcntl.LOCK_EX)
+print(fcntl.fcntl(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100), fcntl.F_GETLEASE) == fcntl.F_UNLCK)`, stdout: "1\n1\n1\nTrue\n"},
 		{name: "copying without them", code: `import os, shutil, socket, subprocess, threading
 open('a', 'wb').write(bytes(range(256)) * 4096)
 shutil.copyfile('a', 'b')

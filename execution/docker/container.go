@@ -64,6 +64,25 @@ func onlyForItself() []*seccomp.Syscall {
 	}
 }
 
+// noLeases allows fcntl(2) without the commands that ask for leases on files or for
+// news of folders: PID 1 would wait for a lease's holder wherever it opens a file.
+// From 1024 on, where these are, only what is known is allowed; the delegations of
+// newer kernels are leases too.
+func noLeases() []*seccomp.Syscall {
+	const first, getLease, firstHarmless, lastHarmless = 1024, 1025, 1027, 1038 // F_LINUX_SPECIFIC_BASE and so on
+	allow := func(operator specs.LinuxSeccompOperator, command uint64) *seccomp.Syscall {
+		return &seccomp.Syscall{LinuxSyscall: specs.LinuxSyscall{
+			Names: []string{"fcntl", "fcntl64"}, Action: specs.ActAllow,
+			Args: []specs.LinuxSeccompArg{{Index: 1, Value: command, Op: operator}},
+		}}
+	}
+	rules := []*seccomp.Syscall{allow(specs.OpLessThan, first), allow(specs.OpEqualTo, getLease)}
+	for command := uint64(firstHarmless); command <= lastHarmless; command++ {
+		rules = append(rules, allow(specs.OpEqualTo, command))
+	}
+	return rules
+}
+
 // lockPipes are the system calls with which a program could have PID 1 wait for
 // a pipe where no signal reaches it; then the engine could not end the container.
 // Nobody in one has them.
@@ -84,7 +103,7 @@ func seccompProfile(many bool) (string, error) {
 		rules.ArchMap[i].SubArches = nil
 	}
 	noSuchCall := uint(syscall.ENOSYS)
-	own := append(onlyForItself(), &seccomp.Syscall{
+	own := append(append(onlyForItself(), noLeases()...), &seccomp.Syscall{
 		LinuxSyscall: specs.LinuxSyscall{Names: lockPipes(), Action: specs.ActErrno, ErrnoRet: &noSuchCall},
 	})
 	for _, rule := range rules.Syscalls {

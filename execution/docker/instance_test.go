@@ -97,6 +97,7 @@ func checkSeccomp(t *testing.T, options []any) {
 			Syscalls      []struct {
 				Names    []string
 				Action   string
+				Args     []any
 				Includes map[string]any
 			}
 		}
@@ -109,6 +110,10 @@ func checkSeccomp(t *testing.T, options []any) {
 				case "io_uring_setup", "bpf", "keyctl", "userfaultfd", "ptrace", "mount", "unshare", "setns":
 					if rule.Action == "SCMP_ACT_ALLOW" && rule.Includes["caps"] == nil && rule.Includes["minKernel"] == nil {
 						t.Errorf("%s is allowed", name)
+					}
+				case "fcntl":
+					if len(rule.Args) == 0 {
+						t.Errorf("%s is allowed whatever its command: leases are among them", name)
 					}
 				}
 			}

@@ -52,6 +52,7 @@ const (
 	unixFamily   = 1  // AF_UNIX
 	levelIPv6    = 41 // SOL_IPV6
 	flowLabels   = 32 // IPV6_FLOWLABEL_MGR
+	fcntlCommand = 1  // the argument of fcntl(2)
 	optionLevel  = 1  // the argument of setsockopt(2)
 	optionName   = 2
 	noSuchCall   = 38 // ENOSYS
@@ -61,6 +62,24 @@ const (
 // families are the kinds of sockets that programs may make: AF_UNIX, AF_INET,
 // AF_INET6 and AF_NETLINK, which getifaddrs(3) uses.
 func families() []uint64 { return []uint64{1, 2, 10, 16} }
+
+// leases are the conditions under which fcntl(2) asks for a lease on a file (1024),
+// for which whoever opens that file has to wait, for news of a folder (1026), or
+// for what Linux may yet invent from 1039 on: delegations, which are leases too,
+// were. Those between are of pipes, seals and copies of descriptors.
+func leases() []seccomp.NameWithConditions {
+	command := func(operation seccomp.Operation, value uint64) seccomp.Condition {
+		return seccomp.Condition{Argument: fcntlCommand, Operation: operation, Value: value}
+	}
+	return []seccomp.NameWithConditions{{
+		Name: "fcntl",
+		Conditions: seccomp.ArgumentConditions{
+			command(seccomp.GreaterOrEqual, 1024), command(seccomp.LessOrEqual, 1026), command(seccomp.NotEqual, 1025),
+		},
+	}, {
+		Name: "fcntl", Conditions: seccomp.ArgumentConditions{command(seccomp.GreaterThan, 1038)},
+	}}
+}
 
 // programFilter assembles the seccomp filter that programs run behind, for the
 // machine that this server runs on: its name as uname(2) gives it, and the
@@ -116,17 +135,17 @@ func filterPolicy(info *arch.Info) seccomp.Policy {
 			{
 				Action: seccomp.ActionErrno, // EPERM
 				Names:  names,
-				NamesWithCondtions: []seccomp.NameWithConditions{{
+				NamesWithCondtions: append(leases(), seccomp.NameWithConditions{
 					Name:       "clone",
 					Conditions: seccomp.ArgumentConditions{{Operation: seccomp.BitsSet, Value: newNamespaces | newRelations}},
-				}, {
+				}, seccomp.NameWithConditions{
 					// Flow labels stay for a minute, for all in the network namespace to see.
 					Name: "setsockopt",
 					Conditions: seccomp.ArgumentConditions{
 						{Argument: optionLevel, Operation: seccomp.Equal, Value: levelIPv6},
 						{Argument: optionName, Operation: seccomp.Equal, Value: flowLabels},
 					},
-				}},
+				}),
 			},
 			{
 				// Its flags lie in memory, out of a filter's reach; C libraries then take clone.
