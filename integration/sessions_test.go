@@ -513,7 +513,13 @@ func TestSessionsSurviveTheirServer(t *testing.T) {
 func TestSessionMendsStreams(t *testing.T) {
 	s := startSession(t, shared.server, request{})
 	program{exit: "1", stderr: "~ZeroDivisionError"}.check(t, s.python(t, "import sys\nx = 'kept'\nsys.stdout.close()\nsys.stderr.close()\n1 / 0"))
-	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+	for name, code := range map[string]string{
+		"detached": "buffer = sys.stdout.detach()", "deleted": "del sys.stdout, sys.stderr",
+		"odd": "class Odd:\n    closed = property(lambda self: 1 / 0)\nsys.stdout = sys.stderr = Odd()",
+	} {
+		s.python(t, code)
+		t.Run(name, func(t *testing.T) { program{stdout: "'kept'\n"}.check(t, s.python(t, "x")) })
+	}
 }
 
 // A file that changes while it is read is skipped, and costs the session nothing.

@@ -248,18 +248,37 @@ class Outputs:
         self.pipes = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, DONE_FD + 1) for fd in (1, 2)}
 
     def mend(self) -> None:
-        """Puts the pipes back in their places, and opens the streams that are closed or gone."""
+        """Puts the pipes back in their places, and opens the streams that are closed or gone. Raises nothing: without
+        its streams a cell can still run."""
         for fd, pipe in self.pipes.items():
             try:
-                there = os.path.sameopenfile(fd, pipe)
+                put_back(pipe, fd)
             except OSError:
-                there = False  # it is closed
-            if not there:
-                os.dup2(pipe, fd)
-        if getattr(sys.stdout, "closed", sys.stdout is None):
-            sys.stdout = unbuffered(1, "surrogateescape")
-        if getattr(sys.stderr, "closed", sys.stderr is None):
-            sys.stderr = unbuffered(2, "backslashreplace")
+                pass  # a program has closed it here too
+        for name, fd, errors in (("stdout", 1, "surrogateescape"), ("stderr", 2, "backslashreplace")):
+            try:
+                if is_closed(getattr(sys, name, None)):
+                    setattr(sys, name, unbuffered(fd, errors))
+            except OSError:
+                pass  # the descriptor is gone
+
+
+def put_back(pipe: int, fd: int) -> None:
+    """Makes a descriptor the same as a pipe's, if it is not. Raises OSError."""
+    try:
+        there = os.path.sameopenfile(fd, pipe)
+    except OSError:
+        there = False  # it is closed
+    if not there:
+        os.dup2(pipe, fd)
+
+
+def is_closed(stream: object) -> bool:
+    """Whether nothing can be printed to a stream: it is closed or gone, or fails when asked."""
+    try:
+        return stream is None or bool(getattr(stream, "closed", False))
+    except BaseException:  # of a program's own class, or a stream without its buffer
+        return True
 
 
 def report_cell(error: BaseException) -> None:

@@ -115,6 +115,55 @@ class StagingTest(unittest.TestCase):
         self.assertEqual((self.read("link"), os.path.islink(f"{self.folder}/link")), (b"mine", False))
 
 
+class Odd:
+    """A stream with something wrong."""
+
+    @property
+    def closed(self) -> bool:
+        raise ValueError("underlying buffer has been detached")
+
+
+class OutputsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        saved = sys.stdout, sys.stderr
+        self.addCleanup(self.restore, *saved)
+        self.outputs = session.Outputs()
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        for pipe in self.outputs.pipes.values():
+            try:
+                os.close(pipe)
+            except OSError:
+                pass  # the test has
+
+    def restore(self, out: "io.TextIOBase", err: "io.TextIOBase") -> None:
+        sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+
+    def test_streams_are_mended_whatever_is_wrong_with_them(self) -> None:
+        detached = io.TextIOWrapper(io.BytesIO())
+        detached.detach()
+        for broken in (detached, Odd(), None):
+            sys.stdout = sys.stderr = broken  # type: ignore[assignment]
+            self.outputs.mend()
+            self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2), broken)
+        del sys.stdout, sys.stderr
+        self.outputs.mend()
+        self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2))
+
+    def test_a_stream_of_the_programs_own_stays(self) -> None:
+        sys.stdout = mine = io.StringIO()
+        self.outputs.mend()
+        self.assertIs(sys.stdout, mine)
+
+    def test_pipes_that_are_gone_stop_no_cell(self) -> None:
+        sys.stdout = None  # type: ignore[assignment]
+        for fd, pipe in self.outputs.pipes.items():
+            os.close(pipe)
+            self.outputs.pipes[fd] = 1 << 20  # no descriptor
+        self.outputs.mend()
+
+
 class NotebookTest(unittest.TestCase):
     def setUp(self) -> None:
         saved = sys.modules["__main__"], sys.argv[:], sys.path[:], sys.stdout, sys.stderr
