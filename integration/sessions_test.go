@@ -522,6 +522,37 @@ func TestSessionMendsStreams(t *testing.T) {
 	}
 }
 
+// What a handler of a program's raises while no cell runs costs the session
+// nothing, and comes with the next cell. A debugger's handler stays in no cell's way.
+func TestSessionSignals(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	interrupted := step{program: program{
+		name: "a cell after a debugger's", code: "while True: pass", timeout: 300, exit: "null", reason: "timeout", stderr: "~KeyboardInterrupt",
+	}}
+	s.check(t, []step{
+		py("a clock", `import signal, threading
+rung = 0
+def ring(*_):
+    global rung
+    rung += 1
+    if rung == 10:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        open("/tmp/rung", "w").close()
+    raise RuntimeError("rung")
+signal.signal(signal.SIGALRM, ring)
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # signals may come to it as well
+x = 1
+signal.setitimer(signal.ITIMER_REAL, 0.2, 0.02)
+None`, ""),
+		sh("rings", "until [ -e /tmp/rung ]; do sleep 0.02; done", ""),
+		{program: program{name: "which is told", code: "rung, x", stdout: "(10, 1)\n", stderr: "~in ring\n    raise RuntimeError(\"rung\")\n"}},
+		{program: program{name: "and heard in a cell", code: "signal.raise_signal(signal.SIGALRM)", exit: "1", stderr: "~RuntimeError: rung"}},
+		{program: program{name: "a debugger", code: "import pdb\npdb.set_trace()\ny = 2", stdin: "c\n", stdout: "~(Pdb)"}},
+		interrupted,
+		py("is over", "x, y", "(1, 2)\n"),
+	})
+}
+
 // A file that changes while it is read is skipped, and costs the session nothing.
 func TestSessionFilesChange(t *testing.T) {
 	s := startSession(t, shared.server, request{})

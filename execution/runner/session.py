@@ -86,6 +86,7 @@ LOOK_SECONDS = 300  # how often an idle session looks at the time: poll's clock 
 INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
 INTERRUPT_AGAIN_SECONDS = 0.2  # after which it is sent again: one that comes before the cell has begun is lost
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
+MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
 MAX_LEFTOVER_PIPES = 64  # of commands that are over, which something in the background may still write to
 
@@ -117,6 +118,38 @@ def limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
 
+class Handlers:
+    """The handlers of signals that cells have installed. Between cells they are called as well, but what they raise, which
+    would end the interpreter, is printed."""
+
+    def __init__(self, ours: "dict[int, Callable[..., object]]") -> None:
+        self.ours = ours  # with which each cell begins
+        self.held: "dict[int, Callable[..., object]]" = {}  # those that are called by way of our own
+        self.own = self.call
+
+    def release(self) -> None:
+        """Puts the handlers in their places, where what they raise is raised in a cell."""
+        for number, handler in (self.held | self.ours).items():
+            _signal.signal(number, handler)
+        self.held.clear()
+
+    def hold(self) -> None:
+        """Puts our own handler in the place of each."""
+        for number in range(1, _signal.NSIG):
+            handler = _signal.getsignal(number)
+            if callable(handler) and handler is not self.own:
+                self.held[number] = handler
+                _signal.signal(number, self.own)
+
+    def call(self, number: int, frame: object) -> None:
+        """Calls a handler: our own."""
+        try:
+            self.held[number](number, frame)
+        except BaseException as error:
+            report_quietly(error)
+        self.hold()  # it may have put itself back
+
+
 class Notebook:
     """The interpreter that runs a session's cells, all in one `__main__`."""
 
@@ -131,11 +164,11 @@ class Notebook:
         self.interrupted = False  # the cell was, once: it may take its time to heed that
         self.out_of_cpu = False
         self.loop: "Any" = None  # the event loop of cells that await
+        self.handlers = Handlers({_signal.SIGINT: self.interrupt, _signal.SIGXCPU: self.stop_for_cpu})
 
     def serve(self) -> "NoReturn":
         """Runs one cell after the other, until the supervisor is gone."""
-        _signal.signal(_signal.SIGINT, self.interrupt)
-        _signal.signal(_signal.SIGXCPU, self.stop_for_cpu)
+        self.handlers.release()
         while True:
             head = read_exactly(3, CELL.size)
             if len(head) < CELL.size:
@@ -201,14 +234,27 @@ class Notebook:
         """Does something that may be interrupted, and returns what it raises."""
         try:
             try:
+                self.handlers.release()
                 self.busy = True
                 do()
             finally:
-                self.busy = False
+                self.calm()
         except BaseException as error:
-            self.busy = False  # an interrupt may have come before it was
+            self.calm()  # a signal may have come before it was
             return error
         return None
+
+    def calm(self) -> None:
+        """Sees to it that no signal raises anything any more."""
+        tries = MAX_CALMS
+        while tries:
+            tries -= 1
+            try:
+                self.busy = False
+                self.handlers.hold()
+                return
+            except BaseException:
+                pass  # a signal came meanwhile, or the program has broken what it takes
 
     def run_codes(self, codes: "list[CodeType]") -> None:
         """Runs code. What awaits shares one event loop with other cells, so that they can use each other's objects."""
@@ -288,6 +334,14 @@ def report_cell(error: BaseException) -> None:
         return
     error.__traceback__ = trace = without_ours(error.__traceback__)
     traceback.print_exception(type(error), error, trace)
+
+
+def report_quietly(error: BaseException) -> None:
+    """Prints a traceback, if that can be done."""
+    try:
+        report_cell(error)
+    except BaseException:
+        pass  # the program has broken what it takes
 
 
 # --- The processes of a session -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import struct
 import sys
 import tempfile
@@ -168,6 +169,8 @@ class NotebookTest(unittest.TestCase):
     def setUp(self) -> None:
         saved = sys.modules["__main__"], sys.argv[:], sys.path[:], sys.stdout, sys.stderr
         self.addCleanup(self.restore, *saved)
+        for number in (signal.SIGINT, signal.SIGXCPU, signal.SIGALRM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.notebook = session.Notebook(tempfile.mkdtemp())
         sys.stdout, sys.stderr = self.out, self.err = io.StringIO(), io.StringIO()
 
@@ -188,6 +191,26 @@ class NotebookTest(unittest.TestCase):
         self.notebook.run_cell(b"def f():\n    1 / 0\nf()", True)
         self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
         self.assertNotIn("session.py", self.err.getvalue())
+
+    def test_what_a_handler_raises_between_cells_is_printed(self) -> None:
+        self.notebook.run_cell(b"import signal\ndef ring(*_):\n    1 / 0\nsignal.signal(signal.SIGALRM, ring)", False)
+        signal.raise_signal(signal.SIGALRM)
+        self.assertRegex(self.err.getvalue(), r"(?s)line 3, in ring.*ZeroDivisionError")
+        cells = (b"signal.getsignal(signal.SIGALRM) is ring", b"signal.raise_signal(signal.SIGALRM)")
+        self.assertEqual([self.notebook.run_cell(code, True) for code in cells], [0, 1 << 8])
+        self.assertEqual(self.out.getvalue(), "True\n")
+
+    def test_a_handler_that_puts_itself_back_is_no_worse(self) -> None:
+        self.notebook.run_cell(
+            b"import signal\ndef ring(*_):\n    signal.signal(signal.SIGALRM, ring)\n    1 / 0\nring()", False
+        )
+        for _ in range(3):
+            signal.raise_signal(signal.SIGALRM)
+        self.assertEqual(self.err.getvalue().count("ZeroDivisionError"), 4)
+
+    def test_each_cell_can_be_interrupted(self) -> None:
+        self.notebook.run_cell(b"import signal\nsignal.signal(signal.SIGINT, lambda *_: None)", False)
+        self.assertEqual(self.notebook.run_cell(b"signal.raise_signal(signal.SIGINT)", False), 130 << 8)
 
     def test_interrupts_reach_cells_alone(self) -> None:
         self.notebook.interrupt()
