@@ -212,8 +212,14 @@ func TestSessionInterrupts(t *testing.T) {
 		interrupted("waiting for a child", "import subprocess\nsubprocess.run(['sleep', '60'])"),
 		interrupted("awaiting", "import asyncio\nawait asyncio.sleep(60)"),
 		interrupted("waiting for input that never comes", "import os\nr, w = os.pipe()\nos.read(r, 1)"),
+		interrupted("waiting for threads at the end", "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool:\n    pool.submit(time.sleep, 8)\n    time.sleep(60)"),
+		{program: program{
+			name: "one interrupt swallowed", timeout: 300, exit: "null", reason: "timeout", stderr: "~KeyboardInterrupt",
+			code: "class Slow:\n    def __del__(self): time.sleep(60)\nSlow()\ntime.sleep(60)",
+		}},
 		py("kept", "x > 1", "True\n"),
 		py("the task does not go on", "len(asyncio.all_tasks(asyncio.get_event_loop()))", "~"),
+		interrupted("waiting for threads at a loop's end", "asyncio.run(asyncio.to_thread(time.sleep, 8))"),
 		{program: program{
 			name: "deaf", code: "while True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass",
 			timeout: 300, exit: "null", reason: "timeout",

@@ -85,6 +85,7 @@ OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
 LOOK_SECONDS = 300  # how often an idle session looks at the time: poll's clock stands still while the machine sleeps
 INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
 INTERRUPT_AGAIN_SECONDS = 0.2  # after which it is sent again: one that comes before the cell has begun is lost
+HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it has not ended
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
 MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
@@ -161,7 +162,7 @@ class Notebook:
         self.outputs = Outputs()
         self.cells = 0
         self.busy = False  # a cell runs, and may be interrupted
-        self.interrupted = False  # the cell was, once: it may take its time to heed that
+        self.interrupted = 0.0  # when the cell was last, by the monotonic clock: it may take its time to heed that
         self.out_of_cpu = False
         self.loop: "Any" = None  # the event loop of cells that await
         self.handlers = Handlers({_signal.SIGINT: self.interrupt, _signal.SIGXCPU: self.stop_for_cpu})
@@ -197,12 +198,15 @@ class Notebook:
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
-        self.interrupted = self.out_of_cpu = False
+        self.interrupted = 0.0
+        self.out_of_cpu = False
 
     def interrupt(self, *_: object) -> None:
-        """Interrupts a cell once, and nothing else: the handler of SIGINT."""
-        if self.busy and not self.interrupted:
-            self.interrupted = True
+        """Interrupts a cell, and nothing else: the handler of SIGINT. Once is not enough: what the cell does about the
+        first may wait for threads, or it may be lost in a __del__."""
+        now = time.monotonic()
+        if self.busy and now - self.interrupted >= HEED_SECONDS:
+            self.interrupted = now
             raise KeyboardInterrupt
 
     def stop_for_cpu(self, *_: object) -> None:

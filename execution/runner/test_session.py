@@ -218,6 +218,15 @@ class NotebookTest(unittest.TestCase):
         with self.assertRaises(KeyboardInterrupt):
             self.notebook.interrupt()
 
+    def test_interrupts_come_again_but_leave_time_to_heed_them(self) -> None:
+        self.notebook.busy = True
+        with self.assertRaises(KeyboardInterrupt):
+            self.notebook.interrupt()
+        self.notebook.interrupt()  # it may be cleaning up
+        self.notebook.interrupted -= session.HEED_SECONDS
+        with self.assertRaises(KeyboardInterrupt):
+            self.notebook.interrupt()
+
 
 if __name__ == "__main__":
     unittest.main()
