@@ -224,7 +224,8 @@ class Notebook:
         linecache.cache[name] = len(source), None, text.splitlines(True), name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
         self.outputs.mend()
-        error = self.attempt(shows.save_open_figures) or error
+        if not isinstance(error, KeyboardInterrupt):  # its time is up, and to draw takes more
+            error = self.attempt(shows.save_open_figures) or error
         if error is None:
             return 0
         if isinstance(error, SystemExit):

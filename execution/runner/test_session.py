@@ -9,6 +9,8 @@ import tempfile
 import time
 import unittest
 
+from unittest import mock
+
 import session
 import supervisor
 
@@ -217,6 +219,13 @@ class NotebookTest(unittest.TestCase):
         self.notebook.busy = True
         with self.assertRaises(KeyboardInterrupt):
             self.notebook.interrupt()
+
+    def test_an_interrupted_cell_saves_no_figures(self) -> None:
+        saved: "list[str]" = []
+        with mock.patch.object(session.shows, "save_open_figures", lambda: saved.append("figures")):
+            for code in (b"1", b"1 / 0", b"raise KeyboardInterrupt"):
+                self.notebook.run_cell(code, False)
+        self.assertEqual(len(saved), 2)
 
     def test_interrupts_come_again_but_leave_time_to_heed_them(self) -> None:
         self.notebook.busy = True
