@@ -54,7 +54,7 @@ type Sandbox struct {
 func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 	s := newSandbox(instance)
 	go s.read(atOnce)
-	go s.ping()
+	go s.ping(s.done)
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -168,13 +168,14 @@ var errTaken = errors.New("another server has the session")
 // atOnce is where the frames of a new sandbox begin.
 func atOnce(*bufio.Reader) error { return nil }
 
-// ping keeps the supervisor from taking an idle or waiting server for a dead one.
-func (s *Sandbox) ping() {
+// ping keeps the supervisor from taking an idle or waiting server for a dead one,
+// until a channel is closed.
+func (s *Sandbox) ping(over <-chan struct{}) {
 	ticker := time.NewTicker(Silence / 3)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-s.done:
+		case <-over:
 			return
 		case <-ticker.C:
 		}

@@ -279,7 +279,10 @@ func (c *exchange) outlive(ctx context.Context) (context.Context, context.Cancel
 func (c *exchange) collect(ctx context.Context, timer *time.Timer) *execution.Result {
 	sandbox := c.session.sandbox
 	r := newReport(c.req, c.limits)
+	over := make(chan struct{})
+	go sandbox.ping(over) // the session waits for a slow store as long as it hears of us; between calls it need not
 	err := (&collection{sandbox: sandbox, report: r, keep: c.req.Keep, timer: timer, left: collectTime}).collect(ctx)
+	close(over)
 	if err != nil {
 		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", sandbox.instance.Diagnostics())
 		c.fail(r, err)

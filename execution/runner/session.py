@@ -569,8 +569,7 @@ class SessionChannel(Channel):
         super().__init__(receive_fd, send_fd, silence)
         # From here on by a clock that nobody sets.
         self.end = time.clock_gettime(time.CLOCK_BOOTTIME) + expires - time.time()
-        self.writable = select.poll()
-        self.writable.register(self.send_fd, select.POLLOUT)
+        self.frames: "list[tuple[bytes, bytes]]" = []  # that came while it sent
         self.unheard = False  # nobody listens: what is said is dropped
         self.nonce = b""  # of a server that has come and waits for the answer
 
@@ -582,22 +581,40 @@ class SessionChannel(Channel):
         return min(left, LOOK_SECONDS)
 
     def flush(self) -> None:
-        """Sends what was posted. Where nothing of it is taken for a while, nothing is said until a server comes."""
-        rest = memoryview(b"" if self.unheard else bytes(self.posted))
+        """Sends what was posted. The server may take its time as long as it is heard of. Where it is not, or another one
+        comes, nothing is said until a server is welcome."""
+        rest = memoryview(bytes(self.posted))
         self.posted.clear()
-        while rest:
+        patience = time.monotonic() + self.silence
+        while rest and not self.unheard:
             try:
                 rest = rest[os.write(self.send_fd, rest) :]
             except BlockingIOError:
-                if not self.writable.poll(min(self.silence, self.silence_left()) * 1000):
-                    self.unheard = True
-                    return
+                if not self.await_room(patience):
+                    continue
             except OSError:
                 self.unheard = True
-                return
+            patience = time.monotonic() + self.silence
+
+    def await_room(self, patience: float) -> bool:
+        """Waits until the server takes more. Takes in what it says, and returns whether it has shown any life by then.
+        Where it has not when patience ends, it is unheard."""
+        left = min(patience - time.monotonic(), self.silence_left())
+        ready = [fd for fd, _ in self.both.poll(max(left, 0) * 1000 + 1)]
+        if self.receive_fd in ready:
+            self.read_available()
+            while frame := self.parse():
+                if frame[0] != b"P":
+                    self.frames.append(frame)
+        self.unheard = self.unheard or not ready and time.monotonic() > patience
+        return bool(ready)
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
         """The next complete frame, or None."""
+        return self.frames.pop(0) if self.frames else self.parse()
+
+    def parse(self) -> "Optional[tuple[bytes, bytes]]":
+        """The next complete frame of what has arrived, or None."""
         zeros = len(self.buffer) - len(self.buffer.lstrip(b"\0"))
         del self.buffer[:zeros]
         frame = super().next_buffered()
@@ -615,8 +632,8 @@ class SessionChannel(Channel):
         if self.nonce:
             self.posted.clear()
             self.unheard = False
-            self.send(b"Y", self.nonce)
-            self.nonce = b""
+            nonce, self.nonce = self.nonce, b""
+            self.send(b"Y", nonce)
 
 
 class Background:

@@ -372,6 +372,42 @@ type failing struct{}
 
 func (failing) Open(context.Context) (io.ReadCloser, error) { return nil, errors.New("no such thing") }
 
+// A slow store costs a session nothing: the supervisor hears of its server while
+// it waits, and between calls it hears nothing.
+func TestSessionWithASlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 10 * time.Minute
+		k := &keeper{waits: map[string]time.Duration{"d/a": slow}}
+		i := newInstance(t, func(s *supervisor) {
+			s.say('R', greeting+"isolation=session\n")
+			s.job()
+			s.say('A', "")
+			s.say('X', fine)
+			sayFiles(s)
+		})
+		session, err := hostOf(i).Start(t.Context(), execution.Spec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Detach()
+		req := request
+		req.Keep = k.keep
+		result, err := session.Call(t.Context(), execution.RunPython, req, limits)
+		if err != nil || len(result.Files) != 3 {
+			t.Errorf("%+v, %v", result, err)
+		}
+		if pings := len(i.supervisor.pings); pings < int(slow/runner.Silence) {
+			t.Errorf("%d pings in %v", pings, slow)
+		}
+		synctest.Wait()
+		before := len(i.supervisor.pings)
+		time.Sleep(slow)
+		if pings := len(i.supervisor.pings) - before; pings > 0 {
+			t.Errorf("an idle session hears %d pings", pings)
+		}
+	})
+}
+
 // A session that ends in the middle of a call is a result that says so.
 func TestSessionEnds(t *testing.T) {
 	session := inSession(t, func(s *supervisor) {

@@ -1449,6 +1449,7 @@ class Run:
             ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
             for fd in ready:
                 self.handle(fd)
+            self.listen()
             ended = self.program.ended(ready)
             if not ended:  # else it goes out with what is said of the end
                 self.channel.flush()
@@ -1457,12 +1458,15 @@ class Run:
         """Acts on one descriptor that is ready."""
         if fd == self.channel.receive_fd:
             self.channel.read_available()
-            while frame := self.channel.next_buffered():
-                self.hear(frame[0])
         elif fd == self.program.stdin:
             self.feed()
         elif fd == self.program.done or fd in self.kinds and not self.forward(fd):
             self.poll.unregister(fd)
+
+    def listen(self) -> None:
+        """Acts on what the server has said, some of it perhaps while it was spoken to."""
+        while frame := self.channel.next_buffered():
+            self.hear(frame[0])
 
     def hear(self, kind: bytes) -> None:
         """Acts on a frame of the server's. Raises Gone for what it has no business to send during a run."""

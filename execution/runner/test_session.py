@@ -6,6 +6,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -63,6 +64,39 @@ class SessionChannelTest(unittest.TestCase):
         began = time.monotonic()
         self.channel.send(b"O", bytes(1 << 20))
         self.assertLess(time.monotonic() - began, 0.05)
+
+    def test_a_server_that_speaks_may_be_slow_to_read(self) -> None:
+        received = bytearray()
+
+        def serve() -> None:
+            for _ in range(12):
+                os.write(self.server_out, frame(b"P"))
+                time.sleep(self.channel.silence / 4)
+            while len(received) < (1 << 20) + 5:
+                received.extend(os.read(self.server_in, 1 << 16))
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        self.channel.send(b"D", bytes(1 << 20))
+        self.assertFalse(self.channel.unheard)
+        server.join()
+        self.assertEqual(len(received), (1 << 20) + 5)
+
+    def test_what_comes_while_it_sends_is_kept(self) -> None:
+        os.write(self.server_out, frame(b"P") + frame(b"K") + frame(b"C", b"x")[:3])
+        self.channel.send(b"D", bytes(1 << 20))  # nobody reads
+        os.write(self.server_out, frame(b"C", b"x")[3:])
+        self.channel.read_available()
+        self.assertEqual([self.channel.next_buffered() for _ in range(3)], [(b"K", b""), (b"C", b"x"), None])
+
+    def test_a_server_that_comes_need_not_wait_for_the_last_one(self) -> None:
+        os.write(self.server_out, frame(b"Y", b"nonce"))
+        self.channel.silence = 60
+        self.channel.send(b"D", bytes(1 << 20))  # nobody reads
+        self.assertEqual(self.channel.next_buffered(), (b"Y", b"nonce"))
+        os.read(self.server_in, 1 << 20)
+        self.channel.welcome()
+        self.assertEqual(os.read(self.server_in, 1000), frame(b"Y", b"nonce"))
 
     def test_its_time_comes(self) -> None:
         self.assertLess(self.channel.silence_left(), 60.1)
