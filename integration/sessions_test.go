@@ -258,7 +258,7 @@ func TestSessionCommands(t *testing.T) {
 		sh("a background", "(while :; do date >> tick.txt; echo noise; sleep 0.05; done) & echo $!", "~\n"),
 		{program: program{
 			name: "goes on", timeout: 20000, stdout: "ticks\n",
-			code:  "import os, time\nsize = os.path.getsize('tick.txt')\nwhile os.path.getsize('tick.txt') == size: time.sleep(0.01)\nprint('ticks')",
+			code:  "import os, time\nwhile not os.path.exists('tick.txt'): time.sleep(0.01)\nsize = os.path.getsize('tick.txt')\nwhile os.path.getsize('tick.txt') == size: time.sleep(0.01)\nprint('ticks')",
 			files: "tick.txt",
 		}},
 		sh("a server that prints", "mkfifo in out; (while read x < in; do printf '%01000d\\n' 0; echo $x > out; done) & ", ""),
