@@ -64,6 +64,7 @@ from supervisor import (
     send_files,
     set_dumpable,
     shows,
+    stamp_of,
     take_over,
     unbuffered,
     walk,
@@ -951,13 +952,13 @@ class Session:
         """Sends a file. Raises OSError."""
         path = job.code.decode()
         fd = open_beneath(self.root, path)
-        size = os.fstat(fd).st_size
+        found = Found(path, "", stamp_of(os.fstat(fd)))
         os.close(fd)
-        if size > job.limits["file_bytes"]:
+        if found.size > job.limits["file_bytes"]:
             raise OSError(EFBIG, "too large")
         self.begin()
         self.channel.post(b"X", QUIET)
-        if reason := send_file(self.channel, self.root, Found(path, "", (0, 0, size))):
+        if reason := send_file(self.channel, self.root, found):
             self.channel.post(b"S", path.encode() + b"\0" + reason.encode())
         self.channel.send(b"Z")
 

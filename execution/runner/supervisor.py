@@ -1160,8 +1160,14 @@ class Found:
     def __init__(self, path: str, reason: str, stamp: "tuple[int, int, int]" = (0, 0, 0)) -> None:
         self.path = path
         self.reason = reason  # empty: a regular file
-        self.stamp = stamp  # inode, change time, size: differs when the file was made or changed
+        self.stamp = stamp  # of stamp_of: differs when the file was made or changed
         self.size = stamp[2]
+
+
+def stamp_of(status: os.stat_result) -> "tuple[int, int, int]":
+    """What is kept of a file to see whether it changes. A program can set the modification time, but not the change
+    time."""
+    return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def name_fault(name: str) -> str:
@@ -1201,7 +1207,7 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            yield Found(path, "", (status.st_ino, status.st_ctime_ns, status.st_size))
+            yield Found(path, "", stamp_of(status))
         else:
             yield Found(path, "it is a link" if entry.is_symlink() else "it is not a regular file")
 
@@ -1558,25 +1564,26 @@ def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", lim
 
 
 def send_file(channel: Channel, workspace: int, found: Found) -> str:
-    """Sends one file; returns why it could not be opened, or ''. Where less can be read than there was, the channel
-    sees to it that the server does not take it for whole."""
+    """Sends one file; returns why it could not be, or ''. Where that shows only when some of it has been sent, the
+    channel sees to it that the server does not take it for whole."""
     try:
         fd = open_beneath(workspace, found.path)
     except OSError as error:
         return str(error.strerror).lower()
     try:
+        if stamp_of(os.fstat(fd)) != found.stamp:
+            return "it was changed before it was read"
         channel.post(b"F", found.path.encode())
         left = found.size
         while left > 0 and (data := os.read(fd, min(CHUNK, left))):
             channel.send(b"D", data)
             left -= len(data)
+        if left > 0 or stamp_of(os.fstat(fd)) != found.stamp:
+            channel.tear("it was changed while it was read")
     except OSError as error:
         channel.tear(f"it cannot be read: {os.strerror(error.errno).lower()}")
-        return ""
     finally:
         os.close(fd)
-    if left > 0:
-        channel.tear("it has become shorter while it was read")
     return ""
 
 

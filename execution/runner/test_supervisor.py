@@ -16,6 +16,9 @@ from unittest import mock
 
 import supervisor
 
+if supervisor.TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class ChannelTest(unittest.TestCase):
     def setUp(self) -> None:
@@ -252,17 +255,39 @@ class WorkspaceTest(unittest.TestCase):
         for name in ("email", "os", "__main__", "supervisor"):
             self.assertIn(name, sys.modules)
 
-    def test_a_file_that_has_shrunk_is_not_sent_as_whole(self) -> None:
-        self.write("a")
+    def send(self, found: supervisor.Found, meanwhile: "Callable[[], object]" = lambda: None) -> str:
+        """Sends a file to nobody. Meanwhile something happens."""
         receive_fd, send_fd = os.pipe()
         for fd in (receive_fd, send_fd):
             self.addCleanup(os.close, fd)
         channel = supervisor.Channel(receive_fd, send_fd, 1)
+        real_flush = channel.flush
+
+        def flush() -> None:
+            meanwhile()
+            real_flush()
+
+        with mock.patch.object(channel, "flush", flush):
+            return supervisor.send_file(channel, self.root, found)
+
+    def test_a_file_that_has_changed_is_not_sent_as_whole(self) -> None:
+        self.write("a", "before")
         (found,) = supervisor.walk(self.root)
-        self.assertEqual(supervisor.send_file(channel, self.root, found), "")
-        os.truncate(f"{self.path}/a", 0)
-        with self.assertRaisesRegex(supervisor.Gone, "shorter"):
-            supervisor.send_file(channel, self.root, found)
+        supervisor.await_tick([found.stamp])
+        self.assertEqual(self.send(found), "")
+        for change in (
+            lambda: os.truncate(f"{self.path}/a", 1),
+            lambda: self.write("a", "beforehand"),
+            lambda: self.write("a", "behind"),  # no longer, no shorter
+            lambda: os.rename(f"{self.path}/b", f"{self.path}/a"),
+        ):
+            self.write("b", "before")
+            self.write("a", "before")
+            found = next(found for found in supervisor.walk(self.root) if found.path == "a")
+            supervisor.await_tick([found.stamp])
+            with self.assertRaisesRegex(supervisor.Gone, "changed"):
+                self.send(found, change)
+            self.assertIn("changed", self.send(found))
 
     def test_a_file_with_a_lease_is_not_waited_for(self) -> None:
         """In a sandbox nobody gets a lease any more, so what the kernel does is played."""
