@@ -1164,6 +1164,9 @@ class Found:
         self.size = stamp[2]
 
 
+UNSEARCHED = (0, 0, -1)  # the stamp of what may well have changed
+
+
 def stamp_of(status: os.stat_result) -> "tuple[int, int, int]":
     """What is kept of a file to see whether it changes. A program can set the modification time, but not the change
     time."""
@@ -1191,9 +1194,8 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
         if path == MAIN_FILE:
             continue
         if left[0] <= 0:
-            yield Found(
-                path, f"the workspace has more than {MAX_ENTRIES} entries; this and later ones were not searched"
-            )
+            reason = f"the workspace has more than {MAX_ENTRIES} entries; this and later ones were not searched"
+            yield Found(path, reason, UNSEARCHED)
             return
         left[0] -= 1
         if fault := name_fault(entry.name):
@@ -1527,7 +1529,7 @@ class Run:
 def changes(workspace: int, before: "dict[str, tuple[int, int, int]]") -> "Iterator[Found]":
     """Lists what was made or changed in the workspace, and what cannot be returned. Raises OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
-    return (found for found in walk(workspace) if before.get(found.path) != found.stamp)
+    return (found for found in walk(workspace) if before.get(found.path) != found.stamp or found.stamp == UNSEARCHED)
 
 
 def any_change(workspace: int, before: "dict[str, tuple[int, int, int]]") -> bool:

@@ -219,6 +219,8 @@ class WorkspaceTest(unittest.TestCase):
         self.assertEqual(reasons[:3], ["", "", ""])
         self.assertIn("more than 3 entries", reasons[3])
         self.assertEqual(len(reasons), 4)
+        before = {found.path: found.stamp for found in supervisor.walk(self.root)}
+        self.assertEqual(len(list(supervisor.changes(self.root, before))), 1)  # it is told each time
 
     def test_staging_makes_folders_and_refuses_to_overwrite(self) -> None:
         os.close(supervisor.stage(self.path, "a/b/c"))
