@@ -601,6 +601,42 @@ func TestIdleSessionBuriesOrphans(t *testing.T) {
 	}
 }
 
+// What the kernel ended before a call is not blamed on it, but explains why the
+// state is lost.
+func TestSessionPressureBeforeACall(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	id := sessionContainers(t, s.id)[0].ID
+	// let lets what waits for a file use up all memory, and waits until it is gone.
+	// It looks from outside: the kernel might end a process that looks from inside.
+	let := func(name string) {
+		t.Helper()
+		if status, text := s.server.send(t, http.MethodPut, s.path("/files/"+name), "", strings.NewReader("")); status != http.StatusNoContent {
+			t.Fatalf("%d %s", status, text)
+		}
+		if !poll(func() bool {
+			top, err := shared.engine.ContainerTop(t.Context(), id, nil)
+			return err == nil && len(top.Processes) == 1
+		}) {
+			t.Fatal("nothing is killed")
+		}
+	}
+	s.bash(t, "(until [ -e job ]; do sleep 0.01; done; head -c 1G /dev/zero | tail) >/dev/null 2>&1 &")
+	let("job")
+	program{exit: "7"}.check(t, s.bash(t, "exit 7"))
+	s.python(t, `import os, threading, time
+def eat():
+    while not os.path.exists("thread"): time.sleep(0.01)
+    return b"x" * (1 << 30)
+threading.Thread(target=eat).start()
+x = 1`)
+	let("thread")
+	a := s.python(t, "x")
+	program{exit: "1", stderr: "~NameError"}.check(t, a)
+	if !a.StateLost || !strings.Contains(a.End.Message, "memory") {
+		t.Errorf("%+v", a)
+	}
+}
+
 // A session ends at its time with its server dead.
 func TestSessionExpiresAlone(t *testing.T) {
 	server, err := start([]string{"POOL_SIZE=0"})

@@ -33,6 +33,7 @@ type facts struct {
 	workspaceFull    bool
 	tempFull         bool
 	stateLost        bool // a session's interpreter has ended
+	lostForMemory    bool // the kernel has killed something for memory by then
 }
 
 func (f *facts) parse(payload []byte) error {
@@ -57,8 +58,12 @@ func (f *facts) parse(payload []byte) error {
 	full := number("full", 3)
 	f.workspaceFull, f.tempFull = full&1 != 0, full&2 != 0
 	f.stateLost = values["state_lost"] == "1"
+	before, _ := values.number("memory_kills_before", math.MaxInt64) // since the last call; sessions alone say so
+	f.lostForMemory = f.stateLost && f.memoryKills+before > 0
 	return err
 }
+
+const stoppedForMemory = "the kernel stopped it: more memory than the sandbox has"
 
 // end says why a run ended, given the facts. What ended the program for sure
 // comes first; then, for one that failed, what it ran into.
@@ -81,7 +86,7 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 		end.Message = fmt.Sprintf("stopped after %.1f s of CPU time (limit %d s)", f.usage.CPU.Seconds(), limits.CPUTime/time.Second)
 	case failed && f.memoryKills > 0:
 		end.Reason = execution.MemoryLimit
-		end.Message = "the kernel stopped it: more memory than the sandbox has"
+		end.Message = stoppedForMemory
 	case failed && f.refusedProcesses > 0:
 		end.Reason = execution.ProcessLimit
 		end.Message = "it failed after the kernel refused it more processes or threads"

@@ -294,7 +294,7 @@ func (c *exchange) collect(ctx context.Context, timer *time.Timer) *execution.Re
 		Send: r.started.Sub(c.began), Run: r.facts.wall, Kill: r.facts.kill,
 		Collect: max(0, time.Since(r.started)-r.facts.wall-r.facts.kill),
 	}
-	c.explain(result)
+	c.explain(result, r.facts.lostForMemory)
 	return result
 }
 
@@ -311,12 +311,15 @@ func (c *exchange) fail(r *report, err error) {
 	}
 }
 
-// explain says what has become of the interpreter.
-func (c *exchange) explain(result *execution.Result) {
+// explain says what has become of the interpreter, and why where it is known.
+func (c *exchange) explain(result *execution.Result, forMemory bool) {
 	more := ""
 	switch {
 	case result.StateLost:
 		more = "the session's interpreter was ended: its variables, imports and threads are lost, files are not"
+		if forMemory && result.End.Reason != execution.MemoryLimit {
+			more += " (" + stoppedForMemory + ")"
+		}
 	case result.TimedOut() && c.operation == execution.RunPython && c.sound:
 		more = "it was interrupted, and the session's variables are kept"
 	default:

@@ -847,6 +847,7 @@ class Session:
         self.family = Family()
         self.interpreter: "Optional[Interpreter]" = None
         self.state_lost = False  # the interpreter has ended, which nobody has been told yet
+        self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background()
         self.listening = select.poll()
         for fd in (channel.receive_fd, self.family.bell):
@@ -946,7 +947,7 @@ class Session:
     def facts(self, run: Run) -> bytes:
         """What is known of a run that has ended. That the interpreter has is told once."""
         lost, self.state_lost = self.state_lost, False
-        return self.sandbox.facts(run) + fields(state_lost=int(lost))
+        return self.sandbox.facts(run) + fields(state_lost=int(lost), memory_kills_before=self.kills_before)
 
     def read_file(self, job: Job) -> None:
         """Sends a file. Raises OSError."""
@@ -1005,10 +1006,12 @@ class Session:
         run.watch()
         for fd in (shell.stdout, shell.stderr):
             self.keep_listening(fd, keep=False)
+        self.check_interpreter()
         self.conclude(self.facts(run))
 
     def start(self, run: Run) -> None:
-        """Says that a call begins, and notes when."""
+        """Says that a call begins, and notes when. What the kernel has refused before is not the call's."""
+        self.kills_before, _ = self.sandbox.pressure.look()
         self.begin()
         self.channel.flush()
         run.started = time.monotonic()

@@ -93,6 +93,31 @@ func TestSessionCalls(t *testing.T) {
 	}
 }
 
+// Why an interpreter was ended is told, where it is known, even if the call that
+// tells of it has come well through.
+func TestSessionLostForMemory(t *testing.T) {
+	for name, test := range map[string]struct {
+		facts string
+		want  bool
+	}{
+		"before the call":     {fine + "state_lost=1\nmemory_kills_before=2\n", true},
+		"during the call":     {strings.Replace(fine, "memory_kills=0", "memory_kills=1", 1) + "state_lost=1\nmemory_kills_before=0\n", true},
+		"it has ended itself": {fine + "state_lost=1\nmemory_kills_before=0\n", false},
+		"nothing is lost":     {fine + "state_lost=0\nmemory_kills_before=2\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			session := inSession(t, func(s *supervisor) { s.serve(test.facts, "") })
+			result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+			if err != nil || result.End.Reason != execution.Exited {
+				t.Fatalf("%+v, %v", result, err)
+			}
+			if told := strings.Contains(result.End.Message, "more memory"); told != test.want {
+				t.Errorf("the message is %q", result.End.Message)
+			}
+		})
+	}
+}
+
 // A refusal leaves the session as it is, and says what is wrong in the domain's
 // words.
 func TestSessionRefusals(t *testing.T) {
