@@ -271,6 +271,21 @@ func TestSessionCommands(t *testing.T) {
 	})
 }
 
+// As many jobs can go on in the background as there may be processes.
+func TestSessionJobs(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	const jobs = 40
+	s.bash(t, "mkfifo gate")
+	for range jobs {
+		s.bash(t, "(read x < gate; echo noise; touch done-$BASHPID) &")
+	}
+	s.bash(t, ": > gate")
+	count := func() string { return s.bash(t, "ls | grep -c done").Stdout }
+	if !poll(func() bool { return count() == strconv.Itoa(jobs)+"\n" }) {
+		t.Errorf("only %s of %d jobs have come to their end", count(), jobs)
+	}
+}
+
 // Where processes fill the session they are ended before the next call, which
 // could not begin otherwise.
 func TestSessionBomb(t *testing.T) {

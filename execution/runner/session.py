@@ -90,7 +90,7 @@ HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it ha
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
 MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
-MAX_LEFTOVER_PIPES = 64  # of commands that are over, which something in the background may still write to
+MAX_JOBS = 1000  # commands that are over, whose pipes something in the background may still write to
 
 
 # --- The interpreter's own process ----------------------------------------------------------------------------
@@ -637,17 +637,29 @@ class SessionChannel(Channel):
             self.send(b"Y", nonce)
 
 
+def most_processes() -> int:
+    """How many processes this container may have (cgroup v2, then v1): no more can have something to print."""
+    for path in ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"):
+        try:
+            with open(path) as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            pass  # there is none, or no limit
+    return MAX_JOBS
+
+
 class Background:
     """Pipes that no call listens to. What is printed there is taken in all the same: whoever prints it must not wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs  # how many may go on
         self.kept: "dict[int, Optional[bytearray]]" = {}  # what came of each; None where nobody will ask
 
     def add(self, fd: int, keep: bool) -> "Optional[int]":
         """Begins to listen to a pipe. Returns one that was closed for it, as there are too many."""
         self.kept[fd] = bytearray() if keep else None
         dropped = [other for other, kept in self.kept.items() if kept is None]
-        if len(dropped) <= MAX_LEFTOVER_PIPES:
+        if len(dropped) <= 2 * self.jobs:
             return None
         self.close(dropped[0])
         return dropped[0]
@@ -848,7 +860,7 @@ class Session:
         self.interpreter: "Optional[Interpreter]" = None
         self.state_lost = False  # the interpreter has ended, which nobody has been told yet
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
-        self.background = Background()
+        self.background = Background(min(most_processes(), MAX_JOBS))
         self.listening = select.poll()
         for fd in (channel.receive_fd, self.family.bell):
             self.listening.register(fd, select.POLLIN)

@@ -105,6 +105,34 @@ class SessionChannelTest(unittest.TestCase):
             self.channel.silence_left()
 
 
+class BackgroundTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.background = session.Background(3)
+
+    def pipes(self, count: int) -> "list[int]":
+        reads = []
+        for _ in range(count):
+            read, write = os.pipe()
+            self.addCleanup(os.close, write)
+            reads.append(read)
+        self.addCleanup(self.close, reads)
+        return reads
+
+    def close(self, fds: "list[int]") -> None:
+        for fd in fds:
+            if fd in self.background.kept:
+                self.background.close(fd)
+
+    def test_as_many_jobs_as_there_may_be_processes_can_print(self) -> None:
+        reads = self.pipes(7)
+        self.assertEqual([self.background.add(fd, False) for fd in reads], [None] * 6 + [reads[0]])
+
+    def test_what_is_kept_is_never_closed_for_others(self) -> None:
+        kept, *others = self.pipes(8)
+        self.background.add(kept, True)
+        self.assertEqual([self.background.add(fd, False) for fd in others], [None] * 6 + [others[0]])
+
+
 class StagingTest(unittest.TestCase):
     def setUp(self) -> None:
         self.folder = tempfile.mkdtemp()
