@@ -222,7 +222,8 @@ class Notebook:
         self.cells += 1
         name = f"<cell {self.cells}>"
         text = source.decode("utf-8", "replace")
-        linecache.cache[name] = len(source), None, text.splitlines(True), name  # for tracebacks and inspect
+        lines = io.StringIO(text, newline=None).readlines()  # as the compiler splits them; splitlines splits at more
+        linecache.cache[name] = len(source), None, lines, name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
         self.outputs.mend()
         if not isinstance(error, KeyboardInterrupt):  # its time is up, and to draw takes more

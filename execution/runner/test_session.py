@@ -1,5 +1,6 @@
 """The tests of session.py's parts; see test_supervisor.py."""
 
+import inspect
 import io
 import os
 import signal
@@ -255,6 +256,12 @@ class NotebookTest(unittest.TestCase):
         self.notebook.run_cell(b"def f():\n    1 / 0\nf()", True)
         self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
         self.assertNotIn("session.py", self.err.getvalue())
+
+    def test_lines_end_where_they_do_for_the_interpreter(self) -> None:
+        code = "a = '\x0c\x1c\x85\u2028'\r\n\x0cb = 2\rdef f():\n    return 'found'\n1 / 0"
+        self.notebook.run_cell(code.encode(), False)
+        self.assertIn("line 5, in <module>\n    1 / 0\n", self.err.getvalue())
+        self.assertEqual(inspect.getsource(self.notebook.namespace["f"]), "def f():\n    return 'found'\n")
 
     def test_what_a_handler_raises_between_cells_is_printed(self) -> None:
         self.notebook.run_cell(b"import signal\ndef ring(*_):\n    1 / 0\nsignal.signal(signal.SIGALRM, ring)", False)
