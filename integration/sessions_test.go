@@ -310,6 +310,7 @@ func TestSessionResults(t *testing.T) {
 		py("staged", "open('in/data.txt').read()", "'in'\n"),
 		slow("made", "open('a.txt', 'w').write('1'); None", "", "a.txt"),
 		slow("not again", "1", "1\n", ""),
+		slow("a program", "open('__main__.py', 'w').write('1'); None", "", "__main__.py"),
 		{program: program{name: "a link", code: "import os\nos.symlink('a', 'link')", skipped: 1}},
 		py("is named once", "1", "1\n"),
 		slow("changed", "open('in/data.txt', 'a').write('2'); None", "", "in/data.txt"),

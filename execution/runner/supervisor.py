@@ -1191,8 +1191,6 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
         listed = sorted((entry for entry, _ in zip(entries, range(left[0] + 1))), key=lambda entry: entry.name)
     for entry in listed:
         path = prefix + entry.name
-        if path == MAIN_FILE:
-            continue
         if left[0] <= 0:
             reason = f"the workspace has more than {MAX_ENTRIES} entries; this and later ones were not searched"
             yield Found(path, reason, UNSEARCHED)
@@ -1526,16 +1524,19 @@ class Run:
                 left -= count
 
 
-def changes(workspace: int, before: "dict[str, tuple[int, int, int]]") -> "Iterator[Found]":
-    """Lists what was made or changed in the workspace, and what cannot be returned. Raises OSError."""
+def changes(workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str = "") -> "Iterator[Found]":
+    """Lists what was made or changed in the workspace, but for a path that is spared, and what cannot be returned.
+    Raises OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
-    return (found for found in walk(workspace) if before.get(found.path) != found.stamp or found.stamp == UNSEARCHED)
+    for found in walk(workspace):
+        if found.path != spared and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
+            yield found
 
 
-def any_change(workspace: int, before: "dict[str, tuple[int, int, int]]") -> bool:
+def any_change(workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str) -> bool:
     """Whether changes would list anything, or cannot tell: somebody may still be at work."""
     try:
-        return any(True for _ in changes(workspace, before))
+        return any(True for _ in changes(workspace, before, spared))
     except OSError:
         return True
 
@@ -1672,10 +1673,10 @@ class Sandbox:
         channel.post(b"X", self.facts(run))
         try:
             # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
-            if any_change(self.root, staged):
+            if any_change(self.root, staged, MAIN_FILE):
                 channel.flush()
                 program.bury(channel)
-                send_files(channel, self.root, changes(self.root, staged), job.limits)
+                send_files(channel, self.root, changes(self.root, staged, MAIN_FILE), job.limits)
         except OSError as error:
             channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
         channel.send(b"Z")

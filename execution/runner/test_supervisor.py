@@ -185,7 +185,15 @@ class WorkspaceTest(unittest.TestCase):
     def test_regular_files_are_found_in_order(self) -> None:
         for path in ("b", "a/c", "a/b", "__main__.py", "a/__main__.py"):
             self.write(path)
-        self.assertEqual(list(self.found()), ["a/__main__.py", "a/b", "a/c", "b"])
+        self.assertEqual(list(self.found()), ["__main__.py", "a/__main__.py", "a/b", "a/c", "b"])
+
+    def test_the_program_itself_is_no_change_of_a_run(self) -> None:
+        self.write("__main__.py")
+        self.assertFalse(supervisor.any_change(self.root, {}, supervisor.MAIN_FILE))
+        self.write("a/__main__.py")
+        changed = supervisor.changes(self.root, {}, supervisor.MAIN_FILE)
+        self.assertEqual([found.path for found in changed], ["a/__main__.py"])
+        self.assertEqual(len(list(supervisor.changes(self.root, {}))), 2)  # in a session it is nothing special
 
     def test_links_are_not_followed(self) -> None:
         os.symlink("/etc", f"{self.path}/d")
