@@ -230,6 +230,15 @@ func TestSessionInterrupts(t *testing.T) {
 		{program: program{name: "left", code: "import os\nos._exit(5)", exit: "5"}, lost: true},
 		{program: program{name: "out of memory", code: "x = []\nwhile True: x.append(bytearray(1 << 24))", timeout: 20000, exit: "137", reason: "memory_limit", signal: "SIGKILL"}, lost: true},
 		py("and goes on", "x = 2\nx", "2\n"),
+		py("to end between cells", `import os, threading, time
+def end():
+    while not os.path.exists("/tmp/end"): time.sleep(0.01)
+    print("last words")
+    os._exit(1)
+open("/tmp/pid", "w").write(str(os.getpid()))
+threading.Thread(target=end).start()`, ""),
+		{program: program{name: "with a word"}, bash: "touch /tmp/end; while [ -e /proc/$(cat /tmp/pid) ]; do sleep 0.01; done", lost: true},
+		{program: program{name: "that is heard", code: "1", stdout: "last words\n1\n"}},
 	})
 }
 

@@ -669,6 +669,14 @@ class Background:
         """Stops listening to a pipe and gives what was printed there."""
         return bytes(self.kept.pop(fd, None) or b"")
 
+    def take_last(self, fd: int) -> bytes:
+        """The same where who printed has ended: with what is in the pipe."""
+        kept, size = self.kept.get(fd), -1
+        while kept is not None and len(kept) != size:
+            size = len(kept)
+            self.drain(fd)
+        return self.take(fd)
+
     def close(self, fd: int) -> None:
         """Closes a pipe that nobody will ask about."""
         del self.kept[fd]
@@ -860,6 +868,7 @@ class Session:
         self.family = Family()
         self.interpreter: "Optional[Interpreter]" = None
         self.state_lost = False  # the interpreter has ended, which nobody has been told yet
+        self.last_words = [b"", b""]  # what it has printed since its last cell
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
         self.listening = select.poll()
@@ -980,7 +989,7 @@ class Session:
         """Runs a cell in the session's interpreter."""
         self.check_interpreter()
         if self.interpreter is None:
-            self.interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall))
+            self.interpreter = self.make_interpreter()
         interpreter = self.interpreter
         before = {found.path: found.stamp for found in walk(self.root)}
         await_tick(before.values())
@@ -1000,13 +1009,22 @@ class Session:
             self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
         self.channel.send(b"Z")
 
+    def make_interpreter(self) -> Interpreter:
+        """Makes an interpreter, whose first cell begins with what the last one has printed in the end. Raises OSError."""
+        made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall))
+        for fd, words in zip((made.stdout, made.stderr), self.last_words):
+            self.background.kept[fd] = bytearray(words)
+        self.last_words = [b"", b""]
+        return made
+
     def check_interpreter(self) -> None:
         """Forgets an interpreter that has ended."""
         self.family.reap()
         if self.interpreter is not None and self.interpreter.ending is not None:
-            for fd in (self.interpreter.stdout, self.interpreter.stderr):
+            fds = self.interpreter.stdout, self.interpreter.stderr
+            for fd in fds:
                 self.forget(fd)
-                self.background.take(fd)
+            self.last_words = [self.background.take_last(fd) for fd in fds]
             self.interpreter.close()
             self.interpreter = None
             self.state_lost = True

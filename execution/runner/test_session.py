@@ -128,6 +128,17 @@ class BackgroundTest(unittest.TestCase):
         reads = self.pipes(7)
         self.assertEqual([self.background.add(fd, False) for fd in reads], [None] * 6 + [reads[0]])
 
+    def test_last_words_are_those_in_the_pipe_as_well(self) -> None:
+        read, write = os.pipe()
+        self.addCleanup(supervisor.close_all, (read, write))
+        os.set_blocking(read, False)
+        self.background.add(read, True)
+        os.write(write, b"a")
+        self.background.drain(read)
+        os.write(write, b"b")
+        self.assertEqual(self.background.take_last(read), b"ab")
+        self.assertEqual(self.background.take_last(read), b"")  # nobody listens
+
     def test_what_is_kept_is_never_closed_for_others(self) -> None:
         kept, *others = self.pipes(8)
         self.background.add(kept, True)
