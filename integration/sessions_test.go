@@ -211,6 +211,10 @@ func TestSessionInterrupts(t *testing.T) {
 		interrupted("asleep", "import time\ntime.sleep(60)"),
 		interrupted("waiting for a child", "import subprocess\nsubprocess.run(['sleep', '60'])"),
 		interrupted("awaiting", "import asyncio\nawait asyncio.sleep(60)"),
+		{program: program{
+			name: "awaiting in a function", code: "async def f():\n    await asyncio.sleep(60)\nawait f()", timeout: 300, exit: "null", reason: "timeout",
+			stderr: "~line 3, in <module>\n    await f()\n  File \"<cell 6>\", line 2, in f\n    await asyncio.sleep(60)\n",
+		}},
 		interrupted("waiting for input that never comes", "import os\nr, w = os.pipe()\nos.read(r, 1)"),
 		interrupted("waiting for threads at the end", "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool:\n    pool.submit(time.sleep, 8)\n    time.sleep(60)"),
 		{program: program{

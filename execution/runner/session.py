@@ -75,7 +75,7 @@ from supervisor import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from types import CodeType
+    from types import CodeType, TracebackType
     from typing import Any, Callable, NoReturn, Optional
 else:
     import _signal
@@ -279,19 +279,22 @@ class Notebook:
         task = self.loop.create_task(run_coroutines(codes, self.namespace))
         try:
             error = self.loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            self.cancel(task)
-            raise
-        if error:
+        except KeyboardInterrupt as interrupt:
+            trace = self.cancel(task)
+            while trace is not None and trace.tb_frame.f_code not in codes:
+                trace = trace.tb_next
+            error = interrupt.with_traceback(trace or interrupt.__traceback__)  # where the cell awaits, not the loop
+        if error is not None:
             raise error
 
-    def cancel(self, task: "Any") -> None:
-        """Ends a task, so that it does not go on with the next cell."""
+    def cancel(self, task: "Any") -> "Optional[TracebackType]":
+        """Ends a task, so that it does not go on with the next cell. Returns where it was."""
         task.cancel()
         try:
             self.loop.run_until_complete(task)
-        except BaseException:
-            pass  # it ends of the cancellation, or has ended of something else
+        except BaseException as error:  # the cancellation, or something else that it has ended of
+            return error.__traceback__
+        return None
 
 
 class Outputs:

@@ -268,6 +268,19 @@ class NotebookTest(unittest.TestCase):
         self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
         self.assertNotIn("session.py", self.err.getvalue())
 
+    def test_an_interrupt_is_shown_where_a_cell_awaits(self) -> None:
+        code = b"""
+import asyncio, signal
+async def f():
+    asyncio.get_running_loop().call_later(0.01, signal.raise_signal, signal.SIGINT)
+    await asyncio.sleep(60)
+await f()"""
+        self.assertEqual(self.notebook.run_cell(code, False), 130 << 8)
+        self.assertRegex(
+            self.err.getvalue(), r"(?s)^Traceback[^\n]*\n  File \"<cell 1>\", line 6, in <module>.*line 5, in f\n"
+        )
+        self.assertTrue(self.err.getvalue().endswith("\nKeyboardInterrupt\n"), self.err.getvalue())
+
     def test_lines_end_where_they_do_for_the_interpreter(self) -> None:
         code = "a = '\x0c\x1c\x85\u2028'\r\n\x0cb = 2\rdef f():\n    return 'found'\n1 / 0"
         self.notebook.run_cell(code.encode(), False)
