@@ -76,7 +76,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from types import CodeType, TracebackType
-    from typing import Any, Callable, NoReturn, Optional
+    from typing import Any, Callable, NoReturn, Optional, TextIO
 else:
     import _signal
 
@@ -105,6 +105,21 @@ def read_exactly(fd: int, size: int) -> bytes:
     while len(data) < size and (part := os.read(fd, min(CHUNK, size - len(data)))):
         data += part
     return bytes(data)
+
+
+def make_stdin(data: bytes) -> "TextIO":
+    """Makes a cell's standard input, which is its children's as well unless there is no room for another file."""
+    try:
+        file = os.memfd_create("stdin")
+        try:
+            write_all(file, data)
+            os.lseek(file, 0, os.SEEK_SET)
+            os.dup2(file, 0)
+        finally:
+            os.close(file)
+        return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    except OSError:
+        return io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape")
 
 
 def used_cpu() -> float:
@@ -176,7 +191,7 @@ class Notebook:
             if len(head) < CELL.size:
                 os._exit(0)
             interactive, cpu_seconds, stdin_size, code_size = CELL.unpack(head)
-            sys.stdin = io.TextIOWrapper(io.BytesIO(read_exactly(3, stdin_size)), "utf-8", "surrogateescape")
+            sys.stdin = make_stdin(read_exactly(3, stdin_size))
             before = used_cpu()
             self.allow_cpu(cpu_seconds)
             source = read_exactly(3, code_size)

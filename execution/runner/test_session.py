@@ -5,12 +5,14 @@ import io
 import os
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import unittest
 
+from errno import EMFILE
 from unittest import mock
 
 import session
@@ -239,6 +241,25 @@ class OutputsTest(unittest.TestCase):
             os.close(pipe)
             self.outputs.pipes[fd] = 1 << 20  # no descriptor
         self.outputs.mend()
+
+
+class StdinTest(unittest.TestCase):
+    def setUp(self) -> None:
+        saved = os.dup(0)
+        self.addCleanup(os.close, saved)
+        self.addCleanup(os.dup2, saved, 0)
+
+    def test_it_is_the_childrens_as_well(self) -> None:
+        with session.make_stdin(b"a\nb\xff"):
+            self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"a\nb\xff")
+        with session.make_stdin("é\n".encode()) as stdin:
+            self.assertEqual((stdin.fileno(), stdin.readline(), stdin.readline()), (0, "é\n", ""))
+        with session.make_stdin(b""):
+            self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"")
+
+    def test_it_is_there_without_a_file_too(self) -> None:
+        with mock.patch.object(os, "memfd_create", side_effect=OSError(EMFILE, "too many")):
+            self.assertEqual(session.make_stdin(b"a").read(), "a")
 
 
 class NotebookTest(unittest.TestCase):
