@@ -241,7 +241,8 @@ class Notebook:
         linecache.cache[name] = len(source), None, lines, name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
         self.outputs.mend()
-        if not isinstance(error, KeyboardInterrupt):  # its time is up, and to draw takes more
+        # An interrupted cell's time is up, and to draw takes more. A fork that has run to the cell's end would draw again.
+        if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
             error = self.attempt(shows.save_open_figures) or error
         if error is None:
             return 0

@@ -341,6 +341,13 @@ await f()"""
                 self.notebook.run_cell(code, False)
         self.assertEqual(len(saved), 2)
 
+    def test_a_fork_saves_no_figures(self) -> None:
+        saved: "list[str]" = []
+        with mock.patch.object(session.shows, "save_open_figures", lambda: saved.append("figures")):
+            self.notebook.process += 1  # as if this were one
+            self.notebook.run_cell(b"1", False)
+        self.assertEqual(saved, [])
+
     def test_interrupts_come_again_but_leave_time_to_heed_them(self) -> None:
         self.notebook.busy = True
         with self.assertRaises(KeyboardInterrupt):
