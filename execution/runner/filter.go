@@ -81,6 +81,18 @@ func leases() []seccomp.NameWithConditions {
 	}}
 }
 
+// isInt are the conditions under which an argument that the kernel takes for an
+// int has a value: in the other half of it a program may put what it likes.
+func isInt(argument, value uint32) seccomp.ArgumentConditions {
+	conditions := seccomp.ArgumentConditions{{Argument: argument, Operation: seccomp.BitsNotSet, Value: uint64(^value)}}
+	for bit := uint32(1); bit != 0; bit <<= 1 {
+		if value&bit != 0 {
+			conditions = append(conditions, seccomp.Condition{Argument: argument, Operation: seccomp.BitsSet, Value: uint64(bit)})
+		}
+	}
+	return conditions
+}
+
 // programFilter assembles the seccomp filter that programs run behind, for the
 // machine that this server runs on: its name as uname(2) gives it, and the
 // instructions as hexadecimal digits. Another machine's supervisor does without
@@ -140,11 +152,8 @@ func filterPolicy(info *arch.Info) seccomp.Policy {
 					Conditions: seccomp.ArgumentConditions{{Operation: seccomp.BitsSet, Value: newNamespaces | newRelations}},
 				}, seccomp.NameWithConditions{
 					// Flow labels stay for a minute, for all in the network namespace to see.
-					Name: "setsockopt",
-					Conditions: seccomp.ArgumentConditions{
-						{Argument: optionLevel, Operation: seccomp.Equal, Value: levelIPv6},
-						{Argument: optionName, Operation: seccomp.Equal, Value: flowLabels},
-					},
+					Name:       "setsockopt",
+					Conditions: append(isInt(optionLevel, levelIPv6), isInt(optionName, flowLabels)...),
 				}),
 			},
 			{
