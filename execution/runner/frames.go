@@ -15,6 +15,8 @@
 //	N  never mind: the job is not sent to its end
 //	K  the call is called off      Y  a server has come: a nonce
 //
+// where the payload of whatever follows a Y begins with its tag, the nonce's first
+// bytes: what one server says can arrive among what the next one does,
 // and the supervisor says
 //
 //	R  ready: at first lines such as "protocol=2", "python=3.13.5" and
@@ -28,6 +30,7 @@
 //	S  a file that is not returned: path, NUL, reason
 //	Z  that was all                !  the job could not be staged: lines
 //	Y  the nonce of a server that has come (sessions)
+//	L  lost: what came is no frame. Nothing is heard but a Y (sessions)
 //
 // A supervisor that hears nothing for a while, pings included, ends itself and
 // with it the sandbox, so that a sandbox outlives neither its server nor its
@@ -70,6 +73,7 @@ const (
 	kindSkipped = 'S'
 	kindDone    = 'Z'
 	kindFault   = '!'
+	kindLost    = 'L'
 )
 
 const (
@@ -79,6 +83,9 @@ const (
 	// maxFrameBytes is the largest payload that the supervisor may send: it
 	// reads and sends 64 KB at a time, or a path and a reason.
 	maxFrameBytes = 64 << 10
+	// tagBytes are those of its nonce with which a session's server marks what it
+	// says.
+	tagBytes = 8
 )
 
 var errFrame = errors.New("the supervisor broke the protocol")
@@ -107,13 +114,17 @@ func readFrame(r *bufio.Reader) (frame, error) {
 
 // frameWriter writes frames. Like a [bufio.Writer], it remembers its first
 // error and returns it from then on, and from Flush.
-type frameWriter struct{ w *bufio.Writer }
+type frameWriter struct {
+	w   *bufio.Writer
+	tag []byte // begins each payload
+}
 
 func (f frameWriter) frame(kind byte, payload []byte) error {
 	var header [headerBytes]byte
 	header[0] = kind
-	binary.BigEndian.PutUint32(header[1:], uint32(len(payload)))
+	binary.BigEndian.PutUint32(header[1:], uint32(len(f.tag)+len(payload)))
 	_, _ = f.w.Write(header[:])
+	_, _ = f.w.Write(f.tag)
 	_, err := f.w.Write(payload)
 	return err
 }

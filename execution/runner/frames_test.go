@@ -62,7 +62,7 @@ func TestFrameWriterChunks(t *testing.T) {
 			data[i] = byte(i % 251)
 		}
 		var sent bytes.Buffer
-		out := frameWriter{bufio.NewWriter(&sent)}
+		out := frameWriter{w: bufio.NewWriter(&sent)}
 		if err := errors.Join(out.chunks(kindData, data), out.w.Flush()); err != nil {
 			t.Fatal(err)
 		}

@@ -49,7 +49,7 @@ func FuzzReport(f *testing.F) {
 		{{kindData, []byte("x")}},
 	} {
 		var stream bytes.Buffer
-		out := frameWriter{bufio.NewWriter(&stream)}
+		out := frameWriter{w: bufio.NewWriter(&stream)}
 		for _, frame := range frames {
 			_ = out.frame(frame.kind, frame.payload)
 		}

@@ -68,7 +68,7 @@ func newSandbox(instance execution.Instance) *Sandbox {
 		frames:   make(chan frame, 4),
 		done:     make(chan struct{}),
 		quit:     make(chan struct{}),
-		out:      frameWriter{bufio.NewWriterSize(instance, chunkBytes)},
+		out:      frameWriter{w: bufio.NewWriterSize(instance, chunkBytes)},
 	}
 }
 

@@ -120,7 +120,7 @@ func (s *Session) sync(ctx context.Context) error {
 		}
 		return err
 	})
-	// More than the rest of any frame; they count for nothing between frames.
+	// More than the rest of any frame; where one would begin they are none.
 	zeros := make([]byte, headerBytes+maxFrameBytes+chunkBytes)
 	err := (&job{sandbox: s.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
 		_, _ = out.w.Write(zeros)
@@ -130,6 +130,7 @@ func (s *Session) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.sandbox.out.tag = nonce[:tagBytes]
 	timer := time.NewTimer(syncTime)
 	defer timer.Stop()
 	select {
@@ -211,6 +212,8 @@ func (c *exchange) make(ctx context.Context) (*execution.Result, error) {
 	switch {
 	case err != nil:
 		return c.unheard(ctx, err)
+	case f.kind == kindLost:
+		return nil, fmt.Errorf("%w: the job did not arrive in order", execution.ErrNotStarted)
 	case f.kind == kindFault:
 		c.sound = true
 		return nil, c.fault(parseFields(f.payload))

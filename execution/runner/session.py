@@ -90,6 +90,9 @@ HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it ha
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
 MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
+KINDS = b"JCIFDGPNKY"  # of the frames that servers send; see frames.go
+TAG = 8  # bytes of its nonce with which a server begins what it says
+GREETING = b"Y\0\0\0"  # the beginning of the frame with a nonce, which is short
 MAX_JOBS = 1000  # commands that are over, whose pipes something in the background may still write to
 
 
@@ -582,9 +585,13 @@ def execute_command(command: bytes) -> None:
 class SessionChannel(Channel):
     """The connection to servers that come and go.
 
-    One that comes cannot know what the last has left half said. It sends zeros, more than the rest of any frame, which
-    count for nothing where a frame would begin; then "Y" with a nonce. What was begun then ends, in silence, and the
-    answer, "Y" with the same nonce, is where it begins to listen."""
+    One that comes cannot know what the last has left half said. It sends zeros, more than the rest of any frame, then "Y"
+    with a nonce. What was begun then ends, in silence, and the answer, "Y" with the same nonce, is where it begins to
+    listen.
+
+    Nor does the last one know at once that another has come. The engine passes on what both say in pieces as they come,
+    in the middle of frames too. Whatever is no frame, such as the zeros, has the channel lost: it drops all up to the
+    next nonce, and says so ("L"). A frame without the tag of the server that has the session is dropped by itself."""
 
     def __init__(self, receive_fd: int, send_fd: int, silence: float, expires: float) -> None:
         super().__init__(receive_fd, send_fd, silence)
@@ -593,6 +600,8 @@ class SessionChannel(Channel):
         self.frames: "list[tuple[bytes, bytes]]" = []  # that came while it sent
         self.unheard = False  # nobody listens: what is said is dropped
         self.nonce = b""  # of a server that has come and waits for the answer
+        self.tag = b""  # of the one that has the session; the first one's is empty
+        self.lost = False
 
     def silence_left(self) -> float:
         """Seconds until it is time to look at the clock. Raises Gone at the session's end."""
@@ -631,30 +640,55 @@ class SessionChannel(Channel):
         return bool(ready)
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
-        """The next complete frame, or None."""
+        """The next complete frame without its tag, or None."""
         return self.frames.pop(0) if self.frames else self.parse()
 
     def parse(self) -> "Optional[tuple[bytes, bytes]]":
-        """The next complete frame of what has arrived, or None."""
-        zeros = len(self.buffer) - len(self.buffer.lstrip(b"\0"))
-        del self.buffer[:zeros]
-        frame = super().next_buffered()
-        if frame and frame[0] == b"Y":
-            self.nonce = frame[1]
-            self.unheard = True
-        return frame
+        """The next complete frame of what has arrived, or None. Once the channel is lost, it gives "L"."""
+        while not self.lost or self.find_greeting():
+            if not self.in_order():
+                self.lost = True
+                if not self.find_greeting():
+                    return b"L", b""
+            frame = super().next_buffered()
+            if frame is None:
+                return None
+            if frame[0] == b"Y":
+                self.nonce = frame[1]
+                self.tag = frame[1][:TAG]
+                self.unheard = True
+                return frame
+            if frame[1].startswith(self.tag):
+                return frame[0], frame[1][len(self.tag) :]
+        return None
+
+    def in_order(self) -> bool:
+        """Whether what has come may be the beginning of a frame."""
+        if len(self.buffer) < 5:
+            return self.buffer[:1] in KINDS
+        return self.buffer[:1] in KINDS and struct.unpack_from(">I", self.buffer, 1)[0] <= CHUNK + TAG
+
+    def find_greeting(self) -> bool:
+        """Drops what comes before a nonce. Returns whether that has come, or begun to."""
+        at = self.buffer.find(GREETING)
+        self.lost = at < 0
+        del self.buffer[: at if at >= 0 else max(0, len(self.buffer) - len(GREETING) + 1)]
+        return not self.lost
 
     def tear(self, reason: str) -> None:
         """Says that the file that is being sent is not whole: in a session somebody may always write it."""
         self.post(b"T", reason.encode())
 
     def welcome(self) -> None:
-        """Answers a server that has come, if one has. Nothing of the last one's may be under way."""
+        """Answers a server that has come, if one has. Nothing of the last one's may be under way. A server that is not
+        heard any more is told so."""
         if self.nonce:
             self.posted.clear()
             self.unheard = False
             nonce, self.nonce = self.nonce, b""
             self.send(b"Y", nonce)
+        elif self.lost:
+            self.send(b"L")
 
 
 def most_processes() -> int:
@@ -914,7 +948,7 @@ class Session:
                 self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=staging.at))
 
     def receive_job(self, staging: Staging) -> "Optional[Job]":
-        """Collects a job. Returns None when the server takes it back, or another server has come."""
+        """Collects a job. Returns None when it does not come whole: the server takes it back, or another has come."""
         job = Job({})
         while True:
             kind, payload = self.receive()
@@ -931,7 +965,7 @@ class Session:
                 staging.add(payload)
             elif kind == b"G" and job.limits:
                 return job
-            elif kind in (b"N", b"Y"):
+            elif kind in (b"N", b"Y", b"L"):
                 return None
             # K comes where the call had ended when the server called it off.
 

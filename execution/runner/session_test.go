@@ -190,7 +190,11 @@ func TestSessionResumes(t *testing.T) {
 		s.send("Y\x00Y")
 		s.say('Y', string(nonce))
 		go s.listen()
-		s.serve(fine, "found again")
+		for _, f := range s.serve(fine, "found again") {
+			if !strings.HasPrefix(f.payload, string(nonce[:8])) {
+				t.Errorf("frame %q does not begin with the nonce's first bytes, but %.20q", f.kind, f.payload)
+			}
+		}
 	}))
 	session, err := host.Attach(t.Context(), "any")
 	if err != nil {
@@ -370,6 +374,20 @@ func TestSessionLostBeforeTheStart(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A job that did not arrive in order did not begin, and can be made again.
+func TestSessionLostTheThread(t *testing.T) {
+	session := inSession(t, func(s *supervisor) {
+		s.job()
+		s.say('L', "")
+	})
+	if result, err := session.Call(t.Context(), execution.RunPython, request, limits); !errors.Is(err, execution.ErrNotStarted) {
+		t.Errorf("the call gives %+v, %v", result, err)
+	}
+	if session.Usable() {
+		t.Error("the session is usable")
 	}
 }
 

@@ -8,12 +8,12 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// constant finds a constant of supervisor.py.
+// constant finds a constant of supervisor.py or session.py.
 func constant(t *testing.T, name, pattern string) string {
 	t.Helper()
-	found := regexp.MustCompile(`(?m)^` + name + ` = (` + pattern + `)\s`).FindStringSubmatch(supervisorSource)
+	found := regexp.MustCompile(`(?m)^` + name + ` = (` + pattern + `)\s`).FindStringSubmatch(supervisorSource + sessionSource)
 	if found == nil {
-		t.Fatalf("supervisor.py has no constant %s that looks like %s", name, pattern)
+		t.Fatalf("the supervisor has no constant %s that looks like %s", name, pattern)
 	}
 	return found[1]
 }
@@ -34,6 +34,9 @@ func TestSupervisorAgrees(t *testing.T) {
 	}
 	if got := constant(t, "MAIN_FILE", `"[^"]+"`); got != strconv.Quote(execution.MainFile) {
 		t.Errorf("it calls the program %s", got)
+	}
+	if got := constant(t, "TAG", `\d+`); got != strconv.Itoa(tagBytes) {
+		t.Errorf("it looks for a tag of %s bytes", got)
 	}
 	if got := powerOfTwo(t, "CHUNK"); got > maxFrameBytes {
 		t.Errorf("it sends %d bytes at a time: more than is taken", got)

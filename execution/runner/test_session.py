@@ -42,10 +42,39 @@ class SessionChannelTest(unittest.TestCase):
             frames.append(got)
         return frames
 
-    def test_zeros_between_frames_count_for_nothing(self) -> None:
-        self.assertEqual(
-            self.hear(bytes(7) + frame(b"K") + bytes(100_000) + frame(b"C", b"\0\0")), [(b"K", b""), (b"C", b"\0\0")]
-        )
+    def test_what_is_no_frame_is_dropped_until_a_server_comes(self) -> None:
+        for junk in (b"\0" * 7, b"~", b"AAAAAAAAA", b"C\xff\xff\xff\xff", b"C\0\x01\0\x09"):
+            self.assertEqual(self.hear(junk + frame(b"K") + b"Y\0\0"), [(b"L", b"")], junk)
+            self.assertEqual(self.hear(frame(b"J")), [], junk)
+            self.assertLess(len(self.channel.buffer), 5, junk)
+            self.assertEqual(self.hear(frame(b"Y", b"nonce") + frame(b"J", b"nonce")), [(b"Y", b"nonce"), (b"J", b"")])
+            self.channel.tag = b""
+
+    def test_a_server_is_told_that_it_is_not_heard(self) -> None:
+        self.hear(bytes(7))
+        self.channel.welcome()
+        self.hear(frame(b"Y", b"nonce"))
+        self.channel.welcome()
+        self.channel.welcome()
+        self.assertEqual(os.read(self.server_in, 1000), frame(b"L") + frame(b"Y", b"nonce"))
+
+    def test_what_the_last_server_still_says_is_dropped(self) -> None:
+        mine, its = b"12345678 and more", b"87654321 and more"
+        self.assertEqual(self.hear(frame(b"Y", its) + frame(b"F", its[:8] + b"f")), [(b"Y", its), (b"F", b"f")])
+        said = frame(b"J", b"12345678j"), frame(b"D", its[:8] + b"x"), frame(b"G"), frame(b"D", b"12345678\0")
+        self.assertEqual(self.hear(frame(b"Y", mine) + b"".join(said)), [(b"Y", mine), (b"J", b"j"), (b"D", b"\0")])
+
+    def test_what_one_server_says_inside_of_anothers_frame_makes_no_frame(self) -> None:
+        """Whatever the frame has in it: what it lacks in the end is no frame."""
+        tag = b"12345678"
+        for content in (bytes(65536), b"D" * 65536, b"\xff" * 65536):
+            data = frame(b"D", tag + content)
+            for said in (1, 5, 13, 30_000, len(data) - 1):
+                self.channel.lost, self.channel.tag = False, tag
+                self.channel.buffer.clear()
+                frames = self.hear(data[:said] + b"\0" * 32768 + data[said:] + frame(b"G", tag))
+                self.assertEqual(frames[-1], (b"L", b""), (content[:1], said))
+                self.assertNotIn((b"G", b""), frames, (content[:1], said))
 
     def test_a_server_finds_the_stream_in_order_wherever_the_last_one_stopped(self) -> None:
         whole = frame(b"C", b"x" * 60_000)
