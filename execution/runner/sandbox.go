@@ -42,7 +42,7 @@ type Sandbox struct {
 	done     chan struct{} // closed when the stream has ended
 	quit     chan struct{} // closed by Close: nobody listens any more
 	quitOnce sync.Once
-	unasked  atomic.Bool // of a session: no call is under way, so that what comes is for another server
+	unasked  atomic.Bool // of a session: no job is sent whole and unanswered, so that what comes is for another server
 	readErr  error       // why the stream ended; valid once done is closed
 
 	writeMu sync.Mutex // serialises whole groups of frames

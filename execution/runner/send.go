@@ -42,6 +42,7 @@ func (s *Sandbox) send(ctx context.Context, req execution.Request, limits []byte
 		return err
 	}
 	return j.write(ctx, func(out frameWriter) error {
+		s.unasked.Store(false)
 		_ = out.frame(kindGo, nil)
 		return out.w.Flush()
 	})

@@ -174,7 +174,6 @@ func (s *Session) Call(
 		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
 	}
 	c := &exchange{session: s, operation: operation, req: req, limits: limits, began: time.Now()}
-	s.sandbox.unasked.Store(false)
 	result, err := c.make(ctx)
 	s.sandbox.unasked.Store(true)
 	if !c.sound || !s.Usable() {

@@ -250,6 +250,31 @@ func TestSessionTakenOverWhileIdle(t *testing.T) {
 	})
 }
 
+// Nor is one that is taken over while a file's source keeps a job from being sent:
+// the connection is given up, and nothing more is sent.
+func TestSessionTakenOverWhileSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := make(chan struct{})
+		session := inSession(t, func(s *supervisor) {
+			<-asked
+			for range 100 {
+				s.say('O', "somebody else's")
+			}
+			for f := range s.heard {
+				t.Errorf("the supervisor hears %q", f.kind)
+			}
+		})
+		upload := withFile(10, func() (io.Reader, error) {
+			close(asked)
+			<-session.Done()
+			return strings.NewReader("0123456789"), nil
+		})
+		if _, err := session.Call(t.Context(), execution.WriteFiles, upload, limits); !errors.Is(err, execution.ErrNotStarted) {
+			t.Errorf("the call gives %v", err)
+		}
+	})
+}
+
 // A calling off that is under way is waited for: a late one would be for the
 // next call.
 func TestSessionCallsOffInTime(t *testing.T) {
