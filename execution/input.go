@@ -25,6 +25,13 @@ type Source interface {
 	Open(ctx context.Context) (io.ReadCloser, error)
 }
 
+// UsedUp says whether the source cannot be opened again: it has a method of that
+// name which says so. Only a session's files come from such sources.
+func (i Input) UsedUp() bool {
+	source, once := i.Source.(interface{ UsedUp() bool })
+	return once && source.UsedUp()
+}
+
 // Inline makes an input of bytes that are in memory, and must not change.
 func Inline(path string, content []byte) Input {
 	return Input{Path: path, Size: int64(len(content)), Source: inline(content)}

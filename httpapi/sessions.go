@@ -332,6 +332,9 @@ func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
 	return &openBody{b.r, stop}, nil
 }
 
+// UsedUp is for [execution.Input].
+func (b *body) UsedUp() bool { return b.opened }
+
 type openBody struct {
 	io.Reader
 	stop func() bool

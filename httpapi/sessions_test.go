@@ -359,7 +359,10 @@ func TestSessionFileIsReadOnce(t *testing.T) {
 type twice struct{ httpapi.Sessions }
 
 func (twice) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
-	for range 2 {
+	for again := range 2 {
+		if req.Files[0].UsedUp() != (again == 1) {
+			return nil, fmt.Errorf("before it is opened for time %d, it says the contrary", again+1)
+		}
 		content, err := req.Files[0].Open(ctx)
 		if err != nil {
 			return nil, err

@@ -555,6 +555,65 @@ func TestSessionsSurviveTheirServer(t *testing.T) {
 	}
 }
 
+// alongside is a body that has another sent along with it, piece by piece.
+type alongside struct {
+	io.Reader
+	other io.Writer
+}
+
+func (a alongside) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	_, _ = a.other.Write(bytes.Repeat([]byte("A"), n)) // until its server has enough of it
+	return n, err
+}
+
+// upload sends a file of a size and gives the status, 0 for none.
+func (s *session) upload(name string, size int64, body io.Reader) int {
+	req, err := http.NewRequest(http.MethodPut, s.server.url+s.path("/files/"+name), body)
+	if err != nil {
+		return 0
+	}
+	req.ContentLength = size
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// Two servers that send files to a session at once get in each other's way there,
+// and nowhere else.
+func TestSessionServersSendAtOnce(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	other := &session{server: startServer(t, "POOL_SIZE=0"), id: s.id}
+	s.python(t, "x = 'kept'")
+	body, more := io.Pipe()
+	status := make(chan int, 1)
+	go func() { status <- s.upload("slow", 20<<20, body) }()
+	if _, err := more.Write(bytes.Repeat([]byte("A"), 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	const size = 8 << 20
+	large := other.upload("large", size, alongside{strings.NewReader(strings.Repeat("B", size)), more})
+	_ = more.CloseWithError(io.ErrUnexpectedEOF)
+	slow := <-status
+	t.Logf("one gives %d, the other %d", slow, large)
+	program{stdout: "'kept'\n"}.check(t, other.python(t, "x"))
+	for _, file := range []struct {
+		path, all string
+		put       int
+	}{{"large", "B", large}, {"slow", "A", slow}} {
+		found, content := other.server.send(t, http.MethodGet, other.path("/files/"+file.path), "", nil)
+		if (file.put == http.StatusNoContent) != (found == http.StatusOK) {
+			t.Errorf("%s: PUT gave %d, GET gives %d", file.path, file.put, found)
+		}
+		if found == http.StatusOK && strings.Trim(content, file.all) != "" {
+			t.Errorf("%s has more than it was sent", file.path)
+		}
+	}
+}
+
 // A cell that closes its streams costs the session nothing.
 func TestSessionMendsStreams(t *testing.T) {
 	s := startSession(t, shared.server, request{})

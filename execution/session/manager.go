@@ -540,8 +540,9 @@ func left(ctx context.Context) error {
 	return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
 }
 
-// call makes a call, over a second connection where the first was of no use. It
-// needs the session's turn.
+// call makes a call, over a second connection where the first was of no use, unless
+// that could not be sent what it takes: a connection ends what other servers have
+// under way. It needs the session's turn.
 func (m *Manager) call(
 	ctx context.Context, h *held, operation execution.Operation, req execution.Request,
 ) (*execution.Result, error) {
@@ -557,6 +558,9 @@ func (m *Manager) call(
 		}
 		if !errors.Is(err, execution.ErrNotStarted) || ctx.Err() != nil {
 			return nil, err
+		}
+		if slices.ContainsFunc(req.Files, execution.Input.UsedUp) {
+			break
 		}
 	}
 	return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again", Err: err}

@@ -470,6 +470,46 @@ func TestFileIsGone(t *testing.T) {
 	})
 }
 
+// once is a source that can be opened once.
+type once struct{ opened bool }
+
+func (o *once) UsedUp() bool { return o.opened }
+
+func (o *once) Open(context.Context) (io.ReadCloser, error) {
+	if o.opened {
+		return nil, errors.New("it was opened before")
+	}
+	o.opened = true
+	return io.NopCloser(strings.NewReader("1")), nil
+}
+
+// A call whose file cannot be sent a second time ends no other server's call for
+// a connection that it has no use for.
+func TestFileIsUsedUp(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	info := create(t, m)
+	h.only(t).do = func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		links := h.only(t).links
+		defer links[len(links)-1].Detach()
+		if _, err := req.Files[0].Open(ctx); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: another server has the session", execution.ErrNotStarted)
+	}
+	upload := func(source execution.Source) error {
+		files := []execution.Input{{Path: "a", Size: 1, Source: source}}
+		_, err := m.Call(t.Context(), info.ID, execution.WriteFiles, execution.Request{Files: files})
+		return err
+	}
+	if err := upload(new(once)); !isCode(err, execution.Unavailable) || h.attached != 0 {
+		t.Errorf("the call gives %v, with %d connections more", err, h.attached)
+	}
+	if err := upload(nil); !isCode(err, execution.Unavailable) || h.attached != 2 {
+		t.Errorf("one that can be sent again gives %v, with %d connections more", err, h.attached)
+	}
+}
+
 // Who waits for a session while it ends finds that out when the turn comes, and
 // leaves no connection behind.
 func TestDeletedWhileCallsWait(t *testing.T) {
