@@ -404,7 +404,7 @@ class Family:
                 child.ending = Ending(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, time.monotonic())
 
     def kill(self) -> None:
-        """Kills every process of the session, again and again until none is left. Raises Gone when they do not die."""
+        """Kills every process of the session, again and again until none is left, or those that are take too long to go."""
         patience = time.monotonic() + BURY_SECONDS
         while time.monotonic() < patience:
             try:
@@ -412,7 +412,6 @@ class Family:
             except ProcessLookupError:
                 return
             self.reap()
-        raise Gone("what the session has in the background does not die")
 
 
 class Child(Program):
@@ -438,13 +437,15 @@ class Child(Program):
             pass
 
     def end(self) -> Ending:
-        """Kills the process and its group, if it has not ended. Raises Gone when it does not die."""
+        """Kills the process and its group, if it has not ended. One that takes long to go, since it has much memory to
+        give back, is buried later: it does nothing any more."""
         patience = time.monotonic() + BURY_SECONDS
         waiting = select.poll()
         waiting.register(self.end_fd, select.POLLIN)
         while self.ending is None:
             if time.monotonic() > patience:
-                raise Gone("a killed process does not die")
+                self.ending = Ending(_signal.SIGKILL, at=time.monotonic())
+                break
             self.signal(_signal.SIGKILL)
             waiting.poll(100)
             self.family.reap()

@@ -291,6 +291,39 @@ class StdinTest(unittest.TestCase):
             self.assertEqual(session.make_stdin(b"a").read(), "a")
 
 
+class Undying(session.Child):
+    """A process that was killed and takes its time to go."""
+
+    def __init__(self, family: session.Family, end_fd: int) -> None:
+        self.family, self.end_fd = family, end_fd
+        self.ending = None
+        self.signals: "list[int]" = []
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+class FamilyTest(unittest.TestCase):
+    def setUp(self) -> None:
+        for patch in (mock.patch.object(session, "BURY_SECONDS", 0.05), mock.patch.object(os, "kill")):
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.family = session.Family()
+        self.never, ring = os.pipe()
+        self.addCleanup(supervisor.close_all, (self.never, ring, self.family.bell))
+        self.addCleanup(signal.set_wakeup_fd, -1)
+        self.addCleanup(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
+
+    def test_a_killed_process_that_does_not_go_ends_nothing_else(self) -> None:
+        child = Undying(self.family, self.never)
+        self.assertEqual(child.end().status, signal.SIGKILL)
+        self.assertIsNotNone(child.ending)
+        self.assertIn(signal.SIGKILL, child.signals)
+
+    def test_nor_do_all_of_them(self) -> None:
+        self.family.kill()
+
+
 class NotebookTest(unittest.TestCase):
     def setUp(self) -> None:
         saved = sys.modules["__main__"], sys.argv[:], sys.path[:], sys.stdout, sys.stderr
