@@ -67,6 +67,7 @@ from supervisor import (
     stamp_of,
     take_over,
     unbuffered,
+    views,
     walk,
     without_ours,
     write_all,
@@ -455,11 +456,12 @@ class Child(Program):
 class Interpreter(Child):
     """The process of the notebook."""
 
-    def __init__(self, family: Family, workspace: str, wall: Filter) -> None:
+    def __init__(self, family: Family, workspace: str, wall: Filter, job: Job) -> None:
         pipes = Pipes()
         pid = fork(pipes)
         if pid == 0:
             try:
+                job.code, job.stdin = bytearray(), bytearray()  # its first cell comes as others do, and this stays
                 be_child(pipes, workspace, wall, _signal.SIGINT)  # no cell runs yet
                 make_streams()
                 shows.install(workspace)
@@ -781,7 +783,7 @@ class CellCall(Call):
         super().__init__(channel, program, job, background)
         limits = job.limits
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
-        self.stdin = memoryview(head + job.stdin + job.code)
+        self.stdin = views(head, job.stdin, job.code)
 
     def open(self) -> None:
         """Begins with what threads and children have printed since the last cell."""
@@ -947,6 +949,7 @@ class Session:
             except OSError as error:
                 message = str(error.strerror).lower().replace("\n", " ")
                 self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=staging.at))
+            del job  # or the next would come in beside it
 
     def receive_job(self, staging: Staging) -> "Optional[Job]":
         """Collects a job. Returns None when it does not come whole: the server takes it back, or another has come."""
@@ -1043,7 +1046,7 @@ class Session:
         """Runs a cell in the session's interpreter."""
         self.check_interpreter()
         if self.interpreter is None:
-            self.interpreter = self.make_interpreter()
+            self.interpreter = self.make_interpreter(job)
         interpreter = self.interpreter
         before = {found.path: found.stamp for found in walk(self.root)}
         await_tick(before.values())
@@ -1063,9 +1066,9 @@ class Session:
             self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
         self.channel.send(b"Z")
 
-    def make_interpreter(self) -> Interpreter:
+    def make_interpreter(self, job: Job) -> Interpreter:
         """Makes an interpreter, whose first cell begins with what the last one has printed in the end. Raises OSError."""
-        made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall))
+        made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall, job))
         for fd, words in zip((made.stdout, made.stderr), self.last_words):
             self.background.kept[fd] = bytearray(words)
         self.last_words = [b"", b""]

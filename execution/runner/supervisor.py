@@ -1396,13 +1396,18 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
             raise Gone(f"an unknown frame {kind!r}")
 
 
+def views(*parts: "bytes | bytearray") -> "list[memoryview]":
+    """Views of the parts that are not empty."""
+    return [memoryview(part) for part in parts if part]
+
+
 class Run:
     """One program from its release to its end."""
 
     def __init__(self, channel: Channel, program: Program, job: Job) -> None:
         self.channel = channel
         self.program = program
-        self.stdin = memoryview(bytes(job.stdin))
+        self.stdin = views(job.stdin)  # what the program is still to read, of which there is one copy: it may be large
         self.room = {program.stdout: job.limits["output_bytes"], program.stderr: job.limits["output_bytes"]}
         self.cut: "set[int]" = set()  # those of which something was left out
         self.kinds = {program.stdout: b"O", program.stderr: b"E"}
@@ -1482,11 +1487,13 @@ class Run:
     def feed(self) -> None:
         """Writes some of stdin to the program."""
         try:
-            self.stdin = self.stdin[os.write(self.program.stdin, self.stdin[:CHUNK]) :]
+            self.stdin[0] = self.stdin[0][os.write(self.program.stdin, self.stdin[0][:CHUNK]) :]
         except BlockingIOError:
             return
         except OSError:
-            self.stdin = memoryview(b"")  # it closed its stdin: the rest is not wanted
+            self.stdin.clear()  # it closed its stdin: the rest is not wanted
+        if self.stdin and not self.stdin[0]:
+            del self.stdin[0]
         if not self.stdin:
             self.poll.unregister(self.program.stdin)
             self.fed()

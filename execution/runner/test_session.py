@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
+import types
 import unittest
 
 from errno import EMFILE
@@ -322,6 +324,38 @@ class FamilyTest(unittest.TestCase):
 
     def test_nor_do_all_of_them(self) -> None:
         self.family.kill()
+
+
+class CellCallTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.stdin, self.program_in = os.pipe()
+        self.addCleanup(supervisor.close_all, (self.stdin, self.program_in))
+
+    def call(self, stdin: bytes, code: bytes) -> session.CellCall:
+        """A call of which nothing is sent yet."""
+        job = supervisor.Job({"output_bytes": 1, "timeout_ms": 1, "interactive": 1, "cpu_seconds": 5})
+        job.stdin, job.code = bytearray(stdin), bytearray(code)
+        program = types.SimpleNamespace(stdin=self.program_in, stdout=1, stderr=2)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        call = session.CellCall(None, program, job, session.Background(0))  # type: ignore[arg-type]
+        call.poll.register(self.program_in)
+        return call
+
+    def test_all_of_a_cell_is_sent(self) -> None:
+        call = self.call(b"in", b"code")
+        while call.stdin:
+            call.feed()
+        self.assertEqual(session.CELL.unpack(session.read_exactly(self.stdin, session.CELL.size)), (True, 5, 2, 4))
+        self.assertEqual(session.read_exactly(self.stdin, 2), b"in")
+        self.assertEqual(session.read_exactly(self.stdin, 4), b"code")
+
+    def test_none_of_it_is_copied(self) -> None:
+        call = self.call(bytes(1 << 23), bytes(1 << 23))
+        while call.stdin:
+            call.feed()
+            os.read(self.stdin, 1 << 16)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 1 << 20)
 
 
 class NotebookTest(unittest.TestCase):
