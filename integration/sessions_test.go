@@ -445,12 +445,34 @@ func TestSessionLeases(t *testing.T) {
 func TestSessionCallerLeaves(t *testing.T) {
 	s := startSession(t, shared.server, request{})
 	s.python(t, "x = 1")
+	s.leave(t, "import time\ntime.sleep(50)")
+	began := time.Now()
+	program{stdout: "1\n"}.check(t, s.python(t, "x"))
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the next call waited for %v", took)
+	}
+
+	// What it would have been told, the next one is.
+	s.leave(t, "while True:\n    try: time.sleep(50)\n    except KeyboardInterrupt: pass")
+	for i, lost := range []bool{true, false} {
+		if a := s.bash(t, "true"); a.StateLost != lost {
+			t.Errorf("call %d after the interpreter was killed: %+v", i, a)
+		}
+	}
+}
+
+// leave begins a cell and leaves it.
+func (s *session) leave(t *testing.T, code string) {
+	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		body := `{"code": "open('began', 'w').close()\nimport time\ntime.sleep(50)", "timeout_ms": 60000}`
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.server.url+s.path("/execute"), strings.NewReader(body))
+		body, err := json.Marshal(request{"code": "open('/tmp/began', 'w').close()\n" + code, "timeout_ms": 60000})
+		if err != nil {
+			return
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.server.url+s.path("/execute"), bytes.NewReader(body))
 		if err != nil {
 			return
 		}
@@ -460,16 +482,11 @@ func TestSessionCallerLeaves(t *testing.T) {
 		}
 	}()
 	id := sessionContainers(t, s.id)[0].ID
-	if !poll(func() bool { return inContainer(t, id, "test", "-e", "/workspace/began") == 0 }) {
+	if !poll(func() bool { return inContainer(t, id, "rm", "/tmp/began") == 0 }) {
 		t.Fatal("the cell does not begin")
 	}
 	leave()
 	<-left
-	began := time.Now()
-	program{stdout: "1\n"}.check(t, s.python(t, "x"))
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("the next call waited for %v", took)
-	}
 }
 
 // inContainer runs a command in a container and gives its exit status.

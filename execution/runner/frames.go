@@ -14,6 +14,7 @@
 //
 //	N  never mind: the job is not sent to its end
 //	K  the call is called off      Y  a server has come: a nonce
+//	H  that the interpreter has ended was heard
 //
 // where the payload of whatever follows a Y begins with its tag, the nonce's first
 // bytes: what one server says can arrive among what the next one does,
@@ -64,6 +65,7 @@ const (
 	kindNever   = 'N'
 	kindCallOff = 'K'
 	kindSync    = 'Y'
+	kindHeard   = 'H'
 	kindReady   = 'R'
 	kindStarted = 'A'
 	kindStdout  = 'O'

@@ -70,6 +70,14 @@ func (j *job) write(ctx context.Context, frames func(out frameWriter) error) err
 	return nil
 }
 
+// note sends a frame without a payload, within a time.
+func (s *Sandbox) note(ctx context.Context, kind byte, within time.Duration) error {
+	return (&job{sandbox: s, left: within}).write(ctx, func(out frameWriter) error {
+		_ = out.frame(kind, nil)
+		return out.w.Flush()
+	})
+}
+
 // files sends files, one chunk in memory at a time.
 func (j *job) files(ctx context.Context, files []execution.Input) error {
 	chunk := make([]byte, chunkBytes)

@@ -203,11 +203,11 @@ func (c *exchange) make(ctx context.Context) (*execution.Result, error) {
 	if err := c.session.sandbox.send(ctx, c.req, head); err != nil {
 		return nil, c.takeBack(ctx, err)
 	}
-	ctx, cancel := c.outlive(ctx)
+	lasting, cancel := c.outlive(ctx)
 	defer cancel()
 	timer := time.NewTimer(stageTime)
 	defer timer.Stop()
-	f, err := c.session.sandbox.next(ctx, timer.C)
+	f, err := c.session.sandbox.next(lasting, timer.C)
 	switch {
 	case err != nil:
 		return c.unheard(ctx, err)
@@ -223,7 +223,11 @@ func (c *exchange) make(ctx context.Context) (*execution.Result, error) {
 		c.req.Started()
 	}
 	timer.Reset(c.req.Timeout + interruptTime + graceTime)
-	return c.collect(ctx, timer), nil
+	result := c.collect(lasting, timer)
+	if result.StateLost && c.sound && ctx.Err() == nil {
+		_ = c.session.sandbox.note(ctx, kindHeard, graceTime) // or it is told again
+	}
+	return result, nil
 }
 
 // unheard is what comes of a call that was sent whole and of whose start no word
@@ -248,11 +252,7 @@ func (c *exchange) takeBack(ctx context.Context, cause error) error {
 	if errors.Is(cause, execution.ErrNotStarted) {
 		return cause // the stream is
 	}
-	err := (&job{sandbox: c.session.sandbox, left: stageTime}).write(ctx, func(out frameWriter) error {
-		_ = out.frame(kindNever, nil)
-		return out.w.Flush()
-	})
-	c.sound = err == nil
+	c.sound = c.session.sandbox.note(ctx, kindNever, stageTime) == nil
 	return cause
 }
 
@@ -263,10 +263,7 @@ func (c *exchange) outlive(ctx context.Context) (context.Context, context.Cancel
 	called := make(chan struct{})
 	forget := context.AfterFunc(ctx, func() {
 		defer close(called)
-		_ = (&job{sandbox: c.session.sandbox, left: graceTime}).write(lasting, func(out frameWriter) error {
-			_ = out.frame(kindCallOff, nil)
-			return out.w.Flush()
-		}) // a failure shows as the stream's end
+		_ = c.session.sandbox.note(lasting, kindCallOff, graceTime) // a failure shows as the stream's end
 		time.AfterFunc(callOffTime, func() { cancel(errLate) })
 	})
 	return lasting, func() {

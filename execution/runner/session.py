@@ -91,7 +91,7 @@ HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it ha
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
 MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
-KINDS = b"JCIFDGPNKY"  # of the frames that servers send; see frames.go
+KINDS = b"JCIFDGPNKYH"  # of the frames that servers send; see frames.go
 TAG = 8  # bytes of its nonce with which a server begins what it says
 GREETING = b"Y\0\0\0"  # the beginning of the frame with a nonce, which is short
 MAX_JOBS = 1000  # commands that are over, whose pipes something in the background may still write to
@@ -923,7 +923,7 @@ class Session:
         self.root = self.sandbox.root
         self.family = Family()
         self.interpreter: "Optional[Interpreter]" = None
-        self.state_lost = False  # the interpreter has ended, which nobody has been told yet
+        self.state_lost = False  # the interpreter has ended, which nobody has heard yet
         self.last_words = [b"", b""]  # what it has printed since its last cell
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
@@ -969,6 +969,8 @@ class Session:
                 staging.add(payload)
             elif kind == b"G" and job.limits:
                 return job
+            elif kind == b"H":
+                self.state_lost = False
             elif kind in (b"N", b"Y", b"L"):
                 return None
             # K comes where the call had ended when the server called it off.
@@ -1024,9 +1026,8 @@ class Session:
         self.channel.send(b"Z")
 
     def facts(self, run: Run) -> bytes:
-        """What is known of a run that has ended. That the interpreter has is told once."""
-        lost, self.state_lost = self.state_lost, False
-        return self.sandbox.facts(run) + fields(state_lost=int(lost), memory_kills_before=self.kills_before)
+        """What is known of a run that has ended. That the interpreter has is told until somebody has heard it."""
+        return self.sandbox.facts(run) + fields(state_lost=int(self.state_lost), memory_kills_before=self.kills_before)
 
     def read_file(self, job: Job) -> None:
         """Sends a file. Raises OSError."""

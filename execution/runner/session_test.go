@@ -64,6 +64,9 @@ func TestSessionCalls(t *testing.T) {
 	session := inSession(t, func(s *supervisor) {
 		jobs <- s.serve(fine, "one")
 		jobs <- s.serve(fine+"state_lost=1\n", "two")
+		if f := <-s.heard; f.kind != 'H' {
+			t.Errorf("the supervisor hears %q when it has told that the state is lost", f.kind)
+		}
 		jobs <- s.serve(strings.Replace(fine, "timed_out=0", "timed_out=1", 1), "three")
 	})
 	for i, want := range []struct {
@@ -321,9 +324,11 @@ func TestSessionCallOff(t *testing.T) {
 			t.Errorf("the supervisor hears %q", f.kind)
 		}
 		s.say('E', "KeyboardInterrupt")
-		s.say('X', fine)
+		s.say('X', fine+"state_lost=1\n")
 		s.say('Z', "")
-		s.serve(fine, "as before")
+		if frames := s.serve(fine, "as before"); frames[0].kind != 'J' {
+			t.Errorf("the supervisor hears %q before the next job, though nobody has heard that the state is lost", frames[0].kind)
+		}
 	})
 	if _, err := session.Call(ctx, execution.RunPython, request, limits); !errors.Is(err, context.Canceled) {
 		t.Errorf("the call gives %v", err)
