@@ -302,6 +302,19 @@ func TestSessionJobs(t *testing.T) {
 	}
 }
 
+// A cell that comes while its interpreter dies runs in a new one.
+func TestSessionKillsAll(t *testing.T) {
+	s := startSession(t, shared.server, request{})
+	for i := range 10 {
+		s.python(t, "x = 1")
+		known := s.bash(t, "kill -9 -1").StateLost
+		a := s.call(t, "/execute", request{"code": "print('ran', input(), 'x' in globals())", "stdin": "in"})
+		if a.Stdout != "ran in False\n" || a.exitCode() != "0" || a.StateLost == known {
+			t.Errorf("%d: %+v; the command's answer said that the state is lost: %v", i, a, known)
+		}
+	}
+}
+
 // Where processes fill the session they are ended before the next call, which
 // could not begin otherwise.
 func TestSessionBomb(t *testing.T) {

@@ -91,6 +91,7 @@ HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it ha
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
 MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
+FIONREAD = 0x541B  # ioctl_tty(2); the termios module is not always there
 KINDS = b"JCIFDGPNKYH"  # of the frames that servers send; see frames.go
 TAG = 8  # bytes of its nonce with which a server begins what it says
 GREETING = b"Y\0\0\0"  # the beginning of the frame with a nonce, which is short
@@ -784,6 +785,7 @@ class CellCall(Call):
         limits = job.limits
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
         self.stdin = views(head, job.stdin, job.code)
+        self.untaken = False  # the interpreter has ended without it
 
     def open(self) -> None:
         """Begins with what threads and children have printed since the last cell."""
@@ -795,7 +797,8 @@ class CellCall(Call):
         pass
 
     def close(self) -> None:
-        pass
+        unread = fcntl.ioctl(self.program.stdin, FIONREAD, bytes(4)) != bytes(4)
+        self.untaken = not self.timed_out and (self.refused or bool(self.stdin) or unread)
 
 
 class ShellCall(Call):
@@ -1044,22 +1047,14 @@ class Session:
         self.channel.send(b"Z")
 
     def run_cell(self, job: Job) -> None:
-        """Runs a cell in the session's interpreter."""
-        self.check_interpreter()
-        if self.interpreter is None:
-            self.interpreter = self.make_interpreter(job)
-        interpreter = self.interpreter
+        """Runs a cell in the session's interpreter. Where that was about to end and has not taken it, a new one does."""
         before = {found.path: found.stamp for found in walk(self.root)}
         await_tick(before.values())
-        interpreter.prepare()
-        run = CellCall(self.channel, interpreter, job, self.background)
-        for fd in (interpreter.stdout, interpreter.stderr):
-            self.forget(fd)
+        run = self.prepare_cell(job)
         self.start(run)
-        run.watch()
-        for fd in (interpreter.stdout, interpreter.stderr):
-            self.keep_listening(fd, keep=True)
-        self.check_interpreter()
+        self.watch_cell(run)
+        if run.untaken and self.interpreter is None:
+            run = self.run_again(run, job)
         self.channel.post(b"X", self.facts(run))
         try:
             send_files(self.channel, self.root, changes(self.root, before), job.limits)
@@ -1074,6 +1069,34 @@ class Session:
             self.background.kept[fd] = bytearray(words)
         self.last_words = [b"", b""]
         return made
+
+    def run_again(self, run: CellCall, job: Job) -> CellCall:
+        """Runs a cell that no interpreter has taken, if there is room for another one. Returns the last run."""
+        try:
+            run = self.prepare_cell(job)
+        except OSError:
+            return run
+        run.started = time.monotonic()
+        self.watch_cell(run)
+        return run
+
+    def prepare_cell(self, job: Job) -> CellCall:
+        """Prepares the call of a cell, and an interpreter if there is none. Raises OSError."""
+        self.check_interpreter()
+        if self.interpreter is None:
+            self.interpreter = self.make_interpreter(job)
+        self.interpreter.prepare()
+        return CellCall(self.channel, self.interpreter, job, self.background)
+
+    def watch_cell(self, run: CellCall) -> None:
+        """Sees a cell to its end."""
+        pipes = run.program.stdout, run.program.stderr
+        for fd in pipes:
+            self.forget(fd)
+        run.watch()
+        for fd in pipes:
+            self.keep_listening(fd, keep=True)
+        self.check_interpreter()
 
     def check_interpreter(self) -> None:
         """Forgets an interpreter that has ended."""

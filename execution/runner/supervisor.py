@@ -1408,6 +1408,7 @@ class Run:
         self.channel = channel
         self.program = program
         self.stdin = views(job.stdin)  # what the program is still to read, of which there is one copy: it may be large
+        self.refused = False  # it closed its stdin: the rest is not wanted
         self.room = {program.stdout: job.limits["output_bytes"], program.stderr: job.limits["output_bytes"]}
         self.cut: "set[int]" = set()  # those of which something was left out
         self.kinds = {program.stdout: b"O", program.stderr: b"E"}
@@ -1491,7 +1492,8 @@ class Run:
         except BlockingIOError:
             return
         except OSError:
-            self.stdin.clear()  # it closed its stdin: the rest is not wanted
+            self.stdin.clear()
+            self.refused = True
         if self.stdin and not self.stdin[0]:
             del self.stdin[0]
         if not self.stdin:

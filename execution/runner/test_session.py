@@ -350,6 +350,27 @@ class CellCallTest(unittest.TestCase):
         self.assertEqual(session.read_exactly(self.stdin, 2), b"in")
         self.assertEqual(session.read_exactly(self.stdin, 4), b"code")
 
+    def test_it_is_known_whether_it_was_taken(self) -> None:
+        for read, untaken in ((False, True), (True, False)):
+            call = self.call(b"in", b"code")
+            while call.stdin:
+                call.feed()
+            if read:
+                os.read(self.stdin, 1000)
+            call.close()
+            self.assertEqual(call.untaken, untaken)
+            os.read(self.stdin, 0 if read else 1000)
+
+    def test_one_that_nobody_reads_is_not(self) -> None:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, self.stdin)
+        os.close(null)
+        call = self.call(b"in", b"code")
+        while call.stdin:
+            call.feed()
+        call.close()
+        self.assertTrue(call.untaken)
+
     def test_none_of_it_is_copied(self) -> None:
         call = self.call(bytes(1 << 23), bytes(1 << 23))
         while call.stdin:
