@@ -43,7 +43,7 @@ type sessionList struct {
 
 type bashRequest struct {
 	Cmd       string `json:"cmd" doc:"what bash -c is given; it starts in the workspace, with nothing on its standard input"`
-	TimeoutMS *int64 `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"wall-clock time that the command may take; what it has put in the background lives on"`
+	TimeoutMS *int64 `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"wall-clock time that the command may take; then it is killed, with what it has put in the background unless setsid has"`
 }
 
 type bashResponse struct {

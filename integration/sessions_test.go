@@ -271,6 +271,11 @@ func TestSessionCommands(t *testing.T) {
 		{program: program{name: "nothing to read", stdout: ""}, bash: "cat"},
 		{program: program{name: "too long", timeout: 300, exit: "null", reason: "timeout", stdout: "began\n"}, bash: "echo began; sleep 60"},
 		{program: program{name: "a pipe that breaks"}, bash: "yes | head -1 > /dev/null"},
+		{
+			program: program{name: "too long, with a background", timeout: 300, exit: "null", reason: "timeout"},
+			bash:    "sleep 61 & setsid sleep 62 & setsid -w sleep 63",
+		},
+		sh("of which what has a session of its own is left", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep '^6[123]$' | sort", "62\n63\n"),
 		sh("a background", "(while :; do date >> tick.txt; echo noise; sleep 0.05; done) & echo $!", "~\n"),
 		{program: program{
 			name: "goes on", timeout: 20000, stdout: "ticks\n",
