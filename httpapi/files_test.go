@@ -207,6 +207,7 @@ func TestFormsThatAreNotWhole(t *testing.T) {
 	const whole = head + "\"file" + name + "content\r\n" + head + "\"x" + name + "more\r\n--B--"
 	forms := []string{
 		"--B\r\nno header\r\n\r\nx\r\n--B--\r\n",
+		strings.Replace(whole, "\"a\"", "\"a\x00b\"", 1) + "\r\n",
 		head + "\"file" + name + "content\r\n--B\r\nno header\r\n\r\nx\r\n--B--\r\n",
 	}
 	for n := range len(whole) {
