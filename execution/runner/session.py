@@ -112,19 +112,24 @@ def read_exactly(fd: int, size: int) -> bytes:
     return bytes(data)
 
 
-def make_stdin(data: bytes) -> "TextIO":
-    """Makes a cell's standard input, which is its children's as well unless there is no room for another file."""
+def make_stdin(source: int, size: int) -> "TextIO":
+    """Makes a cell's standard input of so many bytes of a pipe, which is its children's as well unless there is no room
+    for another file. It may be large: there is one copy of it."""
     try:
         file = os.memfd_create("stdin")
         try:
-            write_all(file, data)
-            os.lseek(file, 0, os.SEEK_SET)
-            os.dup2(file, 0)
+            os.dup2(file, 0)  # the last cell's goes
         finally:
             os.close(file)
-        return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+        if size:
+            os.posix_fallocate(0, 0, size)  # where it fails, nothing has been read yet
     except OSError:
-        return io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape")
+        return io.TextIOWrapper(io.BytesIO(read_exactly(source, size)), "utf-8", "surrogateescape")
+    while size and (part := os.read(source, min(CHUNK, size))):
+        write_all(0, part)
+        size -= len(part)
+    os.lseek(0, 0, os.SEEK_SET)
+    return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
 
 
 def used_cpu() -> float:
@@ -196,7 +201,7 @@ class Notebook:
             if len(head) < CELL.size:
                 os._exit(0)
             interactive, cpu_seconds, stdin_size, code_size = CELL.unpack(head)
-            sys.stdin = make_stdin(read_exactly(3, stdin_size))
+            sys.stdin = make_stdin(3, stdin_size)
             before = used_cpu()
             self.allow_cpu(cpu_seconds)
             source = read_exactly(3, code_size)

@@ -15,6 +15,7 @@ import types
 import unittest
 
 from errno import EMFILE
+from typing import TextIO
 from unittest import mock
 
 import session
@@ -280,17 +281,35 @@ class StdinTest(unittest.TestCase):
         self.addCleanup(os.close, saved)
         self.addCleanup(os.dup2, saved, 0)
 
+    def make(self, data: bytes) -> TextIO:
+        """A standard input, of a source that has more."""
+        with tempfile.TemporaryFile() as source:
+            source.write(data + b"code")
+            source.seek(0)
+            stdin = session.make_stdin(source.fileno(), len(data))
+            self.assertEqual(os.read(source.fileno(), 10), b"code")
+        return stdin
+
+    def test_there_is_one_copy_of_it(self) -> None:
+        data = bytes(1 << 22)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        with self.make(data) as stdin:
+            copies = tracemalloc.get_traced_memory()[1] - len(data)  # what the test itself joins
+            self.assertLess(copies, 1 << 20)
+            self.assertEqual(stdin.read(), data.decode())
+
     def test_it_is_the_childrens_as_well(self) -> None:
-        with session.make_stdin(b"a\nb\xff"):
+        with self.make(b"a\nb\xff"):
             self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"a\nb\xff")
-        with session.make_stdin("é\n".encode()) as stdin:
+        with self.make("é\n".encode()) as stdin:
             self.assertEqual((stdin.fileno(), stdin.readline(), stdin.readline()), (0, "é\n", ""))
-        with session.make_stdin(b""):
+        with self.make(b""):
             self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"")
 
     def test_it_is_there_without_a_file_too(self) -> None:
         with mock.patch.object(os, "memfd_create", side_effect=OSError(EMFILE, "too many")):
-            self.assertEqual(session.make_stdin(b"a").read(), "a")
+            self.assertEqual(self.make(b"a").read(), "a")
 
 
 class Undying(session.Child):
