@@ -3,6 +3,7 @@ module github.com/vivarium-sandbox/vivarium
 go 1.26.4
 
 require (
+	github.com/BurntSushi/toml v1.6.0
 	github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager v0.4.3
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.111.0
 	github.com/charmbracelet/x/ansi v0.11.9
