@@ -9,9 +9,13 @@
 #   docker run -p 8000:8000 -v /var/run/docker.sock:/var/run/docker.sock \
 #     --group-add "$(stat -c %g /var/run/docker.sock)" vivarium/server
 #
+# A client of MCP starts it as docs/mcp.md says.
+#
 # Whoever can use that socket is root on the host: publish the port to nobody
 # whom you would not trust with that.
 FROM scratch
+# Whoever publishes the image proves by this that server.json is about it.
+LABEL io.modelcontextprotocol.server.name="io.github.vivarium-sandbox/vivarium"
 COPY bin/vivarium-image /vivarium
 # Whatever the file is, the folder is there and the user's. Files are kept in it
 # unless FILE_STORAGE_DIR or FILE_STORAGE_URL says otherwise; roots to trust for

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/docker/docker/api/types/build"
@@ -120,13 +121,7 @@ func TestSupervisorUnits(t *testing.T) {
 // The server runs as a container: a static binary and nothing else, as an
 // ordinary user with the engine's socket.
 func TestServerImage(t *testing.T) {
-	const image = "vivarium/server:integration"
-	socket, ok := strings.CutPrefix(shared.engine.DaemonHost(), "unix://")
-	if !ok {
-		t.Fatalf("the engine is at %s: this test mounts its socket", shared.engine.DaemonHost())
-	}
-	buildServerImage(t, image)
-	url := runServerImage(t, image, socket)
+	url := runServerImage(t, serverImage(t), engineSocket(t))
 	s := &server{url: url}
 	if err := s.awaitHealth(); err != nil {
 		t.Fatal(err)
@@ -147,6 +142,26 @@ func TestServerImage(t *testing.T) {
 	if page, err := io.ReadAll(resp.Body); err != nil || !bytes.Contains(page, []byte("Vivarium")) {
 		t.Errorf("/docs: %v, %.100s", err, page)
 	}
+}
+
+// engineSocket gives the engine's socket, for tests that mount it.
+func engineSocket(t *testing.T) string {
+	t.Helper()
+	socket, ok := strings.CutPrefix(shared.engine.DaemonHost(), "unix://")
+	if !ok {
+		t.Fatalf("the engine is at %s: this test mounts its socket", shared.engine.DaemonHost())
+	}
+	return socket
+}
+
+var serverImageBuilt sync.Once
+
+// serverImage gives the server's image, which the first test builds that asks.
+func serverImage(t *testing.T) string {
+	t.Helper()
+	const image = "vivarium/server:integration"
+	serverImageBuilt.Do(func() { buildServerImage(t, image) })
+	return image
 }
 
 // buildStatic builds a command, static as the tasks build the server: they share
