@@ -115,29 +115,12 @@ func (h *mcpHTTP) greet(ctx context.Context) error {
 }
 
 func (h *mcpHTTP) send(ctx context.Context, body []byte) ([]byte, http.Header, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.ours.base+"/mcp", bytes.NewReader(body))
-	if err != nil {
-		return nil, nil, fmt.Errorf("request: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json, text/event-stream")
+	header := http.Header{"Accept": {"application/json, text/event-stream"}}
 	if h.session != "" {
-		req.Header.Set("Mcp-Session-Id", h.session)
-		req.Header.Set("Mcp-Protocol-Version", mcpVersion)
+		header.Set("Mcp-Session-Id", h.session)
+		header.Set("Mcp-Protocol-Version", mcpVersion)
 	}
-	resp, err := h.ours.client.Do(req)
-	if err != nil {
-		return nil, nil, lost(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	switch {
-	case err != nil:
-		return nil, nil, lost(err)
-	case resp.StatusCode != http.StatusOK:
-		return nil, nil, &refusal{fmt.Errorf("server: %s: %.300q", resp.Status, answer)}
-	}
-	return answer, resp.Header, nil
+	return h.ours.exchangeWith(ctx, http.MethodPost, "/mcp", body, header)
 }
 
 func (h *mcpHTTP) run(ctx context.Context, p program) (timing, error) {

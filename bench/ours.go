@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -66,10 +67,16 @@ func (o *ours) run(ctx context.Context, p program) (timing, error) {
 
 // exchange sends a request and reads the answer, which must be a 200.
 func (o *ours) exchange(ctx context.Context, method, path string, body []byte) ([]byte, http.Header, error) {
+	return o.exchangeWith(ctx, method, path, body, nil)
+}
+
+// exchangeWith does so with more headers.
+func (o *ours) exchangeWith(ctx context.Context, method, path string, body []byte, more http.Header) ([]byte, http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, method, o.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, fmt.Errorf("request: %w", err)
 	}
+	maps.Copy(req.Header, more)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := o.client.Do(req)
 	if err != nil {
