@@ -76,6 +76,15 @@ func (f *lateFiles) Hold(ctx context.Context, id string) (*filestore.Held, error
 	return store.Hold(ctx, id)
 }
 
+// Stat implements [mcp.Files].
+func (f *lateFiles) Stat(ctx context.Context, id string) (filestore.Info, error) {
+	store, err := f.store()
+	if err != nil {
+		return filestore.Info{}, err
+	}
+	return store.Stat(ctx, id)
+}
+
 // Get implements [mcp.Files].
 func (f *lateFiles) Get(ctx context.Context, id string) (*filestore.File, error) {
 	store, err := f.store()

@@ -63,6 +63,10 @@ func (noFiles) Put(_ context.Context, name string, r io.Reader) (filestore.Info,
 
 func (noFiles) Hold(context.Context, string) (*filestore.Held, error) { return nil, errNoFile }
 
+func (noFiles) Stat(context.Context, string) (filestore.Info, error) {
+	return filestore.Info{}, errNoFile
+}
+
 func (noFiles) Get(context.Context, string) (*filestore.File, error) { return nil, errNoFile }
 
 func (noFiles) Delete(context.Context, string) error { return nil }

@@ -189,8 +189,8 @@ func TestFilesOfCalls(t *testing.T) {
 		t.Errorf("%s %+v", m.Result, m.Error)
 	}
 	for _, uri := range []string{"vivarium://files/nope", "vivarium://files/../x", "file:///etc/passwd"} {
-		if m := c.request("resources/read", `{"uri": "`+uri+`"}`); m.Error == nil {
-			t.Errorf("%s: %s", uri, m.Result)
+		if m := c.request("resources/read", `{"uri": "`+uri+`"}`); m.Error == nil || m.Error.Code != -32002 {
+			t.Errorf("%s: %s %+v", uri, m.Result, m.Error)
 		}
 	}
 }

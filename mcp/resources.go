@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -31,6 +32,21 @@ func (s *Server) addResources() {
 		mcpsdk.WithTemplateTitle("A file that a program has made"),
 		mcpsdk.WithTemplateDescription("The answers of the tools link to such files."),
 	), s.readResource)
+}
+
+// hideUnknown has unknown files be unknown resources, of which the library (v1.2.1)
+// tells with the code that each revision of the protocol has for them. What a
+// handler says would be an internal error.
+func (s *Server) hideUnknown(hooks *mcpserver.Hooks) {
+	hooks.AddBeforeReadResource(func(ctx context.Context, _ any, request *mcpsdk.ReadResourceRequest) {
+		id, ours := strings.CutPrefix(request.Params.URI, fileURI)
+		if !ours {
+			return
+		}
+		if _, err := s.opts.Files.Stat(ctx, id); err != nil && execution.AsError(err).Code == execution.NotFound {
+			request.Params.URI = "unknown " + request.Params.URI
+		}
+	})
 }
 
 func (s *Server) readResource(ctx context.Context, request mcpsdk.ReadResourceRequest) ([]mcpsdk.ResourceContents, error) {

@@ -34,6 +34,7 @@ type Sessions interface {
 // Files keeps what programs make.
 type Files interface {
 	filestore.Files
+	Stat(ctx context.Context, id string) (filestore.Info, error)
 	Get(ctx context.Context, id string) (*filestore.File, error)
 }
 
