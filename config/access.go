@@ -40,7 +40,7 @@ type Keys struct {
 	// Hashes are SHA-256.
 	Hashes [][sha256.Size]byte
 
-	fault string // what is wrong with one; it does not tell it
+	fault string // what is wrong with them; it does not tell one
 }
 
 // EnvDecode implements [envconfig.Decoder].
@@ -48,6 +48,9 @@ func (k *Keys) EnvDecode(value string) error {
 	*k = Keys{}
 	var keys List
 	_ = keys.EnvDecode(value) // it never fails
+	if value != "" && len(keys) == 0 {
+		k.fault = "it is set, but holds no key" // as good as none would let everybody in
+	}
 	for i, key := range keys {
 		visible := strings.IndexFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 		if len(key) < minKeyBytes || !visible {

@@ -152,6 +152,20 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// Who sets API_KEYS wants a key asked for: nobody is let in because there is none.
+func TestKeysWithoutAKey(t *testing.T) {
+	for _, value := range []string{",", " ", " , ", ",,"} {
+		_, err := load(t, map[string]string{"API_KEYS": value})
+		want := "API_KEYS is not valid: it is set, but holds no key: it must be keys with commas between"
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+	if _, err := load(t, map[string]string{"API_KEYS": ""}); err != nil {
+		t.Errorf("empty: %v", err)
+	}
+}
+
 func TestOAuthSettings(t *testing.T) {
 	good := map[string]string{
 		"OAUTH_ISSUER": "https://issuer.example.com/realms/x", "OAUTH_AUDIENCE": "https://Sandbox.example.com, other",
