@@ -44,12 +44,13 @@ func newAccess(c config.Config) (access, error) {
 	return a, nil
 }
 
-// warn says loudly when others than this machine's users may run programs.
+// warn says loudly when others than this machine's users may run programs: as an
+// error, which every LOG_LEVEL lets through.
 func (a access) warn(ctx context.Context, log *slog.Logger, address net.Addr) {
 	tcp, ok := address.(*net.TCPAddr)
 	if a.authenticator != nil || ok && tcp.IP.IsLoopback() {
 		return
 	}
-	log.WarnContext(ctx, "NO AUTHENTICATION, AND NOT ON THE LOOPBACK ALONE: whoever reaches this port may run programs and read all files; "+
+	log.ErrorContext(ctx, "NO AUTHENTICATION, AND NOT ON THE LOOPBACK ALONE: whoever reaches this port may run programs and read all files; "+
 		"set API_KEYS or OAUTH_ISSUER, or let nobody else reach it", "address", address.String())
 }
