@@ -47,12 +47,14 @@ func Run(ctx context.Context, args []string, system System) int {
 for language models over MCP, and from the command line.
 
 Settings come from the environment; docs/settings.md lists them all.`,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{
 			HiddenDefaultCmd: true,
 		},
 	}
+	root.SetVersionTemplate("vivarium {{.Version}}\n") // as the command version prints it
 	root.SetArgs(args)
 	root.SetIn(system.Stdin)
 	root.SetOut(system.Stdout)

@@ -127,8 +127,10 @@ func TestHelp(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if o := run(t, nil, "", "version"); o.code != 0 || !regexp.MustCompile(`^vivarium \S+\n$`).MatchString(o.stdout) || o.stderr != "" {
-		t.Errorf("%+v", o)
+	for _, arg := range []string{"version", "--version"} {
+		if o := run(t, nil, "", arg); o.code != 0 || !regexp.MustCompile(`^vivarium \S+\n$`).MatchString(o.stdout) || o.stderr != "" {
+			t.Errorf("%s: %+v", arg, o)
+		}
 	}
 }
 
