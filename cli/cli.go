@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vivarium-sandbox/vivarium/config"
-	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // System is what the process has of the world.
@@ -61,7 +60,7 @@ Settings come from the environment; docs/settings.md lists them all.`,
 	root.SetErr(system.Stderr)
 	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), doctorCommand(system), versionCommand())
 
-	err := root.ExecuteContext(ctx)
+	command, err := root.ExecuteContextC(ctx)
 	var code exitError
 	switch {
 	case err == nil:
@@ -70,7 +69,7 @@ Settings come from the environment; docs/settings.md lists them all.`,
 		return int(code)
 	}
 	_, _ = fmt.Fprintf(system.Stderr, "vivarium: %v\n", err)
-	if _, notRun := errors.AsType[*execution.Error](err); notRun {
+	if command.Name() == execName { // any other code could be the program's
 		return exitNotRun
 	}
 	return exitFailure

@@ -137,35 +137,24 @@ func TestVersion(t *testing.T) {
 // A setting that is wrong stops every command that reads settings: it is named
 // with its value and what is allowed.
 func TestWrongSettings(t *testing.T) {
-	for _, command := range []string{"serve", "stdio", "exec pass", "image build", "doctor"} {
+	for command, code := range map[string]int{"serve": 1, "stdio": 1, "exec pass": 125, "image build": 1, "doctor": 1} {
 		t.Run(command, func(t *testing.T) {
-			run(t, []string{"PORT=http", "LOG_FORMAT=xml"}, "", strings.Fields(command)...).want(t, 1, "vivarium: ",
+			run(t, []string{"PORT=http", "LOG_FORMAT=xml"}, "", strings.Fields(command)...).want(t, code, "vivarium: ",
 				`PORT is "http": must be a whole number from 0 to 65535`, `LOG_FORMAT is "xml": must be one of plain, json`)
 		})
 	}
 }
 
 func TestWrongArguments(t *testing.T) {
-	code := filepath.Join(t.TempDir(), "code.py")
-	if err := os.WriteFile(code, []byte("pass"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for name, test := range map[string]struct {
 		args []string
 		want string
 	}{
-		"unknown command":       {[]string{"frobnicate"}, `unknown command "frobnicate"`},
-		"unknown flag":          {[]string{"exec", "--frobnicate"}, "unknown flag: --frobnicate"},
-		"exec: no code":         {[]string{"exec"}, "no code: give it as an argument, or name a file with --from"},
-		"exec: code twice":      {[]string{"exec", "pass", "--from", code}, "either as an argument or with --from, not both"},
-		"exec: two arguments":   {[]string{"exec", "pass", "pass"}, "accepts at most 1 arg(s), received 2"},
-		"exec: no such code":    {[]string{"exec", "--from", code + "x"}, "--from: open " + code + "x: no such file"},
-		"exec: no such file":    {[]string{"exec", "pass", "--file", "/no/such/file"}, "--file: open /no/such/file: no such file"},
-		"exec: stdin twice":     {[]string{"exec", "--from", "-", "--stdin"}, "standard input holds the code already"},
-		"exec: timeout no time": {[]string{"exec", "pass", "--timeout", "5"}, `"5"`},
-		"image: no variant":     {[]string{"image", "build", "--variant", "huge"}, `--variant is "huge": must be one of data, slim`},
-		"serve: an argument":    {[]string{"serve", "now"}, `"now"`},
-		"version: an argument":  {[]string{"version", "now"}, `"now"`},
+		"unknown command":      {[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		"unknown flag":         {[]string{"doctor", "--frobnicate"}, "unknown flag: --frobnicate"},
+		"image: no variant":    {[]string{"image", "build", "--variant", "huge"}, `--variant is "huge": must be one of data, slim`},
+		"serve: an argument":   {[]string{"serve", "now"}, `"now"`},
+		"version: an argument": {[]string{"version", "now"}, `"now"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, nil, "", test.args...).want(t, 1, "vivarium: ", test.want)
@@ -173,25 +162,44 @@ func TestWrongArguments(t *testing.T) {
 	}
 }
 
-// What cannot be run gives 125, as docker-run(1) does.
+// Whatever keeps exec from running a program gives 125, as docker-run(1) does:
+// 1 is what many programs exit with themselves.
 func TestExecNotRun(t *testing.T) {
-	local := filepath.Join(t.TempDir(), "local.csv")
-	if err := os.WriteFile(local, []byte("a,b"), 0o600); err != nil {
-		t.Fatal(err)
+	folder := t.TempDir()
+	local, code := filepath.Join(folder, "local.csv"), filepath.Join(folder, "code.py")
+	for path, content := range map[string]string{local: "a,b", code: "pass"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, test := range map[string]struct {
 		args []string
 		want string
 	}{
-		"a path that leads out": {[]string{"exec", "pass", "--file", local + ":../x"}, `files[0].path must not contain ".." (it is "../x")`},
-		"the same path twice":   {[]string{"exec", "pass", "--file", local, "--file", local}, `files[1].path is given twice (it is "local.csv")`},
-		"too much time":         {[]string{"exec", "pass", "--timeout", "1h"}, "timeout_ms exceeds maximum of 60000 ms"},
-		"no engine":             {[]string{"exec", "pass"}, "Docker Engine does not answer at " + nowhere},
+		"unknown flag":          {[]string{"--frobnicate"}, "unknown flag: --frobnicate"},
+		"no code":               {nil, "no code: give it as an argument, or name a file with --from"},
+		"code twice":            {[]string{"pass", "--from", code}, "either as an argument or with --from, not both"},
+		"a file as code":        {[]string{code}, "the code is the name of a file: to run that, exec --from " + code},
+		"two arguments":         {[]string{"pass", "pass"}, "accepts at most 1 arg(s), received 2"},
+		"no such code":          {[]string{"--from", code + "x"}, "--from: open " + code + "x: no such file"},
+		"no such file":          {[]string{"pass", "--file", "/no/such/file"}, "--file: open /no/such/file: no such file"},
+		"stdin twice":           {[]string{"--from", "-", "--stdin"}, "standard input holds the code already"},
+		"a time without a unit": {[]string{"pass", "--timeout", "5"}, `"5" for "--timeout" flag: must be a time of 1ms or more with its unit, such as 1s`},
+		"no time":               {[]string{"pass", "--timeout", "0s"}, `"0s" for "--timeout" flag: must be a time of 1ms or more`},
+		"too much time":         {[]string{"pass", "--timeout", "100s"}, "--timeout is 1m40s: must be at most MAX_EXEC_TIMEOUT_MS, which is 60000"},
+		"a path that leads out": {[]string{"pass", "--file", local + ":../x"}, `files[0].path must not contain ".." (it is "../x")`},
+		"the same path twice":   {[]string{"pass", "--file", local, "--file", local}, `files[1].path is given twice (it is "local.csv")`},
+		"no engine":             {[]string{"pass"}, "Docker Engine does not answer at " + nowhere},
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, nil, "", test.args...).want(t, 125, "vivarium: ", test.want)
+			run(t, nil, "", append([]string{"exec"}, test.args...)...).want(t, 125, "vivarium: ", test.want)
 		})
 	}
+}
+
+// What looks like a file and is none is code.
+func TestExecTakesCodeForCode(t *testing.T) {
+	run(t, nil, "", "exec", "module.py").want(t, 125, "Docker Engine does not answer at "+nowhere)
 }
 
 func TestDoctorWithoutEngine(t *testing.T) {
@@ -205,7 +213,7 @@ func TestDoctorWithoutEngine(t *testing.T) {
 
 func TestImageBuildWithoutEngine(t *testing.T) {
 	for _, args := range [][]string{{"image", "build"}, {"image", "build", "--if-missing"}} {
-		if o := run(t, nil, "", args...); o.code == 0 || !strings.Contains(o.stderr, "Docker Engine does not answer") {
+		if o := run(t, nil, "", args...); o.code != 1 || !strings.Contains(o.stderr, "Docker Engine does not answer") {
 			t.Errorf("%v: %+v", args, o)
 		}
 	}

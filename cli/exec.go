@@ -16,24 +16,50 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
+const execName = "exec"
+
 type execOptions struct {
 	from    string
 	files   []string
 	out     string
-	timeout time.Duration
+	timeout timeLimit
 	stdin   bool
 }
+
+// timeLimit is a flag's time. The zero value is none given.
+type timeLimit time.Duration
+
+// String implements [pflag.Value].
+func (l *timeLimit) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
+
+// Set implements [pflag.Value].
+func (l *timeLimit) Set(text string) error {
+	limit, err := time.ParseDuration(text)
+	if err != nil || limit < time.Millisecond {
+		return errors.New("must be a time of 1ms or more with its unit, such as 1s")
+	}
+	*l = timeLimit(limit)
+	return nil
+}
+
+// Type implements [pflag.Value].
+func (l *timeLimit) Type() string { return "duration" }
 
 func execCommand(system System) *cobra.Command {
 	var o execOptions
 	cmd := &cobra.Command{
-		Use:   "exec [CODE]",
+		Use:   execName + " [CODE]",
 		Short: "Run one program and exit as it did",
 		Long: `Run one program in a sandbox and exit with its exit code: the code is the
 argument, a file (--from) or, with --from -, standard input.
 
 Exit codes of our own: 124 when the program timed out, 125 when it could not be
-run.`,
+run or its files not be kept.`,
 		Example: `  vivarium exec 'print(6*7)'
   vivarium exec --from analysis.py --file sales.csv --out results/
   echo 'print(input())' > echo.py; echo hello | vivarium exec --from echo.py --stdin`,
@@ -46,7 +72,7 @@ run.`,
 	flags.StringVarP(&o.from, "from", "f", "", "read the code from a file, or from standard input if it is -")
 	flags.StringArrayVar(&o.files, "file", nil, "stage a file: LOCAL, or LOCAL:PATH to name its place in the workspace")
 	flags.StringVar(&o.out, "out", "", "folder for the files that the program made or changed")
-	flags.DurationVar(&o.timeout, "timeout", 0, "wall-clock time that the program may take (default the maximum, MAX_EXEC_TIMEOUT_MS)")
+	flags.Var(&o.timeout, "timeout", "wall-clock time that the program may take (default the maximum, MAX_EXEC_TIMEOUT_MS)")
 	flags.BoolVar(&o.stdin, "stdin", false, "hand standard input to the program")
 	return cmd
 }
@@ -60,8 +86,11 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if err != nil {
 		return err
 	}
-	if req.Timeout == 0 {
-		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
+	switch longest := milliseconds(c.MaxExecTimeoutMS); {
+	case req.Timeout == 0:
+		req.Timeout = longest
+	case req.Timeout > longest:
+		return fmt.Errorf("--timeout is %s: must be at most MAX_EXEC_TIMEOUT_MS, which is %d", req.Timeout, c.MaxExecTimeoutMS)
 	}
 	c.PoolSize = 0 // one sandbox, for one run
 	if c.Isolation == string(execution.IsolationAuto) {
@@ -80,10 +109,7 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 }
 
 func (o execOptions) request(system System, args []string) (execution.Request, error) {
-	req := execution.Request{Interactive: true, Timeout: o.timeout}
-	if o.timeout != 0 && o.timeout < time.Millisecond {
-		return req, fmt.Errorf("--timeout is %s: must be at least 1ms", o.timeout)
-	}
+	req := execution.Request{Interactive: true, Timeout: time.Duration(o.timeout)}
 	code, err := o.code(system, args)
 	if err != nil {
 		return req, err
@@ -142,6 +168,8 @@ func (o execOptions) code(system System, args []string) (string, error) {
 	switch {
 	case len(args) == 1 && o.from != "":
 		return "", errors.New("give the code either as an argument or with --from, not both")
+	case len(args) == 1 && isProgramFile(args[0]):
+		return "", fmt.Errorf("the code is the name of a file: to run that, exec --from %s", args[0])
 	case len(args) == 1:
 		return args[0], nil
 	case o.from == "":
@@ -157,6 +185,16 @@ func (o execOptions) code(system System, args []string) (string, error) {
 	return string(text), nil
 }
 
+// isProgramFile says whether what was given as code is rather meant as the name
+// of a file.
+func isProgramFile(code string) bool {
+	if !strings.HasSuffix(code, ".py") {
+		return false
+	}
+	status, err := os.Stat(code)
+	return err == nil && status.Mode().IsRegular()
+}
+
 // show prints what came of a run and gives the exit code as an error.
 func (o execOptions) show(system System, r *execution.Result) error {
 	_, _ = io.WriteString(system.Stdout, r.Stdout)
@@ -165,13 +203,16 @@ func (o execOptions) show(system System, r *execution.Result) error {
 		_, _ = fmt.Fprintf(system.Stderr, "vivarium: "+format+"\n", args...)
 	}
 	if r.End.Reason != execution.Exited || r.End.Message != "" {
-		note("%s", strings.Join(strings.Fields(fmt.Sprint(r.End.Reason, " ", r.End.Signal, " ", r.End.Message)), " "))
+		note("%s", describeEnd(r.End))
 	}
-	if o.out != "" {
+	switch {
+	case o.out != "":
 		if err := writeFiles(o.out, r.Files); err != nil {
 			return fmt.Errorf("--out: %w", err)
 		}
-	} else if len(r.Files) > 0 {
+	case len(r.Files) == 1:
+		note("1 file written; --out FOLDER keeps it")
+	case len(r.Files) > 1:
 		note("%d files written; --out FOLDER keeps them", len(r.Files))
 	}
 	for _, file := range r.Skipped {
@@ -184,6 +225,18 @@ func (o execOptions) show(system System, r *execution.Result) error {
 		return exitError(*r.ExitCode)
 	}
 	return nil
+}
+
+// describeEnd is "REASON SIGNAL: MESSAGE", as far as there are any.
+func describeEnd(end execution.End) string {
+	text := string(end.Reason)
+	if end.Signal != "" {
+		text += " " + end.Signal
+	}
+	if end.Message != "" {
+		text += ": " + end.Message
+	}
+	return text
 }
 
 // writeFiles writes a run's files below a folder, and never beside it: their
