@@ -18,8 +18,8 @@ import (
 )
 
 // Config is the settings. Each field names its variable, its default and what
-// is allowed: min and max for numbers, oneof for words, and for other text a
-// description.
+// is allowed: min and max for numbers, and in atmost a setting that it must not
+// exceed; oneof for words; and for other text a description.
 type Config struct {
 	Host      string `env:"HOST, default=127.0.0.1" help:"address to listen on; 0.0.0.0 in the container image"`
 	Port      int    `env:"PORT, default=8000" min:"0" max:"65535" help:"port to listen on; 0 takes a free one"`
@@ -48,10 +48,10 @@ type Config struct {
 	CPULimit         float64 `env:"CPU_LIMIT, default=1" min:"0.01" max:"1024" help:"cores that a sandbox may use"`
 	MemoryLimitMB    int     `env:"MEMORY_LIMIT_MB, default=256" min:"32" max:"1048576" help:"memory of a sandbox, its files included"`
 	PidsLimit        int     `env:"PIDS_LIMIT, default=64" min:"4" max:"32768" help:"processes and threads of a sandbox"`
-	WorkspaceLimitMB int     `env:"WORKSPACE_LIMIT_MB, default=64" min:"1" max:"1048576" help:"size of the workspace; what lies there counts as memory"`
-	TmpLimitMB       int     `env:"TMP_LIMIT_MB, default=64" min:"1" max:"1048576" help:"size of /tmp; what lies there counts as memory"`
+	WorkspaceLimitMB int     `env:"WORKSPACE_LIMIT_MB, default=64" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB" help:"size of the workspace; what lies there counts as memory"`
+	TmpLimitMB       int     `env:"TMP_LIMIT_MB, default=64" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB" help:"size of /tmp; what lies there counts as memory"`
 	MaxOutputBytes   int     `env:"MAX_OUTPUT_BYTES, default=1000000" min:"1" max:"1073741824" help:"kept of stdout and of stderr each"`
-	MaxFileSizeMB    int     `env:"MAX_FILE_SIZE_MB, default=100" min:"1" max:"102400" help:"size of one file"`
+	MaxFileSizeMB    int     `env:"MAX_FILE_SIZE_MB, default=100" min:"1" max:"102400" atmost:"FILE_STORE_MAX_MB" help:"size of one file"`
 	MaxResultFiles   int     `env:"MAX_RESULT_FILES, default=100" min:"0" max:"10000" help:"files that a run returns"`
 	MaxResultMB      int     `env:"MAX_RESULT_MB, default=20" min:"1" max:"1024" help:"size of all files that a run returns"`
 
@@ -60,7 +60,7 @@ type Config struct {
 	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000" help:"age at which a stored file is deleted"`
 	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824" help:"size of all stored files"`
 
-	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" help:"idle sandboxes to keep warm"`
+	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" atmost:"MAX_SANDBOXES" help:"idle sandboxes to keep warm"`
 	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000" help:"all sandboxes there may be: idle, starting, running and ending"`
 	PoolStarts      int `env:"POOL_STARTS, default=4" min:"1" max:"100" help:"sandboxes that start at the same time"`
 	PoolIdleSec     int `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000" help:"time without a request after which no sandbox is kept warm; 0 is never"`
@@ -108,12 +108,22 @@ func (s Setting) allowed() string {
 	case words != "":
 		return "one of " + strings.Join(strings.Fields(words), ", ")
 	case s.field.Type.Kind() == reflect.Int:
-		return fmt.Sprintf("a whole number from %s to %s", low, high)
+		return fmt.Sprintf("a whole number from %s to %s", low, high) + s.bounded()
 	case s.field.Type.Kind() == reflect.Float64:
 		return fmt.Sprintf("a number from %s to %s", low, high)
 	}
 	return "text"
 }
+
+func (s Setting) bounded() string {
+	if bound := s.bound(); bound != "" {
+		return ", at most " + bound
+	}
+	return ""
+}
+
+// bound names the setting that this one must not exceed, if there is one.
+func (s Setting) bound() string { return s.field.Tag.Get("atmost") }
 
 // accepts says whether a value is allowed.
 func (s Setting) accepts(value string) bool {
@@ -140,10 +150,7 @@ func (s Setting) inRange(x float64) bool {
 // value and what is allowed. A variable that is set to nothing counts as unset.
 func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config, error) {
 	var faults []error
-	settings := make(map[string]Setting)
-	for _, s := range Settings() {
-		settings[s.Name] = s
-	}
+	settings := byName()
 	// The library stops at the first fault, so values are checked before it
 	// parses them: one that is at fault gives way to the default.
 	check := envconfig.MutatorFunc(func(_ context.Context, name, _, _, value string) (string, bool, error) {
@@ -164,30 +171,48 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 	if err != nil {
 		return Config{}, fmt.Errorf("settings: %w", err)
 	}
+	faults = append(faults, c.keepBounds(func(name string) bool {
+		value, _ := lookup(name)
+		return value != ""
+	})...)
 	faults = append(faults, c.contradictions()...)
 	return c, errors.Join(faults...)
+}
+
+func byName() map[string]Setting {
+	settings := make(map[string]Setting)
+	for _, s := range Settings() {
+		settings[s.Name] = s
+	}
+	return settings
+}
+
+// keepBounds finds settings that exceed the one that bounds them. Where they
+// are not set, their defaults give way instead: nobody need set two to lower
+// one.
+func (c *Config) keepBounds(set func(name string) bool) []error {
+	var faults []error
+	fields, settings := reflect.ValueOf(c).Elem(), byName()
+	for _, s := range Settings() {
+		if s.bound() == "" {
+			continue
+		}
+		value, bound := fields.FieldByIndex(s.field.Index), fields.FieldByIndex(settings[s.bound()].field.Index)
+		switch {
+		case value.Int() <= bound.Int():
+		case set(s.Name):
+			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s, which is %d", s.Name, value.Int(), s.bound(), bound.Int()))
+		default:
+			value.SetInt(bound.Int())
+		}
+	}
+	return faults
 }
 
 // contradictions finds settings that are allowed alone but not together, and
 // what a tag cannot say.
 func (c Config) contradictions() []error {
 	var faults []error
-	if c.PoolSize > c.MaxSandboxes {
-		faults = append(faults, fmt.Errorf("POOL_SIZE is %d: must be at most MAX_SANDBOXES, which is %d",
-			c.PoolSize, c.MaxSandboxes))
-	}
-	if c.WorkspaceLimitMB > c.MemoryLimitMB {
-		faults = append(faults, fmt.Errorf("WORKSPACE_LIMIT_MB is %d: must be at most MEMORY_LIMIT_MB, which is %d",
-			c.WorkspaceLimitMB, c.MemoryLimitMB))
-	}
-	if c.TmpLimitMB > c.MemoryLimitMB {
-		faults = append(faults, fmt.Errorf("TMP_LIMIT_MB is %d: must be at most MEMORY_LIMIT_MB, which is %d",
-			c.TmpLimitMB, c.MemoryLimitMB))
-	}
-	if c.MaxFileSizeMB > c.FileStoreMaxMB {
-		faults = append(faults, fmt.Errorf("FILE_STORE_MAX_MB is %d: must be at least MAX_FILE_SIZE_MB, which is %d",
-			c.FileStoreMaxMB, c.MaxFileSizeMB))
-	}
 	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
 		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
 	}

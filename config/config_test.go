@@ -17,8 +17,8 @@ var update = flag.Bool("update", false, "write docs/settings.md anew")
 // docs/settings.md is what the code says.
 func TestSettingsDocument(t *testing.T) {
 	const path = "../docs/settings.md"
-	want := "# Settings\n\nAll come from the environment; one that is empty counts as unset. This table is generated\n" +
-		"(go tool task generate).\n\n" + config.Table()
+	want := "# Settings\n\nAll come from the environment; one that is empty counts as unset. A default that exceeds what another setting\n" +
+		"allows gives way to it. This table is generated from config/config.go (go tool task generate).\n\n" + config.Table()
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
 			t.Fatal(err)
@@ -83,6 +83,24 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing %q in:\n%v", want, err)
 		}
+	}
+}
+
+// What is not set is no reason to refuse what is: a default gives way to the
+// setting that bounds it.
+func TestDefaultsGiveWay(t *testing.T) {
+	c, err := load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "MAX_SANDBOXES": "2", "FILE_STORE_MAX_MB": "50"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.WorkspaceLimitMB != 32 || c.TmpLimitMB != 32 || c.PoolSize != 2 || c.MaxFileSizeMB != 50 {
+		t.Errorf("%+v", c)
+	}
+	_, err = load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "TMP_LIMIT_MB": "64", "FILE_STORE_MAX_MB": "50", "MAX_FILE_SIZE_MB": "100"})
+	want := "TMP_LIMIT_MB is 64: must be at most MEMORY_LIMIT_MB, which is 32\n" +
+		"MAX_FILE_SIZE_MB is 100: must be at most FILE_STORE_MAX_MB, which is 50"
+	if err == nil || err.Error() != want {
+		t.Errorf("what is set: %v", err)
 	}
 }
 
