@@ -205,7 +205,9 @@ func TestExecTakesCodeForCode(t *testing.T) {
 func TestDoctorWithoutEngine(t *testing.T) {
 	for _, args := range [][]string{{"doctor"}, {"doctor", "--engine"}} {
 		o := run(t, nil, "", args...)
-		if want := "missing  Docker Engine does not answer at " + nowhere + "\n"; o.code != 1 || o.stdout != want {
+		want := "missing  Docker Engine does not answer at " + nowhere + " (Cannot connect to the Docker daemon at " + nowhere +
+			". Is the docker daemon running?); to change that, start it, or set DOCKER_HOST to where it answers (`docker context inspect` tells)\n"
+		if o.code != 1 || o.stdout != want {
 			t.Errorf("%v: %+v", args, o)
 		}
 	}

@@ -65,7 +65,8 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 	}
 	version, fault := backend.Version(brief)
 	if fault != nil {
-		finding(missing, "%s", execution.AsError(fault).Explain())
+		domain := execution.AsError(fault)
+		finding(missing, "%s (%v); to change that, %s", domain.Explain(), domain.Err, remedy(fault))
 		return err
 	}
 	finding(good, "Docker Engine %s answers at %s", version, backend.Host())
@@ -75,13 +76,9 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 	return err
 }
 
-// examineIsolation has programs look around in a sandbox that serves many runs.
+// examineIsolation starts a sandbox as the settings have it. Where a container
+// is to serve many runs, programs look around in it.
 func examineIsolation(ctx context.Context, backend *docker.Backend, c config.Config, finding finder) {
-	asked := execution.Isolation(c.Isolation)
-	if asked == execution.IsolationContainer {
-		finding(good, "ISOLATION=container: each run gets a container of its own")
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	digest, err := backend.Resolve(ctx, c.Image)
@@ -90,10 +87,37 @@ func examineIsolation(ctx context.Context, backend *docker.Backend, c config.Con
 		return
 	}
 	launcher := runner.NewLauncher(backend, slog.New(slog.DiscardHandler))
-	findings, err := launcher.Probe(ctx, execution.Spec{Image: digest, Settings: sandboxSettings(c)})
-	lacking := missing
-	if asked == execution.IsolationAuto {
-		lacking = slower
+	spec := execution.Spec{Image: digest, Settings: sandboxSettings(c)}
+	var refusal error
+	if spec.Isolation != execution.IsolationContainer {
+		if refusal = probe(ctx, launcher, spec, finding); refusal == nil {
+			finding(good, "a container can serve many runs, each in a fresh inner sandbox")
+			return
+		}
+	}
+	// What keeps a container from serving many runs may keep every container from starting.
+	if err := startOne(ctx, launcher, spec); err != nil {
+		finding(missing, "no sandbox can be started: %s", oneLine(nameSetting(c, err)))
+		return
+	}
+	switch spec.Isolation {
+	case execution.IsolationContainer:
+		finding(good, "ISOLATION=container: each run gets a container of its own")
+	case execution.IsolationRun:
+		finding(missing, "ISOLATION=run cannot be had: %s; to change that, %s", oneLine(refusal), remedy(refusal))
+	default:
+		finding(slower, "each run gets a container of its own, which is slow: a container cannot serve many here (%s); to change that, %s",
+			oneLine(refusal), remedy(refusal))
+	}
+}
+
+// probe says what holds in a sandbox that serves many runs. The error says why
+// there is none, or what does not hold.
+func probe(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, finding finder) error {
+	findings, err := launcher.Probe(ctx, spec)
+	lacking := slower
+	if spec.Isolation == execution.IsolationRun {
+		lacking = missing
 	}
 	for _, f := range findings {
 		if f.Holds {
@@ -102,32 +126,21 @@ func examineIsolation(ctx context.Context, backend *docker.Backend, c config.Con
 			finding(lacking, "does not hold in a container that serves many runs: %s", f.Name)
 		}
 	}
-	switch {
-	case err == nil:
-		finding(good, "a container can serve many runs, each in a fresh inner sandbox")
-	case asked == execution.IsolationAuto:
-		finding(slower, "each run gets a container of its own, which is slow: a container cannot serve many here (%v); to change that, %s", err, remedy(err))
-	default:
-		finding(missing, "ISOLATION=run cannot be had: %v; to change that, %s", err, remedy(err))
-	}
+	return err
 }
 
-// remedy says what to change where a container cannot serve many runs, by what
-// the supervisor says.
-func remedy(err error) string {
-	for _, known := range []struct{ symptom, remedy string }{
-		{"unshare: Operation not permitted", "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 on Debian, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu"},
-		{"unshare: No space left on device", "allow user namespaces: sysctl user.max_user_namespaces must not be 0"},
-		{"unshare: Function not implemented", "use a kernel that was built with user and pid namespaces"},
-		{"which the image or engine mounts", "build the image without VOLUME"},
-		{"seccomp filter is for", "run the server on the engine's kind of machine"},
-	} {
-		if strings.Contains(err.Error(), known.symptom) {
-			return known.remedy
-		}
+// startOne starts a sandbox that serves one run.
+func startOne(ctx context.Context, launcher *runner.Launcher, spec execution.Spec) error {
+	spec.Isolation = execution.IsolationContainer
+	sandbox, err := launcher.Launch(ctx, spec)
+	if err != nil {
+		return err
 	}
-	return "see docs/security.md for what it takes"
+	return sandbox.Close()
 }
+
+// oneLine is an error's text, which may have a sandbox's last words in it.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // examineImage says whether the image is there.
 func examineImage(ctx context.Context, backend *docker.Backend, ref string, finding finder) bool {
@@ -137,11 +150,11 @@ func examineImage(ctx context.Context, backend *docker.Backend, ref string, find
 	case err != nil:
 		finding(missing, "the image %s: %s", ref, execution.AsError(err).Explain())
 	case !there && ours:
-		finding(missing, "the image %s is not built: vivarium image build", ref)
+		finding(missing, "the image %s is not built; to build it: `vivarium image build`", ref)
 	case !there:
-		finding(missing, "the image %s is not here: docker pull %s", ref, ref)
+		finding(missing, "the image %s is not here; to fetch it: `docker pull %s`", ref, ref)
 	case ours && recipe != image.Recipe():
-		finding(good, "the image %s is here, built from another recipe than this version's: vivarium image build", ref)
+		finding(good, "the image %s is here, built from another recipe than this version's; to build it: `vivarium image build`", ref)
 	default:
 		finding(good, "the image %s is here", ref)
 	}

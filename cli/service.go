@@ -52,7 +52,8 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 	start := func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 		ctx, cancel := context.WithTimeout(ctx, startTime)
 		defer cancel()
-		return launcher.Launch(ctx, spec)
+		sandbox, err := launcher.Launch(ctx, spec)
+		return sandbox, nameSetting(c, err)
 	}
 	sandboxes, err := pool.New(start, pool.Options{
 		Target: c.PoolSize, Max: c.MaxSandboxes, Starts: c.PoolStarts,
@@ -175,7 +176,7 @@ func (s *service) requireIsolation(ctx context.Context, c config.Config) error {
 	_, err = s.launcher.Probe(ctx, execution.Spec{Image: digest, Settings: sandboxSettings(c)})
 	if err != nil {
 		return fmt.Errorf("ISOLATION is \"run\", which cannot be had here (%s); \"auto\" would fall back to \"container\": %w",
-			remedy(err), err)
+			remedy(err), nameSetting(c, err))
 	}
 	return nil
 }
