@@ -36,7 +36,7 @@ type Config struct {
 	OAuthJWKSURL  string `env:"OAUTH_JWKS_URL" allowed:"a URL, https:// or http://" help:"where the issuer's keys are; found with OpenID Connect Discovery when empty"`
 
 	Backend string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker" help:"where sandboxes come from; auto takes Docker"`
-	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest" help:"sandbox image, by tag or digest; any with Python 3.9 or newer at python3"`
+	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest" allowed:"NAME, NAME:TAG or NAME@DIGEST, NAME in lower case" help:"sandbox image, by tag or digest; any with Python 3.9 or newer at python3"`
 	Network string `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none" help:"network that programs reach; none is the safe choice"`
 	Runtime string `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME" help:"OCI runtime, such as runsc; empty is the engine's default"`
 
@@ -73,7 +73,7 @@ type Config struct {
 	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000" help:"output of a call that a model is shown; what is beyond it is cut out of the middle and saved as a file"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`
 
-	DockerHost      string `env:"DOCKER_HOST" help:"the engine, as for the Docker CLI"`
+	DockerHost      string `env:"DOCKER_HOST" allowed:"unix:///SOCKET, tcp://HOST:PORT, http://HOST:PORT or https://HOST:PORT" help:"the engine, as for the Docker CLI"`
 	DockerContext   string `env:"DOCKER_CONTEXT" help:"a context of the Docker CLI; DOCKER_HOST comes before it"`
 	DockerTLSVerify string `env:"DOCKER_TLS_VERIFY" help:"as for the Docker CLI"`
 	DockerCertPath  string `env:"DOCKER_CERT_PATH" help:"as for the Docker CLI"`
@@ -216,6 +216,7 @@ func (c Config) contradictions() []error {
 	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
 		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
 	}
+	faults = append(faults, c.engineFaults()...)
 	faults = append(faults, c.storageFaults()...)
 	faults = append(faults, c.accessFaults()...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {

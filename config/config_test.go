@@ -104,6 +104,31 @@ func TestDefaultsGiveWay(t *testing.T) {
 	}
 }
 
+func TestEngineSettings(t *testing.T) {
+	for name, test := range map[string]struct{ good, bad []string }{
+		"DOCKER_HOST": {
+			[]string{"unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375", "https://engine.example.com:2376"},
+			[]string{"foo", "/var/run/docker.sock", "unix://", "tcp://", "tcp://a b:1", "127.0.0.1:2375", "ssh://me@host", "tcp://me:SECRET@host:1"},
+		},
+		"PYTHON_EXECUTOR_DOCKER_IMAGE": {
+			[]string{"python", "vivarium/sandbox:slim", "localhost:5000/a/b:1", "a@sha256:" + strings.Repeat("0a", 32), "sha256:" + strings.Repeat("0a", 32), "0123456789ab"},
+			[]string{"Foo Bar", "Foo", "a:b:c", "a@sha256:12", "https://registry/a", "-a"},
+		},
+	} {
+		for _, value := range test.good {
+			if _, err := load(t, map[string]string{name: value}); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, value := range test.bad {
+			_, err := load(t, map[string]string{name: value})
+			if err == nil || !strings.HasPrefix(err.Error(), name+" is \"") || !strings.Contains(err.Error(), `": must be `) || strings.Contains(err.Error(), "SECRET") {
+				t.Errorf("%s=%s: %v", name, value, err)
+			}
+		}
+	}
+}
+
 func TestStorageURL(t *testing.T) {
 	for _, url := range []string{
 		"file:///var/lib/vivarium", "s3://bucket", "s3://my.bucket-1?region=eu-central-1&prefix=files/&endpoint=http://127.0.0.1:9000", "gs://bucket?prefix=x/",
