@@ -29,7 +29,7 @@ func openFiles(ctx context.Context, c config.Config, log *slog.Logger) (*filesto
 		TTL: seconds(c.FileTTLSec), Log: log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", setting, err)
+		return nil, fmt.Errorf("%s: %w", setting, explainStorage(err))
 	}
 	return files, nil
 }

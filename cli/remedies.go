@@ -42,3 +42,14 @@ func nameSetting(c config.Config, err error) error {
 	}
 	return err
 }
+
+// explainStorage puts what to set in front of an error of opening a bucket.
+func explainStorage(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, "get credentials"):
+		return fmt.Errorf("there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for those in ~/.aws: %w", err)
+	case strings.Contains(text, "A region must be set"):
+		return fmt.Errorf("its region is not known: put ?region= into the URL, or set AWS_REGION: %w", err)
+	}
+	return err
+}

@@ -53,3 +53,17 @@ func TestNameSetting(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The object store's library names neither what to set nor where.
+func TestExplainStorage(t *testing.T) {
+	for cause, want := range map[string]string{
+		"get identity: get credentials: failed to refresh cached credentials":   "there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for those in ~/.aws: ",
+		"endpoint rule error, A region must be set when sending requests to S3": "its region is not known: put ?region= into the URL, or set AWS_REGION: ",
+		"there is no such bucket": "",
+	} {
+		err := errors.New(cause)
+		if got := explainStorage(err); got.Error() != want+cause || !errors.Is(got, err) {
+			t.Errorf("%s: %v", cause, got)
+		}
+	}
+}
