@@ -81,6 +81,9 @@ func settings(ctx context.Context, system System) (config.Config, *slog.Logger, 
 	if err != nil {
 		return c, nil, fmt.Errorf("settings:\n%w", err)
 	}
+	if err := checkStorage(c); err != nil {
+		return c, nil, fmt.Errorf("settings:\n%w", err)
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return c, nil, fmt.Errorf("LOG_LEVEL: %w", err)

@@ -235,6 +235,19 @@ func TestStdio(t *testing.T) {
 	}
 }
 
+// Where files cannot be kept, a server for one client says so at the start too,
+// and not when the first file is written.
+func TestStorageThatCannotBeOpened(t *testing.T) {
+	for url, want := range map[string]string{
+		"gs://bucket":         "this binary was built without gs://",
+		"s3://bucket?key=KEY": "the URL is ",
+	} {
+		for _, command := range []string{"serve", "stdio"} {
+			run(t, []string{"FILE_STORAGE_URL=" + url, "PORT=0"}, "", command).want(t, 1, "vivarium: settings:\nFILE_STORAGE_URL: ", want)
+		}
+	}
+}
+
 // started runs serve until the test's end, and gives its address.
 func started(t *testing.T, settings ...string) (address string, stop func() int) {
 	t.Helper()

@@ -34,6 +34,18 @@ func openFiles(ctx context.Context, c config.Config, log *slog.Logger) (*filesto
 	return files, nil
 }
 
+// checkStorage refuses a bucket that this binary cannot open: stdio opens it only
+// when the first file is written.
+func checkStorage(c config.Config) error {
+	if c.FileStorageURL == "" {
+		return nil
+	}
+	if err := filestore.CheckURL(c.FileStorageURL); err != nil {
+		return fmt.Errorf("FILE_STORAGE_URL: %w", err)
+	}
+	return nil
+}
+
 // storage gives the URL of the file store, and the setting that names it.
 func storage(c config.Config) (setting, address string) {
 	if c.FileStorageURL != "" {

@@ -21,23 +21,51 @@ const googleScheme = "gs"
 // openTime bounds the first request to an object store, retries included.
 const openTime = 30 * time.Second
 
-// openBucket opens the bucket at a URL, and gives the folder that it is, which
-// is "" for an object store.
-func openBucket(ctx context.Context, address string) (*blob.Bucket, string, error) {
+// CheckURL says what is wrong with the URL of a store, as far as that shows
+// without opening it.
+func CheckURL(address string) error {
+	_, err := parseURL(address)
+	return err
+}
+
+func parseURL(address string) (*url.URL, error) {
 	parsed, err := url.Parse(address)
 	if err != nil {
-		return nil, "", errors.New("the URL cannot be read") // the cause repeats it, secrets and all
+		return nil, errors.New("the URL cannot be read") // the cause repeats it, secrets and all
 	}
 	switch bucket := parsed.Host; {
 	case parsed.Scheme == fileblob.Scheme && bucket == "" && parsed.RawQuery == "" && filepath.IsAbs(parsed.Path):
+		return parsed, nil
+	case (parsed.Scheme == s3blob.Scheme || parsed.Scheme == googleScheme) && bucket != "":
+		return parsed, checkObjects(parsed)
+	}
+	return nil, fmt.Errorf("the URL is %q: must be file:///FOLDER, s3://BUCKET or gs://BUCKET", parsed.Redacted())
+}
+
+func checkObjects(address *url.URL) error {
+	if address.User != nil || strings.Trim(address.Path, "/") != "" || address.Query().Has("key") {
+		return fmt.Errorf("the URL is %q: must have neither credentials, nor a path, nor a key; prefix= may take the path's place", address.Redacted())
+	}
+	if address.Scheme == googleScheme && !hasGoogle {
+		return errors.New("this binary was built without gs://; build it with -tags gs, or take the server's image")
+	}
+	return nil
+}
+
+// openBucket opens the bucket at a URL, and gives the folder that it is, which
+// is "" for an object store.
+func openBucket(ctx context.Context, address string) (*blob.Bucket, string, error) {
+	parsed, err := parseURL(address)
+	if err != nil {
+		return nil, "", err
+	}
+	if parsed.Scheme == fileblob.Scheme {
 		folder := filepath.Clean(parsed.Path)
 		opened, err := openFolder(folder)
 		return opened, folder, err
-	case (parsed.Scheme == s3blob.Scheme || parsed.Scheme == googleScheme) && bucket != "":
-		opened, err := openObjects(ctx, parsed)
-		return opened, "", err
 	}
-	return nil, "", fmt.Errorf("the URL is %q: must be file:///FOLDER, s3://BUCKET or gs://BUCKET", parsed.Redacted())
+	opened, err := openObjects(ctx, parsed)
+	return opened, "", err
 }
 
 // openFolder opens a folder, which is made where it is missing.
@@ -53,12 +81,9 @@ func openFolder(folder string) (*blob.Bucket, error) {
 
 // openObjects opens a bucket of an object store, and sees whether it answers.
 func openObjects(ctx context.Context, address *url.URL) (*blob.Bucket, error) {
-	if address.User != nil || strings.Trim(address.Path, "/") != "" || address.Query().Has("key") {
-		return nil, fmt.Errorf("the URL is %q: must have neither credentials, nor a path, nor a key; prefix= may take the path's place", address.Redacted())
-	}
 	var openers blob.URLMux // not the library's own, to which any package may add
 	openers.RegisterBucket(s3blob.Scheme, &s3blob.URLOpener{})
-	openers.RegisterBucket(googleScheme, googleOpener{})
+	registerGoogle(&openers)
 	bucket, err := openers.OpenBucketURL(context.WithoutCancel(ctx), address) // it outlives this call, and its credentials are renewed
 	if err != nil {
 		return nil, err

@@ -12,6 +12,10 @@ import (
 	"gocloud.dev/gcp"
 )
 
+const hasGoogle = true
+
+func registerGoogle(openers *blob.URLMux) { openers.RegisterBucket(googleScheme, googleOpener{}) }
+
 // googleOpener opens buckets at Google with the application's default
 // credentials. Without any it fails, where the library's own prints a warning
 // to stdout and goes on.
