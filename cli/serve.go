@@ -160,6 +160,11 @@ func stdio(ctx context.Context, system System) error {
 		return err
 	}
 	files := &lateFiles{open: sync.OnceValues(func() (*filestore.Store, error) {
+		if c.FileStorageURL != "" {
+			if err := trustBundledRoots(); err != nil {
+				return nil, err
+			}
+		}
 		return openFiles(context.WithoutCancel(ctx), c, log)
 	})}
 	door := mcp.New(mcpOptions(c, s, files))
