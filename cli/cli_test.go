@@ -206,7 +206,7 @@ func TestDoctorWithoutEngine(t *testing.T) {
 	for _, args := range [][]string{{"doctor"}, {"doctor", "--engine"}} {
 		o := run(t, nil, "", args...)
 		want := "missing  Docker Engine does not answer at " + nowhere + " (Cannot connect to the Docker daemon at " + nowhere +
-			". Is the docker daemon running?); to change that, start it, or set DOCKER_HOST to where it answers (`docker context inspect` tells)\n"
+			". Is the docker daemon running?); to change that, start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` tells)\n"
 		if o.code != 1 || o.stdout != want {
 			t.Errorf("%v: %+v", args, o)
 		}

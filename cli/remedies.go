@@ -10,7 +10,7 @@ import (
 // remedy says what to change where the engine does not answer or a container
 // cannot serve many runs, by what the client or the supervisor says.
 func remedy(err error) string {
-	const start = "start it, or set DOCKER_HOST to where it answers (`docker context inspect` tells)"
+	const start = "start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` tells)"
 	for _, known := range []struct{ symptom, remedy string }{
 		{"connect: permission denied", "join the socket's group: `sudo usermod -aG docker \"$USER\"` and log in again; in a container, `docker run --group-add \"$(stat -c %g /var/run/docker.sock)\"`"},
 		{"Cannot connect to the Docker daemon", start},

@@ -17,8 +17,8 @@ func TestRemedy(t *testing.T) {
 		"the supervisor did not start: the sandbox ended: EOF: the zygote ended or says b'', not b'R'": "raise MEMORY_LIMIT_MB, or set PRELOAD_MODULES=none",
 		"something else": "docs/security.md",
 		"permission denied while trying to connect to the Docker daemon socket: dial unix /x: connect: permission denied": "usermod -aG docker",
-		"Cannot connect to the Docker daemon at unix:///nope. Is the docker daemon running?":                              "start it, or set DOCKER_HOST",
-		`error during connect: Head "http://x/_ping": dial tcp: lookup x: no such host`:                                   "start it, or set DOCKER_HOST",
+		"Cannot connect to the Docker daemon at unix:///nope. Is the docker daemon running?":                              "or set DOCKER_HOST",
+		`error during connect: Head "http://x/_ping": dial tcp: lookup x: no such host`:                                   "or set DOCKER_HOST",
 	} {
 		if got := remedy(errors.New(cause)); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", cause, got)
