@@ -174,22 +174,37 @@ func try(t *testing.T, server documented) (way string) {
 		tryStdio(t, append([]string{server.Command}, server.Args...), server.Env)
 		return "stdio"
 	case server.Command == "" && (server.Type == "" || server.Type == "http"):
-		tryHTTP(t, address)
+		tryHTTP(t, shared.server, address)
 		return "http"
 	}
 	t.Errorf("it is neither for stdio nor for HTTP: %+v", server)
 	return ""
 }
 
+// commandLine is how clients' commands want to be told of a server. What sets a
+// variable or a header takes all words that follow: it must not come before the name.
+func commandLine() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:claude mcp add(?: --transport http)?|codex mcp add) vivarium(?: (?:-e|--env) (\w+)=(\S+))?` +
+		`(?: -- (.+)| (?:--url )?(http\S+)( --header "Authorization: Bearer KEY"| --bearer-token-env-var \w+)?)$`)
+}
+
 // tryCommandLine does what a client's command would have the client do later.
 func tryCommandLine(t *testing.T, line string) {
 	t.Helper()
-	if _, command, ok := strings.Cut(line, " -- "); ok {
-		tryStdio(t, strings.Fields(command), nil)
-		return
+	parts := commandLine().FindStringSubmatch(line)
+	if parts == nil {
+		t.Fatalf("no client takes %q", line)
 	}
-	words := strings.Fields(line)
-	tryHTTP(t, words[len(words)-1])
+	name, value, command, address, key := parts[1], parts[2], parts[3], parts[4], parts[5]
+	switch {
+	case command != "":
+		tryStdio(t, strings.Fields(command), map[string]string{name: value})
+	case key != "":
+		tryHTTP(t, startServer(t, "API_KEYS="+annasKey, "POOL_SIZE=1"), address,
+			transport.WithHTTPHeaders(map[string]string{"Authorization": "Bearer " + annasKey}))
+	default:
+		tryHTTP(t, shared.server, address)
+	}
 }
 
 // tryStdio starts a server and uses it.
@@ -226,13 +241,13 @@ func startBare(t *testing.T, binary string, args []string, env map[string]string
 }
 
 // tryHTTP connects to a server that is at the documented address.
-func tryHTTP(t *testing.T, address string) {
+func tryHTTP(t *testing.T, s *server, address string, options ...transport.StreamableHTTPCOption) {
 	t.Helper()
 	path, ok := strings.CutPrefix(address, documentedAddress)
 	if !ok {
 		t.Fatalf("it connects to %q", address)
 	}
-	c, err := mcpclient.NewStreamableHttpClient(shared.server.url + path)
+	c, err := mcpclient.NewStreamableHttpClient(s.url+path, options...)
 	useServer(t, connect(t, c, err))
 }
 
