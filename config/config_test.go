@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -30,6 +32,34 @@ func TestSettingsDocument(t *testing.T) {
 	}
 	if string(got) != want {
 		t.Errorf("%s is not current: go tool task generate", path)
+	}
+}
+
+// Where a text has a setting and behind it a value, "`NAME` (value)", that is the default.
+func TestDefaultsInTexts(t *testing.T) {
+	defaults := make(map[string]string)
+	for _, s := range config.Settings() {
+		defaults[s.Name] = s.Default
+	}
+	paths, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words, found := strings.NewReplacer(",", "", "an hour", "3600"), 0
+	for _, path := range append(paths, "../README.md", "../ARCHITECTURE.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pair := range regexp.MustCompile("`([A-Z_]+)`\\s\\((\\d[\\d,]*|an hour)\\)").FindAllStringSubmatch(string(text), -1) {
+			found++
+			if value := words.Replace(pair[2]); defaults[pair[1]] != value {
+				t.Errorf("%s has %s as %s; it is %q", path, pair[1], pair[2], defaults[pair[1]])
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("%d are found: the form has changed", found)
 	}
 }
 
