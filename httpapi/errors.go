@@ -130,6 +130,11 @@ func humaError(_ huma.Context, status int, message string, causes ...error) huma
 		if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 			return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
 		}
+		if errors.Is(cause, errManyValues) {
+			return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
+				{Type: "too_long", Loc: []any{"body"}, Msg: errManyValues.Error(), Input: nil},
+			}}
+		}
 	}
 	switch {
 	case status == http.StatusBadRequest && message == "request body is required":

@@ -76,12 +76,17 @@ func ownHost(host string) bool {
 // browser sends other types, and none, to any server without asking it first.
 func requireJSON(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && r.ContentLength != 0 && r.URL.Path != filesPath && !isJSON(r.Header.Get("Content-Type")) {
+		if mustBeJSON(r) && !isJSON(r.Header.Get("Content-Type")) {
 			writeDetail(w, http.StatusUnsupportedMediaType, "Unsupported Media Type: the body must be application/json")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// mustBeJSON says whether a request has a body that must be JSON.
+func mustBeJSON(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.ContentLength != 0 && r.URL.Path != filesPath
 }
 
 func isJSON(contentType string) bool {

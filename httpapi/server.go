@@ -107,7 +107,7 @@ func NewHandler(opts Options) http.Handler {
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	behind := boundRequests(opts.MaxRequests, boundBodies(opts, asTheyAre(root)))
+	behind := boundRequests(opts.MaxRequests, boundBodies(opts, boundValues(asTheyAre(root))))
 	return observe(opts.Log, timeBodies(guard(opts, authenticate(opts, requireJSON(behind)))))
 }
 
