@@ -141,12 +141,13 @@ func (b *timedBody) Read(p []byte) (int, error) {
 }
 
 // boundRequests refuses a request before its body is read when too many are
-// under way, or too many of its owner's. Health stays reachable, and what makes
-// room can be deleted.
+// under way, or too many of its owner's. What only asks goes on, health for one,
+// and what makes room can be deleted.
 func boundRequests(limit int, next http.Handler) http.Handler {
 	share := execution.NewShare(limit)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet || r.Method == http.MethodDelete {
+		switch r.Method {
+		case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -186,6 +186,34 @@ func TestRequestLimit(t *testing.T) {
 	}
 }
 
+// Strangers, who may ask how the server is, take nobody's place by asking in another
+// way.
+func TestRequestLimitIsNotForQuestions(t *testing.T) {
+	var served []execution.Owner
+	asked, answer := make(chan struct{}), make(chan struct{})
+	h := locked(&served, func(opts *httpapi.Options) {
+		opts.Health = func(context.Context) error {
+			asked <- struct{}{}
+			<-answer
+			return nil
+		}
+	})
+	var strangers sync.WaitGroup
+	for range maxRequests {
+		strangers.Go(func() {
+			if a := serve(h, request(http.MethodHead, "/health", "")); a.status != http.StatusOK {
+				t.Errorf("HEAD: %d", a.status)
+			}
+		})
+		<-asked
+	}
+	if a := serve(h, authorized(http.MethodPost, "/v1/execute", `{"code": ""}`, "Bearer anna's key")); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	close(answer)
+	strangers.Wait()
+}
+
 func TestPanic(t *testing.T) {
 	opts := options(func(context.Context, execution.Request) (*execution.Result, error) { panic("hunter2") })
 	log, text := newLog()
