@@ -142,24 +142,42 @@ func (b *timedBody) Read(p []byte) (int, error) {
 
 // boundRequests refuses a request before its body is read when too many are
 // under way, or too many of its owner's. What only asks goes on, health for one,
-// and what makes room can be deleted.
+// and what makes room can be deleted. Streams that do not end by themselves have
+// a bound of their own: they would leave no room for runs.
 func boundRequests(limit int, next http.Handler) http.Handler {
-	share := execution.NewShare(limit)
+	runs, streams := execution.NewShare(limit), execution.NewShare(maxStreams)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.Method {
-		case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
+		switch {
+		case isStream(r):
+			r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
+			admit(streams, "too many streams are open; close one, or try again later", w, r, next)
+		case onlyAsks(r):
 			next.ServeHTTP(w, r)
-			return
+		default:
+			admit(runs, "too many requests are under way; try again later", w, r, next)
 		}
-		owner := execution.OwnerOf(r.Context())
-		if !share.Enter(owner) {
-			w.Header().Set("Retry-After", retryAfter)
-			writeDetail(w, http.StatusTooManyRequests, "too many requests are under way; try again later")
-			return
-		}
-		defer share.Leave(owner)
-		next.ServeHTTP(w, r)
 	})
+}
+
+// onlyAsks says whether a request runs nothing and makes nothing.
+func onlyAsks(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// admit serves a request if its owner's share allows one more.
+func admit(share *execution.Share, refusal string, w http.ResponseWriter, r *http.Request, next http.Handler) {
+	owner := execution.OwnerOf(r.Context())
+	if !share.Enter(owner) {
+		w.Header().Set("Retry-After", retryAfter)
+		writeDetail(w, http.StatusTooManyRequests, refusal)
+		return
+	}
+	defer share.Leave(owner)
+	next.ServeHTTP(w, r)
 }
 
 // boundAnswers bounds how long a client may take to read its answer. The time
