@@ -69,6 +69,7 @@ type fakeIssuer struct {
 	down  bool
 	hangs bool
 	says  string // the issuer in its own description
+	also  []any  // other keys in its set
 }
 
 func newIssuer(t *testing.T) *fakeIssuer {
@@ -114,11 +115,11 @@ func (i *fakeIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/.well-known/openid-configuration":
 		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": i.says, "jwks_uri": issuer + "/keys"})
 	case "/keys":
-		var set jose.JSONWebKeySet
+		set := i.also
 		for id, key := range i.keys {
-			set.Keys = append(set.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: id, Algorithm: "ES256", Use: "sig"})
+			set = append(set, jose.JSONWebKey{Key: key.Public(), KeyID: id, Algorithm: "ES256", Use: "sig"})
 		}
-		_ = json.NewEncoder(w).Encode(set)
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": set})
 	default:
 		http.NotFound(w, r)
 	}
@@ -332,6 +333,23 @@ func TestKeysChange(t *testing.T) {
 			t.Errorf("a key that was taken back: %v", err)
 		}
 	})
+}
+
+// Keys of kinds that we do not know, or that are broken, say nothing about the
+// others in the set (RFC 7517, section 5).
+func TestStrangeKeys(t *testing.T) {
+	i := newIssuer(t)
+	for _, text := range []string{
+		`{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA", "kid": "a"}`,
+		`{"kty": "EC", "crv": "secp256k1", "x": "AAAA", "y": "AAAA", "kid": "b"}`,
+		`{"kty": "OKP", "crv": "X25519", "x": "AAAA", "kid": "c"}`,
+		`{"kty": "RSA", "kid": "d"}`, `{}`, `"x"`, `null`,
+	} {
+		i.also = append(i.also, json.RawMessage(text))
+	}
+	if _, err := i.authenticator().Authenticate(t.Context(), i.sign(t, "1", claims(nil))); err != nil {
+		t.Errorf("%v: %v", err, errors.Unwrap(err))
+	}
 }
 
 // A description of another issuer is not believed.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -188,11 +187,26 @@ func (t *Tokens) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 			return nil, err
 		}
 	}
-	var set jose.JSONWebKeySet
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
 	if err := t.get(ctx, address, &set); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(set.Keys, func(key jose.JSONWebKey) bool { return key.Use == "enc" || !key.Valid() || !key.IsPublic() }), nil
+	return understood(set.Keys), nil
+}
+
+// understood gives the keys of a set that can verify something. Others say nothing
+// about these (RFC 7517, section 5); go-jose would refuse the set (v4.1.5).
+func understood(texts []json.RawMessage) []jose.JSONWebKey {
+	var keys []jose.JSONWebKey
+	for _, text := range texts {
+		var key jose.JSONWebKey
+		if err := json.Unmarshal(text, &key); err == nil && key.Use != "enc" && key.Valid() && key.IsPublic() {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // discover asks the issuer where its keys are
