@@ -352,6 +352,35 @@ func TestStrangeKeys(t *testing.T) {
 	}
 }
 
+// Access tokens are no other JWTs of the same issuer's (RFC 9068, section 4).
+// Issuers that do not follow it say JWT, or nothing.
+func TestKindsOfTokens(t *testing.T) {
+	i := newIssuer(t)
+	a := i.authenticator()
+	for kind, accepted := range map[any]bool{
+		nil: true, "at+jwt": true, "application/at+jwt": true, "AT+JWT": true, "JWT": true, "jwt": true,
+		"logout+jwt": false, "dpop+jwt": false, "application/logout+jwt": false, "secevent+jwt": false, "": false, "at": false, 1: false,
+	} {
+		options := new(jose.SignerOptions).WithHeader("kid", "1")
+		if kind != nil {
+			options = options.WithHeader(jose.HeaderType, kind)
+		}
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: i.keys["1"]}, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := jwt.Signed(signer).Claims(claims(nil)).Serialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = a.Authenticate(t.Context(), token)
+		refused := codeOf(err) == execution.Unauthenticated && err.Error() == "the token is refused: it is no access token"
+		if accepted && err != nil || !accepted && !refused {
+			t.Errorf("%v: %v", kind, err)
+		}
+	}
+}
+
 // A description of another issuer is not believed.
 func TestAnotherIssuersDescription(t *testing.T) {
 	i := newIssuer(t)

@@ -81,6 +81,9 @@ func (t *Tokens) verify(ctx context.Context, text string) (execution.Owner, erro
 	if err != nil || len(token.Headers) != 1 {
 		return "", invalid("it is neither a key nor a signed token", err)
 	}
+	if !isAccessToken(token.Headers[0]) {
+		return "", invalid("it is no access token", nil)
+	}
 	keys, err := t.find(ctx, token.Headers[0].KeyID)
 	if err != nil {
 		return "", err
@@ -92,6 +95,19 @@ func (t *Tokens) verify(ctx context.Context, text string) (execution.Owner, erro
 		}
 	}
 	return "", invalid("its signature is not the issuer's", err)
+}
+
+// isAccessToken says whether a token may be one by its type: other JWTs of the
+// same issuer, such as those of logouts and proofs, are signed with the same keys
+// (RFC 9068, section 4). Issuers that do not follow that say JWT, or nothing.
+func isAccessToken(header jose.Header) bool {
+	given, ok := header.ExtraHeaders[jose.HeaderType]
+	if !ok {
+		return true
+	}
+	kind, _ := given.(string)
+	kind = strings.TrimPrefix(strings.ToLower(kind), "application/")
+	return kind == "at+jwt" || kind == "jwt"
 }
 
 // check checks the claims of a token that the issuer has signed.
