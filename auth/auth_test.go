@@ -352,6 +352,81 @@ func TestStrangeKeys(t *testing.T) {
 	}
 }
 
+// A key that has changed and kept its name, or has none, is found as one with a
+// new name is.
+func TestKeysKeepTheirNames(t *testing.T) {
+	for _, name := range []string{"1", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			i := newIssuer(t)
+			i.keys = make(map[string]*ecdsa.PrivateKey)
+			i.addKey(t, name)
+			a := i.authenticator()
+			try := func() execution.Code {
+				_, err := a.Authenticate(t.Context(), i.sign(t, name, claims(nil)))
+				return codeOf(err)
+			}
+			if code := try(); code != "" {
+				t.Fatal(code)
+			}
+			i.addKey(t, name)
+			for range 100 {
+				if code := try(); code != execution.Unauthenticated {
+					t.Errorf("%q, just now: %q", name, code)
+				}
+			}
+			time.Sleep(10 * time.Second)
+			if code := try(); code != "" {
+				t.Errorf("%q, later: %q", name, code)
+			}
+			if i.requests() != 4 {
+				t.Errorf("%q: the issuer was asked for %q", name, i.asked)
+			}
+			i.set(func() { i.down = true })
+			time.Sleep(10 * time.Second)
+			i.addKey(t, name)
+			if code := try(); code != execution.Unauthenticated {
+				t.Errorf("%q, while it is down: %q", name, code)
+			}
+		})
+	}
+}
+
+// Whoever has a token of a known key waits hardly for an issuer that hangs, and
+// others not at all; when it is well again, what it has taken back is noticed.
+func TestIssuerHangsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newIssuer(t)
+		a := i.authenticator()
+		token := i.sign(t, "1", claims(nil))
+		waited := func() time.Duration {
+			began := time.Now()
+			if _, err := a.Authenticate(t.Context(), token); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		waited()
+		i.set(func() { i.hangs = true })
+		time.Sleep(10 * time.Minute)
+		if first := waited(); first != time.Second {
+			t.Errorf("the first waits %v", first)
+		}
+		for range 60 {
+			if later := waited(); later != 0 {
+				t.Errorf("a later one waits %v", later)
+			}
+			time.Sleep(time.Second)
+		}
+		i.set(func() { i.hangs, i.keys["2"] = false, i.keys["1"]; delete(i.keys, "1") })
+		time.Sleep(20 * time.Second)
+		waited() // it has the issuer asked
+		synctest.Wait()
+		if _, err := a.Authenticate(t.Context(), token); codeOf(err) != execution.Unauthenticated {
+			t.Errorf("a key that was taken back: %v", err)
+		}
+	})
+}
+
 // Access tokens are no other JWTs of the same issuer's (RFC 9068, section 4).
 // Issuers that do not follow it say JWT, or nothing.
 func TestKindsOfTokens(t *testing.T) {

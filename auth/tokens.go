@@ -26,6 +26,8 @@ const (
 	fetchPause = 10 * time.Second
 	// keysAge is how long keys are believed. The issuer may have taken one back.
 	keysAge = 10 * time.Minute
+	// patience is how long a token of a known key waits for younger keys.
+	patience = time.Second
 	// maxDocument bounds what the issuer may answer.
 	maxDocument = 1 << 20
 	// clockSkew is by how much the issuer's clock may differ from ours.
@@ -57,6 +59,7 @@ type Tokens struct {
 	fetched time.Time // when the keys came
 	tried   time.Time // when the issuer was last asked
 	fault   error     // what came of that
+	late    bool      // the issuer did not answer in time or at all, and has not since
 }
 
 // NewTokens makes a Tokens.
@@ -84,17 +87,46 @@ func (t *Tokens) verify(ctx context.Context, text string) (execution.Owner, erro
 	if !isAccessToken(token.Headers[0]) {
 		return "", invalid("it is no access token", nil)
 	}
-	keys, err := t.find(ctx, token.Headers[0].KeyID)
+	claims, err := t.open(ctx, token)
 	if err != nil {
 		return "", err
 	}
+	return t.check(claims)
+}
+
+// open gives the claims of a token that the issuer has signed.
+func (t *Tokens) open(ctx context.Context, token *jwt.JSONWebToken) (jwt.Claims, error) {
+	id := token.Headers[0].KeyID
+	keys, err := t.find(ctx, id)
+	if err != nil {
+		return jwt.Claims{}, err
+	}
+	claims, err := verified(token, keys)
+	if err == nil {
+		return claims, nil
+	}
+	if err := t.ask(ctx, nil); err != nil { // a key may have changed and kept its name
+		return jwt.Claims{}, err
+	}
+	if keys, err = t.find(ctx, id); err != nil {
+		return jwt.Claims{}, err
+	}
+	if claims, err = verified(token, keys); err != nil {
+		return jwt.Claims{}, invalid("its signature is not the issuer's", err)
+	}
+	return claims, nil
+}
+
+// verified gives the claims of a token that one of the keys has signed.
+func verified(token *jwt.JSONWebToken, keys []jose.JSONWebKey) (jwt.Claims, error) {
+	err := jose.ErrCryptoFailure // where there is no key
 	for _, key := range keys {
 		var claims jwt.Claims
 		if err = token.Claims(key, &claims); err == nil {
-			return t.check(claims)
+			return claims, nil
 		}
 	}
-	return "", invalid("its signature is not the issuer's", err)
+	return jwt.Claims{}, err
 }
 
 // isAccessToken says whether a token may be one by its type: other JWTs of the
@@ -137,61 +169,94 @@ func invalid(why string, cause error) error {
 
 // find gives the issuer's keys that a token may be signed with.
 func (t *Tokens) find(ctx context.Context, id string) ([]jose.JSONWebKey, error) {
-	keys, due, fault := t.known(id)
-	if due {
-		if err := t.refresh(ctx); err != nil {
-			return nil, err
-		}
-		keys, _, fault = t.known(id)
+	if err := t.update(ctx, id); err != nil {
+		return nil, err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	keys := t.namedLocked(id)
 	switch {
 	case len(keys) > 0:
 		return keys, nil
-	case fault != nil:
-		return nil, fault
+	case t.fault != nil:
+		return nil, t.fault
 	}
 	return nil, invalid("the issuer has no such key", nil)
 }
 
-// known gives the keys that are known by an id, or all for a token that names
-// none, whether it is time to ask the issuer, and why it last did not answer.
-func (t *Tokens) known(id string) (keys []jose.JSONWebKey, due bool, fault error) {
+// update asks the issuer for its keys where that is called for. Whoever can do
+// with what is known waits briefly, and where the issuer is late already, not at all.
+func (t *Tokens) update(ctx context.Context, id string) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	known, stale, late := len(t.namedLocked(id)) > 0, time.Since(t.fetched) >= keysAge, t.late
+	t.mu.Unlock()
+	switch {
+	case !known:
+		return t.ask(ctx, nil)
+	case stale && late:
+		return t.ask(ctx, time.After(0))
+	case stale:
+		return t.ask(ctx, time.After(patience))
+	}
+	return nil
+}
+
+// namedLocked gives the keys that are known by an id, or all for a token that
+// names none.
+func (t *Tokens) namedLocked(id string) []jose.JSONWebKey {
+	var keys []jose.JSONWebKey
 	for _, key := range t.keys {
 		if id == "" || key.KeyID == id {
 			keys = append(keys, key)
 		}
 	}
-	stale := len(keys) == 0 || time.Since(t.fetched) >= keysAge
-	return keys, stale && time.Since(t.tried) >= fetchPause, t.fault
+	return keys
 }
 
-// refresh asks the issuer for its keys, with whoever else needs them. A caller
-// who leaves does not stop that.
-func (t *Tokens) refresh(ctx context.Context) error {
+// ask asks the issuer for its keys, with whoever else needs them, unless that was
+// done just now. It waits until the issuer has answered, or enough comes; neither
+// that nor a caller who leaves stops the question.
+func (t *Tokens) ask(ctx context.Context, enough <-chan time.Time) error {
+	if !t.due() {
+		return nil
+	}
 	asked := t.flight.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTime)
-		defer cancel()
-		keys, err := t.fetch(ctx)
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.tried, t.fault = time.Now(), nil
-		if err != nil { // the keys that are known stay
-			t.fault = &execution.Error{
-				Code: execution.Unavailable, Message: "the token cannot be verified: its issuer does not answer as it should; try again", Err: err,
-			}
-			return nil, nil //nolint:nilnil // the fault is kept for others too
-		}
-		t.keys, t.fetched = keys, t.tried
-		return nil, nil //nolint:nilnil // as above
+		t.refresh(context.WithoutCancel(ctx))
+		return nil, nil //nolint:nilnil // what came of it is kept for others too
 	})
 	select {
 	case <-asked:
-		return nil
+	case <-enough:
+		t.mu.Lock()
+		t.late = true
+		t.mu.Unlock()
 	case <-ctx.Done():
 		return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
 	}
+	return nil
+}
+
+func (t *Tokens) due() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.tried) >= fetchPause
+}
+
+// refresh gets the issuer's keys. Where that fails, those that are known stay.
+func (t *Tokens) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	keys, err := t.fetch(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tried, t.fault, t.late = time.Now(), nil, err != nil
+	if err != nil {
+		t.fault = &execution.Error{
+			Code: execution.Unavailable, Message: "the token cannot be verified: its issuer does not answer as it should; try again", Err: err,
+		}
+		return
+	}
+	t.keys, t.fetched = keys, t.tried
 }
 
 // fetch gets the issuer's keys.
