@@ -2,10 +2,8 @@ package httpapi
 
 import (
 	"mime"
-	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 )
@@ -19,13 +17,13 @@ func guard(opts Options, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &corsWriter{ResponseWriter: w}
 		answer.Header().Add("Vary", "Origin")
-		if !ownHost(r.Host) && !slices.Contains(opts.AllowedHosts, hostName(r.Host)) {
+		if !allowedHost(opts, r) {
 			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's")
 			return
 		}
-		origin := r.Header.Get("Origin")
+		origin := strings.Join(r.Header.Values("Origin"), " ") // of two, neither is meant
 		switch {
-		case origin == "" || sameOrigin(origin, r):
+		case origin == "", sameOrigin(origin, r):
 			next.ServeHTTP(answer, r)
 		case slices.Contains(opts.AllowedOrigins, strings.ToLower(origin)):
 			serveForeign(answer, r, next)
@@ -35,9 +33,10 @@ func guard(opts Options, next http.Handler) http.Handler {
 	})
 }
 
+// sameOrigin says whether an origin is the server's own, as browsers write it
+// (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
 func sameOrigin(origin string, r *http.Request) bool {
-	parsed, err := url.Parse(origin)
-	return err == nil && parsed.Scheme == scheme(r) && strings.EqualFold(parsed.Host, r.Host)
+	return strings.EqualFold(origin, scheme(r)+"://"+r.Host)
 }
 
 // scheme is what a request came over, as far as this server can know it: a proxy
@@ -49,23 +48,59 @@ func scheme(r *http.Request) string {
 	return "http"
 }
 
-// hostName gives a Host's name or address without port, in lower case.
-func hostName(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
+// allowedHost says whether a request calls the server by a name that it may have.
+func allowedHost(opts Options, r *http.Request) bool {
+	if r.Host == "" {
+		return !r.ProtoAtLeast(1, 1) // no browser's, and HTTP/1.0 needs none
 	}
-	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	name, ok := hostName(r.Host)
+	return ok && (ownHost(name) || slices.Contains(opts.AllowedHosts, name))
 }
 
-// ownHost says whether a Host is a name that nobody can own in the public DNS:
-// an address, a single label such as a service's name, or a reserved suffix.
-func ownHost(host string) bool {
-	host = hostName(host)
-	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
+// hostName gives a Host's name or address without port, in lower case, or says
+// that it is no Host.
+func hostName(host string) (name string, ok bool) {
+	name, port, found := cutPort(host)
+	if found && (port == "" || strings.Trim(port, "0123456789") != "") {
+		return "", false
+	}
+	if strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]") {
+		address, err := netip.ParseAddr(name[1 : len(name)-1])
+		zoned := address.Zone() != "" && !address.IsLinkLocalUnicast()
+		return strings.ToLower(name), err == nil && address.Is6() && !zoned
+	}
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	return name, isName(name)
+}
+
+// cutPort cuts a Host's port off, if it has one.
+func cutPort(host string) (name, port string, found bool) {
+	colon := strings.LastIndexByte(host, ':')
+	if colon < 0 || colon < strings.LastIndexByte(host, ']') {
+		return host, "", false
+	}
+	return host[:colon], host[colon+1:], true
+}
+
+// isName says whether a text in lower case is a name of the DNS or the like, or an
+// IPv4 address.
+func isName(text string) bool {
+	for label := range strings.SplitSeq(text, ".") {
+		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// ownHost says whether a name is one that nobody can own in the public DNS: an
+// address, a single label such as a service's name, or a reserved suffix.
+func ownHost(name string) bool {
+	if _, err := netip.ParseAddr(name); err == nil || !strings.Contains(name, ".") || strings.HasPrefix(name, "[") {
 		return true
 	}
 	for _, suffix := range []string{".localhost", ".local", ".internal", ".svc", ".cluster.local", ".home.arpa"} {
-		if strings.HasSuffix(host, suffix) {
+		if strings.HasSuffix(name, suffix) {
 			return true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,10 +19,13 @@ func TestGuardHosts(t *testing.T) {
 		"127.0.0.1": true, "127.0.0.1:8000": true, "10.1.2.3:80": true, "0.0.0.0:8000": true, "203.0.113.7": true,
 		"[::1]": true, "[::1]:8000": true, "[fe80::1%25eth0]:80": true,
 		"vivarium": true, "vivarium:8000": true, "vivarium.ns.svc": true, "vivarium.ns.svc.cluster.local:80": true,
-		"host.docker.internal:8000": true, "box.local": true, "nas.home.arpa": true, "": true,
+		"host.docker.internal:8000": true, "box.local": true, "nas.home.arpa": true, "my_box": true, "[fe80::1%25eth0.100]": true,
 		"evil.com": false, "evil.com:8000": false, "EVIL.COM": false, "evil.com.": false, "localhost.evil.com": false,
 		"127.0.0.1.evil.com": false, "127.0.0.1.nip.io:8000": false, "evil.com:80:80": false, "local.evil.com": false,
 		"evillocal.com": false, "notlocalhost.com": false, "xlocal.example": false, "127.0.0.1 evil.com": false, "0x7f.1": false,
+		"": false, ":8000": false, "127.0.0.1:8000.evil.com": false, "localhost:x": false, "localhost:": false, "localhost..": false, ".localhost": false,
+		"[::1%25evil.com]": false, "[::1%25evil.com]:8000": false, "::1": false, "[localhost]": false, "[127.0.0.1]": false, "[::1": false, "::1]": false,
+		"[::1]x": false, "user@localhost": false, "localhost/x": false, "evil\u3002com": false, "x y": false, "evil.com@x.local": false,
 	} {
 		for _, route := range []string{"GET /health", "POST /v1/execute", "GET /docs", "GET /nope", "POST /mounted"} {
 			method, path, _ := strings.Cut(route, " ")
@@ -38,12 +42,32 @@ func TestGuardOrigins(t *testing.T) {
 		"null": false, "http://evil.com": false, "http://localhost:8000.evil.com": false, "http://evil.com#localhost:8000": false,
 		"http://evil.com/http://localhost:8000": false, "localhost:8000": false, "//localhost:8000": false, "file://": false,
 		"chrome-extension://abcdef": false, "http://localhost:8000@evil.com": false, "%": false, "http://[": false,
+		"http://user@localhost:8000": false, "http://localhost:8000/": false, "http://localhost:8000/x": false, "http://localhost:8000?x": false,
+		"http://localhost:8000#x": false, "http:localhost:8000": false, "http://localhost:8000 http://evil.com": false,
 	} {
 		for _, route := range []string{"GET /health", "POST /v1/execute", "POST /mounted", "GET /mounted"} {
 			method, path, _ := strings.Cut(route, " ")
 			a, called := sendGuarded(t, method, path, func(r *http.Request) { r.Header.Set("Origin", origin) })
 			checkGuard(t, "Origin "+origin+" "+route, a, called, own)
 		}
+	}
+}
+
+// Of several origins no door would know which one it serves.
+func TestGuardOriginsMeanOne(t *testing.T) {
+	for _, second := range []string{"http://evil.com", "http://localhost:8000", ""} {
+		for _, first := range []string{"http://localhost:8000", ""} {
+			a, called := sendGuarded(t, http.MethodPost, "/v1/execute", func(r *http.Request) { r.Header["Origin"] = []string{first, second} })
+			checkGuard(t, first+" and "+second, a, called, false)
+		}
+	}
+}
+
+// Old clients, such as a load balancer that looks after the server, send no Host.
+func TestGuardWithoutHost(t *testing.T) {
+	for minor, own := range map[int]bool{0: true, 1: false} {
+		a, called := sendGuarded(t, http.MethodGet, "/health", func(r *http.Request) { r.Host, r.ProtoMinor = "", minor })
+		checkGuard(t, "HTTP/1."+strconv.Itoa(minor), a, called, own)
 	}
 }
 
