@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,6 +69,30 @@ func TestGuardWithoutHost(t *testing.T) {
 	for minor, own := range map[int]bool{0: true, 1: false} {
 		a, called := sendGuarded(t, http.MethodGet, "/health", func(r *http.Request) { r.Host, r.ProtoMinor = "", minor })
 		checkGuard(t, "HTTP/1."+strconv.Itoa(minor), a, called, own)
+	}
+}
+
+// The question what the server as a whole can do is answered as any other.
+func TestGuardOptionsOfAll(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = httpapi.NewServer(options(validates))
+	server.Start()
+	defer server.Close()
+	for host, status := range map[string]int{"evil.com": http.StatusForbidden, "localhost": http.StatusNotFound} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.URL.Opaque, r.Host = "*", host
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != status || !strings.HasPrefix(string(text), `{"detail":`) {
+			t.Errorf("%s: %s %s, %v", host, resp.Status, text, err)
+		}
 	}
 }
 

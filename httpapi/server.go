@@ -85,6 +85,8 @@ func NewServer(opts Options) *http.Server {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
+		// The library's own, for OPTIONS *, would come before the guard.
+		DisableGeneralOptionsHandler: true,
 	}
 	new(unusedConns).follow(server)
 	return server
@@ -112,7 +114,8 @@ func NewHandler(opts Options) http.Handler {
 }
 
 // asTheyAre has paths be unknown that are not in their shortest form, or that of
-// a session's files without naming one. The mux would redirect to others, in HTML.
+// a session's files without naming one, and the * of OPTIONS. The mux would
+// redirect to others, in HTML.
 func asTheyAre(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.URL.EscapedPath()
@@ -120,7 +123,7 @@ func asTheyAre(next http.Handler) http.Handler {
 		if strings.HasSuffix(given, "/") && shortest != "/" {
 			shortest += "/"
 		}
-		if given != shortest || belowSession(given) == "files" {
+		if given != shortest || given == "*" || belowSession(given) == "files" {
 			notFound(w, r)
 			return
 		}
