@@ -143,7 +143,7 @@ func humaError(_ huma.Context, status int, message string, causes ...error) huma
 		}}
 	case status != http.StatusBadRequest && status != http.StatusUnprocessableEntity:
 		if status == http.StatusUnsupportedMediaType {
-			message = "Unsupported Media Type: the body must be application/json"
+			message = "Unsupported Media Type: Content-Type must be application/json"
 		}
 		return &apiError{status: status, Detail: message}
 	}

@@ -234,7 +234,7 @@ func TestExecuteContentType(t *testing.T) {
 			t.Errorf("%q: %d %s", kind, a.status, a.body)
 		}
 		if status == http.StatusUnsupportedMediaType {
-			a.want(t, status, `{"detail": "Unsupported Media Type: the body must be application/json"}`)
+			a.want(t, status, `{"detail": "Unsupported Media Type: Content-Type must be application/json"}`)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func guard(opts Options, next http.Handler) http.Handler {
 		answer := &corsWriter{ResponseWriter: w}
 		answer.Header().Add("Vary", "Origin")
 		if !allowedHost(opts, r) {
-			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's")
+			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's (ALLOWED_HOSTS names them)")
 			return
 		}
 		origin := strings.Join(r.Header.Values("Origin"), " ") // of two, neither is meant
@@ -28,7 +28,7 @@ func guard(opts Options, next http.Handler) http.Handler {
 		case slices.Contains(opts.AllowedOrigins, strings.ToLower(origin)):
 			serveForeign(answer, r, next)
 		default:
-			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed")
+			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed (ALLOWED_ORIGINS names those that are)")
 		}
 	})
 }
@@ -112,7 +112,7 @@ func ownHost(name string) bool {
 func requireJSON(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if mustBeJSON(r) && !isJSON(r.Header.Get("Content-Type")) {
-			writeDetail(w, http.StatusUnsupportedMediaType, "Unsupported Media Type: the body must be application/json")
+			writeDetail(w, http.StatusUnsupportedMediaType, "Unsupported Media Type: Content-Type must be application/json")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -132,6 +132,11 @@ func checkGuard(t *testing.T, what string, a answer, called, own bool) {
 	if !own && !strings.HasPrefix(a.body, `{"detail":"Forbidden: `) {
 		t.Errorf("%s: the answer is %s", what, a.body)
 	}
+	for reason, setting := range map[string]string{"the Host": "ALLOWED_HOSTS", "the origin": "ALLOWED_ORIGINS"} {
+		if !own && strings.Contains(a.body, reason) != strings.Contains(a.body, "("+setting+" names ") {
+			t.Errorf("%s: the answer is %s", what, a.body)
+		}
+	}
 	if a.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("%s: other origins may read the answer", what)
 	}

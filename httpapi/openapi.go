@@ -143,7 +143,7 @@ func refusals() map[int]answer {
 			refusal("none", "No key", notAuthenticated),
 		}},
 		http.StatusUnsupportedMediaType: {"The body is declared as something other than JSON", []sample{
-			refusal("declared", "Another media type", "Unsupported Media Type: the body must be application/json"),
+			refusal("declared", "Another media type", "Unsupported Media Type: Content-Type must be application/json"),
 		}},
 		http.StatusTooManyRequests: {"As much runs and waits as may; Retry-After says when to try again", []sample{
 			refusal("busy", "The server is busy", "too many requests are under way; try again later"),
