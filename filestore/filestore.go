@@ -34,8 +34,9 @@ type Options struct {
 	URL string
 	// MaxFileBytes bounds each file. It must be positive.
 	MaxFileBytes int64
-	// MaxBytes bounds all files together. It must be positive. What other servers
-	// do with the bucket is noticed at each [Store.Sweep].
+	// MaxBytes bounds all files together, each of which counts as 4 KB at least. It
+	// must be positive. What other servers do with the bucket is noticed at each
+	// [Store.Sweep].
 	MaxBytes int64
 	// TTL is how long a file is kept. Zero means forever.
 	TTL time.Duration

@@ -314,6 +314,34 @@ func failedUploads(t *testing.T, at place) {
 	put(t, s, "a", "there is room again")
 }
 
+// However small files are, there is room for so many and no more.
+func TestSmallFilesTakeRoom(t *testing.T) { everywhere(t, smallFilesTakeRoom) }
+
+func smallFilesTakeRoom(t *testing.T, at place) {
+	t.Helper()
+	small := func(o *filestore.Options) { o.MaxBytes = 5*4096 + 1 }
+	s := at.open(t, small)
+	var last filestore.Info
+	for _, content := range []string{"", "x", "", strings.Repeat("x", 4096), strings.Repeat("x", 4097)} {
+		last = put(t, s, "a", content)
+	}
+	for name, store := range map[string]*filestore.Store{"full": s, "full, after a restart": at.open(t, small)} {
+		if _, err := store.Put(t.Context(), "a", strings.NewReader("")); code(err) != execution.StoreFull {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := at.entries(t); n != 10 {
+		t.Errorf("there are %d objects", n)
+	}
+	if err := s.Delete(t.Context(), last.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "a", strings.Repeat("x", 4097))
+}
+
 // shortReader gives up with an error of which io.EOF is the cause, as the readers
 // of forms do.
 type shortReader struct{ io.Reader }

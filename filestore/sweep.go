@@ -152,24 +152,24 @@ func (s *Store) recount(ctx context.Context) (*survey, error) {
 	}
 	seen := s.condemned()
 	for _, info := range found.files {
-		seen[info.ID] = info.Size
+		seen[info.ID] = roomOf(info.Size)
 	}
 	s.usage.endRecount(seen)
 	return found, nil
 }
 
-// condemned gives the sizes of the files that are deleted, but not removed, as
+// condemned gives the room of the files that are deleted, but not removed, as
 // somebody reads them.
 func (s *Store) condemned() map[string]int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sizes := make(map[string]int64)
+	rooms := make(map[string]int64)
 	for id, h := range s.holds {
 		if h.deleted {
-			sizes[id] = h.size
+			rooms[id] = roomOf(h.size)
 		}
 	}
-	return sizes
+	return rooms
 }
 
 // orphanAge is how old an object must be to count as left by a server that

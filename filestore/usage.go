@@ -5,6 +5,13 @@ import (
 	"sync"
 )
 
+// block is the least that a file takes: its name and what is known of it are kept
+// too, so there may not be any number of files without a byte.
+const block = 4096
+
+// roomOf is what a file of some size takes.
+func roomOf(size int64) int64 { return max(size, block) }
+
 // usage counts the bytes that files take.
 //
 // Other servers may use the same bucket, so files are counted anew now and

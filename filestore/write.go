@@ -22,7 +22,10 @@ import (
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
 	info := Info{ID: newID(), Name: name, Owner: execution.OwnerOf(ctx)}
 	in := &meter{store: s, id: info.ID, r: r}
-	err := s.write(ctx, info.ID, in)
+	err := in.charge(0)
+	if err == nil {
+		err = s.write(ctx, info.ID, in)
+	}
 	if err == nil {
 		info.Size, info.Uploaded = in.taken, time.Now().UTC().Truncate(time.Millisecond)
 		err = s.writeMeta(ctx, info)
@@ -46,24 +49,37 @@ func (s *Store) writeMeta(ctx context.Context, info Info) error {
 
 // meter takes room in the store for what is read through it.
 type meter struct {
-	store *Store
-	id    string
-	r     io.Reader
-	taken int64
+	store          *Store
+	id             string
+	r              io.Reader
+	taken, charged int64
 }
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
-	limit, all := m.store.opts.MaxFileBytes, m.store.opts.MaxBytes
-	if m.taken+int64(n) > limit {
+	size, limit := m.taken+int64(n), m.store.opts.MaxFileBytes
+	if size > limit {
 		return 0, &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf("File size exceeds maximum of %d MB", limit>>20)}
 	}
-	if n > 0 && !m.store.usage.take(m.id, int64(n), all) {
-		return 0, &execution.Error{Code: execution.StoreFull, Message: fmt.Sprintf(
+	if err := m.charge(size); err != nil {
+		return 0, err
+	}
+	m.taken = size
+	return n, err
+}
+
+// charge takes the room that a file of some size takes, beyond what it has.
+func (m *meter) charge(size int64) error {
+	more, all := roomOf(size)-m.charged, m.store.opts.MaxBytes
+	if more <= 0 {
+		return nil
+	}
+	if !m.store.usage.take(m.id, more, all) {
+		return &execution.Error{Code: execution.StoreFull, Message: fmt.Sprintf(
 			"The file store is full: all files together may have %d MB. Delete files, or wait until some expire", all>>20)}
 	}
-	m.taken += int64(n)
-	return n, err
+	m.charged += more
+	return nil
 }
 
 // write writes one object, which is there when all of it is stored for good.
