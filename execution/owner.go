@@ -4,7 +4,7 @@ import "context"
 
 // Owner is who a request comes from: to them belong the files and sessions that
 // it makes, and nobody else finds those. It is a name of ours from which no
-// secret can be told. The zero value is everybody, where nobody is asked who
+// secret can be told, of letters and digits. The zero value is everybody, where nobody is asked who
 // they are.
 type Owner string
 

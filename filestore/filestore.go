@@ -3,8 +3,8 @@
 // made it ([execution.OwnerOf]), and to others it does not exist. It stands on a bucket of gocloud.dev/blob: a
 // folder, or one of an object store, which several servers may share.
 //
-// A file is two objects: its bytes under its id, and what is known of it beside
-// them, under the id with ".json" behind. The second is written last and
+// A file is two objects: its bytes under its id, in its owner's folder, and what
+// is known of it beside them, with ".json" behind. The second is written last and
 // deleted first, so a file is there wholly or not at all.
 package filestore
 
@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +57,8 @@ type Info struct {
 	Uploaded time.Time `json:"uploaded"`
 	// Owner is who stored it.
 	Owner execution.Owner `json:"owner,omitempty"`
+
+	key string // where its bytes are
 }
 
 // Store keeps files. It is safe for concurrent use.
@@ -68,7 +71,7 @@ type Store struct {
 
 	mu         sync.Mutex
 	holds      map[string]*hold
-	unreadable map[string]bool // ids of which the log has been told that nothing can be known
+	unreadable map[string]bool // keys of files of which the log has been told that nothing can be known
 }
 
 // hold is a file that somebody reads, or that is being deleted.
@@ -117,8 +120,6 @@ func isID(text string) bool {
 	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
 }
 
-const metaSuffix = ".json"
-
 // notFound is the error for an id that stands for no file.
 func notFound(id string) error {
 	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File with ID '%s' not found", clip(id))}
@@ -148,7 +149,7 @@ func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
 	if !isID(id) || s.isDeleted(id) {
 		return Info{}, notFound(id)
 	}
-	info, err := s.readMeta(ctx, id)
+	info, err := s.readMeta(ctx, folderOf(execution.OwnerOf(ctx))+id)
 	if err == nil && (s.expired(info) || info.Owner != execution.OwnerOf(ctx)) {
 		return Info{}, notFound(id)
 	}
@@ -156,15 +157,16 @@ func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
 }
 
 // readMeta reads what lies beside a file's bytes.
-func (s *Store) readMeta(ctx context.Context, id string) (Info, error) {
-	data, err := s.bucket.ReadAll(ctx, id+metaSuffix)
+func (s *Store) readMeta(ctx context.Context, key string) (Info, error) {
+	id := path.Base(key)
+	data, err := s.bucket.ReadAll(ctx, key+metaSuffix)
 	switch {
 	case gcerrors.Code(err) == gcerrors.NotFound:
 		return Info{}, notFound(id)
 	case err != nil:
 		return Info{}, failure(ctx, err)
 	}
-	var info Info
+	info := Info{key: key}
 	if err := json.Unmarshal(data, &info); err != nil {
 		return Info{}, fmt.Errorf("%w: %s: %w", errUnreadable, id, err)
 	}
@@ -207,7 +209,7 @@ func (s *Store) Hold(ctx context.Context, id string) (*Held, error) {
 		return nil, notFound(id)
 	}
 	held := &Held{Info: info, store: s, release: sync.OnceFunc(func() { s.release(context.WithoutCancel(ctx), info) })}
-	if there, err := s.bucket.Exists(ctx, id); err != nil || !there { // it may have gone before it was held
+	if there, err := s.bucket.Exists(ctx, info.key); err != nil || !there { // it may have gone before it was held
 		held.Release()
 		if err != nil {
 			return nil, failure(ctx, err)
@@ -220,7 +222,7 @@ func (s *Store) Hold(ctx context.Context, id string) (*Held, error) {
 // Open opens the file for reading. The reader is closed before the file is
 // released.
 func (h *Held) Open(ctx context.Context) (io.ReadCloser, error) {
-	r, err := h.store.bucket.NewReader(ctx, h.ID, nil)
+	r, err := h.store.bucket.NewReader(ctx, h.key, nil)
 	switch {
 	case gcerrors.Code(err) == gcerrors.NotFound: // another server has deleted it
 		return nil, notFound(h.ID)
@@ -306,7 +308,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	if !s.condemn(info) {
 		return notFound(id) // somebody else was faster
 	}
-	if err := s.bucket.Delete(ctx, id+metaSuffix); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+	if err := s.bucket.Delete(ctx, info.key+metaSuffix); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
 		s.pardon(id)
 		return failure(ctx, err)
 	}
@@ -344,7 +346,7 @@ func (s *Store) pardon(id string) {
 
 // remove removes a file's objects, and takes it off the count.
 func (s *Store) remove(ctx context.Context, info Info) {
-	s.deleteObjects(ctx, info.ID)
+	s.deleteObjects(ctx, info.key)
 	s.usage.remove(info.ID)
 }
 
@@ -353,12 +355,12 @@ const deleteTime = 30 * time.Second
 
 // deleteObjects deletes what there is of a file, even if ctx has ended. What
 // cannot be deleted the sweep finds later.
-func (s *Store) deleteObjects(ctx context.Context, id string) {
+func (s *Store) deleteObjects(ctx context.Context, file string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTime)
 	defer cancel()
-	for _, key := range []string{id + metaSuffix, id} {
+	for _, key := range []string{file + metaSuffix, file} {
 		if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-			s.opts.Log.WarnContext(ctx, "a file could not be removed; the sweep will try again", "file", id, "error", err)
+			s.opts.Log.WarnContext(ctx, "a file could not be removed; the sweep will try again", "file", file, "error", err)
 		}
 	}
 }

@@ -447,7 +447,7 @@ func expires(t *testing.T, at place) {
 // backdate makes a file two hours old.
 func (at place) backdate(t *testing.T, id string) {
 	t.Helper()
-	key := id + ".json"
+	key := at.keys(t, id+".json")[0]
 	data, err := at.bucket.ReadAll(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,29 +21,29 @@ import (
 // List lists the files of the request's owner, those that have expired left out,
 // in no order. Where ctx has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
-	found, err := s.survey(ctx)
+	owner := execution.OwnerOf(ctx)
+	found, err := s.survey(ctx, folderOf(owner), false)
 	if err != nil {
 		return nil, err
 	}
-	owner := execution.OwnerOf(ctx)
 	return slices.DeleteFunc(found.files, func(info Info) bool {
 		return info.Owner != owner || s.expired(info) || s.isDeleted(info.ID)
 	}), nil
 }
 
-// survey is what is in the bucket.
+// survey is what is in the bucket, or a folder of it.
 type survey struct {
 	store  *Store
 	others []*blob.ListObject // named as a file's bytes or a part of them are
 
 	mu    sync.Mutex
 	files []Info
-	known map[string]bool // ids with something beside the bytes, even if it cannot be read
+	known map[string]bool // keys with something beside the bytes, even if it cannot be read
 }
 
-// survey reads what is known of all files.
-func (s *Store) survey(ctx context.Context) (*survey, error) {
-	objects, err := s.objects(ctx)
+// survey reads what is known of the files in a folder, or below it too.
+func (s *Store) survey(ctx context.Context, folder string, below bool) (*survey, error) {
+	objects, err := s.objects(ctx, folder, below)
 	if err != nil {
 		return nil, err
 	}
@@ -51,13 +52,13 @@ func (s *Store) survey(ctx context.Context) (*survey, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, object := range objects {
-		id, rest, _ := strings.Cut(object.Key, ".")
+		file, rest, ours := cutKey(object.Key)
 		switch {
-		case !isID(id): // not ours
-		case "."+rest != metaSuffix:
+		case !ours:
+		case rest != metaSuffix:
 			found.others = append(found.others, object)
 		default:
-			group.Go(func() error { return found.read(ctx, id) })
+			group.Go(func() error { return found.read(ctx, file) })
 		}
 	}
 	return found, group.Wait()
@@ -65,18 +66,18 @@ func (s *Store) survey(ctx context.Context) (*survey, error) {
 
 // read reads what is known of a file. What cannot be read says nothing about the
 // others, and is left for somebody to look at.
-func (v *survey) read(ctx context.Context, id string) error {
-	info, err := v.store.readMeta(ctx, id)
+func (v *survey) read(ctx context.Context, file string) error {
+	info, err := v.store.readMeta(ctx, file)
 	damaged := errors.Is(err, errUnreadable)
 	switch {
 	case damaged:
-		v.store.warnOnce(ctx, id, err)
+		v.store.warnOnce(ctx, file, err)
 	case err != nil:
 		return ignoreNotFound(err) // it was deleted meanwhile
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.known[id] = true
+	v.known[file] = true
 	if !damaged {
 		v.files = append(v.files, info)
 	}
@@ -84,13 +85,13 @@ func (v *survey) read(ctx context.Context, id string) error {
 }
 
 // warnOnce tells the log of a file that cannot be read, and not at each sweep.
-func (s *Store) warnOnce(ctx context.Context, id string, err error) {
+func (s *Store) warnOnce(ctx context.Context, file string, err error) {
 	s.mu.Lock()
-	told := s.unreadable[id]
-	s.unreadable[id] = true
+	told := s.unreadable[file]
+	s.unreadable[file] = true
 	s.mu.Unlock()
 	if !told {
-		s.opts.Log.WarnContext(ctx, "a stored file is left out", "file", id, "error", err)
+		s.opts.Log.WarnContext(ctx, "a stored file is left out", "file", file, "error", err)
 	}
 }
 
@@ -101,13 +102,17 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// objects lists the bucket.
-func (s *Store) objects(ctx context.Context) ([]*blob.ListObject, error) {
+// objects lists a folder of the bucket, or what is below it too.
+func (s *Store) objects(ctx context.Context, folder string, below bool) ([]*blob.ListObject, error) {
 	if s.folder != "" {
-		return listFolder(s.folder)
+		return s.listFolder(folder, below)
+	}
+	options := &blob.ListOptions{Prefix: folder}
+	if !below {
+		options.Delimiter = "/"
 	}
 	var found []*blob.ListObject
-	objects := s.bucket.List(nil)
+	objects := s.bucket.List(options)
 	for {
 		object, err := objects.Next(ctx)
 		switch {
@@ -115,37 +120,53 @@ func (s *Store) objects(ctx context.Context) ([]*blob.ListObject, error) {
 			return found, nil
 		case err != nil:
 			return nil, failure(ctx, err)
+		case !object.IsDir:
+			found = append(found, object)
 		}
-		found = append(found, object)
 	}
 }
 
-// listFolder lists a folder that is a bucket. The library's listing fails where
-// a file goes meanwhile, as one does with each upload (v0.47.0).
-func listFolder(folder string) ([]*blob.ListObject, error) {
-	entries, err := os.ReadDir(folder)
+// listFolder lists a folder of a bucket that is one itself. The library's listing
+// fails where a file goes meanwhile, as one does with each upload (v0.47.0).
+func (s *Store) listFolder(folder string, below bool) ([]*blob.ListObject, error) {
+	entries, err := os.ReadDir(filepath.Join(s.folder, folder))
+	if folder != "" && errors.Is(err, os.ErrNotExist) {
+		return nil, nil // its owner has stored nothing yet
+	}
 	if err != nil {
 		return nil, fmt.Errorf("file store: %w", err)
 	}
-	found := make([]*blob.ListObject, 0, len(entries))
+	var found []*blob.ListObject
 	for _, entry := range entries {
-		info, err := entry.Info()
-		switch {
-		case errors.Is(err, os.ErrNotExist), !entry.Type().IsRegular():
-		case err != nil:
-			return nil, fmt.Errorf("file store: %w", err)
-		default:
-			found = append(found, &blob.ListObject{Key: entry.Name(), ModTime: info.ModTime(), Size: info.Size()})
+		objects, err := s.listEntry(folder, entry, below)
+		if err != nil {
+			return nil, err
 		}
+		found = append(found, objects...)
 	}
 	return found, nil
+}
+
+// listEntry lists one entry of a folder. One that has gone is none.
+func (s *Store) listEntry(folder string, entry os.DirEntry, below bool) ([]*blob.ListObject, error) {
+	if inner := entry.Name() + "/"; below && entry.IsDir() && isOwnersFolder(inner) {
+		return s.listFolder(inner, false)
+	}
+	info, err := entry.Info()
+	switch {
+	case errors.Is(err, os.ErrNotExist), !entry.Type().IsRegular():
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("file store: %w", err)
+	}
+	return []*blob.ListObject{{Key: folder + entry.Name(), ModTime: info.ModTime(), Size: info.Size()}}, nil
 }
 
 // recount surveys the bucket and counts what is in it. There must be no other
 // recount meanwhile.
 func (s *Store) recount(ctx context.Context) (*survey, error) {
 	s.usage.startRecount()
-	found, err := s.survey(ctx)
+	found, err := s.survey(ctx, "", true)
 	if err != nil {
 		s.usage.endRecount(nil)
 		return nil, err
@@ -192,7 +213,7 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 		}
 	}
 	for _, object := range found.others {
-		if found.known[object.Key] || time.Since(object.ModTime) <= orphanAge || s.isHeld(object.Key) {
+		if found.known[object.Key] || time.Since(object.ModTime) <= orphanAge || s.isHeld(path.Base(object.Key)) {
 			continue
 		}
 		_ = s.bucket.Delete(ctx, object.Key) // the next sweep tries again

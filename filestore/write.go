@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"path/filepath"
 	"time"
 
 	"gocloud.dev/blob"
@@ -21,17 +23,18 @@ import (
 // ended, that is an [*execution.Error] with code [execution.Cancelled].
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
 	info := Info{ID: newID(), Name: name, Owner: execution.OwnerOf(ctx)}
+	info.key = folderOf(info.Owner) + info.ID
 	in := &meter{store: s, id: info.ID, r: r}
 	err := in.charge(0)
 	if err == nil {
-		err = s.write(ctx, info.ID, in)
+		err = s.write(ctx, info.key, in)
 	}
 	if err == nil {
 		info.Size, info.Uploaded = in.taken, time.Now().UTC().Truncate(time.Millisecond)
 		err = s.writeMeta(ctx, info)
 	}
 	if err != nil {
-		s.deleteObjects(ctx, info.ID) // a part may be there, or all, though the store could not say so
+		s.deleteObjects(ctx, info.key) // a part may be there, or all, though the store could not say so
 		s.usage.abandon(info.ID)
 		return Info{}, err
 	}
@@ -44,7 +47,7 @@ func (s *Store) writeMeta(ctx context.Context, info Info) error {
 	if err != nil {
 		return fmt.Errorf("file store: %w", err)
 	}
-	return s.write(ctx, info.ID+metaSuffix, bytes.NewReader(meta))
+	return s.write(ctx, info.key+metaSuffix, bytes.NewReader(meta))
 }
 
 // meter takes room in the store for what is read through it.
@@ -150,6 +153,10 @@ func (s *Store) uploadOptions() *blob.WriterOptions {
 func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 	ctx, abort := context.WithCancel(ctx)
 	defer abort()
+	folder := path.Dir(key)
+	if err := s.makeOwnersFolder(folder); err != nil {
+		return err
+	}
 	var file *os.File
 	w, err := s.bucket.NewWriter(ctx, key, &blob.WriterOptions{
 		ContentType: contentType,
@@ -172,7 +179,7 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 	if err := w.Close(); err != nil {
 		return failure(ctx, err)
 	}
-	return s.syncFolder()
+	return s.syncFolder(folder)
 }
 
 // copyAll hides whatever else its arguments can do: the meter must see each
@@ -186,9 +193,21 @@ func copyAll(w io.Writer, r io.Reader) error {
 	return full.Flush()
 }
 
-// syncFolder puts new names on the disk.
-func (s *Store) syncFolder() error {
-	folder, err := os.Open(s.folder)
+// makeOwnersFolder makes a folder within the store's that is missing.
+func (s *Store) makeOwnersFolder(folder string) error {
+	err := os.Mkdir(filepath.Join(s.folder, folder), 0o700)
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("file store: %w", err)
+	}
+	return s.syncFolder(".")
+}
+
+// syncFolder puts the new names in a folder on the disk.
+func (s *Store) syncFolder(name string) error {
+	folder, err := os.Open(filepath.Join(s.folder, name))
 	if err != nil {
 		return fmt.Errorf("file store: %w", err)
 	}
