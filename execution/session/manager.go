@@ -340,13 +340,14 @@ func (m *Manager) dropLocked(h *held) {
 func (h *held) over() bool { return !time.Now().Before(h.info.Expires) }
 
 // find gives a session of the request's owner that is known, or that the host
-// knows.
+// knows. For another's the host is asked as for an unknown one: the time that
+// takes, and its faults, would tell them apart.
 func (m *Manager) find(ctx context.Context, id string) (*held, error) {
 	if !isID(id) {
 		return nil, notFound(id)
 	}
-	if h := m.get(id); h != nil {
-		if h.over() || h.info.Owner != execution.OwnerOf(ctx) {
+	if h := m.get(id); h != nil && h.info.Owner == execution.OwnerOf(ctx) {
+		if h.over() {
 			return nil, notFound(id)
 		}
 		return h, nil

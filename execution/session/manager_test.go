@@ -30,6 +30,7 @@ type host struct {
 	mu       sync.Mutex
 	sessions map[string]*sandbox
 	attached int
+	asked    int   // how often it was asked for its sessions
 	fail     error // of every operation but End
 
 	unreachable error                                                                       // of Attach
@@ -90,6 +91,7 @@ func (h *host) Attach(_ context.Context, id string) (execution.Session, error) {
 func (h *host) Sessions(context.Context) ([]execution.SessionInfo, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.asked++
 	var infos []execution.SessionInfo
 	for _, s := range h.sessions {
 		infos = append(infos, s.info)

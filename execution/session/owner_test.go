@@ -54,6 +54,36 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// Nor does it show in how long an answer takes, or whether there is one, that a
+// session is another's: the host is asked as for one that never was.
+func TestOwnersCannotProbe(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	ben := execution.WithOwner(t.Context(), "ben")
+	info, err := m.Create(execution.WithOwner(t.Context(), "anna"), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(id string) error {
+		_, err := m.Call(ben, id, execution.ReadFile, execution.Request{Code: "a"})
+		return err
+	}
+	end := func(id string) error { return m.Delete(ben, id) }
+	for _, fail := range []error{nil, &execution.Error{Code: execution.Unavailable, Message: "the engine is down"}} {
+		h.fail = fail
+		for what, try := range map[string]func(id string) error{"call": call, "end": end} {
+			before := h.asked
+			unknown := execution.AsError(try(strings.Repeat("0", 32)))
+			between := h.asked
+			known := execution.AsError(try(info.ID))
+			if between-before != h.asked-between || known.Code != unknown.Code {
+				t.Errorf("%s: the host is asked %d times (%q), for an unknown one %d (%q)", what, h.asked-between, known.Code, between-before, unknown.Code)
+			}
+		}
+	}
+	h.fail = nil
+}
+
 // One owner does not have all the sessions that there may be.
 func TestOwnersShareSessions(t *testing.T) {
 	h := newHost()
