@@ -213,7 +213,7 @@ func location(text string) []any {
 	return parts
 }
 
-// clip keeps an error from repeating a long value.
+// clip keeps an error, or the log, from repeating a long value.
 func clip(value any) any {
 	const most = 200
 	text, ok := value.(string)

@@ -44,7 +44,7 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 					writeDetail(seen, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
 				}
 			}
-			log.InfoContext(ctx, "request", "request", id, "method", r.Method, "path", r.URL.Path,
+			log.InfoContext(ctx, "request", "request", id, "method", clip(r.Method), "path", clip(r.URL.Path),
 				"status", seen.status, "ms", time.Since(started).Milliseconds())
 		}()
 		next.ServeHTTP(seen, r)

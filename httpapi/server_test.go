@@ -272,6 +272,18 @@ func TestRequestLog(t *testing.T) {
 	}
 }
 
+// A stranger may have a line in the log, but not fill it.
+func TestRequestLogIsShort(t *testing.T) {
+	opts := options(validates)
+	log, text := newLog()
+	opts.Log = log
+	long := strings.Repeat("x", 50_000)
+	serve(httpapi.NewHandler(opts), request(long, "/"+long, ""))
+	if n := len(text.String()); n > 1000 || !strings.Contains(text.String(), "path=/xxx") {
+		t.Errorf("%d bytes were logged: %.1000s", n, text)
+	}
+}
+
 func TestEveryAnswerForbidsSniffing(t *testing.T) {
 	for _, path := range []string{"/health", "/docs", "/redoc", "/openapi.json", "/nope"} {
 		a := serve(handler(validates), request(http.MethodGet, path, ""))
