@@ -10,3 +10,6 @@ import (
 func OpenBucket(ctx context.Context, bucket *blob.Bucket, opts Options) (*Store, error) {
 	return newStore(ctx, bucket, "", opts)
 }
+
+// TakeTurn takes one of the turns of the request's owner to list.
+func (s *Store) TakeTurn(ctx context.Context) (leave func(), err error) { return s.lists.Take(ctx) }

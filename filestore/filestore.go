@@ -68,6 +68,7 @@ type Store struct {
 	opts   Options
 
 	usage usage
+	lists *execution.Turns
 
 	mu         sync.Mutex
 	holds      map[string]*hold
@@ -99,7 +100,10 @@ func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Opti
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{bucket: bucket, folder: folder, opts: opts, holds: make(map[string]*hold), unreadable: make(map[string]bool)}
+	s := &Store{
+		bucket: bucket, folder: folder, opts: opts, lists: execution.NewTurns(listsAtOnce),
+		holds: make(map[string]*hold), unreadable: make(map[string]bool),
+	}
 	_, err := s.recount(ctx)
 	return s, err
 }

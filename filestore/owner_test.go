@@ -2,6 +2,7 @@ package filestore_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -185,5 +186,25 @@ func ownersFilesOfEarlierServers(t *testing.T, at place) {
 	s = at.open(t, func(o *filestore.Options) { o.TTL = time.Hour })
 	if n, err := s.Sweep(t.Context()); n != 1 || err != nil || at.entries(t) != 0 {
 		t.Errorf("%d have expired: %v; %d objects are left", n, err, at.entries(t))
+	}
+}
+
+// Who lists a lot at once waits for themselves, and nobody else does.
+func TestListsTakeTurns(t *testing.T) {
+	s := inFolder(t).open(t, nil)
+	anna, leave := context.WithCancel(execution.WithOwner(t.Context(), "anna"))
+	for range 2 {
+		done, err := s.TakeTurn(anna)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+	}
+	if _, err := s.List(execution.WithOwner(t.Context(), "ben")); err != nil {
+		t.Error(err)
+	}
+	leave()
+	if _, err := s.List(anna); code(err) != execution.Cancelled {
+		t.Errorf("a third list: %v", err)
 	}
 }

@@ -18,9 +18,18 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
+// listsAtOnce is how many lists of one owner may be made at once: each reads what is
+// known of every file of theirs.
+const listsAtOnce = 2
+
 // List lists the files of the request's owner, those that have expired left out,
 // in no order. Where ctx has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
+	leave, err := s.lists.Take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	owner := execution.OwnerOf(ctx)
 	found, err := s.survey(ctx, folderOf(owner), false)
 	if err != nil {

@@ -78,6 +78,7 @@ type Options struct {
 // Manager is the sessions of a server. It is safe for concurrent use.
 type Manager struct {
 	opts Options
+	asks *execution.Turns // to ask the host what runs
 
 	mu       sync.Mutex
 	closing  bool
@@ -111,7 +112,10 @@ func New(opts Options) *Manager {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	lasting, stop := context.WithCancelCause(context.Background())
-	return &Manager{opts: opts, starting: make(map[string]execution.Owner), known: make(map[string]*held), idle: make(chan struct{}), lasting: lasting, stop: stop}
+	return &Manager{
+		opts: opts, asks: execution.NewTurns(asksAtOnce), starting: make(map[string]execution.Owner), known: make(map[string]*held),
+		idle: make(chan struct{}), lasting: lasting, stop: stop,
+	}
 }
 
 var errClosing = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
@@ -389,7 +393,7 @@ func (m *Manager) forget(h *held) {
 // List lists the sessions of the request's owner that run, those of other servers
 // on the same host among them, the one that expires first before the others.
 func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
-	running, err := m.opts.Host.Sessions(ctx)
+	running, err := m.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -399,6 +403,20 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 	})
 	slices.SortFunc(running, func(a, b execution.SessionInfo) int { return a.Expires.Compare(b.Expires) })
 	return running, nil
+}
+
+// asksAtOnce is how many requests of one owner may ask the host at once what runs,
+// which takes an engine some milliseconds in which others wait for it.
+const asksAtOnce = 2
+
+// ask asks the host what runs, when it is the request's turn.
+func (m *Manager) ask(ctx context.Context) ([]execution.SessionInfo, error) {
+	leave, err := m.asks.Take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return m.opts.Host.Sessions(ctx)
 }
 
 // Delete ends a session, with what runs in it, and returns when it is gone.
@@ -443,7 +461,7 @@ func (m *Manager) EndOurs(ctx context.Context) error {
 
 // endOverdue ends a session of the request's owner that is over and still there.
 func (m *Manager) endOverdue(ctx context.Context, id string) error {
-	running, err := m.opts.Host.Sessions(ctx)
+	running, err := m.ask(ctx)
 	owner := execution.OwnerOf(ctx)
 	if err != nil || !slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == id && s.Owner == owner }) {
 		return err

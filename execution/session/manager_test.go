@@ -30,8 +30,9 @@ type host struct {
 	mu       sync.Mutex
 	sessions map[string]*sandbox
 	attached int
-	asked    int   // how often it was asked for its sessions
-	fail     error // of every operation but End
+	asked    int           // how often it was asked for its sessions
+	answer   chan struct{} // when it may say which; nil: at once
+	fail     error         // of every operation but End
 
 	unreachable error                                                                       // of Attach
 	do          func(ctx context.Context, req execution.Request) (*execution.Result, error) // of new sessions
@@ -90,8 +91,13 @@ func (h *host) Attach(_ context.Context, id string) (execution.Session, error) {
 
 func (h *host) Sessions(context.Context) ([]execution.SessionInfo, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.asked++
+	h.mu.Unlock()
+	if h.answer != nil {
+		<-h.answer
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var infos []execution.SessionInfo
 	for _, s := range h.sessions {
 		infos = append(infos, s.info)

@@ -84,6 +84,36 @@ func TestOwnersCannotProbe(t *testing.T) {
 	h.fail = nil
 }
 
+// Who looks for many sessions at once waits for themselves: the host has other
+// things to do.
+func TestOwnersTakeTurnsToAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		h.answer = make(chan struct{})
+		m := newManager(t, h)
+		ask := func(owner execution.Owner) {
+			ctx := execution.WithOwner(t.Context(), owner)
+			if _, err := m.Call(ctx, strings.Repeat("0", 32), execution.ReadFile, execution.Request{Code: "a"}); !isCode(err, execution.NotFound) {
+				t.Error(err)
+			}
+			if err := m.Delete(ctx, strings.Repeat("0", 32)); !isCode(err, execution.NotFound) {
+				t.Error(err)
+			}
+		}
+		for range 60 {
+			go ask("anna")
+		}
+		synctest.Wait()
+		go ask("ben")
+		synctest.Wait()
+		if h.asked != 3 {
+			t.Errorf("the host is asked %d times at once", h.asked)
+		}
+		close(h.answer)
+		synctest.Wait() // until all have theirs
+	})
+}
+
 // One owner does not have all the sessions that there may be.
 func TestOwnersShareSessions(t *testing.T) {
 	h := newHost()
