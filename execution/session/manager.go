@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -97,6 +98,8 @@ type held struct {
 	info execution.SessionInfo
 	ours bool          // this manager has started it
 	turn chan struct{} // holds one token: whoever has it may call
+
+	ending atomic.Bool // it is being ended before its time
 
 	end     *time.Timer // ends it some time after it should have ended by itself
 	waiting int         // calls that wait for the turn; with the manager's lock
@@ -341,7 +344,7 @@ func (m *Manager) dropLocked(h *held) {
 	delete(m.known, h.info.ID)
 }
 
-func (h *held) over() bool { return !time.Now().Before(h.info.Expires) }
+func (h *held) over() bool { return h.ending.Load() || !time.Now().Before(h.info.Expires) }
 
 // find gives a session of the request's owner that is known, or that the host
 // knows. For another's the host is asked as for an unknown one: the time that
@@ -428,7 +431,9 @@ func (m *Manager) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	h.ending.Store(true) // calls must neither wait for a dying sandbox nor say that it was lost
 	if err := m.end(ctx, id); err != nil {
+		h.ending.Store(false)
 		return err
 	}
 	m.forget(h)
@@ -587,7 +592,11 @@ func (m *Manager) call(
 
 // explain says of a call that the session's end has cut short that this is so.
 func (m *Manager) explain(h *held, result *execution.Result) {
-	if result.End.Reason == execution.SandboxLost && h.over() {
+	switch {
+	case result.End.Reason != execution.SandboxLost || !h.over():
+	case h.ending.Load():
+		result.End.Message = "the session was ended"
+	default:
 		result.End.Message = "the session has expired"
 	}
 }

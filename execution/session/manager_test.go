@@ -546,6 +546,81 @@ func TestDeletedWhileCallsWait(t *testing.T) {
 	})
 }
 
+// A host that takes its time to end a session holds nobody up: the call that the
+// end cuts short says so, and the one that waits is not tried.
+func TestDeletedSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &slowEnd{host: newHost(), begun: make(chan struct{})}
+		m := newManagerOf(t, h)
+		info := create(t, m)
+		s := h.only(t)
+		s.do = func(context.Context, execution.Request) (*execution.Result, error) {
+			<-h.begun // the sandbox is killed
+			s.links[0].Detach()
+			return &execution.Result{Started: time.Now(), End: execution.End{Reason: execution.SandboxLost}}, nil
+		}
+		first, second := make(chan *execution.Result, 1), make(chan error, 1)
+		go func() {
+			result, _ := call(t, m, info.ID, "1")
+			first <- result
+		}()
+		synctest.Wait()
+		go func() {
+			_, err := call(t, m, info.ID, "2")
+			second <- err
+		}()
+		synctest.Wait()
+		deleted := make(chan error, 1)
+		go func() { deleted <- m.Delete(t.Context(), info.ID) }()
+		if result := <-first; result == nil || result.End.Message != "the session was ended" {
+			t.Errorf("the call that was cut short gives %+v", result)
+		}
+		if err := <-second; !isCode(err, execution.NotFound) {
+			t.Errorf("the call that waited gives %v", err)
+		}
+		if len(s.links) != 1 || len(s.calls) != 1 {
+			t.Errorf("there were %d connections and %d calls", len(s.links), len(s.calls))
+		}
+		select {
+		case err := <-deleted:
+			t.Errorf("it has ended before its host says so: %v", err)
+		default:
+		}
+		if err := <-deleted; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A session that could not be ended goes on.
+func TestDeletedInVain(t *testing.T) {
+	h := &slowEnd{host: newHost(), begun: make(chan struct{}), fault: errors.New("the engine hangs")}
+	m := newManagerOf(t, h)
+	info := create(t, m)
+	if err := m.Delete(t.Context(), info.ID); err == nil {
+		t.Error("no error")
+	}
+	if _, err := call(t, m, info.ID, "1"); err != nil {
+		t.Error(err)
+	}
+}
+
+// slowEnd takes its time to end a session, or cannot.
+type slowEnd struct {
+	*host
+	begun chan struct{} // closed when it begins
+	fault error
+}
+
+func (h *slowEnd) End(ctx context.Context, id string) error {
+	close(h.begun)
+	if h.fault != nil {
+		return h.fault
+	}
+	time.Sleep(time.Second)
+	return h.host.End(ctx, id)
+}
+
 // A session that is deleted while it is attached to keeps no connection.
 func TestDeletedWhileAttaching(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
