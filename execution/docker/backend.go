@@ -168,7 +168,8 @@ func (b *Backend) unavailable(err error) error {
 // that the engine itself reports.
 func unreachable(err error) bool {
 	var operation *net.OpError
-	return dockerclient.IsErrConnectionFailed(err) || errors.As(err, &operation) && operation.Op == "dial"
+	return dockerclient.IsErrConnectionFailed(err) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &operation) && operation.Op == "dial"
 }
 
 // hold and drop keep count of the containers that the sweep must leave alone.

@@ -272,6 +272,19 @@ func TestEngineIsNotThere(t *testing.T) {
 	}
 }
 
+// An engine that takes a connection and says nothing does not answer either.
+func TestEngineIsSilent(t *testing.T) {
+	e := newEngine(t)
+	over := make(chan struct{})
+	defer close(over)
+	e.handle("GET /images/{name}/json", func(http.ResponseWriter, *http.Request) { <-over })
+	b := e.backend(docker.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, _, err := b.Label(ctx, "python", "label")
+	unavailable(t, err, "Docker Engine does not answer at "+e.host, "deadline exceeded")
+}
+
 // The engine mixes stdout with stderr: stdout is what Read gives.
 func TestReadDemultiplexes(t *testing.T) {
 	long := strings.Repeat("e", 10_000)
