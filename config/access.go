@@ -67,9 +67,9 @@ func (c Config) accessFaults() []error {
 	for _, s := range Settings() {
 		switch s.Name {
 		case "ALLOWED_HOSTS":
-			faults = append(faults, s.faults(c.AllowedHosts, hostName())...)
+			faults = append(faults, s.faults(c.AllowedHosts, hostName().MatchString)...)
 		case "ALLOWED_ORIGINS":
-			faults = append(faults, s.faults(c.AllowedOrigins, origin())...)
+			faults = append(faults, s.faults(c.AllowedOrigins, isOrigin)...)
 		case "API_KEYS":
 			if c.APIKeys.fault != "" {
 				faults = append(faults, fmt.Errorf("API_KEYS is not valid: %s: it must be %s", c.APIKeys.fault, s.Allowed))
@@ -79,7 +79,7 @@ func (c Config) accessFaults() []error {
 		case "OAUTH_JWKS_URL":
 			faults = append(faults, s.urlFaults(c.OAuthJWKSURL)...)
 		case "PUBLIC_URL":
-			if c.PublicURL != "" && !publicURL().MatchString(c.PublicURL) {
+			if c.PublicURL != "" && (!publicURL().MatchString(c.PublicURL) || !isOrigin(c.PublicURL)) {
 				faults = append(faults, fmt.Errorf("PUBLIC_URL is %q: must be %s", redact(c.PublicURL), s.Allowed))
 			}
 		}
@@ -107,8 +107,8 @@ func (s Setting) urlFaults(address string) []error {
 }
 
 // faults finds the names that are not of a form.
-func (s Setting) faults(names Names, form *regexp.Regexp) []error {
-	i := slices.IndexFunc(names, func(name string) bool { return !form.MatchString(name) })
+func (s Setting) faults(names Names, accepts func(string) bool) []error {
+	i := slices.IndexFunc(names, func(name string) bool { return !accepts(name) })
 	if i < 0 {
 		return nil
 	}
@@ -122,6 +122,14 @@ func publicURL() *regexp.Regexp {
 const hostForm = `[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*`
 
 func hostName() *regexp.Regexp { return regexp.MustCompile(`^` + hostForm + `$`) }
+
+// isOrigin says whether a browser may send a text as Origin. It leaves out the port
+// that is the scheme's own.
+func isOrigin(text string) bool {
+	own := strings.HasPrefix(text, "https://") && strings.HasSuffix(text, ":443") ||
+		strings.HasPrefix(text, "http://") && strings.HasSuffix(text, ":80")
+	return origin().MatchString(text) && !own
+}
 
 // origin is what a browser sends as Origin, but for "null", which any page can
 // have itself sent.

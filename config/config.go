@@ -27,8 +27,8 @@ type Config struct {
 	LogFormat string `env:"LOG_FORMAT, default=plain" oneof:"plain json" help:"json writes one object a line"`
 
 	AllowedHosts   Names  `env:"ALLOWED_HOSTS" allowed:"names of hosts with commas between, without scheme and port" help:"names by which clients may call the server, such as sandbox.example.com; addresses, names without a dot and those that nobody can own in the public DNS (.localhost, .local, .internal, .svc, .cluster.local, .home.arpa) are allowed in any case"`
-	AllowedOrigins Names  `env:"ALLOWED_ORIGINS" allowed:"origins with commas between, each as a browser sends it: scheme://host or scheme://host:port" help:"origins whose web pages may use the server besides its own, such as https://app.example.com"`
-	PublicURL      string `env:"PUBLIC_URL" allowed:"a URL in lower case, https://host or http://host, with a port or without, and nothing behind it" help:"where clients reach the server, such as https://sandbox.example.com behind a proxy that ends TLS; its host and its own pages are allowed"`
+	AllowedOrigins Names  `env:"ALLOWED_ORIGINS" allowed:"origins with commas between, each as a browser sends it: scheme://host or, unless that is the scheme's own port, scheme://host:port" help:"origins whose web pages may use the server besides its own, such as https://app.example.com"`
+	PublicURL      string `env:"PUBLIC_URL" allowed:"a URL in lower case, https://host or http://host, with a port unless that is the scheme's own, and nothing behind it" help:"where clients reach the server, such as https://sandbox.example.com behind a proxy that ends TLS; its host and its own pages are allowed"`
 
 	APIKeys       Keys   `env:"API_KEYS" allowed:"keys with commas between, each of 16 or more visible ASCII characters" help:"keys, one of which each request must have, as Authorization: Bearer KEY; what is made with a key is seen with that key alone. Empty lets everybody in, unless OAUTH_ISSUER is set"`
 	OAuthIssuer   string `env:"OAUTH_ISSUER" allowed:"a URL, https:// or http://" help:"OAuth issuer whose access tokens (JWT) let in, as keys do"`

@@ -199,7 +199,7 @@ func TestAllowedNames(t *testing.T) {
 			t.Errorf("%q: %v", host, err)
 		}
 	}
-	for _, origin := range []string{"null", "*", "https://*", "example.com", "https://example.com/", "https://example.com/x", "https://a@example.com", "https://example.com:x"} {
+	for _, origin := range []string{"null", "*", "https://*", "example.com", "https://example.com/", "https://example.com/x", "https://a@example.com", "https://example.com:x", "https://example.com:443", "http://example.com:80", "http://[::1]:80"} {
 		_, err := load(t, map[string]string{"ALLOWED_ORIGINS": origin})
 		if want := `ALLOWED_ORIGINS has "` + origin + `": must be origins`; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", origin, err)
