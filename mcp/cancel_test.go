@@ -156,12 +156,18 @@ func TestStrangersCannotCancel(t *testing.T) {
 			post(t, server.Client(), url, theirs, cancel+`}}`)
 			post(t, server.Client(), url, theirs, cancel+`, `+modern+`}}`)
 			post(t, server.Client(), url, "", cancel+`, `+modern+`}}`)
-			for _, session := range []string{"", theirs} {
-				header := http.Header{"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"notifications/cancelled"}}
-				if session != "" {
-					header.Set("Mcp-Session-Id", session)
+			for _, spelt := range []string{
+				`"method": "notifications/cancelled"`, `"method": "notifications\/cancelled"`, `"method": "\u006eotifications/cancelled"`,
+				`"Method": "notifications/cancelled"`, `"method": "ping", "method": "notifications/cancelled"`,
+			} {
+				for _, header := range []http.Header{
+					{"Mcp-Protocol-Version": {"2026-07-28"}},
+					{"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"notifications/cancelled"}},
+					{"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Session-Id": {theirs}},
+					{"Mcp-Session-Id": {theirs}},
+				} {
+					send(t.Context(), t, server.Client(), url, `{"jsonrpc": "2.0", `+spelt+`, "params": {"requestId": 2, `+modern+`}}`, header)
 				}
-				send(t.Context(), t, server.Client(), url, cancel+`, `+modern+`}}`, header)
 			}
 			if r.fault() != nil {
 				t.Error("the call was cancelled")

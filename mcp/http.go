@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -51,7 +50,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithSSEDisableLocalhostProtection(true), // as above
 		mcpserver.WithSessionIDGenerator(newSSEID),
 	)
-	open, cancel := context.WithCancel(context.Background())
+	serving, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
 		cancel()
 		ctx, done := context.WithTimeout(context.Background(), closeTime)
@@ -61,24 +60,10 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: ofOwner(s.located(endWith(open, withStream(takeNotifications(withoutStrangersCancels(streamable)))))),
-		SSEPath:        endWith(open, asStream(sse.SSEHandler())),
-		MessagePath:    ofOwner(s.located(endWith(open, sse.MessageHandler()))),
+		StreamablePath: ofOwner(s.located(endWith(serving, withStream(withoutStrayNotifications(streamable))))),
+		SSEPath:        endWith(serving, asStream(sse.SSEHandler())),
+		MessagePath:    ofOwner(s.located(endWith(serving, sse.MessageHandler()))),
 	}, endStreams
-}
-
-// takeNotifications takes notifications of revisions without a handshake. The
-// library (v1.2.1) refuses them for want of what requests alone must say of
-// themselves, and the official Go SDK says nothing. We need none of them: who
-// calls off a call over HTTP closes its stream.
-func takeNotifications(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if mcpsdk.IsModernProtocol(r.Header.Get(mcpsdk.HeaderProtocolVersion)) && strings.HasPrefix(r.Header.Get(mcpsdk.HeaderMethod), "notifications/") {
-			w.WriteHeader(http.StatusAccepted)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // withHandshake offers revisions of the protocol with a handshake alone. The
@@ -125,10 +110,13 @@ func fileURL(ctx context.Context, id string) string {
 	return ""
 }
 
-// withoutStrangersCancels drops cancellations that belong to no protocol session.
-// Since 2026-07-28 there are none: a client closes its request instead. The
-// library (v1.2.1) would cancel whichever client's call has the number.
-func withoutStrangersCancels(next http.Handler) http.Handler {
+// withoutStrayNotifications takes notifications that belong to no protocol
+// session, and drops them: we need none. Since 2026-07-28 there are no sessions,
+// and a client that calls off a call closes its request; the library (v1.2.1)
+// would cancel whichever client's call has the number. Others it refuses, for
+// want of what requests alone must say of themselves, and the official Go SDK
+// says nothing.
+func withoutStrayNotifications(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			next.ServeHTTP(w, r)
@@ -136,20 +124,13 @@ func withoutStrangersCancels(next http.Handler) http.Handler {
 		}
 		body, err := io.ReadAll(r.Body)
 		r.Body = &readBody{io.MultiReader(bytes.NewReader(body), failing{err}), r.Body}
-		if bytes.Contains(body, []byte("notifications/cancelled")) && !inSession(r, body) {
+		inSession := r.Header.Get(mcpserver.HeaderKeySessionID) != "" && !isModern(r.Header, body)
+		if open(body).isNotification() && !inSession {
 			w.WriteHeader(http.StatusAccepted)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// inSession says whether the library takes a request for one of the protocol
-// session that its header names.
-func inSession(r *http.Request, body []byte) bool {
-	return r.Header.Get(mcpserver.HeaderKeySessionID) != "" &&
-		!mcpsdk.IsModernProtocol(r.Header.Get(mcpsdk.HeaderProtocolVersion)) &&
-		!bytes.Contains(body, []byte(mcpsdk.MetaKeyProtocolVersion))
 }
 
 // readBody is a body that has been read, and what closes it.
