@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -29,6 +30,9 @@ func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
 		ctx, leave := s.streams.whileConnected(ctx)
 		defer leave()
+		if ctx.Err() != nil {
+			return s.failure(ctx, &execution.Error{Code: execution.Cancelled, Message: "the call was cancelled before it began"}), nil
+		}
 		defer func() {
 			if cause := recover(); cause != nil {
 				out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
@@ -59,7 +63,11 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 		if strings.HasPrefix(text, "Session ") {
 			text += `: it has ended. Begin another with session="new"; its variables and files are gone.`
 		}
-	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Cancelled:
+	case execution.Cancelled:
+		if errors.Is(context.Cause(ctx), errClosed) {
+			text = errClosed.Error()
+		}
+	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull:
 	}
 	return mcpsdk.NewToolResultError(text)
 }

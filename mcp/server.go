@@ -5,9 +5,6 @@ package mcp
 
 import (
 	"context"
-	"errors"
-	"io"
-	"log"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -128,42 +125,4 @@ func (s *Server) awaitPrepared(ctx context.Context) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-}
-
-// stdioQueue is how many calls of a stdio client may wait: the library (v1.2.1)
-// makes one more on the goroutine that reads, which then hears no cancellation.
-const stdioQueue = 10_000
-
-// ServeStdio serves one client until in ends, out cannot be written to or ctx
-// ends, which are all the normal end. Nothing but the protocol is written to out.
-func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stdio := mcpserver.NewStdioServer(s.server)
-	mcpserver.WithWorkerPoolSize(s.opts.Parallel)(stdio)
-	mcpserver.WithQueueSize(stdioQueue)(stdio)
-	mcpserver.WithErrorLogger(s.errorLog())(stdio)
-	err := stdio.Listen(ctx, in, &lastWord{out, cancel})
-	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
-}
-
-// lastWord is where a client reads. When it does not any more, it has left.
-type lastWord struct {
-	io.Writer
-	left func()
-}
-
-func (w *lastWord) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	if err != nil {
-		w.left()
-	}
-	return n, err
-}
-
-func (s *Server) errorLog() *log.Logger {
-	return slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelWarn)
 }

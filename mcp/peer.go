@@ -1,0 +1,213 @@
+package mcp
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
+)
+
+// peer is a client that says what it says, and hears what it is told, over one
+// connection: stdio, or a stream of the legacy HTTP transport. The library
+// answers; its own transports of these kinds (v1.2.1) hold any number of answers
+// for a client that does not read, do not end before it has, forget to cancel a
+// call that still waits, and know no batches.
+type peer struct {
+	server  *Server
+	session *mcpserver.InProcessSession
+	// calls and others bound the tool calls, and the requests for something else,
+	// that are under way: from their beginning until their answer is being written.
+	calls, others chan struct{}
+	answers       chan []byte
+	left          chan struct{} // closed when nobody reads any more
+	leave         func()        // closes it
+	requests      sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting map[any]*request // by id
+}
+
+// request is one that has come and is not answered yet.
+type request struct{ cancel context.CancelFunc }
+
+// otherRequests is how many requests for something else than a call of a tool
+// are answered at once: each may hold a file.
+const otherRequests = 4
+
+func (s *Server) newPeer(session string) *peer {
+	left := make(chan struct{})
+	return &peer{
+		server: s, session: mcpserver.NewInProcessSession(session, nil),
+		calls: make(chan struct{}, s.opts.Parallel), others: make(chan struct{}, otherRequests),
+		answers: make(chan []byte), left: left, leave: sync.OnceFunc(func() { close(left) }), waiting: make(map[any]*request),
+	}
+}
+
+// join makes the client known to the library, and gives the context that its
+// requests have.
+func (p *peer) join(ctx context.Context) (context.Context, error) {
+	if err := p.server.server.RegisterSession(ctx, p.session); err != nil {
+		return nil, err
+	}
+	return p.server.server.WithContext(ctx, p.session), nil
+}
+
+func (p *peer) part(ctx context.Context) {
+	p.server.server.UnregisterSession(ctx, p.session.SessionID())
+}
+
+// take takes what a client says. Requests are answered later.
+func (p *peer) take(ctx context.Context, message json.RawMessage) {
+	if !json.Valid(message) {
+		p.tellLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"))
+		return
+	}
+	var batch []json.RawMessage
+	if json.Unmarshal(message, &batch) != nil { // it is one message
+		p.takeOne(ctx, message)
+		return
+	}
+	if len(batch) == 0 {
+		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The batch is empty"))
+	}
+	for _, message := range batch {
+		p.takeOne(ctx, message)
+	}
+}
+
+func (p *peer) takeOne(ctx context.Context, message json.RawMessage) {
+	e := open(message)
+	id, ok := e.id()
+	switch {
+	case e.Method == string(mcpsdk.MethodNotificationCancelled) && !e.hasID():
+		p.cancel(message)
+	case e.Method != "" && ok:
+		p.begin(ctx, e.Method, id, message)
+	case e.hasID() && !ok:
+		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The id must be a string or a number"))
+	default:
+		p.tellLater(p.server.server.HandleMessage(ctx, message))
+	}
+}
+
+// cancel calls off a request, whether it runs or waits.
+func (p *peer) cancel(notification json.RawMessage) {
+	var cancelled struct {
+		Params struct {
+			RequestID json.RawMessage `json:"requestId"`
+		} `json:"params"`
+	}
+	if json.Unmarshal(notification, &cancelled) != nil {
+		return
+	}
+	id, _ := envelope{ID: cancelled.Params.RequestID}.id()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.waiting[id]; r != nil {
+		r.cancel()
+	}
+}
+
+// begin has a request be answered when its turn comes.
+func (p *peer) begin(ctx context.Context, method string, id any, message json.RawMessage) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &request{cancel}
+	p.mu.Lock()
+	p.waiting[id] = r
+	p.mu.Unlock()
+	p.requests.Go(func() {
+		defer p.end(id, r)
+		slots := p.slotsFor(method)
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done(): // it is answered that it was called off
+		case <-p.left:
+			return
+		}
+		p.tell(p.answer(ctx, id, message))
+	})
+}
+
+func (p *peer) end(id any, r *request) {
+	r.cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting[id] == r {
+		delete(p.waiting, id)
+	}
+}
+
+// slotsFor gives the bound that a request is under. One to hear of changes goes on
+// for as long as its client likes, and holds nothing.
+func (p *peer) slotsFor(method string) chan struct{} {
+	switch method {
+	case string(mcpsdk.MethodToolsCall):
+		return p.calls
+	case string(mcpsdk.MethodSubscriptionsListen):
+		return make(chan struct{}, 1)
+	}
+	return p.others
+}
+
+func (p *peer) answer(ctx context.Context, id any, message json.RawMessage) (answer mcpsdk.JSONRPCMessage) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			p.server.opts.Log.ErrorContext(ctx, "a request failed", "error", fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+			answer = errorAnswer(id, mcpsdk.INTERNAL_ERROR, "Internal error")
+		}
+	}()
+	return p.server.server.HandleMessage(ctx, message)
+}
+
+// tell has a message be written, unless it is nil or nobody reads any more.
+func (p *peer) tell(message mcpsdk.JSONRPCMessage) {
+	if message == nil {
+		return
+	}
+	data, err := json.Marshal(message)
+	if err != nil {
+		p.server.opts.Log.Error("an answer could not be written as JSON", "error", err)
+		return
+	}
+	select {
+	case p.answers <- data:
+	case <-p.left:
+	}
+}
+
+// tellLater is for who must go on, whether the client reads or not.
+func (p *peer) tellLater(message mcpsdk.JSONRPCMessage) {
+	if message != nil {
+		p.requests.Go(func() { p.tell(message) })
+	}
+}
+
+// write writes what the client is told, and nothing at each beat, until nobody
+// reads it any more.
+func (p *peer) write(write func(message []byte) error, beat <-chan time.Time) {
+	defer p.leave()
+	for {
+		var message []byte
+		select {
+		case <-p.left:
+			return
+		case message = <-p.answers:
+		case notification := <-p.session.ClientNotifications():
+			message, _ = json.Marshal(notification) // of what was read from JSON, or is ours
+		case <-beat:
+		}
+		if err := write(message); err != nil {
+			return
+		}
+	}
+}
+
+func errorAnswer(id any, code int, message string) mcpsdk.JSONRPCMessage {
+	return mcpsdk.NewJSONRPCError(mcpsdk.NewRequestId(id), code, message, nil)
+}

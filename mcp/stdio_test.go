@@ -1,0 +1,149 @@
+package mcp_test
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/filestore"
+	"github.com/vivarium-sandbox/vivarium/mcp"
+)
+
+// A client that does not read what it is told holds nobody up: the server ends
+// with its input or its context.
+func TestStdioEndsUnread(t *testing.T) {
+	const list = `{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}`
+	for name, said := range map[string]string{"answers": list, "errors": "nonsense", "a call": callCode} {
+		for _, end := range []string{"input", "context"} {
+			t.Run(name+" "+end, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					in, client := io.Pipe()
+					unread, out := io.Pipe()
+					ctx, leave := context.WithCancel(t.Context())
+					over := make(chan error, 1)
+					go func() { over <- mcp.New(options(gives(exited(0), nil))).ServeStdio(ctx, in, out) }()
+					for range 60 {
+						if _, err := io.WriteString(client, said+"\n"); err != nil {
+							t.Fatal(err)
+						}
+					}
+					synctest.Wait()
+					began := time.Now()
+					if end == "input" {
+						_ = client.Close()
+					} else {
+						leave()
+					}
+					if err := <-over; err != nil {
+						t.Error(err)
+					}
+					if took := time.Since(began); took > 5*time.Second {
+						t.Errorf("it took %v", took)
+					}
+					leave()
+					_ = client.Close()
+					_ = unread.Close()
+				})
+			})
+		}
+	}
+}
+
+// A call can be called off while it waits for others, and then never runs.
+func TestCancelWaitingCall(t *testing.T) {
+	r := newRuns()
+	opts := optionsOf(r)
+	opts.Parallel = 1
+	c := connect(t, opts)
+	c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "first"}}`)
+	<-r.begun
+	waiting := c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "second"}}`)
+	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}`)
+	m := c.read()
+	if text, isError := textOf(t, m.Result); *m.ID != waiting || !isError || text != "the call was cancelled before it began" {
+		t.Errorf("%d: %s", *m.ID, text)
+	}
+	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
+	<-r.ended
+	c.read()
+	c.request("ping", `{}`)
+	if len(r.begun) > 0 {
+		t.Errorf("%s ran", <-r.begun)
+	}
+}
+
+// The calls of a client that has closed its stdin, and still reads, say so.
+func TestStdioClosedDuringCall(t *testing.T) {
+	r := newRuns()
+	c := connect(t, optionsOf(r))
+	c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "a"}}`)
+	<-r.begun
+	_ = c.in.Close()
+	if text, isError := textOf(t, c.read().Result); !isError || text != "the client closed stdin before the call ended" {
+		t.Error(text)
+	}
+}
+
+// Revision 2025-03-26 has batches. Each answer comes by itself.
+func TestStdioBatch(t *testing.T) {
+	c := connect(t, options(gives(printed("42\n"), nil)))
+	c.write(`[{"jsonrpc": "2.0", "id": 7, "method": "ping"}, {"jsonrpc": "2.0", "method": "notifications/initialized"}, ` +
+		strings.ReplaceAll(callCode, `"id": 2`, `"id": 8`) + `]`)
+	answered := make(map[int]bool)
+	for range 2 {
+		m := c.read()
+		if m.ID == nil || m.Error != nil {
+			t.Fatalf("%+v", m)
+		}
+		answered[*m.ID] = true
+	}
+	if !answered[7] || !answered[8] {
+		t.Error(answered)
+	}
+	c.write(`[]`)
+	if m := c.read(); m.Error == nil || m.Error.Code != -32600 {
+		t.Errorf("an empty one: %+v", m)
+	}
+}
+
+// An empty line is nothing, and needs no answer; one that lacks its end is one.
+func TestStdioLines(t *testing.T) {
+	var out strings.Builder
+	in := "\n  \r\n" + strings.ReplaceAll(hello, "\n", "")
+	if err := mcp.New(options(nil)).ServeStdio(t.Context(), strings.NewReader(in), &out); err != nil {
+		t.Error(err)
+	}
+	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"serverInfo"`) {
+		t.Errorf("%q", got)
+	}
+}
+
+// An id that is none gets an error, and not itself.
+func TestStdioInvalidID(t *testing.T) {
+	c := connect(t, options(nil))
+	for _, id := range []string{`{}`, `[[]]`, `true`} {
+		c.write(`{"jsonrpc": "2.0", "id": ` + id + `, "method": "ping"}`)
+		if m := c.read(); m.ID != nil || m.Error == nil || m.Error.Code != -32600 {
+			t.Errorf("%s: %+v", id, m)
+		}
+	}
+}
+
+// A request that panics gets an answer, and the next is heard.
+func TestStdioPanic(t *testing.T) {
+	opts := options(nil)
+	opts.Files = panicking{}
+	c := connect(t, opts)
+	if m := c.request("resources/read", `{"uri": "vivarium://files/a"}`); m.Error == nil || m.Error.Code != -32603 {
+		t.Errorf("%+v", m)
+	}
+	c.request("ping", `{}`)
+}
+
+// panicking is a store that is broken.
+type panicking struct{ noFiles }
+
+func (panicking) Stat(context.Context, string) (filestore.Info, error) { panic("in the store") }
