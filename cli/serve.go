@@ -120,7 +120,8 @@ func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	return mcp.Options{
 		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c),
 		SessionTTL: seconds(c.MCPSessionTTL), FileTTL: seconds(c.FileTTLSec), OutputBytes: c.MCPOutputBytes,
-		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes, Log: s.log,
+		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes, MaxRequests: c.MaxSandboxes + c.QueueSize,
+		Log: s.log,
 	}
 }
 

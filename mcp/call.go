@@ -28,8 +28,6 @@ const newSession = "new"
 // alone.
 func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
-		ctx, leave := s.streams.whileConnected(ctx)
-		defer leave()
 		if ctx.Err() != nil {
 			return s.failure(ctx, &execution.Error{Code: execution.Cancelled, Message: "the call was cancelled before it began"}), nil
 		}

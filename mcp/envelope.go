@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 
@@ -39,6 +40,9 @@ func (e envelope) id() (id any, ok bool) {
 
 // isNotification says whether nobody waits for an answer.
 func (e envelope) isNotification() bool { return e.Method != "" && !e.hasID() }
+
+// isBatch says whether what a client says is a list of messages.
+func isBatch(said []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(said), []byte("[")) }
 
 // isModern says whether the library (v1.2.1) takes a message for one of the
 // revisions that have no protocol sessions.

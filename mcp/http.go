@@ -5,11 +5,8 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"slices"
-	"sync"
 	"time"
 
-	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
 )
 
@@ -24,9 +21,6 @@ const (
 	// sessionIdle is when a client of the streamable transport that sends
 	// nothing any more is forgotten. It can initialize again.
 	sessionIdle = time.Hour
-	// keepAlive keeps proxies from closing an SSE stream on which nothing
-	// happens.
-	keepAlive = 15 * time.Second
 	// closeTime bounds the closing of sessions.
 	closeTime = 5 * time.Second
 )
@@ -41,15 +35,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
 		mcpserver.WithDisableLocalhostProtection(true), // hosts are checked in front of all doors
 	)
-	sse := mcpserver.NewSSEServer(s.server,
-		mcpserver.WithSSEEndpoint(SSEPath),
-		mcpserver.WithMessageEndpoint(MessagePath),
-		mcpserver.WithUseFullURLForMessageEndpoint(false),
-		mcpserver.WithKeepAliveInterval(keepAlive),
-		mcpserver.WithSSEContextFunc(withHandshake),
-		mcpserver.WithSSEDisableLocalhostProtection(true), // as above
-		mcpserver.WithSessionIDGenerator(newSSEID),
-	)
+	legacy := s.newSSE()
 	serving, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
 		cancel()
@@ -60,19 +46,42 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: ofOwner(s.located(endWith(serving, withStream(withoutStrayNotifications(streamable))))),
-		SSEPath:        endWith(serving, asStream(sse.SSEHandler())),
-		MessagePath:    ofOwner(s.located(endWith(serving, sse.MessageHandler()))),
+		StreamablePath: ofOwner(s.located(endWith(serving, paced(withStream(withoutStrayNotifications(streamable)))))),
+		SSEPath:        s.located(endWith(serving, paced(http.HandlerFunc(legacy.serveStream)))),
+		MessagePath:    ofOwner(http.HandlerFunc(legacy.serveMessage)),
 	}, endStreams
 }
 
-// withHandshake offers revisions of the protocol with a handshake alone. The
-// library (v1.2.1) offers all over SSE, and then refuses requests of the newest
-// for want of headers, which no client sends over SSE.
-func withHandshake(ctx context.Context, _ *http.Request) context.Context {
-	versions := slices.DeleteFunc(slices.Clone(mcpsdk.ValidProtocolVersions), mcpsdk.IsModernProtocol)
-	return mcpserver.WithSupportedProtocolVersions(ctx, versions)
+// paced ends the connections of clients that do not read what they are told.
+func paced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(pacedWriter{w}, r) })
 }
+
+// readTime is how long a client may take to read a message.
+const readTime = 2 * time.Minute
+
+type pacedWriter struct{ http.ResponseWriter }
+
+func (w pacedWriter) extend() {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(readTime)) // not for test recorders
+}
+
+func (w pacedWriter) Write(data []byte) (int, error) {
+	w.extend()
+	return w.ResponseWriter.Write(data)
+}
+
+// FlushError serves [http.ResponseController].
+func (w pacedWriter) FlushError() error {
+	w.extend()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Flush serves handlers that ask for a [http.Flusher] by its type.
+func (w pacedWriter) Flush() { _ = w.FlushError() }
+
+// Unwrap serves [http.ResponseController].
+func (w pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // endWith ends a handler's requests when ctx ends. The library's own Shutdown
 // (v1.2.1) closes the streams of a server that it has started itself alone.
@@ -147,63 +156,4 @@ func (f failing) Read([]byte) (int, error) {
 		return 0, f.err
 	}
 	return 0, io.EOF
-}
-
-// sseStreams are the streams of the legacy transport by their sessions. The
-// library (v1.2.1) does not end a client's calls when its stream ends.
-type sseStreams struct {
-	mu   sync.Mutex
-	open map[string]afterStream
-}
-
-// afterStream has a function be called when a stream has ended, unless stop is
-// called before.
-type afterStream func(then func()) (stop func() bool)
-
-type sseKey struct{}
-
-// asStream marks the requests that are streams.
-func asStream(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sseKey{}, true)))
-	})
-}
-
-// follow has the hooks keep the streams that are open.
-func (s *sseStreams) follow(hooks *mcpserver.Hooks) {
-	s.open = make(map[string]afterStream)
-	hooks.AddOnRegisterSession(func(ctx context.Context, session mcpserver.ClientSession) {
-		if ctx.Value(sseKey{}) == nil {
-			return
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.open[session.SessionID()] = func(then func()) func() bool { return context.AfterFunc(ctx, then) }
-	})
-	hooks.AddOnUnregisterSession(func(_ context.Context, session mcpserver.ClientSession) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.open, session.SessionID())
-	})
-}
-
-// whileConnected gives a context that ends with a call's stream too, if it has
-// one.
-func (s *sseStreams) whileConnected(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	session := mcpserver.ClientSessionFromContext(ctx)
-	if session == nil {
-		return ctx, cancel
-	}
-	s.mu.Lock()
-	after := s.open[session.SessionID()]
-	s.mu.Unlock()
-	if after == nil {
-		return ctx, cancel
-	}
-	detach := after(cancel)
-	return ctx, func() {
-		detach()
-		cancel()
-	}
 }

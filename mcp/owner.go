@@ -2,7 +2,6 @@ package mcp
 
 import (
 	"context"
-	"crypto/rand"
 	"net/http"
 	"strings"
 
@@ -12,7 +11,12 @@ import (
 // A session of the protocol's belongs to the owner of the request that began it:
 // its id ends with their name. The library knows no owners.
 
-const sessionIDHeader = "Mcp-Session-Id"
+const (
+	sessionIDHeader = "Mcp-Session-Id"
+	// unknownSession is what the client of a session is told that is not there, or
+	// not its own.
+	unknownSession = "session not found"
+)
 
 // ofOwner has sessions of others be unknown.
 func ofOwner(next http.Handler) http.Handler {
@@ -20,7 +24,7 @@ func ofOwner(next http.Handler) http.Handler {
 		ending := ownerEnding(r.Context())
 		for _, id := range []string{r.Header.Get(sessionIDHeader), r.URL.Query().Get("sessionId")} {
 			if id != "" && !strings.HasSuffix(id, ending) {
-				http.Error(w, "Invalid session ID", http.StatusNotFound)
+				http.Error(w, unknownSession, http.StatusNotFound)
 				return
 			}
 		}
@@ -35,9 +39,4 @@ func ownerEnding(ctx context.Context) string {
 		return "-of-" + string(owner)
 	}
 	return ""
-}
-
-// newSSEID makes the id of a session of the SSE transport.
-func newSSEID(ctx context.Context, _ *http.Request) (string, error) {
-	return rand.Text() + ownerEnding(ctx), nil
 }

@@ -61,37 +61,41 @@ func (p *peer) part(ctx context.Context) {
 	p.server.server.UnregisterSession(ctx, p.session.SessionID())
 }
 
-// take takes what a client says. Requests are answered later.
+// take takes what a client says: a message, or a batch of them.
 func (p *peer) take(ctx context.Context, message json.RawMessage) {
+	none := func() {}
 	if !json.Valid(message) {
-		p.tellLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"))
+		p.tellLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"), none)
+		return
+	}
+	if !isBatch(message) {
+		p.takeOne(ctx, message, none)
 		return
 	}
 	var batch []json.RawMessage
-	if json.Unmarshal(message, &batch) != nil { // it is one message
-		p.takeOne(ctx, message)
-		return
-	}
-	if len(batch) == 0 {
-		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The batch is empty"))
+	if json.Unmarshal(message, &batch) != nil || len(batch) == 0 {
+		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The batch is empty"), none)
 	}
 	for _, message := range batch {
-		p.takeOne(ctx, message)
+		p.takeOne(ctx, message, none)
 	}
 }
 
-func (p *peer) takeOne(ctx context.Context, message json.RawMessage) {
+// takeOne takes a message. When its answer is being written, or there is none, it
+// calls done.
+func (p *peer) takeOne(ctx context.Context, message json.RawMessage, done func()) {
 	e := open(message)
 	id, ok := e.id()
 	switch {
 	case e.Method == string(mcpsdk.MethodNotificationCancelled) && !e.hasID():
 		p.cancel(message)
+		done()
 	case e.Method != "" && ok:
-		p.begin(ctx, e.Method, id, message)
+		p.begin(ctx, e.Method, id, message, done)
 	case e.hasID() && !ok:
-		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The id must be a string or a number"))
+		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The id must be a string or a number"), done)
 	default:
-		p.tellLater(p.server.server.HandleMessage(ctx, message))
+		p.tellLater(p.server.server.HandleMessage(ctx, message), done)
 	}
 }
 
@@ -114,13 +118,14 @@ func (p *peer) cancel(notification json.RawMessage) {
 }
 
 // begin has a request be answered when its turn comes.
-func (p *peer) begin(ctx context.Context, method string, id any, message json.RawMessage) {
+func (p *peer) begin(ctx context.Context, method string, id any, message json.RawMessage, done func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &request{cancel}
 	p.mu.Lock()
 	p.waiting[id] = r
 	p.mu.Unlock()
 	p.requests.Go(func() {
+		defer done()
 		defer p.end(id, r)
 		slots := p.slotsFor(method)
 		select {
@@ -182,10 +187,11 @@ func (p *peer) tell(message mcpsdk.JSONRPCMessage) {
 }
 
 // tellLater is for who must go on, whether the client reads or not.
-func (p *peer) tellLater(message mcpsdk.JSONRPCMessage) {
-	if message != nil {
-		p.requests.Go(func() { p.tell(message) })
-	}
+func (p *peer) tellLater(message mcpsdk.JSONRPCMessage, done func()) {
+	p.requests.Go(func() {
+		defer done()
+		p.tell(message)
+	})
 }
 
 // write writes what the client is told, and nothing at each beat, until nobody

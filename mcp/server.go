@@ -59,9 +59,12 @@ type Options struct {
 	PublicURL string
 	// Version is the server's.
 	Version string
-	// Parallel is how many calls one stdio client may have under way. Zero
-	// means 5.
+	// Parallel is how many calls one client of stdio or SSE may have under way.
+	// Zero means 5.
 	Parallel int
+	// MaxRequests is how many requests over SSE may wait for their answers in all.
+	// Zero means 100.
+	MaxRequests int
 	// Log gets what users must not see.
 	Log *slog.Logger
 }
@@ -75,9 +78,8 @@ const prepareTime = 3 * time.Second
 
 // Server offers the tools over every transport.
 type Server struct {
-	server  *mcpserver.MCPServer
-	opts    Options
-	streams sseStreams
+	server *mcpserver.MCPServer
+	opts   Options
 
 	facts    atomic.Pointer[facts] // nil as long as they are not known
 	listed   atomic.Bool           // tools were listed without them
@@ -89,6 +91,9 @@ type Server struct {
 func New(opts Options) *Server {
 	if opts.Parallel == 0 {
 		opts.Parallel = 5
+	}
+	if opts.MaxRequests == 0 {
+		opts.MaxRequests = 100
 	}
 	if opts.OutputBytes == 0 {
 		opts.OutputBytes = defaultOutputBytes

@@ -142,7 +142,6 @@ func (s *Server) endTool() mcpsdk.Tool {
 // hooks have lists of tools wait for what is being learned, and describe it.
 func (s *Server) hooks() *mcpserver.Hooks {
 	hooks := new(mcpserver.Hooks)
-	s.streams.follow(hooks)
 	s.hideUnknown(hooks)
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcpsdk.ListToolsRequest, result *mcpsdk.ListToolsResult) {
 		s.awaitPrepared(ctx)

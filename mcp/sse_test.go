@@ -1,0 +1,197 @@
+package mcp_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/filestore"
+	"github.com/vivarium-sandbox/vivarium/mcp"
+)
+
+// unread is where an answer goes that nobody reads: there is room for its
+// beginning, then a write waits for its deadline.
+type unread struct {
+	header http.Header
+	begun  chan string // the first write
+
+	mu       sync.Mutex
+	deadline time.Time
+}
+
+func newUnread() *unread { return &unread{header: make(http.Header), begun: make(chan string, 1)} }
+
+func (u *unread) Header() http.Header { return u.header }
+func (u *unread) WriteHeader(int)     {}
+func (u *unread) Flush()              {}
+
+func (u *unread) SetWriteDeadline(deadline time.Time) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.deadline = deadline
+	return nil
+}
+
+func (u *unread) Write(data []byte) (int, error) {
+	select {
+	case u.begun <- string(data):
+		return len(data), nil
+	default:
+	}
+	u.mu.Lock()
+	deadline := u.deadline
+	u.mu.Unlock()
+	if deadline.IsZero() {
+		select {} // for ever
+	}
+	time.Sleep(time.Until(deadline))
+	return 0, os.ErrDeadlineExceeded
+}
+
+// opened counts the files that were read.
+type opened struct {
+	noFiles
+	count atomic.Int32
+}
+
+func (o *opened) Stat(context.Context, string) (filestore.Info, error) {
+	return filestore.Info{ID: "a", Size: 1}, nil
+}
+
+func (o *opened) Get(context.Context, string) (*filestore.File, error) {
+	o.count.Add(1)
+	return nil, errNoFile
+}
+
+// Who does not read holds few answers, and no stream for long.
+func TestUnreadSSE(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := new(opened)
+		opts := options(nil)
+		opts.Files = files
+		handlers, endStreams := mcp.New(opts).Handlers()
+		stream, over := newUnread(), make(chan struct{})
+		go func() {
+			defer close(over)
+			handlers[mcp.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(t.Context(), http.MethodGet, mcp.SSEPath, nil))
+		}()
+		_, endpoint, _ := strings.Cut(<-stream.begun, "data: ")
+		endpoint = strings.TrimSpace(endpoint)
+		refused := 0
+		for i := range 200 {
+			body := fmt.Sprintf(`{"jsonrpc": "2.0", "id": %d, "method": "resources/read", "params": {"uri": "vivarium://files/a"}}`, i)
+			w := httptest.NewRecorder()
+			handlers[mcp.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
+			switch w.Code {
+			case http.StatusAccepted:
+			case http.StatusTooManyRequests:
+				refused++
+			default:
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		}
+		synctest.Wait()
+		if read := files.count.Load(); read > 8 || refused < 100 {
+			t.Errorf("%d files were read, %d requests refused", read, refused)
+		}
+		began := time.Now()
+		<-over
+		if took := time.Since(began); took > 3*time.Minute {
+			t.Errorf("the stream ended after %v", took)
+		}
+		endStreams()
+	})
+}
+
+// Who does not read the answer of a call has its connection closed in time.
+func TestUnreadStreamable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handlers, endStreams := mcp.New(options(gives(printed("42\n"), nil))).Handlers()
+		answer := newUnread()
+		answer.begun <- "" // there is no room at all
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, mcp.StreamablePath, strings.NewReader(hello))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		began := time.Now()
+		handlers[mcp.StreamablePath].ServeHTTP(answer, r)
+		if took := time.Since(began); took > 3*time.Minute {
+			t.Errorf("the answer was given up after %v", took)
+		}
+		endStreams()
+	})
+}
+
+// What waits for answers is bounded, on a stream and in all; what makes room is
+// always taken, and so is what comes when there is room.
+func TestBoundSSE(t *testing.T) {
+	r := newRuns()
+	r.begun = make(chan string, 100)
+	opts := optionsOf(r)
+	opts.MaxRequests = 3
+	server, _ := newHTTP(t, opts)
+	call := func(endpoint string, id int) int {
+		status, _, _ := post(t, server.Client(), server.URL+endpoint, "", strings.Replace(callCode, `"id": 2`, fmt.Sprintf(`"id": %d`, id), 1))
+		return status
+	}
+	first, one := openSSE(t, server)
+	_, other := openSSE(t, server)
+	for i, endpoint := range []string{one, one, other} {
+		if status := call(endpoint, i); status != http.StatusAccepted {
+			t.Fatalf("call %d: %d", i, status)
+		}
+		<-r.begun
+	}
+	for _, endpoint := range []string{one, other} {
+		if status := call(endpoint, 9); status != http.StatusTooManyRequests {
+			t.Errorf("one more: %d", status)
+		}
+	}
+	cancel := `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 0}}`
+	if status, _, text := post(t, server.Client(), server.URL+one, "", cancel); status != http.StatusAccepted {
+		t.Errorf("%d %s", status, text)
+	}
+	first.next(t) // the answer of what was called off
+	for call(other, 9) != http.StatusAccepted {
+		runtime.Gosched()
+	}
+}
+
+// What is no message for a stream is refused at once.
+func TestSSERefuses(t *testing.T) {
+	server, _ := newHTTP(t, options(nil))
+	_, endpoint := openSSE(t, server)
+	for name, test := range map[string]struct {
+		method, path, body string
+		want               int
+	}{
+		"nonsense":       {http.MethodPost, endpoint, "nonsense", http.StatusBadRequest},
+		"a batch":        {http.MethodPost, endpoint, "[" + hello + "]", http.StatusBadRequest},
+		"no stream":      {http.MethodPost, mcp.MessagePath, hello, http.StatusNotFound},
+		"another stream": {http.MethodPost, mcp.MessagePath + "?sessionId=x", hello, http.StatusNotFound},
+		"to the stream":  {http.MethodPost, mcp.SSEPath, hello, http.StatusMethodNotAllowed},
+		"no message":     {http.MethodGet, endpoint, "", http.StatusMethodNotAllowed},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, bytes.NewReader([]byte(test.body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != test.want || test.want == http.StatusMethodNotAllowed && resp.Header.Get("Allow") == "" {
+			t.Errorf("%s: %d, Allow %q", name, resp.StatusCode, resp.Header.Get("Allow"))
+		}
+	}
+}
