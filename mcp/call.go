@@ -201,7 +201,7 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 	case len(result.Files) != 1:
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the file could not be read: " + unread(result)}
 	}
-	return s.show(&file, *args.Path, encoded)
+	return s.show(ctx, &file, *args.Path, encoded)
 }
 
 func unread(result *execution.Result) string {
@@ -232,7 +232,7 @@ func (f *keptFile) keep(_ context.Context, _ string, content io.Reader) (string,
 func (f *keptFile) whole() bool { return f.size == int64(f.data.Len()) }
 
 // show makes a result of a file of a session's.
-func (s *Server) show(f *keptFile, path string, encoded bool) (*mcpsdk.CallToolResult, error) {
+func (s *Server) show(ctx context.Context, f *keptFile, path string, encoded bool) (*mcpsdk.CallToolResult, error) {
 	data := f.data.Bytes()
 	if encoded {
 		if size := base64.StdEncoding.EncodedLen(int(f.size)); size > pictureBudget {
@@ -241,9 +241,14 @@ func (s *Server) show(f *keptFile, path string, encoded bool) (*mcpsdk.CallToolR
 		return mcpsdk.NewToolResultText(base64.StdEncoding.EncodeToString(data)), nil
 	}
 	if mayBePicture(path) && f.whole() {
-		if shown, _, err := picture(data, base64.StdEncoding.DecodedLen(pictureBudget)); err == nil {
+		pictures := s.newGallery()
+		if shown, smaller, err := pictures.add(ctx, path, data, pictures.bytes); err == nil {
+			how := ""
+			if smaller {
+				how = ", shown smaller than it is"
+			}
 			return &mcpsdk.CallToolResult{Content: []mcpsdk.Content{
-				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes]", path, grouped(f.size))), shown,
+				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes%s]", path, grouped(f.size), how)), shown,
 			}}, nil
 		}
 	}

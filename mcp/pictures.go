@@ -2,6 +2,8 @@ package mcp
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +14,7 @@ import (
 	"math"
 	"path"
 	"strings"
+	"time"
 
 	"golang.org/x/image/draw"
 	_ "golang.org/x/image/webp" // as above
@@ -26,9 +29,13 @@ const (
 	pictureBudget = 700_000
 	// maxSide is how many pixels a picture may be wide or high.
 	maxSide = 8000
-	// maxPixels bounds the memory that a picture takes to be made smaller: four
-	// bytes a pixel, twice. Larger ones are not shown.
+	// maxPixels bounds the memory that a picture takes to be decoded, up to eight
+	// bytes a pixel, and made smaller, four. Larger ones are not shown.
 	maxPixels = 25_000_000
+	// resultPixels and resultTime bound the work for all pictures of a result.
+	// Pixels alone do not: a JPEG may have thousands of scans.
+	resultPixels = 50_000_000
+	resultTime   = 10 * time.Second
 	// maxPictureBytes is the size of the largest file that is looked at as a
 	// picture.
 	maxPictureBytes = 20 << 20
@@ -55,27 +62,91 @@ func mayBePicture(name string) bool {
 	return false
 }
 
-// picture makes image content of a file's bytes that takes at most share bytes,
-// and never more than maxSide pixels a side: the file as it is where that is so,
-// else a smaller PNG.
-func picture(data []byte, share int) (content mcpsdk.ImageContent, smaller bool, err error) {
+// gallery is the pictures of one result, and what is left for them.
+type gallery struct {
+	turns  chan struct{} // the server's
+	bytes  int           // as they are, not in base64
+	pixels int
+	time   time.Duration
+	shown  map[[sha256.Size]byte]string // names, by what was shown
+}
+
+func (s *Server) newGallery() *gallery {
+	return &gallery{
+		turns: s.drawing, bytes: base64.StdEncoding.DecodedLen(pictureBudget), pixels: resultPixels, time: resultTime,
+		shown: make(map[[sha256.Size]byte]string),
+	}
+}
+
+// add makes image content of a file's bytes that takes at most share bytes, and
+// never more than maxSide pixels a side: the file as it is where that is so, else
+// a smaller PNG. A picture that cannot be decoded is none: some clients' models
+// refuse a whole conversation for one.
+func (g *gallery) add(ctx context.Context, name string, data []byte, share int) (content mcpsdk.ImageContent, smaller bool, err error) {
+	sum := sha256.Sum256(data)
+	if first, ok := g.shown[sum]; ok {
+		return content, false, fmt.Errorf("it is the same picture as %s", first)
+	}
+	select { // decoding takes memory, and a processor
+	case g.turns <- struct{}{}:
+		defer func() { <-g.turns }()
+	case <-ctx.Done():
+		return content, false, errors.New("the client has left")
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, g.time)
+	defer cancel()
+	content, smaller, err = g.draw(ctx, data, share)
+	g.time -= time.Since(began)
+	if ctx.Err() != nil {
+		return mcpsdk.ImageContent{}, false, errors.New("the pictures of one answer take too long to decode")
+	}
+	if err == nil {
+		g.shown[sum] = name
+		g.bytes -= base64.StdEncoding.DecodedLen(len(content.Data))
+	}
+	return content, smaller, err
+}
+
+func (g *gallery) draw(ctx context.Context, data []byte, share int) (content mcpsdk.ImageContent, smaller bool, err error) {
 	config, kind, err := image.DecodeConfig(bytes.NewReader(data))
+	pixels := config.Width * config.Height
+	fits := len(data) <= share && max(config.Width, config.Height) <= maxSide
 	switch {
-	case err != nil:
+	case err != nil || pixels == 0:
 		return content, false, errors.New("it is no picture")
-	case config.Width*config.Height > maxPixels:
+	case pixels > maxPixels:
 		return content, false, fmt.Errorf("it has more than %d million pixels", maxPixels/1_000_000)
-	case len(data) <= share && max(config.Width, config.Height) <= maxSide:
-		return imageContent(data, pictureType(kind)), false, nil
-	case share < smallestShare:
+	case pixels > g.pixels:
+		return content, false, fmt.Errorf("the pictures of one answer may have %d million pixels: have a later call show it, or a smaller one",
+			resultPixels/1_000_000)
+	case !fits && share < smallestShare:
 		return content, false, errors.New("there is no room for more pictures in one answer")
 	}
-	full, _, err := image.Decode(bytes.NewReader(data))
-	if err != nil {
+	g.pixels -= pixels
+	full, _, err := image.Decode(&whileWanted{bytes.NewReader(data), ctx.Err})
+	switch {
+	case err != nil:
 		return content, false, errors.New("it is no whole picture")
+	case fits:
+		return imageContent(data, pictureType(kind)), false, nil
 	}
-	data, err = shrink(full, len(data), share)
+	data, err = shrink(ctx, full, len(data), share)
 	return imageContent(data, "image/png"), true, err
+}
+
+// whileWanted is a picture's bytes, until nobody wants it any more: decoders know
+// no contexts. It gives few at once, so that they ask often.
+type whileWanted struct {
+	*bytes.Reader
+	unwanted func() error
+}
+
+func (w *whileWanted) Read(p []byte) (int, error) {
+	if err := w.unwanted(); err != nil {
+		return 0, err
+	}
+	return w.Reader.Read(p[:min(len(p), 512)])
 }
 
 func imageContent(data []byte, kind string) mcpsdk.ImageContent {
@@ -84,11 +155,14 @@ func imageContent(data []byte, kind string) mcpsdk.ImageContent {
 
 // shrink makes a PNG of at most share bytes. The size of a PNG is nearly
 // proportional to its area, so two or three attempts are enough.
-func shrink(full image.Image, size, share int) ([]byte, error) {
+func shrink(ctx context.Context, full image.Image, size, share int) ([]byte, error) {
 	bounds := full.Bounds()
 	scale := math.Min(1, float64(maxSide)/float64(max(bounds.Dx(), bounds.Dy())))
 	scale = math.Min(scale, math.Sqrt(float64(share)/float64(size)))
 	for range 5 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		small := image.NewNRGBA(image.Rect(0, 0, max(1, int(float64(bounds.Dx())*scale)), max(1, int(float64(bounds.Dy())*scale))))
 		draw.ApproxBiLinear.Scale(small, small.Bounds(), full, bounds, draw.Src, nil)
 		var out bytes.Buffer

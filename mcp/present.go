@@ -2,7 +2,6 @@ package mcp
 
 import (
 	"context"
-	"encoding/base64"
 	"io"
 	"strings"
 
@@ -78,7 +77,7 @@ func save(ctx context.Context, r *run, name, text string) (execution.File, error
 
 // files tells of files: pictures are shown within the budget, others linked to.
 func (s *Server) files(ctx context.Context, p *presentation, files []execution.File) {
-	budget, left := base64.StdEncoding.DecodedLen(pictureBudget), 0
+	pictures, left := s.newGallery(), 0
 	for _, file := range files {
 		if mayBePicture(file.Path) {
 			left++
@@ -87,11 +86,10 @@ func (s *Server) files(ctx context.Context, p *presentation, files []execution.F
 	for i, file := range files {
 		how := ""
 		if mayBePicture(file.Path) {
-			shown, size, note := s.showPicture(ctx, file, budget/left)
+			shown, note := s.showPicture(ctx, pictures, file, pictures.bytes/left)
 			left--
-			budget -= size
 			how = ", " + note
-			if size > 0 {
+			if shown.Data != "" {
 				p.pictures = append(p.pictures, shown)
 			}
 		}
@@ -109,26 +107,28 @@ func (s *Server) files(ctx context.Context, p *presentation, files []execution.F
 
 const shownBelow = ", shown below"
 
-// showPicture gives a picture of at most share bytes, its size, and how it is
-// shown, or why not.
-func (s *Server) showPicture(ctx context.Context, file execution.File, share int) (_ mcpsdk.ImageContent, size int, note string) {
+// showPicture gives a picture of at most share bytes, and how it is shown, or why
+// not.
+func (s *Server) showPicture(ctx context.Context, g *gallery, file execution.File, share int) (_ mcpsdk.ImageContent, note string) {
 	data, err := s.load(ctx, file)
 	if err != nil {
-		return mcpsdk.ImageContent{}, 0, "not shown: " + err.Error()
+		return mcpsdk.ImageContent{}, "not shown: " + execution.AsError(err).Message
 	}
-	shown, smaller, err := picture(data, share)
-	size = base64.StdEncoding.DecodedLen(len(shown.Data))
+	shown, smaller, err := g.add(ctx, clean(file.Path), data, share)
 	switch {
 	case err != nil:
-		return mcpsdk.ImageContent{}, 0, "not shown: " + err.Error()
+		return mcpsdk.ImageContent{}, "not shown: " + err.Error()
 	case smaller:
-		return shown, size, "shown below, smaller than it is"
+		return shown, "shown below, smaller than it is"
 	}
-	return shown, size, "shown below"
+	return shown, "shown below"
 }
 
 // load reads a stored file that may be a picture.
 func (s *Server) load(ctx context.Context, file execution.File) ([]byte, error) {
+	if ctx.Err() != nil {
+		return nil, &execution.Error{Code: execution.Cancelled, Message: "the client has left"}
+	}
 	if file.Size > maxPictureBytes {
 		return nil, invalid("it is too large")
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -78,11 +79,29 @@ func TestPictures(t *testing.T) {
 		"as it is":     {[]made{{"a.png", small}}, "text image", []string{"a.png, 102 bytes, file_id *, shown below]"}},
 		"too wide":     {[]made{{"a.png", wide}}, "text image resource_link", []string{"shown below, smaller than it is]"}},
 		"too large":    {[]made{{"a.png", large}}, "text image resource_link", []string{"shown below, smaller than it is]"}},
-		"several":      {[]made{{"a.png", large}, {"b.PNG", small}, {"c.png", large}}, "text image image image resource_link resource_link", nil},
+		"several":      {[]made{{"a.png", large}, {"b.PNG", small}, {"c.png", append(bytes.Clone(large), 0)}}, "text image image image resource_link resource_link", nil},
 		"no picture":   {[]made{{"a.png", []byte("text")}}, "text resource_link", []string{"not shown: it is no picture]"}},
 		"half a one":   {[]made{{"a.png", large[:len(large)/2]}}, "text resource_link", []string{"not shown: it is no whole picture]"}},
+		"half a small": {[]made{{"a.png", small[:len(small)/2]}}, "text resource_link", []string{"not shown: it is no whole picture]"}},
+		"no pixels":    {[]made{{"a.gif", []byte("GIF89a\x00\x00\x00\x00\x00\x00\x00;")}}, "text resource_link", []string{"not shown: it is no picture]"}},
+		"a header": {
+			[]made{{"a.webp", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x09\x00\x00")}},
+			"text resource_link", []string{"not shown: it is no whole picture]"},
+		},
+		"twice": {
+			[]made{{"a.png", small}, {"b.png", small}}, "text image resource_link",
+			[]string{"shown below]", "b.png, 102 bytes, file_id *, not shown: it is the same picture as a.png]"},
+		},
+		"too many pixels": {
+			[]made{{"a.png", bomb(small, 5000, 4900)}, {"b.png", bomb(small, 4900, 5000)}, {"c.png", bomb(small, 4950, 5000)}, {"d.png", small}},
+			"text image resource_link resource_link resource_link",
+			[]string{
+				"not shown: it is no whole picture]", "not shown: it is no whole picture]",
+				"not shown: the pictures of one answer may have 50 million pixels: have a later call show it, or a smaller one]", "shown below]",
+			},
+		},
 		"an empty one": {[]made{{"a.png", nil}}, "text resource_link", []string{"not shown: it is no picture]"}},
-		"a bomb":       {[]made{{"a.png", bomb(small)}}, "text resource_link", []string{"not shown: it has more than 25 million pixels]"}},
+		"a bomb":       {[]made{{"a.png", bomb(small, 65535, 65535)}}, "text resource_link", []string{"not shown: it has more than 25 million pixels]"}},
 		"other files":  {[]made{{"a.csv", []byte("a,b\n")}}, "text resource_link", []string{"a.csv, 4 bytes, file_id *]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,12 +136,12 @@ func TestPictures(t *testing.T) {
 }
 
 // bomb makes a picture say that it is enormous: its width stands at byte 16 of a
-// PNG. The checksum of that part must be right.
-func bomb(picture []byte) []byte {
+// PNG, and its height behind. The checksum of that part must be right.
+func bomb(picture []byte, width, height uint32) []byte {
 	out := bytes.Clone(picture)
-	copy(out[16:], []byte{0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff})
-	crc := crc32.ChecksumIEEE(out[12:29])
-	copy(out[29:], []byte{byte(crc >> 24), byte(crc >> 16), byte(crc >> 8), byte(crc)})
+	binary.BigEndian.PutUint32(out[16:], width)
+	binary.BigEndian.PutUint32(out[20:], height)
+	binary.BigEndian.PutUint32(out[29:], crc32.ChecksumIEEE(out[12:29]))
 	return out
 }
 

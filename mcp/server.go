@@ -6,6 +6,7 @@ package mcp
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +81,9 @@ const prepareTime = 3 * time.Second
 type Server struct {
 	server *mcpserver.MCPServer
 	opts   Options
+	// drawing bounds how many pictures are decoded at once: half of the processors
+	// are left for what else there is to do.
+	drawing chan struct{}
 
 	facts    atomic.Pointer[facts] // nil as long as they are not known
 	listed   atomic.Bool           // tools were listed without them
@@ -98,7 +102,7 @@ func New(opts Options) *Server {
 	if opts.OutputBytes == 0 {
 		opts.OutputBytes = defaultOutputBytes
 	}
-	s := &Server{opts: opts, prepared: make(chan struct{})}
+	s := &Server{opts: opts, prepared: make(chan struct{}), drawing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	s.settle = sync.OnceFunc(func() { close(s.prepared) })
 	if !opts.AwaitPrepared {
 		s.settle()
