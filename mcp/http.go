@@ -1,9 +1,7 @@
 package mcp
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"time"
 
@@ -28,10 +26,11 @@ const (
 // Handlers gives the HTTP transports by their paths, and a function that ends
 // their open streams, which a server's graceful shutdown would wait for.
 func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()) {
+	known := newSessions()
 	streamable := mcpserver.NewStreamableHTTPServer(s.server,
 		mcpserver.WithEndpointPath(StreamablePath),
 		mcpserver.WithSessionIdleTTL(sessionIdle),
-		mcpserver.WithSessionIdManagerResolver(newSessions()),
+		mcpserver.WithSessionIdManagerResolver(known),
 		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
 		mcpserver.WithDisableLocalhostProtection(true), // hosts are checked in front of all doors
 	)
@@ -46,7 +45,7 @@ func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: ofOwner(s.located(endWith(serving, paced(withStream(withoutStrayNotifications(streamable)))))),
+		StreamablePath: ofOwner(s.located(endWith(serving, paced(known.checked(withStream(known.keeping(streamable))))))),
 		SSEPath:        s.located(endWith(serving, paced(http.HandlerFunc(legacy.serveStream)))),
 		MessagePath:    ofOwner(http.HandlerFunc(legacy.serveMessage)),
 	}, endStreams
@@ -117,43 +116,4 @@ func fileURL(ctx context.Context, id string) string {
 		return url + "/v1/files/" + id
 	}
 	return ""
-}
-
-// withoutStrayNotifications takes notifications that belong to no protocol
-// session, and drops them: we need none. Since 2026-07-28 there are no sessions,
-// and a client that calls off a call closes its request; the library (v1.2.1)
-// would cancel whichever client's call has the number. Others it refuses, for
-// want of what requests alone must say of themselves, and the official Go SDK
-// says nothing.
-func withoutStrayNotifications(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			next.ServeHTTP(w, r)
-			return
-		}
-		body, err := io.ReadAll(r.Body)
-		r.Body = &readBody{io.MultiReader(bytes.NewReader(body), failing{err}), r.Body}
-		inSession := r.Header.Get(mcpserver.HeaderKeySessionID) != "" && !isModern(r.Header, body)
-		if open(body).isNotification() && !inSession {
-			w.WriteHeader(http.StatusAccepted)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// readBody is a body that has been read, and what closes it.
-type readBody struct {
-	io.Reader
-	io.Closer
-}
-
-// failing ends a reader as an error has.
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) {
-	if f.err != nil {
-		return 0, f.err
-	}
-	return 0, io.EOF
 }

@@ -1,12 +1,17 @@
 package mcp
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	mcpserver "github.com/mark3labs/mcp-go/server"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // rememberedEnds is how many sessions that have ended are remembered.
@@ -18,6 +23,7 @@ const rememberedEnds = 10_000
 // client notices that the server has restarted, or has forgotten it meanwhile.
 type sessions struct {
 	ended *lru.Cache[string, struct{}]
+	kept  *keptSessions
 }
 
 func newSessions() *sessions {
@@ -25,13 +31,14 @@ func newSessions() *sessions {
 	if err != nil {
 		panic(err) // of a size below one alone
 	}
-	return &sessions{ended: ended}
+	return &sessions{ended: ended, kept: newKeptSessions()}
 }
 
 // ResolveSessionIdManager gives each request the sessions of its owner. Without
-// a request it is the library that forgets an idle session, which may come back.
+// a request it is the library that forgets an idle session, which may come back,
+// as one may that we have it forget.
 func (s *sessions) ResolveSessionIdManager(r *http.Request) mcpserver.SessionIdManager { //nolint:revive // the library's name
-	if r == nil {
+	if r == nil || r.Context().Value(forgetKey{}) != nil {
 		return new(mcpserver.StatelessGeneratingSessionIdManager)
 	}
 	return &ownSessions{sessions: s, ending: ownerEnding(r.Context())}
@@ -71,3 +78,90 @@ func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
 	o.ended.Add(id, struct{}{})
 	return false, nil
 }
+
+// maxKept is how many sessions the library (v1.2.1) may keep something of, of 10 kB
+// each. It would keep any number, each for an hour after its latest request.
+const maxKept = 1000
+
+// keptSessions are those that the library keeps something of, with their owners.
+type keptSessions struct {
+	mu     sync.Mutex
+	latest *simplelru.LRU[string, execution.Owner]
+	of     map[execution.Owner]int
+}
+
+func newKeptSessions() *keptSessions {
+	latest, err := simplelru.NewLRU[string, execution.Owner](maxKept, nil)
+	if err != nil {
+		panic(err) // of a size below one alone
+	}
+	return &keptSessions{latest: latest, of: make(map[execution.Owner]int)}
+}
+
+// use notes that a session is used, and gives the one that is to go for it, if one
+// is: the owner's own, where they have their share.
+func (k *keptSessions) use(id string, owner execution.Owner) (over string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, known := k.latest.Get(id); known {
+		return ""
+	}
+	if !execution.HasRoom(owner, k.of[owner], k.latest.Len(), maxKept) {
+		over = k.oldestLocked(owner)
+		theirs, _ := k.latest.Peek(over)
+		k.latest.Remove(over)
+		if k.of[theirs]--; k.of[theirs] == 0 {
+			delete(k.of, theirs)
+		}
+	}
+	k.latest.Add(id, owner)
+	k.of[owner]++
+	return over
+}
+
+// oldestLocked gives the session of an owner's that was used the longest ago, or
+// of anybody's if they have none.
+func (k *keptSessions) oldestLocked(owner execution.Owner) string {
+	all := k.latest.Keys()
+	for _, id := range all {
+		if theirs, _ := k.latest.Peek(id); theirs == owner {
+			return id
+		}
+	}
+	return all[0]
+}
+
+type forgetKey struct{}
+
+// keeping bounds what the library keeps of sessions. The client of one that has
+// to go does not notice: see [sessions].
+func (s *sessions) keeping(library http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given := r.Header.Get(sessionIDHeader)
+		s.keep(r, given, library)
+		library.ServeHTTP(w, r)
+		if begun := w.Header().Get(sessionIDHeader); begun != given {
+			s.keep(r, begun, library)
+		}
+	})
+}
+
+func (s *sessions) keep(r *http.Request, id string, library http.Handler) {
+	if _, err := s.ResolveSessionIdManager(r).Validate(id); err != nil {
+		return
+	}
+	over := s.kept.use(id, execution.OwnerOf(r.Context()))
+	if over == "" {
+		return
+	}
+	r = r.Clone(context.WithValue(context.WithoutCancel(r.Context()), forgetKey{}, true))
+	r.Method, r.Body, r.Header = http.MethodDelete, http.NoBody, http.Header{sessionIDHeader: {over}}
+	library.ServeHTTP(discarding{}, r)
+}
+
+// discarding is an answer that nobody waits for.
+type discarding struct{}
+
+func (discarding) Header() http.Header            { return make(http.Header) }
+func (discarding) WriteHeader(int)                {}
+func (discarding) Write(data []byte) (int, error) { return len(data), nil }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -125,8 +124,11 @@ func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, unknownSession, http.StatusNotFound)
 		return
 	}
-	message, err := io.ReadAll(r.Body)
-	if err != nil || !json.Valid(message) {
+	message, ok := readMessage(w, r)
+	if !ok {
+		return
+	}
+	if !json.Valid(message) {
 		http.Error(w, "the body must be a message in JSON", http.StatusBadRequest)
 		return
 	}
