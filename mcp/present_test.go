@@ -86,10 +86,12 @@ func TestPictures(t *testing.T) {
 		"no pixels":    {[]made{{"a.gif", []byte("GIF89a\x00\x00\x00\x00\x00\x00\x00;")}}, "text resource_link", []string{"not shown: it is no picture]"}},
 		"a header": {
 			[]made{{"a.webp", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x09\x00\x00")}},
-			"text resource_link", []string{"not shown: it is no whole picture]"},
+			"text resource_link",
+			[]string{"not shown: it is no whole picture]"},
 		},
 		"twice": {
-			[]made{{"a.png", small}, {"b.png", small}}, "text image resource_link",
+			[]made{{"a.png", small}, {"b.png", small}},
+			"text image resource_link",
 			[]string{"shown below]", "b.png, 102 bytes, file_id *, not shown: it is the same picture as a.png]"},
 		},
 		"too many pixels": {

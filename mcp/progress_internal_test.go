@@ -72,6 +72,8 @@ func TestProgressMessage(t *testing.T) {
 		"a line":         {[]printed{{execution.Stdout, "one\ntwo\n\n"}}, "two"},
 		"in two parts":   {[]printed{{execution.Stdout, "one\ntw"}, {execution.Stdout, "o"}}, "two"},
 		"the other":      {[]printed{{execution.Stdout, "one\n"}, {execution.Stderr, "50%|#####     |\r60%|######    |"}}, "60%|######    |"},
+		"a cleared line": {[]printed{{execution.Stdout, "working\r\x1b[K"}}, "working"},
+		"escapes behind": {[]printed{{execution.Stdout, "visible\n\x1b[0m"}}, "visible"},
 		"escapes":        {[]printed{{execution.Stdout, "\x1b[1mbold\x1b[0m\n"}}, "bold"},
 		"a long line":    {[]printed{{execution.Stdout, strings.Repeat("é", 3000)}}, strings.Repeat("é", 100) + "..."},
 		"half a long é":  {[]printed{{execution.Stdout, "x" + strings.Repeat("é", 3000)}}, strings.Repeat("é", 100) + "..."},
@@ -131,7 +133,7 @@ func TestCut(t *testing.T) {
 }
 
 func FuzzClean(f *testing.F) {
-	for _, seed := range []string{"plain\n", "\x1b[31mred\x1b[0m", "a\rb", "\x1b]0;title", "\xff\x9b31m", "\u202e\x00\u009b"} {
+	for _, seed := range []string{"plain\n", "\x1b[31mred\x1b[0m", "a\rb", "\x1b]0;title", "\xff\x9b31m", "\x1b]\nx\u009b3\nm", "\u202e\x00\u009b"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -139,6 +141,9 @@ func FuzzClean(f *testing.F) {
 		cleaned := clean(text)
 		if !isPlain(cleaned) || clean(cleaned) != cleaned {
 			t.Errorf("%q becomes %q", text, cleaned)
+		}
+		if strings.Count(cleaned, "\n") < strings.Count(text, "\n") {
+			t.Errorf("%q loses lines: %q", text, cleaned)
 		}
 	})
 }

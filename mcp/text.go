@@ -6,8 +6,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/charmbracelet/x/ansi"
 )
 
 // clean makes what a program printed harmless and plain: without escape
@@ -18,11 +16,21 @@ func clean(text string) string {
 	if isPlain(text) {
 		return text
 	}
-	lines := strings.Split(ansi.Strip(text), "\n")
+	lines := strings.Split(asLines(stripEscapes(text)), "\n")
 	for i, line := range lines {
 		lines[i] = strings.Map(keepVisible, overwrite(line))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// asLines has characters that separate lines do so.
+func asLines(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == lineSeparator || r == paragraphSeparator {
+			return '\n'
+		}
+		return r
+	}, text)
 }
 
 // isPlain says whether there is nothing to clean: most output is so.
@@ -36,15 +44,28 @@ func overwrite(line string) string {
 	return line[strings.LastIndexByte(line, '\r')+1:]
 }
 
-// keepVisible drops control characters but tabs, and those that change the
-// direction of the text around them, which can make code read as something else.
+// keepVisible drops control characters but tabs, and characters that show nothing
+// by themselves: they change the direction of the text around them, which can make
+// code read as something else, or hide a text in another, from people though not
+// from models. Scripts and emojis need those that join, and variants of them.
 func keepVisible(r rune) rune {
-	isolates := r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
-	if r != '\t' && unicode.IsControl(r) || isolates {
+	const nonJoiner, joiner, firstSelector = '\u200c', '\u200d', '\U000e0100'
+	switch {
+	case r == '\t' || r == nonJoiner || r == joiner:
+		return r
+	case unicode.IsControl(r), r == lineSeparator, r == paragraphSeparator:
+		return -1
+	case unicode.Is(unicode.Cf, r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r):
+		return -1
+	case unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r):
+		return -1
+	case unicode.Is(unicode.Variation_Selector, r) && r >= firstSelector:
 		return -1
 	}
 	return r
 }
+
+const lineSeparator, paragraphSeparator = '\u2028', '\u2029'
 
 // cut shortens a text to about most bytes: it keeps its head and its tail, whole
 // lines where lines are short, and says between them how much is missing.
@@ -96,6 +117,6 @@ func grouped(n int64) string {
 
 // lastLine gives the last line of a text that shows something.
 func lastLine(text string) string {
-	text = strings.TrimRightFunc(text, unicode.IsSpace)
-	return clean(text[strings.LastIndexAny(text, "\r\n")+1:])
+	text = strings.TrimRightFunc(clean(text), unicode.IsSpace)
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
