@@ -67,7 +67,7 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 		}
 	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull:
 	}
-	return mcpsdk.NewToolResultError(text)
+	return mcpsdk.NewToolResultError(clean(text))
 }
 
 // run is a call that runs something, as the tools prepare it.
@@ -248,25 +248,33 @@ func (s *Server) show(ctx context.Context, f *keptFile, path string, encoded boo
 				how = ", shown smaller than it is"
 			}
 			return &mcpsdk.CallToolResult{Content: []mcpsdk.Content{
-				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes%s]", path, grouped(f.size), how)), shown,
+				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes%s]", clean(path), grouped(f.size), how)), shown,
 			}}, nil
 		}
 	}
 	switch {
+	case !f.whole() && mayBePicture(path):
+		return nil, tooLong(path, f.size, "have execute_python make a smaller copy of it")
 	case !f.whole():
 		return nil, tooLong(path, f.size, "read parts of it with run_bash, such as sed -n '1,100p'")
 	case !isText(data):
 		return nil, invalid(fmt.Sprintf("%s is no text (%s bytes): read it with encoding base64, or with execute_python", path, grouped(f.size)))
 	}
-	text, missing := cut(clean(string(data)), s.opts.OutputBytes)
-	if missing > 0 {
+	text, missing := cut(clean(newlines().Replace(string(data))), s.opts.OutputBytes)
+	switch {
+	case missing > 0:
 		text += "\n[Read parts with run_bash, such as sed -n '100,200p'.]\n"
-	}
-	if text == "" {
+	case len(data) == 0:
 		text = "[The file is empty.]"
+	case text == "":
+		text = fmt.Sprintf("[Nothing of the file's %s bytes can be shown as text: read it with encoding base64.]", grouped(f.size))
 	}
 	return mcpsdk.NewToolResultText(text), nil
 }
+
+// newlines makes those of other systems ours: in a file, a carriage return is no
+// progress bar's.
+func newlines() *strings.Replacer { return strings.NewReplacer("\r\n", "\n", "\r", "\n") }
 
 func tooLong(path string, size int64, instead string) error {
 	return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(

@@ -2,6 +2,7 @@ package mcp_test
 
 import (
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -145,6 +146,39 @@ func TestReadLargeFile(t *testing.T) {
 		r = c.tool("read_file", arguments)
 		if !r.IsError || !strings.HasPrefix(r.Content[0].Text, "much has 31,457,280 bytes, too many for one answer: read parts of it with ") {
 			t.Errorf("%.200s", r.Content[0].Text)
+		}
+	}
+}
+
+// What a file shows is what is in it, and a picture says how it is shown.
+func TestReadFileShows(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	known.alive["s"] = true
+	files := map[string]string{
+		"empty": "", "cr": "a\rb\rc", "crlf": "a\r\nb\r\n", "hidden": "\x1b]0;title\x07", "wide.png": string(drawing(t, 9000, 10, false)),
+	}
+	known.call = func(_ execution.Operation, req execution.Request) (*execution.Result, error) {
+		data, ok := files[req.Code]
+		if !ok {
+			return nil, &execution.Error{Code: execution.NotFound, Message: "there is no file " + req.Code}
+		}
+		if _, err := req.Keep(t.Context(), req.Code, strings.NewReader(data)); err != nil {
+			return nil, err
+		}
+		r := exited(0)
+		r.Files = []execution.File{{Path: req.Code, Size: int64(len(data))}}
+		return r, nil
+	}
+	opts.Sessions = known
+	c := connect(t, opts)
+	for path, want := range map[string]string{
+		"empty": "[The file is empty.]", "cr": "a\nb\nc", "crlf": "a\nb\n",
+		"hidden":            "[Nothing of the file's 10 bytes can be shown as text: read it with encoding base64.]",
+		"wide.png":          "[wide.png, " + strconv.Itoa(len(files["wide.png"])) + " bytes, shown smaller than it is]",
+		`no\u001b[31mwhere`: "there is no file nowhere",
+	} {
+		if got := c.tool("read_file", `{"session": "s", "path": "`+path+`"}`).Content[0].Text; got != want {
+			t.Errorf("%s: %q", path, got)
 		}
 	}
 }
