@@ -65,19 +65,75 @@ func parse(raw, into any, needed ...required) error {
 	if err := checkNames("argument", given, known); err != nil {
 		return err
 	}
+	if given["session"] == "" { // some models fill in what they leave out
+		given = maps.Clone(given)
+		delete(given, "session")
+	}
 	for _, argument := range needed {
-		if _, ok := given[argument.name].(string); !ok {
+		switch value := given[argument.name].(type) {
+		case string:
+		case nil:
 			return invalid(fmt.Sprintf("the argument %s is required: %s, as a string", argument.name, argument.what))
+		default:
+			return wrongType(argument.name, kindOf(value), "string")
 		}
 	}
 	files, _ := given["files"].([]any)
 	for i, file := range files {
-		fields, _ := file.(map[string]any)
-		if err := checkNames(fmt.Sprintf("field of files[%d]", i), fields, names(new(inputFile))); err != nil {
+		if err := checkFile(fmt.Sprintf("files[%d]", i), file); err != nil {
 			return err
 		}
 	}
 	return decode(given, into)
+}
+
+// checkFile says what is wrong with a file's fields, which are all strings: json
+// would not say which file's.
+func checkFile(name string, file any) error {
+	fields, ok := file.(map[string]any)
+	if !ok {
+		return wrongType(name, kindOf(file), "object")
+	}
+	if err := checkNames("field of "+name, fields, names(new(inputFile))); err != nil {
+		return err
+	}
+	for _, field := range slices.Sorted(maps.Keys(fields)) {
+		if _, ok := fields[field].(string); !ok && fields[field] != nil {
+			return wrongType(name+"."+field, kindOf(fields[field]), "string")
+		}
+	}
+	return nil
+}
+
+// kindOf names what a value is in JSON.
+func kindOf(value any) string {
+	switch value.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "bool"
+	case float64:
+		return "number"
+	case string:
+		return "string"
+	case []any:
+		return "array"
+	}
+	return "object"
+}
+
+func wrongType(name, is, wanted string) error {
+	return invalid(fmt.Sprintf("%s is %s: must be %s", name, withArticle(is), withArticle(wanted)))
+}
+
+func withArticle(noun string) string {
+	switch {
+	case noun == "null":
+		return noun
+	case strings.ContainsRune("aeiou", rune(noun[0])):
+		return "an " + noun
+	}
+	return "a " + noun
 }
 
 // names gives the names of a struct's fields in JSON.
@@ -106,7 +162,7 @@ func decode(given map[string]any, into any) error {
 	}
 	err = json.Unmarshal(data, into)
 	if wrong, ok := err.(*json.UnmarshalTypeError); ok { //nolint:errorlint // json returns it unwrapped
-		return invalid(fmt.Sprintf("%s is a %s: must be of type %s", wrong.Field, wrong.Value, typeName(wrong)))
+		return wrongType(wrong.Field, wrong.Value, typeName(wrong))
 	}
 	return err
 }

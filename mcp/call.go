@@ -23,6 +23,20 @@ func needsSession() required { return required{"session", "one that an earlier c
 // newSession is what a call's session is called that begins one.
 const newSession = "new"
 
+// cannotBegin is an error for who asks a tool to begin a session that begins none.
+func cannotBegin(tool string, session *string) error {
+	if *session == newSession {
+		return invalid(tool + ` cannot begin a session: call execute_python or run_bash with session="new" first`)
+	}
+	return nil
+}
+
+// workspace is the working directory of programs, below which a tool's paths are.
+const workspace = "/workspace/"
+
+// relative takes a path that a program has told for what it is.
+func relative(path string) string { return strings.TrimPrefix(path, workspace) }
+
 // guarded is a tool's handler as the library calls it. Every failure is a result
 // with isError: a model reads results, while protocol errors reach its client
 // alone.
@@ -59,7 +73,7 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 		text = "The server failed, not the program. Its log says why."
 	case execution.NotFound:
 		if strings.HasPrefix(text, "Session ") {
-			text += `: it has ended. Begin another with session="new"; its variables and files are gone.`
+			text += `: it has ended, or there never was one of that name. session="new" begins one.`
 		}
 	case execution.Cancelled:
 		if errors.Is(context.Cause(ctx), errClosed) {
@@ -109,14 +123,15 @@ func (r *run) input(ctx context.Context, index int, file inputFile) (execution.I
 	if err := file.check(); err != nil {
 		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
 	}
+	path := relative(file.Path)
 	if file.FileID != nil {
-		return r.exchange.Input(ctx, file.Path, *file.FileID)
+		return r.exchange.Input(ctx, path, *file.FileID)
 	}
 	data, err := content(file.Content, file.ContentBase64)
 	if err != nil {
 		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
 	}
-	return execution.Inline(file.Path, data), nil
+	return execution.Inline(path, data), nil
 }
 
 func (s *Server) runBash(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
@@ -189,6 +204,10 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 	if err != nil {
 		return nil, err
 	}
+	if err := cannotBegin("read_file", args.Session); err != nil {
+		return nil, err
+	}
+	*args.Path = relative(*args.Path)
 	encoded := args.Encoding != nil && *args.Encoding == "base64"
 	if args.Encoding != nil && !encoded && *args.Encoding != "text" {
 		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", *args.Encoding))
@@ -287,6 +306,10 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	if err != nil {
 		return nil, err
 	}
+	if err := cannotBegin("write_file", args.Session); err != nil {
+		return nil, err
+	}
+	*args.Path = relative(*args.Path)
 	if count(args.Content, args.ContentBase64) != 1 {
 		return nil, invalid("write_file needs one of content and content_base64")
 	}
@@ -320,7 +343,15 @@ func (s *Server) endSession(ctx context.Context, call mcpsdk.CallToolRequest) (*
 	if err := parse(call.Params.Arguments, &args, needsSession()); err != nil {
 		return nil, err
 	}
-	if err := s.opts.Sessions.Delete(ctx, *args.Session); err != nil {
+	if err := cannotBegin("end_session", args.Session); err != nil {
+		return nil, err
+	}
+	err := s.opts.Sessions.Delete(ctx, *args.Session)
+	switch {
+	case err != nil && execution.AsError(err).Code == execution.NotFound:
+		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
+			"the session %s has ended already, or there never was one of that name", *args.Session)}
+	case err != nil:
 		return nil, err
 	}
 	return mcpsdk.NewToolResultText("The session has ended."), nil

@@ -212,6 +212,8 @@ func TestFilesOfCalls(t *testing.T) {
 	for _, uri := range []string{"vivarium://files/nope", "vivarium://files/../x", "file:///etc/passwd"} {
 		if m := c.request("resources/read", `{"uri": "`+uri+`"}`); m.Error == nil || m.Error.Code != -32002 {
 			t.Errorf("%s: %s %+v", uri, m.Result, m.Error)
+		} else if told := "File with ID 'nope' not found: it has expired, or never was"; uri == "vivarium://files/nope" && !strings.Contains(m.Error.Message, told) {
+			t.Error(m.Error.Message)
 		}
 	}
 }

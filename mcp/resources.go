@@ -35,8 +35,9 @@ func (s *Server) addResources() {
 }
 
 // hideUnknown has unknown files be unknown resources, of which the library (v1.2.1)
-// tells with the code that each revision of the protocol has for them. What a
-// handler says would be an internal error.
+// tells with the code that each revision of the protocol has for them, and with the
+// URI: that is the one place for words of ours. What a handler says would be an
+// internal error.
 func (s *Server) hideUnknown(hooks *mcpserver.Hooks) {
 	hooks.AddBeforeReadResource(func(ctx context.Context, _ any, request *mcpsdk.ReadResourceRequest) {
 		id, ours := strings.CutPrefix(request.Params.URI, fileURI)
@@ -44,7 +45,7 @@ func (s *Server) hideUnknown(hooks *mcpserver.Hooks) {
 			return
 		}
 		if _, err := s.opts.Files.Stat(ctx, id); err != nil && execution.AsError(err).Code == execution.NotFound {
-			request.Params.URI = "unknown " + request.Params.URI
+			request.Params.URI = execution.AsError(err).Message + ": it has expired, or never was"
 		}
 	})
 }

@@ -39,7 +39,8 @@ func TestSessionTools(t *testing.T) {
 		{"write_file", `{"session": "session1", "path": "a/b.csv", "content": "a,b\n"}`, "Wrote a/b.csv, 4 bytes."},
 		{"write_file", `{"session": "session1", "path": "c", "content_base64": "AAAA"}`, "Wrote c, 3 bytes."},
 		{"read_file", `{"session": "session1", "path": "a/b.csv"}`, "a,b\n"},
-		{"read_file", `{"session": "session1", "path": "a/b.csv", "encoding": "base64"}`, "YSxiCg=="},
+		{"read_file", `{"session": "session1", "path": "/workspace/a/b.csv", "encoding": "base64"}`, "YSxiCg=="},
+		{"write_file", `{"session": "session1", "path": "/workspace/d", "content": ""}`, "Wrote d, 0 bytes."},
 		{"run_bash", `{"command": "pwd", "session": "new"}`, "ran pwd\n[This is the session session2. Pass session=\"session2\" to go on with its variables and files, for 1 hour.]\n"},
 		{"end_session", `{"session": "session1"}`, "The session has ended."},
 	} {
@@ -47,21 +48,21 @@ func TestSessionTools(t *testing.T) {
 			t.Errorf("%s: error %v: %q", step.tool, r.IsError, r.Content[0].Text)
 		}
 	}
-	if got, want := strings.Join(called, " "), "x = 1 x ls  a/b.csv  c a/b.csv a/b.csv pwd"; got != want {
+	if got, want := strings.Join(called, " "), "x = 1 x ls  a/b.csv  c a/b.csv a/b.csv  d pwd"; got != want {
 		t.Errorf("called: %q", got)
 	}
-	const gone = `Session 'session1' not found: it has ended. Begin another with session="new"; its variables and files are gone.`
-	for _, tool := range []string{
-		`execute_python {"code": "x", "session": "session1"}`, `run_bash {"command": "x", "session": "session1"}`,
-		`read_file {"path": "x", "session": "session1"}`, `write_file {"path": "x", "content": "", "session": "session1"}`,
-		`end_session {"session": "session1"}`,
+	for _, test := range []struct{ tool, arguments, want string }{
+		{"execute_python", `{"code": "x", "session": "session1"}`, gone}, {"run_bash", `{"command": "x", "session": "session1"}`, gone},
+		{"read_file", `{"path": "x", "session": "session1"}`, gone}, {"write_file", `{"path": "x", "content": "", "session": "session1"}`, gone},
+		{"end_session", `{"session": "session1"}`, "the session session1 has ended already, or there never was one of that name"},
 	} {
-		name, arguments, _ := strings.Cut(tool, " ")
-		if r := c.tool(name, arguments); !r.IsError || r.Content[0].Text != gone {
-			t.Errorf("%s: error %v: %q", name, r.IsError, r.Content[0].Text)
+		if r := c.tool(test.tool, test.arguments); !r.IsError || r.Content[0].Text != test.want {
+			t.Errorf("%s: error %v: %q", test.tool, r.IsError, r.Content[0].Text)
 		}
 	}
 }
+
+const gone = `Session 'session1' not found: it has ended, or there never was one of that name. session="new" begins one.`
 
 func TestSessionToolsInvalid(t *testing.T) {
 	opts := options(nil)
@@ -84,6 +85,12 @@ func TestSessionToolsInvalid(t *testing.T) {
 	for name, test := range map[string]struct{ tool, arguments, want string }{
 		"bash without a session": {"run_bash", `{"command": "ls"}`, `the argument session is required: one that an earlier call has named, or "new", as a string`},
 		"bash without a command": {"run_bash", `{"session": "s"}`, "the argument command is required: what bash runs, as a string"},
+		"bash in none":           {"run_bash", `{"session": "", "command": "ls"}`, `the argument session is required: one that an earlier call has named, or "new", as a string`},
+		"reading a new one":      {"read_file", `{"session": "new", "path": "a"}`, `read_file cannot begin a session: call execute_python or run_bash with session="new" first`},
+		"writing a new one":      {"write_file", `{"session": "new", "path": "a", "content": ""}`, `write_file cannot begin a session: call execute_python or run_bash with session="new" first`},
+		"ending a new one":       {"end_session", `{"session": "new"}`, `end_session cannot begin a session: call execute_python or run_bash with session="new" first`},
+		"the folder itself":      {"read_file", `{"session": "s", "path": "/workspace/"}`, `path must not be empty (it is "")`},
+		"a path that climbs":     {"read_file", `{"session": "s", "path": "/workspace/../a"}`, `path must not contain ".." (it is "../a")`},
 		"an unknown argument":    {"run_bash", `{"session": "s", "command": "", "cmd": ""}`, `unknown argument "cmd": the known ones are session, command, timeout_ms`},
 		"an empty command":       {"run_bash", `{"session": "s", "command": ""}`, `cmd must not be empty (it is "")`},
 		"a session not begun":    {"run_bash", `{"session": "new", "command": ""}`, `cmd must not be empty (it is "")`},
