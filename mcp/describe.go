@@ -132,8 +132,10 @@ func (s *Server) describePython() string {
 		"Runs a Python program in an isolated sandbox and returns what it prints. Print what you want to see; the value of the last line is shown too, as in a notebook.",
 		fmt.Sprintf("Without session, every call starts afresh: variables, imports and files of earlier calls are gone. "+
 			"With session=\"new\" they are kept for later calls that pass the session which the answer names, for %s.", words(s.opts.SessionTTL)),
-		fmt.Sprintf("Files that the program writes to its working directory come back: pictures (plt.show() and open figures too) are shown, "+
-			"others are linked, each with a file_id to pass in files of a later call. They are kept for %s.", words(s.opts.FileTTL)),
+		fmt.Sprintf("Files that the program writes to its working directory, /workspace, come back, at most %d of %d MB in all; what is elsewhere, such as in /tmp, does not. "+
+			"Pictures are shown, as are figures that are shown or left open: plt.close() after savefig. "+
+			"Others are linked, each with a file_id to pass in files of a later call. They are kept for %s.",
+			limits.ResultFiles, limits.ResultBytes>>20, words(s.opts.FileTTL)),
 		describeNetwork(settings.Network),
 		fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given), %d s of CPU time, %d MB of memory, %d MB of files, %s bytes of output shown.",
 			limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds(), limits.CPUTime/time.Second,
@@ -145,9 +147,9 @@ func (s *Server) describePython() string {
 // describeBash is the description of run_bash.
 func (s *Server) describeBash() string {
 	return strings.Join([]string{
-		"Runs a command with bash in a session's sandbox, in its working directory. Files stay, and so does what it starts in the background; variables and the current folder do not.",
+		"Runs a command with bash in a session's sandbox, in its working directory, /workspace. Files stay, and so does what it starts in the background; variables and the current folder do not.",
 		describeNetwork(s.opts.Settings.Network),
-		fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given); memory and files as for execute_python.",
+		fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given); CPU time of each process, memory and files as for execute_python.",
 			s.opts.Limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds()),
 	}, "\n")
 }

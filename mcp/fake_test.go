@@ -47,7 +47,7 @@ func exited(code int) *execution.Result {
 func options(executor execute) mcp.Options {
 	return mcp.Options{
 		Executor: executor, Sessions: newSessions(), Files: noFiles{}, Version: "1.2.3", Log: slog.New(slog.DiscardHandler),
-		Limits:     execution.Limits{MaxTimeout: time.Minute, CPUTime: 5 * time.Second, WorkspaceBytes: 64 << 20},
+		Limits:     execution.Limits{MaxTimeout: time.Minute, CPUTime: 5 * time.Second, WorkspaceBytes: 64 << 20, OutputBytes: 1_000_000, ResultFiles: 100, ResultBytes: 20 << 20},
 		Settings:   execution.Settings{Network: "none", MemoryBytes: 256 << 20, Processes: 64, WorkspaceBytes: 64 << 20, TempBytes: 32 << 20},
 		SessionTTL: time.Hour, FileTTL: time.Hour,
 	}
