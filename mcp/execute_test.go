@@ -47,6 +47,7 @@ func TestToolTellsTheSettings(t *testing.T) {
 	opts.Settings.MemoryBytes = 777 << 20
 	opts.Limits.MaxTimeout = 12345 * time.Millisecond
 	opts.Limits.CPUTime = 66 * time.Second
+	opts.Limits.ResultFiles, opts.Limits.ResultBytes = 55, 44<<20
 	var list struct {
 		Tools []struct {
 			Description string
@@ -56,7 +57,7 @@ func TestToolTellsTheSettings(t *testing.T) {
 	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 5 {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	for _, want := range []string{"There is a network.", "at most 12345 (", "66 s", "777 MB", "for 1 hour"} {
+	for _, want := range []string{"There is a network.", "at most 12345 (", "66 s", "777 MB", "for 1 hour", "at most 55 of 44 MB in all"} {
 		if !strings.Contains(list.Tools[1].Description, want) {
 			t.Errorf("%q is not in the description: %s", want, list.Tools[1].Description)
 		}
@@ -227,6 +228,16 @@ func TestCallResult(t *testing.T) {
 			},
 			"x\n[file: a.csv, 3 bytes, file_id 1]\n[file: d/b, 0 bytes, file_id 2]\n[file not returned: big: it is big]\n", false,
 		},
+		"files that are not returned": {
+			&execution.Result{
+				Stdout: "x", ExitCode: new(int), End: execution.End{Reason: execution.Exited},
+				Skipped: []execution.SkippedFile{
+					{Path: "a", Reason: "many"}, {Path: "l", Reason: "a link"}, {Path: "b", Reason: "many"}, {Path: "c", Reason: "many"},
+					{Path: "d", Reason: "many"}, {Path: "e", Reason: "many"}, {Path: "m", Reason: "a link"}, {Reason: "and more; the list was cut here"},
+				},
+			},
+			"x\n[5 files not returned: a, b, c and 2 more: many]\n[2 files not returned: l, m: a link]\n[files not returned: and more; the list was cut here]\n", false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, isError := connect(t, options(gives(test.result, nil))).call(`{"code": ""}`)
@@ -234,6 +245,23 @@ func TestCallResult(t *testing.T) {
 				t.Errorf("error %v: %q", isError, text)
 			}
 		})
+	}
+}
+
+// What the run's own limit has cut is said to be lost; a program that prints the
+// mark itself is no cut.
+func TestOutputThatWasNotKept(t *testing.T) {
+	r := exited(0)
+	r.Stdout = strings.Repeat("a line\n", 142_857) + "\n...[truncated]"
+	r.Stderr = "short\n...[truncated]"
+	text, _ := connect(t, options(gives(r, nil))).call(`{"code": ""}`)
+	for _, want := range []string{
+		" of 999,999 bytes are left out here ...]\n", "a line\n[What stdout had beyond 1,000,000 bytes was not kept: print less, or write it to a file.]\n",
+		"[stderr]\nshort\n...[truncated]\n[file: stdout.txt, 999,999 bytes, ",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in the text: %s", want, text[len(text)-300:])
+		}
 	}
 }
 

@@ -32,9 +32,7 @@ func (s *Server) present(ctx context.Context, r *run, result *execution.Result, 
 		p.text.remark("%s", ending)
 	}
 	s.files(ctx, &p, append(saved, result.Files...))
-	for _, file := range result.Skipped {
-		p.text.remark("file not returned: %s: %s", clean(file.Path), file.Reason)
-	}
+	p.skipped(result.Skipped)
 	if p.text.text.Len() == 0 {
 		p.text.remark("The program ended without output: print what you want to see.")
 	}
@@ -49,7 +47,9 @@ func (s *Server) present(ctx context.Context, r *run, result *execution.Result, 
 // output writes what the program printed, as far as there is room. What does not
 // fit is saved as files, which it gives.
 func (s *Server) output(ctx context.Context, p *presentation, r *run, result *execution.Result) (saved []execution.File) {
-	stdout, stderr := clean(result.Stdout), clean(result.Stderr)
+	stdout, outCut := s.withoutMark(result.Stdout)
+	stderr, errCut := s.withoutMark(result.Stderr)
+	stdout, stderr = clean(stdout), clean(stderr)
 	room := s.opts.OutputBytes
 	forErrors := min(len(stderr), max(room/3, room-len(stdout)))
 	show := func(name, text string, room int) string {
@@ -63,10 +63,57 @@ func (s *Server) output(ctx context.Context, p *presentation, r *run, result *ex
 		return short
 	}
 	p.text.section("%s", show("stdout.txt", stdout, room-forErrors))
+	s.remarkCut(p, "stdout", outCut)
 	if stderr != "" {
 		p.text.section("[stderr]\n%s", show("stderr.txt", stderr, forErrors))
 	}
+	s.remarkCut(p, "stderr", errCut)
 	return saved
+}
+
+// withoutMark takes the mark off the end of an output that the run's limit has
+// cut. A program may print the same.
+func (s *Server) withoutMark(output string) (text string, cut bool) {
+	const mark, longestRune = "\n...[truncated]", 4
+	text, cut = strings.CutSuffix(output, mark)
+	if !cut || len(text) <= s.opts.Limits.OutputBytes-longestRune {
+		return output, false
+	}
+	return text, true
+}
+
+func (s *Server) remarkCut(p *presentation, stream string, cut bool) {
+	if cut {
+		p.text.remark("What %s had beyond %s bytes was not kept: print less, or write it to a file.",
+			stream, grouped(int64(s.opts.Limits.OutputBytes)))
+	}
+}
+
+// skipped tells of files that were not returned: a line for each reason.
+func (p *presentation) skipped(files []execution.SkippedFile) {
+	const named = 3
+	var reasons []string
+	paths := make(map[string][]string)
+	for _, file := range files {
+		if _, known := paths[file.Reason]; !known {
+			reasons = append(reasons, file.Reason)
+		}
+		paths[file.Reason] = append(paths[file.Reason], clean(file.Path))
+	}
+	for _, reason := range reasons {
+		those := paths[reason]
+		names := strings.Join(those[:min(len(those), named)], ", ")
+		switch n := len(those); {
+		case names == "":
+			p.text.remark("files not returned: %s", reason)
+		case n == 1:
+			p.text.remark("file not returned: %s: %s", names, reason)
+		case n <= named:
+			p.text.remark("%d files not returned: %s: %s", n, names, reason)
+		default:
+			p.text.remark("%s files not returned: %s and %s more: %s", grouped(int64(n)), names, grouped(int64(n-named)), reason)
+		}
+	}
 }
 
 // save stores a text as a file of the run's.
