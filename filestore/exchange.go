@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path"
+	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -67,6 +68,9 @@ func (e *Exchange) Keep(ctx context.Context, name string, content io.Reader) (st
 // Deliver says that the client has the ids of what the run made.
 func (e *Exchange) Deliver() { e.delivered = true }
 
+// endTime bounds the deletion of what nobody will ask for. It expires too.
+const endTime = time.Minute
+
 // End lets the inputs go and, unless they were delivered, deletes what the run
 // made. The run must be over.
 func (e *Exchange) End(ctx context.Context) {
@@ -76,8 +80,10 @@ func (e *Exchange) End(ctx context.Context) {
 	if e.delivered {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+	defer cancel()
 	for _, id := range e.kept {
-		if err := e.files.Delete(context.WithoutCancel(ctx), id); err != nil {
+		if err := e.files.Delete(ctx, id); err != nil {
 			e.log.WarnContext(ctx, "a result that nobody will ask for could not be deleted", "file", id, "error", err)
 		}
 	}
