@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -165,8 +166,11 @@ func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run
 		return nil, err
 	}
 	out := s.present(ctx, r, result, begun)
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() == nil:
 		r.exchange.Deliver()
+	case begun != nil:
+		s.forget(ctx, begun)
 	}
 	return out, nil
 }
@@ -190,12 +194,23 @@ func (s *Server) perform(ctx context.Context, r *run) (*execution.Result, *execu
 		return nil, nil, err
 	}
 	result, err := s.opts.Sessions.Call(ctx, begun.ID, r.operation, r.request)
-	if err != nil { // nobody learns of the session
-		if err := s.opts.Sessions.Delete(context.WithoutCancel(ctx), begun.ID); err != nil {
-			s.opts.Log.WarnContext(ctx, "a session that nobody knows of could not be ended", "error", err)
-		}
+	if err != nil {
+		s.forget(ctx, &begun)
 	}
 	return result, &begun, err
+}
+
+// forgetTime bounds the end of a session that nobody learns of. It ends by itself
+// too, at its time.
+const forgetTime = 30 * time.Second
+
+// forget ends a session that nobody learns of.
+func (s *Server) forget(ctx context.Context, begun *execution.SessionInfo) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
+	defer cancel()
+	if err := s.opts.Sessions.Delete(ctx, begun.ID); err != nil {
+		s.opts.Log.WarnContext(ctx, "a session that nobody knows of could not be ended", "error", err)
+	}
 }
 
 func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {

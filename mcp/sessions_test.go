@@ -129,6 +129,24 @@ func TestNewSessionOfAFailedCall(t *testing.T) {
 	}
 }
 
+// Nor does one whose client calls it off before it is told of the session.
+func TestNewSessionOfACancelledCall(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	var c *client
+	known.call = func(execution.Operation, execution.Request) (*execution.Result, error) {
+		c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
+		c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`) // taken when that has been
+		c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`)
+		return printed("done"), nil
+	}
+	opts.Sessions = known
+	c = connect(t, opts)
+	c.request("tools/call", `{"name": "execute_python", "arguments": {"code": "", "session": "new"}}`)
+	if known.begun != 1 || len(known.alive) != 0 {
+		t.Errorf("%d begun, %v alive", known.begun, known.alive)
+	}
+}
+
 // A large file is cut or refused, saying how to see it.
 func TestReadLargeFile(t *testing.T) {
 	opts, known := options(nil), newSessions()
