@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,8 +170,6 @@ func (s *sse) take(stream *sseStream, message []byte) bool {
 }
 
 func refuseMethod(w http.ResponseWriter, allowed ...string) {
-	for _, method := range allowed {
-		w.Header().Add("Allow", method)
-	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"mime"
 	"net/http"
 	"strings"
 	"sync"
@@ -32,24 +33,42 @@ const eventStream = "text/event-stream"
 
 type streamKey struct{}
 
-// withStream lets calls find their stream.
+// withStream lets calls find their stream. That of a client that takes no events
+// is nil.
 func withStream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost || !strings.Contains(r.Header.Get("Accept"), eventStream) {
+		var s *stream
+		switch {
+		case r.Method != http.MethodPost:
 			next.ServeHTTP(w, r)
 			return
+		case acceptsEvents(r.Header):
+			s = &stream{ResponseWriter: w, header: w.Header().Clone()}
+			defer s.end()
+			w = s
 		}
-		s := &stream{ResponseWriter: w, header: w.Header().Clone()}
-		defer s.end()
-		next.ServeHTTP(s, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
 	})
+}
+
+func acceptsEvents(header http.Header) bool {
+	for accepted := range strings.SplitSeq(strings.Join(header.Values("Accept"), ","), ",") {
+		switch kind, _, _ := mime.ParseMediaType(accepted); kind {
+		case eventStream, "text/*", "*/*":
+			return true
+		}
+	}
+	return false
 }
 
 // notify tells the client of a call something, before the call ends.
 func notify(ctx context.Context, server *mcpserver.MCPServer, method string, params map[string]any) error {
 	s, ok := ctx.Value(streamKey{}).(*stream)
-	if !ok {
+	switch {
+	case !ok:
 		return server.SendNotificationToClient(ctx, method, params)
+	case s == nil:
+		return nil // the library would answer with events all the same
 	}
 	data, err := json.Marshal(mcpsdk.JSONRPCNotification{
 		JSONRPC:      mcpsdk.JSONRPC_VERSION,

@@ -77,3 +77,25 @@ func TestStream(t *testing.T) {
 		})
 	}
 }
+
+// A client that takes events in some words gets them, and no other does.
+func TestStreamAccepted(t *testing.T) {
+	for accept, want := range map[string]string{
+		"application/json, text/event-stream": eventStream, "application/json;q=0.9, TEXT/EVENT-STREAM;q=0.5": eventStream,
+		"*/*": eventStream, "text/*": eventStream, "application/json": "application/json", "": "application/json",
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mcp", strings.NewReader("{}"))
+		r.Header.Set("Accept", accept)
+		w := httptest.NewRecorder()
+		withStream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := notify(r.Context(), nil, "told", nil); err != nil {
+				t.Error(err)
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write([]byte("{}"))
+		})).ServeHTTP(w, r)
+		if got := w.Header().Get("Content-Type"); got != want {
+			t.Errorf("%q gets %s", accept, got)
+		}
+	}
+}
