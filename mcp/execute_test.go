@@ -232,8 +232,14 @@ func TestCallResult(t *testing.T) {
 			&execution.Result{
 				Stdout: "x", ExitCode: new(int), End: execution.End{Reason: execution.Exited},
 				Skipped: []execution.SkippedFile{
-					{Path: "a", Reason: "many"}, {Path: "l", Reason: "a link"}, {Path: "b", Reason: "many"}, {Path: "c", Reason: "many"},
-					{Path: "d", Reason: "many"}, {Path: "e", Reason: "many"}, {Path: "m", Reason: "a link"}, {Reason: "and more; the list was cut here"},
+					{Path: "a", Reason: "many"},
+					{Path: "l", Reason: "a link"},
+					{Path: "b", Reason: "many"},
+					{Path: "c", Reason: "many"},
+					{Path: "d", Reason: "many"},
+					{Path: "e", Reason: "many"},
+					{Path: "m", Reason: "a link"},
+					{Reason: "and more; the list was cut here"},
 				},
 			},
 			"x\n[5 files not returned: a, b, c and 2 more: many]\n[2 files not returned: l, m: a link]\n[files not returned: and more; the list was cut here]\n", false,

@@ -52,8 +52,10 @@ func TestSessionTools(t *testing.T) {
 		t.Errorf("called: %q", got)
 	}
 	for _, test := range []struct{ tool, arguments, want string }{
-		{"execute_python", `{"code": "x", "session": "session1"}`, gone}, {"run_bash", `{"command": "x", "session": "session1"}`, gone},
-		{"read_file", `{"path": "x", "session": "session1"}`, gone}, {"write_file", `{"path": "x", "content": "", "session": "session1"}`, gone},
+		{"execute_python", `{"code": "x", "session": "session1"}`, gone},
+		{"run_bash", `{"command": "x", "session": "session1"}`, gone},
+		{"read_file", `{"path": "x", "session": "session1"}`, gone},
+		{"write_file", `{"path": "x", "content": "", "session": "session1"}`, gone},
 		{"end_session", `{"session": "session1"}`, "the session session1 has ended already, or there never was one of that name"},
 	} {
 		if r := c.tool(test.tool, test.arguments); !r.IsError || r.Content[0].Text != test.want {
