@@ -33,7 +33,10 @@ type peer struct {
 }
 
 // request is one that has come and is not answered yet.
-type request struct{ cancel context.CancelFunc }
+type request struct {
+	cancel    context.CancelFunc
+	calledOff chan struct{} // closed when its client has cancelled it
+}
 
 // otherRequests is how many requests for something else than a call of a tool
 // are answered at once: each may hold a file.
@@ -113,6 +116,8 @@ func (p *peer) cancel(notification json.RawMessage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r := p.waiting[id]; r != nil {
+		delete(p.waiting, id)
+		close(r.calledOff)
 		r.cancel()
 	}
 }
@@ -120,7 +125,7 @@ func (p *peer) cancel(notification json.RawMessage) {
 // begin has a request be answered when its turn comes.
 func (p *peer) begin(ctx context.Context, method string, id any, message json.RawMessage, done func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &request{cancel}
+	r := &request{cancel, make(chan struct{})}
 	p.mu.Lock()
 	p.waiting[id] = r
 	p.mu.Unlock()
@@ -131,13 +136,17 @@ func (p *peer) begin(ctx context.Context, method string, id any, message json.Ra
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
-		case <-ctx.Done(): // it is answered that it was called off
+			p.tell(p.answer(ctx, id, message))
+		case <-r.calledOff:
+			p.tell(errorAnswer(id, codeCancelled, "The request was cancelled before it began"))
 		case <-p.left:
-			return
 		}
-		p.tell(p.answer(ctx, id, message))
 	})
 }
+
+// codeCancelled is what the Language Server Protocol, whose cancellations these
+// are, has for a request that was cancelled.
+const codeCancelled = -32800
 
 func (p *peer) end(id any, r *request) {
 	r.cancel()

@@ -73,44 +73,58 @@ func (o *opened) Get(context.Context, string) (*filestore.File, error) {
 	return nil, errNoFile
 }
 
-// Who does not read holds few answers, and no stream for long.
+// Who does not read holds few answers, and no stream for long; who leaves has
+// nothing more be read.
 func TestUnreadSSE(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		files := new(opened)
-		opts := options(nil)
-		opts.Files = files
-		handlers, endStreams := mcp.New(opts).Handlers()
-		stream, over := newUnread(), make(chan struct{})
-		go func() {
-			defer close(over)
-			handlers[mcp.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(t.Context(), http.MethodGet, mcp.SSEPath, nil))
-		}()
-		_, endpoint, _ := strings.Cut(<-stream.begun, "data: ")
-		endpoint = strings.TrimSpace(endpoint)
-		refused := 0
-		for i := range 200 {
-			body := fmt.Sprintf(`{"jsonrpc": "2.0", "id": %d, "method": "resources/read", "params": {"uri": "vivarium://files/a"}}`, i)
-			w := httptest.NewRecorder()
-			handlers[mcp.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
-			switch w.Code {
-			case http.StatusAccepted:
-			case http.StatusTooManyRequests:
-				refused++
-			default:
-				t.Fatalf("%d %s", w.Code, w.Body)
-			}
+	for _, leaves := range []bool{false, true} {
+		t.Run(fmt.Sprintf("leaves %v", leaves), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testUnreadSSE(t, leaves) })
+		})
+	}
+}
+
+func testUnreadSSE(t *testing.T, leaves bool) {
+	t.Helper()
+	files := new(opened)
+	opts := options(nil)
+	opts.Files = files
+	handlers, endStreams := mcp.New(opts).Handlers()
+	defer endStreams()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	stream, over := newUnread(), make(chan struct{})
+	go func() {
+		defer close(over)
+		handlers[mcp.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(ctx, http.MethodGet, mcp.SSEPath, nil))
+	}()
+	_, endpoint, _ := strings.Cut(<-stream.begun, "data: ")
+	endpoint = strings.TrimSpace(endpoint)
+	refused := 0
+	for i := range 200 {
+		body := fmt.Sprintf(`{"jsonrpc": "2.0", "id": %d, "method": "resources/read", "params": {"uri": "vivarium://files/a"}}`, i)
+		w := httptest.NewRecorder()
+		handlers[mcp.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
+		switch w.Code {
+		case http.StatusAccepted:
+		case http.StatusTooManyRequests:
+			refused++
+		default:
+			t.Fatalf("%d %s", w.Code, w.Body)
 		}
-		synctest.Wait()
-		if read := files.count.Load(); read > 8 || refused < 100 {
-			t.Errorf("%d files were read, %d requests refused", read, refused)
-		}
-		began := time.Now()
-		<-over
-		if took := time.Since(began); took > 3*time.Minute {
-			t.Errorf("the stream ended after %v", took)
-		}
-		endStreams()
-	})
+	}
+	synctest.Wait()
+	if leaves {
+		leave()
+	}
+	began := time.Now()
+	<-over
+	synctest.Wait()
+	if read := files.count.Load(); read > 8 || refused < 100 {
+		t.Errorf("%d files were read, %d requests refused", read, refused)
+	}
+	if took := time.Since(began); took > 3*time.Minute {
+		t.Errorf("the stream ended after %v", took)
+	}
 }
 
 // Who does not read the answer of a call has its connection closed in time.

@@ -62,9 +62,8 @@ func TestCancelWaitingCall(t *testing.T) {
 	<-r.begun
 	waiting := c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "second"}}`)
 	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}`)
-	m := c.read()
-	if text, isError := textOf(t, m.Result); *m.ID != waiting || !isError || text != "the call was cancelled before it began" {
-		t.Errorf("%d: %s", *m.ID, text)
+	if m := c.read(); *m.ID != waiting || m.Error == nil || m.Error.Message != "The request was cancelled before it began" {
+		t.Errorf("%+v", m)
 	}
 	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
 	<-r.ended
@@ -84,6 +83,37 @@ func TestStdioClosedDuringCall(t *testing.T) {
 	_ = c.in.Close()
 	if text, isError := textOf(t, c.read().Result); !isError || text != "the client closed stdin before the call ended" {
 		t.Error(text)
+	}
+}
+
+// Requests of a client that has closed its stdin are answered, however many they
+// are; calls that wait do not run.
+func TestStdioClosedAfterRequests(t *testing.T) {
+	r := newRuns()
+	opts := optionsOf(r)
+	opts.Parallel = 1
+	c := connect(t, opts)
+	const requests = 20
+	call := c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "first"}}`)
+	<-r.begun
+	waiting := c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "second"}}`)
+	for range requests {
+		c.send("ping", `{}`)
+	}
+	_ = c.in.Close()
+	for range requests + 2 {
+		m := c.read()
+		if m.Error != nil {
+			t.Errorf("%+v", m.Error)
+		}
+		if *m.ID == call || *m.ID == waiting {
+			if text, isError := textOf(t, m.Result); !isError || text != "the client closed stdin before the call ended" {
+				t.Error(text)
+			}
+		}
+	}
+	if len(r.begun) > 0 {
+		t.Errorf("%s ran", <-r.begun)
 	}
 }
 
