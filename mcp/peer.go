@@ -197,6 +197,10 @@ func (p *peer) tell(message mcpsdk.JSONRPCMessage) {
 
 // tellLater is for who must go on, whether the client reads or not.
 func (p *peer) tellLater(message mcpsdk.JSONRPCMessage, done func()) {
+	if message == nil {
+		done()
+		return
+	}
 	p.requests.Go(func() {
 		defer done()
 		p.tell(message)
