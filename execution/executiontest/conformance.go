@@ -202,6 +202,12 @@ var endings = []conformance{
 			t.Errorf("the traceback shows more than the program: %s", r.Stderr)
 		}
 	}},
+	{"exception in a text that is executed", code("exec('\\n' * 9 + '1 / 0')"), func(t *testing.T, r *execution.Result) {
+		fails("__main__.py\", line 1", "File \"<string>\", line 10", "ZeroDivisionError")(t, r)
+		if strings.Count(r.Stderr, "\n") > 6 || strings.Contains(r.Stderr, "fork") {
+			t.Errorf("the traceback shows lines of others: %s", r.Stderr)
+		}
+	}},
 	{"syntax error", code("print('never')", "x = = 1"), func(t *testing.T, r *execution.Result) {
 		fails("SyntaxError", "line 2")(t, r)
 		if r.Stdout != "" {
