@@ -20,6 +20,7 @@ import (
 	dockerclient "github.com/docker/docker/client"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
 
 // connectTime bounds the first words with the engine, and a look at an image.
@@ -78,9 +79,11 @@ func New(opts Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker: %w", err)
 	}
-	profiles, err := seccompProfiles()
-	if err != nil {
-		return nil, err
+	profiles := make(map[bool]string)
+	for _, many := range []bool{true, false} {
+		if profiles[many], err = seccomp.Profile(many); err != nil {
+			return nil, fmt.Errorf("docker: %w", err)
+		}
 	}
 	b := &Backend{
 		client: client, opts: opts, id: newID(), seccomp: profiles,
