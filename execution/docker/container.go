@@ -82,6 +82,7 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 		processes += ownProcesses
 	}
 	return &container.HostConfig{
+		Sysctls:        sysctls(spec),
 		AutoRemove:     true,
 		NetworkMode:    container.NetworkMode(spec.Network),
 		ReadonlyRootfs: true,
@@ -108,6 +109,16 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 			},
 		},
 	}
+}
+
+// sysctls have the kernel keep nothing of connections that have ended, for later
+// runs to find: tcp_metrics of a peer, and its cookie. A network that others use is
+// left as it is.
+func sysctls(spec execution.Spec) map[string]string {
+	if spec.Isolation != execution.IsolationRun || spec.Network != "none" {
+		return nil
+	}
+	return map[string]string{"net.ipv4.tcp_no_metrics_save": "1", "net.ipv4.tcp_fastopen": "0"}
 }
 
 // tmpfs gives the options of a place that programs write. It is theirs.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
@@ -49,19 +50,28 @@ const (
 	// another than its maker: CLONE_PARENT, CLONE_PTRACE.
 	newRelations = 0x00008000 | 0x00002000
 
-	unixFamily   = 1  // AF_UNIX
-	levelIPv6    = 41 // SOL_IPV6
-	flowLabels   = 32 // IPV6_FLOWLABEL_MGR
-	fcntlCommand = 1  // the argument of fcntl(2)
-	optionLevel  = 1  // the argument of setsockopt(2)
-	optionName   = 2
-	noSuchCall   = 38 // ENOSYS
-	noSuchFamily = 97 // EAFNOSUPPORT
+	unixFamily    = 1  // AF_UNIX
+	netlinkFamily = 16 // AF_NETLINK
+	coreLimit     = 4  // RLIMIT_CORE
+	levelIPv6     = 41 // SOL_IPV6
+	flowLabels    = 32 // IPV6_FLOWLABEL_MGR
+	fcntlCommand  = 1  // the argument of fcntl(2)
+	optionLevel   = 1  // the argument of setsockopt(2)
+	optionName    = 2
+	noSuchCall    = 38 // ENOSYS
+	noSuchFamily  = 97 // EAFNOSUPPORT
 )
 
 // families are the kinds of sockets that programs may make: AF_UNIX, AF_INET,
 // AF_INET6 and AF_NETLINK, which getifaddrs(3) uses.
 func families() []uint64 { return []uint64{1, 2, 10, 16} }
+
+// otherNetlink are the conditions under which a socket is one of netlink that asks
+// for anything but addresses and routes, NETLINK_ROUTE: other protocols tell what
+// the kernel remembers of the connections of other runs.
+func otherNetlink() seccomp.ArgumentConditions {
+	return append(isInt(0, netlinkFamily), seccomp.Condition{Argument: 2, Operation: seccomp.BitsSet, Value: math.MaxUint32})
+}
 
 // leases are the conditions under which fcntl(2) asks for a lease on a file (1024),
 // for which whoever opens that file has to wait, for news of a folder (1026), or
@@ -151,6 +161,12 @@ func filterPolicy(info *arch.Info) seccomp.Policy {
 					Name:       "clone",
 					Conditions: seccomp.ArgumentConditions{{Operation: seccomp.BitsSet, Value: newNamespaces | newRelations}},
 				}, seccomp.NameWithConditions{
+					// At 0 a process's memory goes to the host's handler of dumps, at our 1 to nobody: core(5).
+					Name: "setrlimit", Conditions: isInt(0, coreLimit),
+				}, seccomp.NameWithConditions{
+					Name:       "prlimit64",
+					Conditions: append(isInt(1, coreLimit), seccomp.Condition{Argument: 2, Operation: seccomp.NotEqual}),
+				}, seccomp.NameWithConditions{
 					// Flow labels stay for a minute, for all in the network namespace to see.
 					Name:       "setsockopt",
 					Conditions: append(isInt(optionLevel, levelIPv6), isInt(optionName, flowLabels)...),
@@ -165,6 +181,7 @@ func filterPolicy(info *arch.Info) seccomp.Policy {
 				Action: seccomp.ActionErrno | noSuchFamily,
 				NamesWithCondtions: []seccomp.NameWithConditions{
 					{Name: "socket", Conditions: otherFamilies},
+					{Name: "socket", Conditions: otherNetlink()},
 					{Name: "socketpair", Conditions: seccomp.ArgumentConditions{{Operation: seccomp.NotEqual, Value: unixFamily}}},
 				},
 			},
