@@ -35,12 +35,14 @@ from supervisor import (
     OURS,
     PROTOCOL,
     PYTHON,
+    WATCH_SECONDS,
     Channel,
     Ending,
     Filter,
     Found,
     Gone,
     Job,
+    MemoryWatch,
     Pipes,
     Program,
     Run,
@@ -140,8 +142,6 @@ def used_cpu() -> float:
 
 def limit_resources() -> None:
     """Sets the limits of a program's process that are not for the time it takes."""
-    # Where dumps go to a program, a limit of 0 does not keep them from it: core(5).
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
 
@@ -761,8 +761,10 @@ class Background:
 class Call(Run):
     """A run in a session, which the server may call off."""
 
-    def __init__(self, channel: Channel, program: Program, job: Job, background: Background) -> None:
-        super().__init__(channel, program, job)
+    def __init__(
+        self, channel: Channel, program: Program, job: Job, memory: MemoryWatch, background: Background
+    ) -> None:
+        super().__init__(channel, program, job, memory)
         self.background = background
 
     def open(self) -> None:
@@ -785,8 +787,10 @@ class Call(Run):
 class CellCall(Call):
     """The run of a cell: the pipes stay."""
 
-    def __init__(self, channel: Channel, program: Program, job: Job, background: Background) -> None:
-        super().__init__(channel, program, job, background)
+    def __init__(
+        self, channel: Channel, program: Program, job: Job, memory: MemoryWatch, background: Background
+    ) -> None:
+        super().__init__(channel, program, job, memory, background)
         limits = job.limits
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
         self.stdin = views(head, job.stdin, job.code)
@@ -988,12 +992,17 @@ class Session:
         while True:
             if frame := self.channel.next_buffered():
                 return frame
-            for fd, _ in self.listening.poll(self.channel.silence_left() * 1000 + 1):
+            # What goes on between calls may still take memory.
+            patience = min(
+                self.channel.silence_left(), 4 * WATCH_SECONDS if self.sandbox.memory.limit else LOOK_SECONDS
+            )
+            for fd, _ in self.listening.poll(patience * 1000 + 1):
                 if fd == self.channel.receive_fd:
                     self.channel.read_available()
                 elif fd != self.family.bell and not (fd in self.background.kept and self.background.drain(fd)):
                     self.forget(fd)
             self.family.reap()
+            self.sandbox.memory.look()
 
     def keep_listening(self, fd: int, keep: bool) -> None:
         """Listens to a pipe between calls. What is kept comes with the next cell."""
@@ -1091,7 +1100,7 @@ class Session:
         if self.interpreter is None:
             self.interpreter = self.make_interpreter(job)
         self.interpreter.prepare()
-        return CellCall(self.channel, self.interpreter, job, self.background)
+        return CellCall(self.channel, self.interpreter, job, self.sandbox.memory, self.background)
 
     def watch_cell(self, run: CellCall) -> None:
         """Sees a cell to its end."""
@@ -1118,7 +1127,7 @@ class Session:
     def run_command(self, job: Job) -> None:
         """Runs a command in a shell of its own."""
         shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
-        run = ShellCall(self.channel, shell, job, self.background)
+        run = ShellCall(self.channel, shell, job, self.sandbox.memory, self.background)
         self.start(run)
         run.watch()
         for fd in (shell.stdout, shell.stderr):

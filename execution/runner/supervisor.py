@@ -64,8 +64,12 @@ MAX_DEPTH = 31  # folders below the workspace that are searched for files
 MAX_PATH = 1024  # bytes of a path that is returned; the server takes no longer or deeper ones (execution.PathFault)
 MAX_ENTRIES = 20_000  # directory entries that are looked at
 SHARED_SLACK = 1 << 20  # bytes by which the kernel's count of shared memory may be off
-OPEN_FILES = 1024  # of each process of a program; the zygote may have more (see Zygote.serve)
+# Of each process of a program; the zygote may have more (see Zygote.serve). Taken out of the environment, as is
+# VIVARIUM_WATCH_MEMORY: programs have no business with it.
+OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
 DONE_FD = 63  # where a program's process says that it is over; see Farewell
+WATCH_SECONDS = 0.05  # how often memory is looked at that no cgroup bounds
+CLOSER_SECONDS = 0.25  # how long it may take to find out what of it is shared
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
 BURY_SECONDS = 2  # that killed processes may take to go
@@ -752,8 +756,6 @@ def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoR
     if not job:
         os._exit(0)  # the supervisor is gone
     interactive, has_files, cpu_seconds = RELEASE.unpack_from(job)
-    # Where dumps go to a program, a limit of 0 does not keep them from it: core(5).
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     if has_files:
@@ -1343,19 +1345,124 @@ class Counter:
         return 0
 
 
+def pids() -> "list[int]":
+    """All processes that this one can see, but for itself."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process, 0 where it has none here or has gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            return next((int(line[5:]) for line in lines if line.startswith(b"PPid:")), 0)
+    except OSError:
+        return 0
+
+
+def fields_of(path: str, names: "tuple[bytes, ...]") -> "dict[bytes, int]":
+    """The fields of a file of /proc that count kilobytes, in bytes. Raises OSError."""
+    with open(path, "rb") as lines:
+        return {line.split(b":")[0]: int(line.split()[1]) << 10 for line in lines if line.startswith(names)}
+
+
+def memory_of(pid: int) -> int:
+    """The bytes of memory that a process has, of which others may have a part too: what it shares by forks counts for
+    each. Page tables are among them. 0 where it has gone."""
+    names = (b"RssAnon", b"RssShmem", b"VmPTE")
+    try:
+        found = fields_of(f"/proc/{pid}/status", names)
+        if not found:  # its first thread has ended, others go on
+            threads = os.listdir(f"/proc/{pid}/task")
+            found = next(
+                filter(None, (fields_of(f"/proc/{pid}/task/{thread}/status", names) for thread in threads)), {}
+            )
+    except (OSError, ValueError, IndexError):
+        return 0
+    return sum(found.values())
+
+
+def share_of(pid: int, most: int) -> int:
+    """The same, but of what is shared its part alone, where the kernel tells: most where it does not, or where the
+    process does not let itself be looked at."""
+    try:
+        found = fields_of(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon", b"Pss_Shmem"))
+        tables = fields_of(f"/proc/{pid}/status", (b"VmPTE",))
+    except (OSError, ValueError, IndexError):
+        return most
+    return min(most, sum(found.values()) + sum(tables.values())) if found else most
+
+
+class MemoryWatch:
+    """Stands in for a cgroup where there is none to bound memory: it looks at what all processes have, now and again,
+    and kills the largest ones where that is too much, as the kernel would."""
+
+    def __init__(self, limit: int, places: "Iterable[str]") -> None:
+        self.limit = limit  # bytes; 0: a cgroup bounds them
+        self.places = tuple(places)
+        self.own: "dict[int, int]" = {}  # what the zygote has between runs, by its number
+        self.kills = 0
+
+    def settle(self) -> None:
+        """Takes the zygote, the only child of this process, for one that is not killed, and what it has for nobody's."""
+        if self.limit:
+            self.own = {pid: memory_of(pid) for pid in pids() if parent_of(pid) == os.getpid()}
+
+    def look(self) -> None:
+        """Looks, and kills where that must be."""
+        if not self.limit:
+            return
+        used = {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
+        files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
+        if sum(used.values()) + files <= self.limit:
+            return
+        # What is shared by forks has counted for each. To look closer takes longer the more a process maps: this is done
+        # for a moment, no longer.
+        until = time.monotonic() + CLOSER_SECONDS
+        for pid in sorted(used, key=lambda pid: -used[pid]):
+            if sum(used.values()) + files <= self.limit or time.monotonic() > until:
+                break
+            used[pid] = min(used[pid], share_of(pid, used[pid] + self.own.get(pid, 0)) - self.own.get(pid, 0))
+        self.relieve(used, files)
+
+    def relieve(self, used: "dict[int, int]", files: int) -> None:
+        """Kills the largest processes until the others are within the limit."""
+        left = sum(used.values()) + files
+        for pid in sorted(used, key=lambda pid: -used[pid]):
+            if left <= self.limit:
+                return
+            if pid not in self.own:
+                left -= used[pid]
+                self.kills += kill_quietly(pid)
+
+
+def kill_quietly(pid: int) -> bool:
+    """Kills a process. Returns whether it was there."""
+    try:
+        os.kill(pid, _signal.SIGKILL)
+    except OSError:
+        return False
+    return True
+
+
 class Pressure:
     """What the kernel has refused this container since the last look (cgroup v2, then v1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: MemoryWatch) -> None:
+        self.watch = watch
         self.counters = (
             Counter(("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill"),
             Counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max"),
         )
-        self.known = [counter.read() for counter in self.counters]
+        self.known = self.read()
+
+    def read(self) -> "list[int]":
+        """How many processes were killed for memory, and how many were refused, ever."""
+        kills, refused = (counter.read() for counter in self.counters)
+        return [kills + self.watch.kills, refused]
 
     def look(self) -> "list[int]":
         """How many processes were killed for memory, and how many were refused, since the last look."""
-        before, self.known = self.known, [counter.read() for counter in self.counters]
+        before, self.known = self.known, self.read()
         return [now - then for now, then in zip(self.known, before)]
 
 
@@ -1404,9 +1511,10 @@ def views(*parts: "bytes | bytearray") -> "list[memoryview]":
 class Run:
     """One program from its release to its end."""
 
-    def __init__(self, channel: Channel, program: Program, job: Job) -> None:
+    def __init__(self, channel: Channel, program: Program, job: Job, memory: MemoryWatch) -> None:
         self.channel = channel
         self.program = program
+        self.memory = memory
         self.stdin = views(job.stdin)  # what the program is still to read, of which there is one copy: it may be large
         self.refused = False  # it closed its stdin: the rest is not wanted
         self.room = {program.stdout: job.limits["output_bytes"], program.stderr: job.limits["output_bytes"]}
@@ -1457,11 +1565,12 @@ class Run:
                     return
                 self.deadline = time.monotonic() + more
                 continue
-            wait = min(left, REAP_SECONDS, self.channel.silence_left())
+            wait = min(left, WATCH_SECONDS if self.memory.limit else REAP_SECONDS, self.channel.silence_left())
             ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
             for fd in ready:
                 self.handle(fd)
             self.listen()
+            self.memory.look()
             ended = self.program.ended(ready)
             if not ended:  # else it goes out with what is said of the end
                 self.channel.flush()
@@ -1659,7 +1768,8 @@ class Sandbox:
         self.free = 0  # of them, how many are in use between runs
         self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
-        self.pressure = Pressure()
+        self.memory = MemoryWatch(int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0")), (workspace, "/tmp", "/dev/shm"))
+        self.pressure = Pressure(self.memory)
 
     def serve_run(self, program: Program) -> None:
         """Takes one job, runs it, reports it."""
@@ -1673,7 +1783,7 @@ class Sandbox:
             channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
             raise Gone("a job could not be staged") from None
         staged = {found.path: found.stamp for found in walk(self.root)} if job.has_files else {}
-        run = Run(channel, program, job)
+        run = Run(channel, program, job, self.memory)
         await_tick(staged.values())
         channel.send(b"A")
         run.started = time.monotonic()
@@ -1711,6 +1821,7 @@ class Sandbox:
     def settle(self) -> None:
         """Takes what is in use now, with a zygote and no run yet, for what is in use between runs. Raises Gone."""
         self.empty()  # of what the imports have written
+        self.memory.settle()
         self.check_pressure()
         self.network.unused = self.network.read()
         self.free = self.shared_memory.read() + SHARED_SLACK

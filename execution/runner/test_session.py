@@ -357,7 +357,7 @@ class CellCallTest(unittest.TestCase):
         program = types.SimpleNamespace(stdin=self.program_in, stdout=1, stderr=2)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        call = session.CellCall(None, program, job, session.Background(0))  # type: ignore[arg-type]
+        call = session.CellCall(None, program, job, supervisor.MemoryWatch(0, ()), session.Background(0))  # type: ignore[arg-type]
         call.poll.register(self.program_in)
         return call
 

@@ -113,7 +113,12 @@ class RunTest(unittest.TestCase):
             self.addCleanup(os.close, fd)
         channel = supervisor.Channel(received, send_fd, 1)
         program = supervisor.Program(pipes.ours, pipes.done)
-        run = supervisor.Run(channel, program, supervisor.Job({"output_bytes": 150_000, "timeout_ms": 1000}))
+        run = supervisor.Run(
+            channel,
+            program,
+            supervisor.Job({"output_bytes": 150_000, "timeout_ms": 1000}),
+            supervisor.MemoryWatch(0, ()),
+        )
         run.say(program.stdout, b"x" * 200_000)
         sizes = []
         while channel.posted:
