@@ -1,0 +1,166 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
+)
+
+// Backend starts sandboxes on this machine. It is safe for concurrent use.
+type Backend struct {
+	opts   Options
+	server string // this process, as the names of its cgroups and sessions have it
+
+	filters map[bool][]byte // of system calls, by whether a sandbox serves many runs
+
+	works atomic.Bool // sandboxes have been seen to
+
+	groups      controllers
+	groupsFault error // why there are no cgroups
+
+	mu      sync.Mutex
+	pythons map[string]python // by digest
+}
+
+// New makes a Backend. No sandbox is started yet.
+func New(opts Options) (*Backend, error) {
+	server, err := processName(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{opts: opts, server: server, pythons: make(map[string]python), filters: make(map[bool][]byte)}
+	b.groups, b.groupsFault = findControllers(server)
+	for _, many := range []bool{true, false} {
+		if b.filters[many], err = seccomp.Filter(many, b.unbounded()...); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// unbounded are the system calls that make memory which belongs to no process, and
+// which only a cgroup can bound.
+func (b *Backend) unbounded() []string {
+	if b.groupsFault == nil {
+		return nil
+	}
+	return []string{"memfd_create", "shmget"}
+}
+
+// InstanceID names this server.
+func (b *Backend) InstanceID() string { return b.server }
+
+// Close does nothing: what has been started is its callers' to end.
+func (b *Backend) Close() error { return nil }
+
+// Resolve finds the interpreter, whatever image is asked for, and gives a digest of
+// what it is now.
+func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
+	p, err := b.findPython(ctx)
+	return p.digest, err
+}
+
+func (b *Backend) known(digest string) (python, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.pythons[digest]
+	return p, ok
+}
+
+// remember keeps an interpreter, and forgets those that nobody has asked for lately.
+func (b *Backend) remember(p python) {
+	const enough = 16
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.pythons) >= enough {
+		clear(b.pythons)
+	}
+	b.pythons[p.digest] = p
+}
+
+// Walls says in words what bounds a sandbox's memory and processes.
+func (b *Backend) Walls() string {
+	if b.groupsFault != nil {
+		return fmt.Sprintf("limits of each process and a watching supervisor, for want of cgroups: %v", b.groupsFault)
+	}
+	return fmt.Sprintf("cgroups of version %d", b.groups.version)
+}
+
+// Health looks for the interpreter, and, until that has been seen to work, makes a
+// sandbox's walls and takes them down again.
+func (b *Backend) Health(ctx context.Context) error {
+	p, err := b.findPython(ctx)
+	if err != nil || b.works.Load() {
+		return err
+	}
+	if err := b.rehearse(ctx, p); err != nil {
+		return err
+	}
+	b.works.Store(true)
+	return nil
+}
+
+// Sweep removes what servers have left that are gone: cgroups, and what is known
+// of sessions that have ended.
+func (b *Backend) Sweep(ctx context.Context) (int, error) {
+	removed := 0
+	var failures []error
+	if b.groupsFault == nil {
+		for _, g := range b.groups.strays(isAlive) {
+			failures = append(failures, g.remove())
+			if g.folders[memoryController] != "" { // a sandbox has several
+				removed++
+			}
+		}
+	}
+	n, err := b.sweepSessions(ctx)
+	return removed + n, errors.Join(append(failures, err)...)
+}
+
+// newID makes an identifier that nobody guesses or repeats.
+func newID() string { return strings.ToLower(rand.Text()[:16]) }
+
+// processName names a process for as long as the machine runs: numbers come again,
+// but not with the same time of start.
+func processName(pid int) (string, error) {
+	_, start, err := look(pid)
+	return strconv.Itoa(pid) + "-" + start, err
+}
+
+// look gives a process's state and the time of its start, as the kernel tells them.
+func look(pid int) (state, start string, err error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return "", "", err
+	}
+	// The second field, in parentheses, may hold anything.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const stateField, startField = 0, 19 // the 3rd and the 22nd of proc_pid_stat(5)
+	if len(fields) <= startField {
+		return "", "", fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
+	}
+	return fields[stateField], fields[startField], nil
+}
+
+// isAlive says whether the process of a name runs.
+func isAlive(name string) bool {
+	pid, start, _ := strings.Cut(name, "-")
+	number, err := strconv.Atoi(pid)
+	if err != nil {
+		return false
+	}
+	state, now, err := look(number)
+	return err == nil && now == start && state != "Z" // nobody has buried it yet
+}
+
+var _ execution.SessionBackend = (*Backend)(nil)

@@ -1,0 +1,291 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// groupPrefix is how the names of our cgroups begin.
+const groupPrefix = "vivarium-"
+
+// cpuPeriod is the time for which a quota of CPU time counts, in microseconds,
+// as container engines have it.
+const cpuPeriod = 100_000
+
+// controllers is where this server may make cgroups: folders of the kernel's, by
+// controller. With version 2 they are one.
+type controllers struct {
+	version int
+	folders map[string]string
+}
+
+// Places of cgroups in the sandbox, and what each bounds.
+const (
+	memoryController = "memory"
+	pidsController   = "pids"
+	cpuController    = "cpu"
+)
+
+// findControllers looks where this server may make cgroups. The error says why
+// it may not.
+func findControllers(server string) (controllers, error) {
+	membership, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return controllers{}, errors.New("the kernel has no cgroups")
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return controllers{}, err
+	}
+	if c, ok := findVersion1(string(membership), string(mounts)); ok {
+		return c, c.try(server)
+	}
+	c, err := findVersion2(string(membership), string(mounts))
+	if err != nil {
+		return controllers{}, err
+	}
+	return c, c.try(server)
+}
+
+// findVersion1 finds the hierarchies of version 1 that this process is in.
+func findVersion1(membership, mounts string) (controllers, bool) {
+	c := controllers{version: 1, folders: make(map[string]string)}
+	for line := range strings.Lines(membership) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		for name := range strings.SplitSeq(parts[1], ",") {
+			if name != memoryController && name != pidsController && name != cpuController {
+				continue
+			}
+			if folder, ok := mountedAt(mounts, "cgroup", name, parts[2]); ok {
+				c.folders[name] = folder
+			}
+		}
+	}
+	return c, len(c.folders) > 0
+}
+
+// findVersion2 finds the group of version 2 that this process is in, and sees to
+// it that groups below it have the controllers.
+func findVersion2(membership, mounts string) (controllers, error) {
+	for line := range strings.Lines(membership) {
+		path, unified := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !unified {
+			continue
+		}
+		folder, ok := mountedAt(mounts, "cgroup2", "", path)
+		if !ok {
+			break
+		}
+		if err := delegate(folder); err != nil {
+			return controllers{}, err
+		}
+		return controllers{version: 2, folders: map[string]string{
+			memoryController: folder, pidsController: folder, cpuController: folder,
+		}}, nil
+	}
+	return controllers{}, errors.New("no cgroups are mounted")
+}
+
+// delegate has the groups below a folder know the controllers that they need.
+// Where processes are in it the kernel refuses that; then this one moves below.
+func delegate(folder string) error {
+	control := filepath.Join(folder, "cgroup.subtree_control")
+	wanted := "+memory +pids +cpu"
+	err := os.WriteFile(control, []byte(wanted), 0)
+	if errors.Is(err, unix.EBUSY) {
+		own := filepath.Join(folder, groupPrefix+"server")
+		err = os.Mkdir(own, 0o750)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			err = os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte("0"), 0)
+		}
+		if err == nil {
+			err = os.WriteFile(control, []byte(wanted), 0)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("this server's cgroup is not its own to divide (%w); systemd gives it one with Delegate=yes", err)
+	}
+	return nil
+}
+
+// mountedAt gives the folder in which a cgroup of a hierarchy is seen.
+func mountedAt(mounts, kind, controller, path string) (string, bool) {
+	for line := range strings.Lines(mounts) {
+		left, right, _ := strings.Cut(line, " - ")
+		fields, types := strings.Fields(left), strings.Fields(right)
+		if len(fields) < 5 || len(types) < 3 || types[0] != kind {
+			continue
+		}
+		options := strings.Split(types[2], ",")
+		if controller != "" && !slices.Contains(options, controller) {
+			continue
+		}
+		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(fields[3], "/")) // the root of the mount
+		if !ok {
+			continue
+		}
+		return filepath.Join(fields[4], rest), true
+	}
+	return "", false
+}
+
+// try makes a group and takes it away again.
+func (c controllers) try(server string) error {
+	g, err := c.make(server+"."+newID(), execution.Settings{MemoryBytes: 1 << 30, Processes: 10, CPUs: 1})
+	if err != nil {
+		return fmt.Errorf("this server may not make cgroups (%w)", err)
+	}
+	return g.remove()
+}
+
+// group is a sandbox's cgroup: a folder a controller.
+type group struct {
+	version int
+	folders map[string]string
+}
+
+// make makes a group with the limits of a sandbox.
+func (c controllers) make(name string, s execution.Settings) (group, error) {
+	g := group{version: c.version, folders: make(map[string]string)}
+	for controller, parent := range c.folders {
+		folder := filepath.Join(parent, groupPrefix+name)
+		// The supervisor, another user, reads its counters.
+		if err := os.Mkdir(folder, 0o755); err != nil && (c.version == 1 || !errors.Is(err, fs.ErrExist)) {
+			return g, errors.Join(err, g.remove())
+		}
+		g.folders[controller] = folder
+	}
+	for _, l := range g.limits(s) {
+		err := os.WriteFile(l.file, []byte(l.value), 0)
+		if err != nil && (!l.optional || !errors.Is(err, fs.ErrNotExist)) {
+			return g, errors.Join(err, g.remove())
+		}
+	}
+	return g, nil
+}
+
+// limit is a file of the kernel's, and what to write to it.
+type limit struct {
+	file, value string
+	optional    bool // not every kernel has it
+}
+
+func (g group) limits(s execution.Settings) []limit {
+	var all []limit
+	add := func(controller, file, value string, optional bool) {
+		if folder := g.folders[controller]; folder != "" {
+			all = append(all, limit{filepath.Join(folder, file), value, optional})
+		}
+	}
+	memory, processes := strconv.FormatInt(s.MemoryBytes, 10), strconv.FormatInt(s.Processes, 10)
+	quota := strconv.FormatInt(int64(math.Round(s.CPUs*cpuPeriod)), 10)
+	if g.version == 1 {
+		add(memoryController, "memory.limit_in_bytes", memory, false)
+		add(memoryController, "memory.memsw.limit_in_bytes", memory, true) // with swap
+		add(pidsController, "pids.max", processes, false)
+		add(cpuController, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod), true)
+		add(cpuController, "cpu.cfs_quota_us", quota, true)
+		return all
+	}
+	add(memoryController, "memory.max", memory, false)
+	add(memoryController, "memory.swap.max", "0", true)
+	add(pidsController, "pids.max", processes, false)
+	add(cpuController, "cpu.max", quota+" "+strconv.Itoa(cpuPeriod), true)
+	return all
+}
+
+// add puts a process into the group.
+func (g group) add(pid int) error {
+	for _, folder := range g.unique() {
+		if err := os.WriteFile(filepath.Join(folder, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trees are what of the group the supervisor reads, where it looks for it.
+func (g group) trees() []tree {
+	if g.version == 2 {
+		return []tree{{From: g.folders[memoryController], To: "/sys/fs/cgroup", NoExec: true}}
+	}
+	var all []tree
+	for controller, folder := range g.folders {
+		all = append(all, tree{From: folder, To: "/sys/fs/cgroup/" + controller, NoExec: true})
+	}
+	return all
+}
+
+// remove takes the group away, when the last of its processes has gone.
+func (g group) remove() error {
+	const patience = time.Second
+	var failures []error
+	for _, folder := range g.unique() {
+		err := unix.Rmdir(folder)
+		for began := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(began) < patience; {
+			time.Sleep(5 * time.Millisecond) // what was killed is gone a little later
+			err = unix.Rmdir(folder)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			failures = append(failures, fmt.Errorf("%s: %w", folder, err))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// empty says whether no process is in the group: a session may outlive its server.
+func (g group) empty() bool {
+	for _, folder := range g.unique() {
+		inside, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))
+		if err == nil && len(inside) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (g group) unique() []string {
+	var all []string
+	for _, folder := range g.folders {
+		if !slices.Contains(all, folder) {
+			all = append(all, folder)
+		}
+	}
+	return all
+}
+
+// strays lists the groups in which nobody is any more and whose server is gone:
+// their names tell whose they are.
+func (c controllers) strays(alive func(server string) bool) []group {
+	var all []group
+	for controller, parent := range c.folders {
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			continue
+		}
+		for _, entry := range entries {
+			name, ours := strings.CutPrefix(entry.Name(), groupPrefix)
+			server, _, _ := strings.Cut(name, ".")
+			g := group{c.version, map[string]string{controller: filepath.Join(parent, entry.Name())}}
+			if ours && entry.IsDir() && !alive(server) && g.empty() {
+				all = append(all, g)
+			}
+		}
+	}
+	return all
+}

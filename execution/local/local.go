@@ -1,0 +1,38 @@
+// Package local is the [execution.Backend] without an engine: the server itself
+// starts sandboxes, each of them this very binary once more, which makes Linux
+// namespaces and a root of its own around itself and then becomes the supervisor.
+// It needs no privileges and nothing that is installed but a Python.
+//
+// It leaves to the caller what runs in a sandbox and how it is spoken to.
+package local
+
+import "github.com/vivarium-sandbox/vivarium/execution"
+
+// Name is what a process has as its first argument that is to become a sandbox:
+// main must call [Become] then, and nothing before it.
+const Name = "vivarium-sandbox"
+
+// User is who the supervisor and programs are, inside; outside, where the server
+// is root, as well: nobody that a host knows. "nonroot" by the convention of
+// distroless images.
+const User = 65532
+
+// Options configure a [Backend].
+type Options struct {
+	// Command gives the command line of PID 1, of which the first word is a name
+	// for the interpreter.
+	Command func(execution.Spec) []string
+	// Environment is PID 1's environment.
+	Environment []string
+	// Workspace is the folder in which programs run. It must be absolute.
+	Workspace string
+	// Python is the interpreter: a path, or a name that is looked up in PATH.
+	// Empty means python3.
+	Python string
+	// Rootfs is a folder with a root file system to use instead of the host's own
+	// /usr, or empty. Python is a path in it then.
+	Rootfs string
+	// Folder is where sessions are known to other servers of this user. It is made
+	// when it is needed. Empty means one in the system's temporary folder.
+	Folder string
+}

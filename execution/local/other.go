@@ -1,0 +1,64 @@
+//go:build !linux
+
+package local
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Backend is none here: there are no Linux namespaces.
+type Backend struct{}
+
+// New says that there is no such backend.
+func New(Options) (*Backend, error) { return &Backend{}, nil }
+
+// Become does nothing: no process is started to become a sandbox.
+func Become() {}
+
+func elsewhere() error {
+	return &execution.Error{
+		Code:    execution.Unavailable,
+		Message: "sandboxes without an engine need Linux, and this is " + runtime.GOOS + ": start Docker Desktop, or install an engine (brew install colima docker && colima start)",
+		Err:     errors.ErrUnsupported,
+	}
+}
+
+// InstanceID is that of nobody.
+func (b *Backend) InstanceID() string { return "" }
+
+// Close does nothing.
+func (b *Backend) Close() error { return nil }
+
+// Walls says that there are none.
+func (b *Backend) Walls() string { return "none" }
+
+// Resolve fails.
+func (b *Backend) Resolve(context.Context, string) (string, error) { return "", elsewhere() }
+
+// Start fails.
+func (b *Backend) Start(context.Context, execution.Spec) (execution.Instance, error) {
+	return nil, elsewhere()
+}
+
+// Sweep finds nothing.
+func (b *Backend) Sweep(context.Context) (int, error) { return 0, nil }
+
+// Health says why there are no sandboxes.
+func (b *Backend) Health(context.Context) error { return elsewhere() }
+
+// Attach fails.
+func (b *Backend) Attach(context.Context, string) (execution.Instance, error) {
+	return nil, elsewhere()
+}
+
+// Sessions fails.
+func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
+	return nil, elsewhere()
+}
+
+// End fails.
+func (b *Backend) End(context.Context, string) error { return elsewhere() }

@@ -1,0 +1,93 @@
+package local
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// Descriptors of a process that becomes a sandbox, beside the usual three.
+const (
+	planFD = 3 // the plan is read from it
+	wordFD = 4 // why there is no sandbox is written to it; it closes when there is one
+)
+
+// finished is what a process says that has become a sandbox, but for its supervisor.
+const finished = "\n"
+
+// plan is what a process is told that becomes a sandbox.
+type plan struct {
+	// User and Group are who the supervisor is. The process becomes them where
+	// it is somebody else yet, which takes the power to.
+	User, Group int
+	Become      bool
+	Hostname    string
+
+	// Trees are folders and files that are seen inside, read-only.
+	Trees []tree
+	// Links are symbolic links in the root, by name.
+	Links []link
+	// Files are small files, with their contents.
+	Files []file
+	// Spaces are the places that programs can write.
+	Spaces []space
+
+	// Command is the supervisor's command line, Environment its environment,
+	// Folder where it starts.
+	Command, Environment []string
+	Folder               string
+
+	// Processes, DataBytes and OpenFiles are limits of the kernel's
+	// (RLIMIT_NPROC, RLIMIT_DATA, RLIMIT_NOFILE); 0 is none.
+	Processes, DataBytes, OpenFiles uint64
+	// Filter is a seccomp filter: instructions of struct sock_filter.
+	Filter []byte
+}
+
+type tree struct {
+	From, To string
+	// Optional trees may be missing.
+	Optional bool
+	// NoExec forbids to execute what lies in it.
+	NoExec bool
+	// Device is a node in /dev, which stays one.
+	Device bool
+}
+
+type link struct{ Name, Target string }
+
+type file struct{ Path, Text string }
+
+type space struct {
+	Path, Mode string
+	Bytes      int64
+	NoExec     bool
+}
+
+// fault is what goes wrong while a process becomes a sandbox, as it travels to
+// the server.
+type fault struct {
+	Step  string        // what was being done, in words
+	Errno syscall.Errno // 0 where the kernel did not say
+	Text  string
+}
+
+// Error implements error.
+func (f *fault) Error() string { return fmt.Sprintf("%s: %s", f.Step, f.Text) }
+
+// Unwrap gives the kernel's word.
+func (f *fault) Unwrap() error {
+	if f.Errno == 0 {
+		return nil
+	}
+	return f.Errno
+}
+
+// readPlan reads what this process is to become.
+func readPlan() (plan, error) {
+	var p plan
+	in := os.NewFile(planFD, "plan")
+	defer func() { _ = in.Close() }()
+	return p, json.NewDecoder(in).Decode(&p)
+}

@@ -1,0 +1,361 @@
+package local_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/local"
+)
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == local.Name {
+		local.Become()
+	}
+	os.Exit(m.Run())
+}
+
+// patience is how long anything may take that a loaded machine does slowly.
+const patience = 30 * time.Second
+
+// systemPython is the interpreter of the system, whatever is in PATH before it.
+const systemPython = "/usr/bin/python3"
+
+// newBackend makes a backend whose sandboxes run a program in place of the supervisor.
+func newBackend(t *testing.T, program string, change ...func(*local.Options)) *local.Backend {
+	t.Helper()
+	opts := local.Options{
+		Command:     func(execution.Spec) []string { return []string{"python3", "-I", "-c", program} },
+		Environment: []string{"PATH=/usr/bin", "HOME=/tmp"},
+		Workspace:   "/workspace", Python: systemPython, Folder: filepath.Join(t.TempDir(), "sessions"),
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	b, err := local.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func specOf(t *testing.T, b *local.Backend) execution.Spec {
+	t.Helper()
+	digest, err := b.Resolve(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return execution.Spec{Image: digest, Settings: execution.Settings{
+		Isolation: execution.IsolationContainer, Network: "none", MemoryBytes: 128 << 20, CPUs: 1, Processes: 16,
+		WorkspaceBytes: 8 << 20, TempBytes: 4 << 20,
+	}}
+}
+
+func start(t *testing.T, b *local.Backend) execution.Instance {
+	t.Helper()
+	i, err := b.Start(t.Context(), specOf(t, b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := i.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return i
+}
+
+// run runs a program in place of the supervisor and gives what it prints.
+func run(t *testing.T, b *local.Backend) string {
+	t.Helper()
+	i := start(t, b)
+	out, err := io.ReadAll(i)
+	if err != nil || i.Diagnostics() != "" {
+		t.Fatalf("%v: %s\n%s", err, i.Diagnostics(), out)
+	}
+	return string(out)
+}
+
+// asNobody runs a test of this binary once more as a user without any power, and
+// says what it says.
+func asNobody(t *testing.T) bool {
+	t.Helper()
+	const inside = "VIVARIUM_TEST_AS_NOBODY"
+	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
+		return false
+	}
+	folder, err := os.MkdirTemp("", "vivarium-local-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	binary := filepath.Join(folder, "test")
+	if err := errors.Join(os.Chmod(folder, 0o755), copyFile("/proc/self/exe", binary)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Dir = "/"
+	cmd.Env = []string{inside + "=1", "PATH=/usr/bin:/bin", "HOME=/nonexistent"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("as an ordinary user: %v\n%s", err, out)
+	}
+	return true
+}
+
+func copyFile(from, to string) error {
+	content, err := os.ReadFile(from)
+	return errors.Join(err, os.WriteFile(to, content, 0o755))
+}
+
+// view tells what a process sees of itself and the machine.
+const view = `
+import ctypes, json, os, socket
+status = dict(line.rstrip().split(":\t", 1) for line in open("/proc/self/status") if ":\t" in line.rstrip())
+libc = ctypes.CDLL(None, use_errno=True)
+def writable(path):
+    try:
+        open(path + "/probe", "w").close()
+        os.unlink(path + "/probe")
+        return True
+    except OSError:
+        return False
+def reachable():
+    try:
+        socket.create_connection(("192.0.2.1", 80), 1)
+        return True
+    except OSError as error:
+        return error.strerror
+with socket.socket() as own:
+    own.bind(("127.0.0.1", 0)); own.listen()
+    socket.create_connection(own.getsockname()).close()
+print(json.dumps({
+    "pid": os.getpid(), "user": [os.getuid(), os.getgid(), *os.getgroups()], "host": socket.gethostname(), "folder": os.getcwd(),
+    "root": sorted(os.listdir("/")), "etc": sorted(os.listdir("/etc")), "devices": sorted(os.listdir("/dev")),
+    "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:3], "processes": [p for p in os.listdir("/proc") if p.isdigit()],
+    "caps": sorted({status[c] for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}), "nnp": status["NoNewPrivs"], "filter": status["Seccomp"],
+    "writable": [p for p in ("/", "/usr", "/etc", "/dev", "/proc/sys", "/sys", "/workspace", "/tmp", "/dev/shm", "/dev/mqueue") if writable(p)],
+    "network": reachable(), "mount": libc.mount(b"none", b"/tmp", b"tmpfs", 0, None), "errno": ctypes.get_errno(),
+}))
+`
+
+type viewed struct {
+	PID                                           int
+	User, FDs                                     []int
+	Host, Folder, NNP, Filter                     string
+	Root, Etc, Devices, Caps, Writable, Processes []string
+	Network                                       any
+	Mount, Errno                                  int
+}
+
+// What a sandbox is: a root with nothing of the host's but its programs, nobody
+// else, no power, no network; the same for root's servers and for anybody's.
+func TestWalls(t *testing.T) {
+	_ = asNobody(t)
+	var got viewed
+	text := run(t, newBackend(t, view))
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatal(err, text)
+	}
+	const refused = int(syscall.EPERM)
+	if got.PID != 1 || got.Host != "sandbox" || got.Folder != "/workspace" || !slices.Equal(got.Processes, []string{"1"}) {
+		t.Errorf("it is process %d of %v on %s in %s", got.PID, got.Processes, got.Host, got.Folder)
+	}
+	if len(got.User) < 2 || got.User[0] != local.User || got.User[1] != local.User || slices.Contains(got.User, 0) {
+		t.Errorf("it is %v", got.User)
+	}
+	if !slices.Equal(got.Caps, []string{"0000000000000000"}) || got.NNP != "1" || got.Filter != "2" || got.Mount != -1 || got.Errno != refused {
+		t.Errorf("it has capabilities %v, no_new_privs %s, filter %s; mount gives %d, %d", got.Caps, got.NNP, got.Filter, got.Mount, got.Errno)
+	}
+	if want := []string{"/workspace", "/tmp", "/dev/shm", "/dev/mqueue"}; !slices.Equal(got.Writable, want) {
+		t.Errorf("it can write %v", got.Writable)
+	}
+	if got.Network != "Network is unreachable" {
+		t.Errorf("the network: %v", got.Network)
+	}
+	allowed := []string{"bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "sbin", "sys", "tmp", "usr", "workspace"}
+	if foreign := except(got.Root, allowed); len(foreign) > 0 {
+		t.Errorf("the root has %v", foreign)
+	}
+	harmless := []string{"group", "hosts", "nsswitch.conf", "passwd"}
+	if secret := except(got.Etc, append(harmless, local.SystemFiles()...)); len(secret) > 0 {
+		t.Errorf("/etc has %v", secret)
+	}
+	nodes := []string{"fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"}
+	if !slices.Equal(got.Devices, nodes) {
+		t.Errorf("/dev has %v", got.Devices)
+	}
+}
+
+func except(all, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
+}
+
+// echo is a supervisor that says what it hears, line by line.
+const echo = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print(line, end='', flush=True)\nprint('over', flush=True)"
+
+// A sandbox ends with its stdin, and so with its server.
+func TestStreams(t *testing.T) {
+	_ = asNobody(t)
+	i := start(t, newBackend(t, echo))
+	in := bufio.NewReader(i)
+	hear(t, in, "ready\n")
+	if err := i.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(i, "one\n"); err != nil {
+		t.Fatal(err)
+	}
+	hear(t, in, "one\n")
+	if err := i.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Write([]byte("x")); err == nil {
+		t.Error("it can be spoken to after its end")
+	}
+}
+
+func hear(t *testing.T, in *bufio.Reader, want string) {
+	t.Helper()
+	if line, err := in.ReadString('\n'); line != want {
+		t.Fatalf("it says %q, not %q: %v", line, want, err)
+	}
+}
+
+// What a supervisor says on stderr is kept, up to a bound, and is there when its
+// stream has ended.
+func TestDiagnostics(t *testing.T) {
+	i := start(t, newBackend(t, "import sys; sys.exit('no' * 100_000)"))
+	if _, err := io.Copy(io.Discard, i); err != nil {
+		t.Fatal(err)
+	}
+	if text := i.Diagnostics(); !strings.HasPrefix(text, "nono") || len(text) > 4096 {
+		t.Errorf("it has said %d bytes: %.20q", len(text), text)
+	}
+}
+
+// One that does not heed the end of its stdin is killed.
+func TestDestroyKills(t *testing.T) {
+	i := start(t, newBackend(t, "import signal, time\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\nprint('ready', flush=True)\nwhile True: time.sleep(9)"))
+	hear(t, bufio.NewReader(i), "ready\n")
+	if err := i.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartHeedsItsContext(t *testing.T) {
+	b := newBackend(t, echo)
+	spec := specOf(t, b)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if i, err := b.Start(ctx, spec); err == nil {
+		_ = i.Destroy(context.Background())
+		t.Error("no error")
+	}
+}
+
+// Interpreters that will not do are refused in words that say what to do.
+func TestInterpreters(t *testing.T) {
+	folder := t.TempDir()
+	script := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	facts := func(changes string) string {
+		return fmt.Sprintf(`cat <<'END'
+{"Version": [3, 12, 1], "Executable": "/usr/bin/python3", "Prefixes": ["/usr"], "Preload": [], "Ctypes": true%s}
+END
+`, changes)
+	}
+	for name, test := range map[string]struct {
+		python string
+		want   []string
+	}{
+		"none":             {"/does/not/exist", []string{`LOCAL_PYTHON is "/does/not/exist"`, "path of a Python"}},
+		"not in PATH":      {"python-of-nobody", []string{`LOCAL_PYTHON is "python-of-nobody"`}},
+		"no Python":        {script("false", "exit 3"), []string{"no Python that runs"}},
+		"something else":   {script("cat", "echo hello"), []string{"is no Python"}},
+		"too old":          {script("old", facts(`, "Version": [3, 8, 10]`)), []string{"Python 3.8.10", "3.9 or newer", "LOCAL_PYTHON"}},
+		"without ctypes":   {script("minimal", facts(`, "Ctypes": false`)), []string{"ctypes", "python3-minimal"}},
+		"in the root":      {script("root", facts(`, "Prefixes": ["/"]`)), []string{"lives in /,", "virtual environment"}},
+		"in all homes":     {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"lives in /home,"}},
+		"in one's home":    {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"lives in " + home(t)}},
+		"above one's home": {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"lives in " + filepath.Dir(home(t))}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newBackend(t, "", func(o *local.Options) { o.Python = test.python }).Resolve(t.Context(), "")
+			checkUnavailable(t, err, test.want...)
+		})
+	}
+}
+
+func home(t *testing.T) string {
+	t.Helper()
+	folder, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+func checkUnavailable(t *testing.T, err error, want ...string) {
+	t.Helper()
+	var e *execution.Error
+	if !errors.As(err, &e) || e.Code != execution.Unavailable {
+		t.Fatalf("the error is %v", err)
+	}
+	for _, part := range want {
+		if !strings.Contains(e.Message, part) {
+			t.Errorf("%q is not in the message: %s", part, e.Message)
+		}
+	}
+}
+
+// A root file system that lacks what it takes is refused.
+func TestRootFileSystems(t *testing.T) {
+	folder := t.TempDir()
+	backend := func() *local.Backend {
+		return newBackend(t, "", func(o *local.Options) { o.Rootfs, o.Python = folder, "" })
+	}
+	_, err := backend().Resolve(t.Context(), "")
+	checkUnavailable(t, err, "LOCAL_ROOTFS", folder, "no folder usr")
+	if err := os.MkdirAll(filepath.Join(folder, "usr/bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err = backend().Resolve(t.Context(), "")
+	checkUnavailable(t, err, "LOCAL_ROOTFS", "no Python", "LOCAL_PYTHON")
+}
+
+// An interpreter that is replaced has another digest.
+func TestDigests(t *testing.T) {
+	b := newBackend(t, "")
+	first, err := b.Resolve(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := b.Resolve(t.Context(), "whatever is asked for")
+	if err != nil || again != first {
+		t.Errorf("the digest is %s, then %s (%v)", first, again, err)
+	}
+	if _, err := b.Start(t.Context(), execution.Spec{Image: "local:other"}); err == nil {
+		t.Error("a digest that nobody gave is started")
+	}
+}

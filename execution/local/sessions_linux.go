@@ -1,0 +1,378 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// A session is known by a folder of its name, which outlives the server:
+//
+//	in, out        FIFOs, the supervisor's stdin and stdout, which it holds open at both
+//	               ends, so that neither ends with a server
+//	errors         what it has said on stderr
+//	session.json   who it is
+//	lock           held, flock(2), by the server that is connected
+const (
+	inFile     = "in"
+	outFile    = "out"
+	errorsFile = "errors"
+	recordFile = "session.json"
+	lockFile   = "lock"
+)
+
+// record is what is kept of a session.
+type record struct {
+	Session execution.SessionInfo
+	Process string            // PID 1, by processName
+	Groups  map[string]string // its cgroup's folders, by controller
+	Version int               // of the cgroup
+}
+
+// goneTime bounds the wait for a killed session.
+const goneTime = 10 * time.Second
+
+// folder gives the folder of sessions, which is this user's alone.
+func (b *Backend) folder() (string, error) {
+	folder := b.opts.Folder
+	if folder == "" {
+		folder = filepath.Join(os.TempDir(), "vivarium-sessions-"+strconv.Itoa(os.Geteuid()))
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", unavailable(err, "the folder for sessions cannot be made: %s", folder)
+	}
+	var status unix.Stat_t
+	if err := unix.Lstat(folder, &status); err != nil {
+		return "", unavailable(err, "the folder for sessions cannot be read: %s", folder)
+	}
+	if status.Mode&unix.S_IFMT != unix.S_IFDIR || int(status.Uid) != os.Geteuid() || status.Mode&0o077 != 0 {
+		return "", unavailable(nil, "the folder for sessions is another user's, or open to others: %s", folder)
+	}
+	return folder, nil
+}
+
+// sessionFolder gives the folder of one session. Its id is nothing that could be a path.
+func (b *Backend) sessionFolder(id string) (string, error) {
+	if !sessionID().MatchString(id) {
+		return "", notFound(id)
+	}
+	folder, err := b.folder()
+	return filepath.Join(folder, id), err
+}
+
+func sessionID() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`) }
+
+func notFound(id string) error {
+	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
+}
+
+// startSession starts a sandbox that outlives this server.
+func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p python) (_ execution.Instance, err error) {
+	folder, err := b.sessionFolder(spec.Session.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(folder)
+		}
+	}()
+	if err := errors.Join(os.Mkdir(folder, 0o700), unix.Mkfifo(filepath.Join(folder, inFile), 0o600),
+		unix.Mkfifo(filepath.Join(folder, outFile), 0o600)); err != nil {
+		return nil, unavailable(err, "a session's folder cannot be made")
+	}
+	lock, err := lockSession(folder)
+	if err != nil {
+		return nil, err
+	}
+	streams, err := openStreams(folder)
+	if err != nil {
+		return nil, errors.Join(unavailable(err, "a session's folder cannot be used"), lock.Close())
+	}
+	made, err := b.launch(ctx, spec, p, streams)
+	for _, stream := range streams {
+		_ = stream.Close()
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	name, err := processName(made.cmd.Process.Pid)
+	r := record{Session: spec.Session, Process: name, Groups: made.group.folders, Version: made.group.version}
+	if err == nil {
+		err = r.write(folder)
+	}
+	i := &lasting{backend: b, folder: folder, record: r, lock: lock}
+	if err == nil {
+		err = i.connect()
+	}
+	if err != nil {
+		made.kill()
+		<-made.exited
+		return nil, errors.Join(unavailable(err, "a session cannot be kept"), lock.Close(), made.group.remove())
+	}
+	return i, nil
+}
+
+// openStreams opens the supervisor's ends of the FIFOs, both ends of each.
+func openStreams(folder string) (streams [3]*os.File, err error) {
+	flags := []int{os.O_RDWR, os.O_RDWR, os.O_WRONLY | os.O_CREATE | os.O_APPEND}
+	for n, name := range []string{inFile, outFile, errorsFile} {
+		if streams[n], err = os.OpenFile(filepath.Join(folder, name), flags[n], 0o600); err != nil {
+			return streams, err
+		}
+	}
+	return streams, nil
+}
+
+// lockSession makes this server the one that is connected to a session.
+func lockSession(folder string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(folder, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+// write keeps the record, whole or not at all.
+func (r record) write(folder string) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	place := filepath.Join(folder, recordFile)
+	return errors.Join(os.WriteFile(place+".new", text, 0o600), os.Rename(place+".new", place))
+}
+
+// readRecord reads what is known of a session, and whether it runs.
+func readRecord(folder string) (r record, runs bool, err error) {
+	text, err := os.ReadFile(filepath.Join(folder, recordFile))
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	return r, err == nil && isAlive(r.Process), err
+}
+
+// Attach connects to a session.
+func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, error) {
+	folder, err := b.sessionFolder(id)
+	if err != nil {
+		return nil, err
+	}
+	r, runs, err := readRecord(folder)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && !runs:
+		return nil, notFound(id)
+	case err != nil:
+		return nil, unavailable(err, "the session's record cannot be read")
+	}
+	lock, err := lockSession(folder)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, unavailable(err, "another server on this machine is connected to the session")
+	}
+	if err != nil {
+		return nil, unavailable(err, "the session cannot be reached")
+	}
+	i := &lasting{backend: b, folder: folder, record: r, lock: lock}
+	if err := i.connect(); err != nil {
+		return nil, errors.Join(unavailable(err, "the session cannot be reached"), lock.Close())
+	}
+	return i, nil
+}
+
+// Sessions lists the sessions of this user that run.
+func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
+	folder, err := b.folder()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, unavailable(err, "the folder for sessions cannot be read: %s", folder)
+	}
+	sessions := make([]execution.SessionInfo, 0, len(entries))
+	for _, entry := range entries {
+		if r, runs, err := readRecord(filepath.Join(folder, entry.Name())); err == nil && runs {
+			sessions = append(sessions, r.Session)
+		}
+	}
+	return sessions, nil
+}
+
+// End ends a session, whichever server started it.
+func (b *Backend) End(ctx context.Context, id string) error {
+	folder, err := b.sessionFolder(id)
+	if errors.As(err, new(*execution.Error)) && !sessionID().MatchString(id) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, _, err := readRecord(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return unavailable(err, "the session's record cannot be read")
+	}
+	return r.end(ctx, folder)
+}
+
+// end kills a session and forgets it.
+func (r record) end(ctx context.Context, folder string) error {
+	ctx, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	if err := killNamed(ctx, r.Process); err != nil {
+		return unavailable(err, "the session does not end")
+	}
+	return errors.Join(group{r.Version, r.Groups}.remove(), os.RemoveAll(folder))
+}
+
+// killNamed kills a process and waits until it is gone.
+func killNamed(ctx context.Context, name string) error {
+	pid, _, _ := strings.Cut(name, "-")
+	number, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	handle, err := unix.PidfdOpen(number, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(handle) }()
+	if !isAlive(name) { // the number has come to another
+		return nil
+	}
+	if err := unix.PidfdSendSignal(handle, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	for {
+		wait := []unix.PollFd{{Fd: int32(handle), Events: unix.POLLIN}}
+		if n, err := unix.Poll(wait, 100); n > 0 {
+			return nil
+		} else if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// sweepSessions forgets sessions that have ended, and ends those that are overdue.
+func (b *Backend) sweepSessions(ctx context.Context) (int, error) {
+	const grace = 30 * time.Second // by then it has ended by itself
+	folder, err := b.folder()
+	if err != nil {
+		return 0, err
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return 0, err
+	}
+	removed := 0
+	var failures []error
+	for _, entry := range entries {
+		place := filepath.Join(folder, entry.Name())
+		r, runs, err := readRecord(place)
+		switch {
+		case err == nil && runs && time.Since(r.Session.Expires) < grace:
+			continue
+		case err == nil:
+			err = r.end(ctx, place)
+		case isOld(place, grace): // half made
+			err = os.RemoveAll(place)
+		default:
+			continue
+		}
+		failures = append(failures, err)
+		if runs {
+			removed++
+		}
+	}
+	return removed, errors.Join(failures...)
+}
+
+func isOld(path string, age time.Duration) bool {
+	status, err := os.Stat(path)
+	return err == nil && time.Since(status.ModTime()) > age
+}
+
+// lasting is a connection to a session's sandbox.
+type lasting struct {
+	backend *Backend
+	folder  string
+	record  record
+	lock    *os.File
+	in, out *os.File
+
+	detach sync.Once
+}
+
+// connect opens this server's ends of the FIFOs.
+func (i *lasting) connect() error {
+	var err error
+	if i.in, err = os.OpenFile(filepath.Join(i.folder, inFile), os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
+		return err
+	}
+	if i.out, err = os.OpenFile(filepath.Join(i.folder, outFile), os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
+		return errors.Join(err, i.in.Close())
+	}
+	return nil
+}
+
+// Read reads what PID 1 writes to stdout.
+func (i *lasting) Read(p []byte) (int, error) {
+	n, err := i.out.Read(p)
+	if errors.Is(err, os.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Write writes to PID 1's stdin.
+func (i *lasting) Write(p []byte) (int, error) { return i.in.Write(p) }
+
+// SetWriteDeadline bounds writes.
+func (i *lasting) SetWriteDeadline(t time.Time) error { return i.in.SetWriteDeadline(t) }
+
+// Diagnostics gives what PID 1 wrote to stderr.
+func (i *lasting) Diagnostics() string {
+	file, err := os.Open(filepath.Join(i.folder, errorsFile))
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = file.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(file, diagnosticBytes))
+	return string(text)
+}
+
+// Detach closes the connection, for any server to make another.
+func (i *lasting) Detach() {
+	i.detach.Do(func() { _ = errors.Join(i.in.Close(), i.out.Close(), i.lock.Close()) })
+}
+
+// Destroy ends the session.
+func (i *lasting) Destroy(ctx context.Context) error {
+	defer i.Detach()
+	return i.record.end(ctx, i.folder)
+}

@@ -1,0 +1,178 @@
+package local_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/local"
+)
+
+const sessionID = "0123456789abcdef"
+
+func startSession(t *testing.T, b *local.Backend, expires time.Time) execution.Instance {
+	t.Helper()
+	spec := specOf(t, b)
+	spec.Isolation = execution.IsolationSession
+	spec.Session = execution.SessionInfo{ID: sessionID, Owner: "anna", Expires: expires}
+	i, err := b.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// same makes a backend that shares the folder of sessions, as the next server does.
+func same(folder string) func(*local.Options) {
+	return func(o *local.Options) { o.Folder = folder }
+}
+
+// A session goes on without its server, and the next one finds it.
+func TestSessions(t *testing.T) {
+	_ = asNobody(t)
+	folder := filepath.Join(t.TempDir(), "sessions")
+	first := newBackend(t, echo, same(folder))
+	expires := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	i := startSession(t, first, expires)
+	hear(t, bufio.NewReader(i), "ready\n")
+
+	second := newBackend(t, echo, same(folder))
+	if _, err := second.Attach(t.Context(), sessionID); err == nil {
+		t.Error("two servers are connected")
+	} else {
+		checkUnavailable(t, err, "another server")
+	}
+	i.Detach()
+	i.Detach() // it may be called again
+	i, err := second.Attach(t.Context(), sessionID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(i, "still here\n"); err != nil {
+		t.Fatal(err)
+	}
+	hear(t, bufio.NewReader(i), "still here\n")
+	i.Detach()
+
+	found, err := first.Sessions(t.Context())
+	if err != nil || len(found) != 1 || found[0].ID != sessionID || found[0].Owner != "anna" || !found[0].Expires.Equal(expires) {
+		t.Errorf("the sessions are %+v (%v)", found, err)
+	}
+	if n, err := second.Sweep(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d sessions are swept that run (%v)", n, err)
+	}
+	for range 2 { // that there is none is success
+		if err := second.End(t.Context(), sessionID); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := first.Attach(t.Context(), sessionID); !isNotFound(err) {
+		t.Errorf("after its end: %v", err)
+	}
+	checkEmpty(t, folder)
+}
+
+func isNotFound(err error) bool {
+	var e *execution.Error
+	return errors.As(err, &e) && e.Code == execution.NotFound
+}
+
+func checkEmpty(t *testing.T, folder string) {
+	t.Helper()
+	if left, err := os.ReadDir(folder); err != nil || len(left) != 0 {
+		t.Errorf("left in the folder of sessions: %v (%v)", left, err)
+	}
+}
+
+// A session that ends by itself is seen to, and what is known of it is swept.
+func TestSessionsThatEnd(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "sessions")
+	b := newBackend(t, "print('bye', flush=True)", same(folder))
+	i := startSession(t, b, time.Now().Add(time.Hour))
+	if text, err := io.ReadAll(i); string(text) != "bye\n" || err != nil {
+		t.Errorf("it said %q (%v)", text, err)
+	}
+	gone := func() bool { found, err := b.Sessions(t.Context()); return len(found) == 0 && err == nil }
+	for began := time.Now(); !gone(); runtime.Gosched() { // its stream ends a moment before it does
+		if time.Since(began) > patience {
+			t.Fatal("it is still listed")
+		}
+	}
+	if _, err := b.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	checkEmpty(t, folder)
+	if err := i.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// One that is overdue, though it ought to have ended itself, is ended.
+func TestOverdueSessions(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "sessions")
+	b := newBackend(t, echo, same(folder))
+	i := startSession(t, b, time.Now().Add(-time.Minute))
+	defer i.Detach()
+	if n, err := b.Sweep(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d sessions are swept (%v)", n, err)
+	}
+	if text, err := io.ReadAll(i); err != nil {
+		t.Errorf("it said %q (%v)", text, err)
+	}
+	checkEmpty(t, folder)
+}
+
+// Ids that could be paths are nobody's.
+func TestSessionIDs(t *testing.T) {
+	b := newBackend(t, echo)
+	for _, id := range []string{"", ".", "..", "../x", "a/b", "a\x00b"} {
+		if _, err := b.Attach(t.Context(), id); !isNotFound(err) {
+			t.Errorf("Attach %q: %v", id, err)
+		}
+		if err := b.End(t.Context(), id); err != nil {
+			t.Errorf("End %q: %v", id, err)
+		}
+	}
+}
+
+// A folder that others may write to is not used.
+func TestFolderOfSessions(t *testing.T) {
+	folder := t.TempDir()
+	for name, make := range map[string]func(path string) error{
+		"open to others": func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777)) },
+		"a link":         func(path string) error { return os.Symlink(folder, path) },
+		"a file":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
+	} {
+		path := filepath.Join(t.TempDir(), "sessions")
+		if err := make(path); err != nil {
+			t.Fatal(err)
+		}
+		_, err := newBackend(t, echo, same(path)).Sessions(t.Context())
+		if err == nil {
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		checkUnavailable(t, err, path)
+	}
+}
+
+// What this server still holds, nobody sweeps.
+func TestSweepSpares(t *testing.T) {
+	b := newBackend(t, echo)
+	i := start(t, b)
+	in := bufio.NewReader(i)
+	hear(t, in, "ready\n")
+	if n, err := b.Sweep(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d are swept (%v)", n, err)
+	}
+	if _, err := io.WriteString(i, "one\n"); err != nil {
+		t.Fatal(err)
+	}
+	hear(t, in, "one\n")
+}

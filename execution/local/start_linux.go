@@ -1,0 +1,392 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+const (
+	// makeTime bounds the making of a sandbox up to the start of its supervisor.
+	makeTime = 20 * time.Second
+	// openFiles is the limit of the supervisor; it gives programs fewer.
+	openFiles = 4096
+	// sharedOpenFiles is the limit of programs where they are, outside, the server's own
+	// user: with what they open, such as watches of epoll, they can fill what the kernel
+	// allows each user.
+	sharedOpenFiles = 128
+	// shmBytes is the size of /dev/shm: semaphores of multiprocessing, small shared arrays.
+	shmBytes = 16 << 20
+	// hostname is the name of a sandbox's machine.
+	hostname = "sandbox"
+	// ownProcesses are those of the supervisor that a sandbox for many runs has beside programs.
+	ownProcesses = 2
+)
+
+// Start starts a sandbox.
+func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
+	p, ok := b.known(spec.Image)
+	if !ok {
+		return nil, unavailable(nil, "the interpreter has changed: try again")
+	}
+	if spec.Isolation == execution.IsolationRun && !p.asked && b.opts.Rootfs == "" {
+		if err := p.ask(ctx, p.path); err != nil {
+			return nil, err
+		}
+		b.remember(p)
+	}
+	if spec.Isolation == execution.IsolationSession {
+		return b.startSession(ctx, spec, p)
+	}
+	return b.startPiped(ctx, spec, p)
+}
+
+// startPiped starts a sandbox whose life hangs on pipes from this process.
+func (b *Backend) startPiped(ctx context.Context, spec execution.Spec, p python) (execution.Instance, error) {
+	var ends ends
+	defer ends.closeTheirs()
+	stdin, err := ends.pipe(false)
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := ends.pipe(true)
+	if err != nil {
+		return nil, err
+	}
+	stderr, err := ends.pipe(true)
+	if err != nil {
+		return nil, err
+	}
+	process, err := b.launch(ctx, spec, p, [3]*os.File{stdin.theirs, stdout.theirs, stderr.theirs})
+	if err != nil {
+		ends.closeOurs()
+		return nil, err
+	}
+	return newInstance(process, stdin.ours, stdout.ours, stderr.ours), nil
+}
+
+// ends are those of pipes.
+type ends []pipe
+
+type pipe struct{ ours, theirs *os.File }
+
+// pipe makes a pipe, of which this process has the end to read or the other.
+func (e *ends) pipe(read bool) (pipe, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		e.closeOurs()
+		return pipe{}, unavailable(err, "this server has as many files open as it may: raise the limit (ulimit -n)")
+	}
+	made := pipe{ours: w, theirs: r}
+	if read {
+		made = pipe{ours: r, theirs: w}
+	}
+	*e = append(*e, made)
+	return made, nil
+}
+
+func (e *ends) closeTheirs() {
+	for _, p := range *e {
+		_ = p.theirs.Close()
+	}
+}
+
+func (e *ends) closeOurs() {
+	for _, p := range *e {
+		_ = p.ours.Close()
+	}
+}
+
+// process is PID 1 of a sandbox, as seen from outside.
+type process struct {
+	cmd    *exec.Cmd
+	group  group
+	exited chan struct{} // closed when it has been buried
+}
+
+// launch starts a process that becomes a sandbox, and waits until its supervisor
+// has been started.
+func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, streams [3]*os.File) (*process, error) {
+	g, err := b.newGroup(spec)
+	if err != nil {
+		return nil, err
+	}
+	made, err := b.become(ctx, b.plan(spec, p, g), g, streams)
+	if err != nil {
+		return nil, errors.Join(explain(err), g.remove())
+	}
+	return made, nil
+}
+
+// newGroup makes the cgroup of a sandbox; without cgroups it is empty.
+func (b *Backend) newGroup(spec execution.Spec) (group, error) {
+	if b.groupsFault != nil {
+		return group{}, nil
+	}
+	settings := spec.Settings
+	settings.Processes = processes(spec)
+	g, err := b.groups.make(b.server+"."+newID(), settings)
+	if err != nil {
+		return g, unavailable(err, "a cgroup cannot be made")
+	}
+	return g, nil
+}
+
+func processes(spec execution.Spec) int64 {
+	if spec.Isolation == execution.IsolationRun {
+		return spec.Processes + ownProcesses
+	}
+	return spec.Processes
+}
+
+// become starts this binary once more, to become a sandbox by a plan.
+func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.File) (*process, error) {
+	planReader, planWriter, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	wordReader, wordWriter, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, planReader.Close(), planWriter.Close())
+	}
+	defer func() { _ = wordReader.Close() }()
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe") // it outlives who asks for it
+	cmd.Args = []string{Name}
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
+	cmd.ExtraFiles = []*os.File{planReader, wordWriter} // planFD, wordFD
+	cmd.SysProcAttr = attributes()
+	err = cmd.Start()
+	_, _ = planReader.Close(), wordWriter.Close()
+	if err != nil {
+		return nil, errors.Join(err, planWriter.Close())
+	}
+	made := &process{cmd: cmd, group: g, exited: make(chan struct{})}
+	go func() {
+		defer close(made.exited)
+		_ = cmd.Wait()
+	}()
+	if err := made.tell(ctx, p, planWriter, wordReader); err != nil {
+		made.kill()
+		<-made.exited
+		return nil, err
+	}
+	return made, nil
+}
+
+// attributes are those of a process that becomes a sandbox: it is born in
+// namespaces of its own, as nobody yet, with the powers over them that it needs
+// to furnish them.
+func attributes() *syscall.SysProcAttr {
+	host, hostGroup := os.Geteuid(), os.Getegid()
+	if host == 0 {
+		host, hostGroup = User, User // or programs would be root, as far as the machine is concerned
+	}
+	return &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: User, HostID: host, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: User, HostID: hostGroup, Size: 1}},
+		// Root leaves its groups; others may not, and keep them: none is known inside.
+		GidMappingsEnableSetgroups: os.Geteuid() == 0,
+		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
+		Setsid:                     true, // a terminal's signals are for the server
+	}
+}
+
+// tell puts a process into its cgroup, gives it its plan, and waits until the
+// supervisor has taken its place.
+func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error {
+	defer func() { _ = to.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, makeTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, p.kill)
+	defer stop()
+	if err := p.group.add(p.cmd.Process.Pid); err != nil {
+		return fmt.Errorf("entering the cgroup: %w", err)
+	}
+	err := json.NewEncoder(to).Encode(what)
+	_ = to.Close()
+	word, readErr := io.ReadAll(io.LimitReader(from, 64<<10))
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case len(word) == 0:
+		return errors.Join(errors.New("the process that was to become the sandbox ended without a word"), err, readErr)
+	case string(word) != finished:
+		var f fault
+		if err := json.Unmarshal(word, &f); err != nil {
+			return err
+		}
+		return &f
+	}
+	return errors.Join(err, readErr)
+}
+
+// kill ends the sandbox: the kernel kills all others in it with PID 1.
+func (p *process) kill() { _ = p.cmd.Process.Kill() }
+
+// plan plans a sandbox.
+func (b *Backend) plan(spec execution.Spec, py python, g group) plan {
+	command := slices.Clone(b.opts.Command(spec))
+	command[0] = py.path
+	p := plan{
+		User: User, Group: User, Become: os.Geteuid() == 0, Hostname: hostname,
+		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
+		OpenFiles: openFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
+		Trees: append(b.rootTrees(py), g.trees()...),
+		Files: []file{
+			{"/etc/passwd", fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", User, User)},
+			{"/etc/group", fmt.Sprintf("root:x:0:\nsandbox:x:%d:\n", User)},
+			{"/etc/hosts", "127.0.0.1 localhost sandbox\n"},
+			{"/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"},
+		},
+		Links: []link{
+			{"/dev/ptmx", "pts/ptmx"},
+			{"/dev/fd", "/proc/self/fd"},
+			{"/dev/stdin", "/proc/self/fd/0"},
+			{"/dev/stdout", "/proc/self/fd/1"},
+			{"/dev/stderr", "/proc/self/fd/2"},
+		},
+		Spaces: []space{
+			{Path: b.opts.Workspace, Mode: "0700", Bytes: spec.WorkspaceBytes},
+			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
+			{Path: "/dev/shm", Mode: "1777", Bytes: shmBytes, NoExec: true},
+		},
+	}
+	p.Links = append(p.Links, b.rootLinks()...)
+	if len(py.preload) > 0 {
+		p.Files = append(p.Files, file{"/opt/vivarium/preload", strings.Join(py.preload, ",") + "\n"})
+	}
+	if b.groupsFault != nil {
+		p.DataBytes = uint64(spec.MemoryBytes)
+		p.Processes = uint64(processes(spec))
+	}
+	return p
+}
+
+// environment is PID 1's.
+func (b *Backend) environment(spec execution.Spec, py python) []string {
+	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+hostname) // as container engines have it
+	folder := filepath.Dir(py.path)
+	for i, entry := range all {
+		if path, ok := strings.CutPrefix(entry, "PATH="); ok && !slices.Contains(strings.Split(path, ":"), folder) {
+			all[i] = "PATH=" + folder + ":" + path
+		}
+	}
+	if os.Geteuid() != 0 {
+		all = append(all, "VIVARIUM_OPEN_FILES="+strconv.Itoa(sharedOpenFiles))
+	}
+	if b.groupsFault != nil {
+		all = append(all, "VIVARIUM_WATCH_MEMORY="+strconv.FormatInt(spec.MemoryBytes, 10))
+	}
+	return all
+}
+
+// systemFolders are those of a root file system that hold programs and libraries.
+func systemFolders() []string {
+	return []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+}
+
+// rootTrees are what is seen of the host, or of the root file system that was given.
+func (b *Backend) rootTrees(py python) []tree {
+	all := devices()
+	if b.opts.Rootfs != "" {
+		return append(all, b.rootfsTrees()...)
+	}
+	all = append(all, tree{From: "/usr", To: "/usr"})
+	for _, folder := range systemFolders() {
+		if status, err := os.Lstat(folder); err == nil && status.IsDir() {
+			all = append(all, tree{From: folder, To: folder})
+		}
+	}
+	for _, path := range SystemFiles() {
+		all = append(all, tree{From: "/etc/" + path, To: "/etc/" + path, Optional: true, NoExec: true})
+	}
+	for _, folder := range py.trees {
+		all = append(all, tree{From: folder, To: folder})
+	}
+	return all
+}
+
+// SystemFiles are what is seen of the host's /etc, where it is there: what libraries,
+// fonts and Python's own modules look up, and nothing that is the host's alone.
+func SystemFiles() []string {
+	return []string{
+		"ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "matplotlibrc", "mime.types",
+		"protocols", "services", "python3", "localtime", "magic", "ImageMagick-6", "ImageMagick-7",
+	}
+}
+
+// devices are the nodes that every program expects.
+func devices() []tree {
+	var all []tree
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		all = append(all, tree{From: "/dev/" + name, To: "/dev/" + name, Device: true})
+	}
+	return all
+}
+
+// rootLinks are the host's own symbolic links in its root, /bin and its like.
+func (b *Backend) rootLinks() []link {
+	var all []link
+	for _, name := range systemFolders() {
+		if target, err := os.Readlink(filepath.Join(b.opts.Rootfs, name)); err == nil {
+			all = append(all, link{name, target})
+		}
+	}
+	return all
+}
+
+// rootfsTrees are the folders of the root file system that was given, but for
+// those that the sandbox has of its own.
+func (b *Backend) rootfsTrees() []tree {
+	entries, err := os.ReadDir(b.opts.Rootfs)
+	if err != nil {
+		return nil // it has been looked at; the missing interpreter will tell
+	}
+	own := []string{"proc", "sys", "dev", "tmp", "run", "boot", "home", "root", "mnt", "media", filepath.Base(b.opts.Workspace)}
+	var all []tree
+	for _, entry := range entries {
+		if entry.IsDir() && !slices.Contains(own, entry.Name()) {
+			all = append(all, tree{From: filepath.Join(b.opts.Rootfs, entry.Name()), To: "/" + entry.Name()})
+		}
+	}
+	return all
+}
+
+// rehearse makes a sandbox's walls and takes them down.
+func (b *Backend) rehearse(ctx context.Context, py python) error {
+	spec := execution.Spec{Settings: execution.Settings{MemoryBytes: 64 << 20, Processes: 8, CPUs: 1, WorkspaceBytes: 1 << 20, TempBytes: 1 << 20}}
+	g, err := b.newGroup(spec)
+	if err != nil {
+		return err
+	}
+	p := b.plan(spec, py, g)
+	p.Command = nil
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return errors.Join(err, g.remove())
+	}
+	defer func() { _ = null.Close() }()
+	made, err := b.become(ctx, p, g, [3]*os.File{null, null, null})
+	if err != nil {
+		return errors.Join(explain(err), g.remove())
+	}
+	<-made.exited
+	return g.remove()
+}
