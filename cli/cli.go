@@ -75,6 +75,19 @@ Settings come from the environment; docs/settings.md lists them all.`,
 	return exitFailure
 }
 
+// warnings makes a log of what is odd alone.
+func warnings(c config.Config, system System) *slog.Logger {
+	return newLog(c, system, slog.LevelWarn)
+}
+
+func newLog(c config.Config, system System, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(system.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(system.Stderr, options))
+}
+
 // settings reads the settings and makes the log that they ask for.
 func settings(ctx context.Context, system System) (config.Config, *slog.Logger, error) {
 	c, err := config.Load(ctx, system.Lookup)
@@ -88,11 +101,7 @@ func settings(ctx context.Context, system System) (config.Config, *slog.Logger, 
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return c, nil, fmt.Errorf("LOG_LEVEL: %w", err)
 	}
-	options := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "json" {
-		return c, slog.New(slog.NewJSONHandler(system.Stderr, options)), nil
-	}
-	return c, slog.New(slog.NewTextHandler(system.Stderr, options)), nil
+	return c, newLog(c, system, level), nil
 }
 
 // version gives the module's version, or the commit that it was built from.

@@ -17,9 +17,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-sandbox/vivarium/cli"
+	"github.com/vivarium-sandbox/vivarium/execution/local"
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == local.Name {
+		local.Become()
+	}
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction( // it lives as long as the process
 		"github.com/mark3labs/mcp-go/server.(*StreamableHTTPServer).startSessionSweeper.func1"))
 }
@@ -65,12 +69,12 @@ func (b *buffer) String() string {
 
 func lookup(t *testing.T, settings []string) func(name string) (string, bool) {
 	t.Helper()
-	t.Setenv("DOCKER_HOST", nowhere) // the engine's client reads it itself
-	environment := map[string]string{"DOCKER_HOST": nowhere}
+	environment := map[string]string{"DOCKER_HOST": nowhere, "EXECUTOR_BACKEND": "docker"}
 	for _, setting := range settings {
 		name, value, _ := strings.Cut(setting, "=")
 		environment[name] = value
 	}
+	t.Setenv("DOCKER_HOST", environment["DOCKER_HOST"]) // the engine's client reads it itself
 	return func(name string) (string, bool) {
 		value, found := environment[name]
 		return value, found

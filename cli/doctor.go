@@ -21,7 +21,7 @@ func doctorCommand(system System) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say whether sandboxes can be had here, and what to change if not",
-		Long:  "Check the engine, the sandbox image, and how far runs can be apart. The exit code is 1 when something is missing.",
+		Long:  "Check the engine and the sandbox image, or what takes their place, and how far runs can be apart. The exit code is 1 when something is missing.",
 		Example: `  vivarium doctor
   vivarium doctor --engine`,
 		Args: cobra.NoArgs,
@@ -39,6 +39,7 @@ type mark string
 const (
 	good    mark = "ok"
 	slower  mark = "slower"  // there is a way around it, which is what happens
+	absent  mark = "absent"  // it could be used, but need not be there
 	missing mark = "missing" // nothing goes without it
 )
 
@@ -50,40 +51,89 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 	if err != nil {
 		return err
 	}
-	backend, err := newBackend(c, system)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, backend.Close()) }()
-	brief, cancel := context.WithTimeout(ctx, healthTime)
-	defer cancel()
 	finding := func(m mark, format string, args ...any) {
 		if m == missing {
 			err = exitError(exitFailure)
 		}
 		_, _ = fmt.Fprintf(system.Stdout, "%-7s  "+format+"\n", append([]any{m}, args...)...)
 	}
-	version, fault := backend.Version(brief)
-	if fault != nil {
-		domain := execution.AsError(fault)
-		finding(missing, "%s (%v); to change that, %s", domain.Explain(), domain.Err, remedy(fault))
+	if c.Backend == backendLocal && !engineOnly {
+		return errors.Join(examineLocal(ctx, c, finding), err)
+	}
+	engine, err := newDocker(c, system)
+	if err != nil {
 		return err
 	}
-	finding(good, "Docker Engine %s answers at %s", version, backend.Host())
-	if !engineOnly && examineImage(brief, backend, c.Image, finding) {
-		examineIsolation(ctx, backend, c, finding)
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	if engineOnly {
+		examineEngine(ctx, engine, finding)
+		return err
+	}
+	if c.Backend == backendAuto && !c.NeedsEngine() {
+		return errors.Join(examineChoice(ctx, engine, c, finding), err)
+	}
+	if examineEngine(ctx, engine, finding) && examineImage(ctx, engine, c.Image, finding) {
+		examineIsolation(ctx, engine, c, finding)
 	}
 	return err
 }
 
-// examineIsolation starts a sandbox as the settings have it. Where a container
-// is to serve many runs, programs look around in it.
-func examineIsolation(ctx context.Context, backend *docker.Backend, c config.Config, finding finder) {
+// examineChoice examines the engine, and what takes its place where that or the
+// image is not there.
+func examineChoice(ctx context.Context, engine *docker.Backend, c config.Config, finding finder) error {
+	optional := func(m mark, format string, args ...any) {
+		if m == missing {
+			m = absent
+		}
+		finding(m, format, args...)
+	}
+	if examineEngine(ctx, engine, optional) && examineImage(ctx, engine, c.Image, optional) {
+		examineIsolation(ctx, engine, c, finding)
+		return nil
+	}
+	return examineLocal(ctx, c, finding)
+}
+
+// examineEngine says whether the engine answers.
+func examineEngine(ctx context.Context, engine *docker.Backend, finding finder) bool {
+	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	defer cancel()
+	version, err := engine.Version(ctx)
+	if err != nil {
+		domain := execution.AsError(err)
+		finding(missing, "%s (%v); to change that, %s", domain.Explain(), domain.Err, remedy(err))
+		return false
+	}
+	finding(good, "Docker Engine %s answers at %s", version, engine.Host())
+	return true
+}
+
+// examineLocal says whether sandboxes can be made without an engine.
+func examineLocal(ctx context.Context, c config.Config, finding finder) error {
+	here, err := newLocal(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	if err := here.Health(ctx); err != nil {
+		domain := execution.AsError(err)
+		finding(missing, "without an engine: %s (%v)", domain.Explain(), domain.Err)
+		return nil
+	}
+	finding(good, "sandboxes are made on this machine, without an engine; their memory and processes are bounded by %s", here.Walls())
+	examineIsolation(ctx, here, c, finding)
+	return here.Close()
+}
+
+// examineIsolation starts a sandbox as the settings have it. Where one is to
+// serve many runs, programs look around in it.
+func examineIsolation(ctx context.Context, backend backend, c config.Config, finding finder) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	digest, err := backend.Resolve(ctx, c.Image)
 	if err != nil {
-		finding(missing, "the image %s: %s", c.Image, execution.AsError(err).Explain())
+		finding(missing, "%s", execution.AsError(err).Explain())
 		return
 	}
 	launcher := runner.NewLauncher(backend, slog.New(slog.DiscardHandler))
@@ -91,22 +141,22 @@ func examineIsolation(ctx context.Context, backend *docker.Backend, c config.Con
 	var refusal error
 	if spec.Isolation != execution.IsolationContainer {
 		if refusal = probe(ctx, launcher, spec, finding); refusal == nil {
-			finding(good, "a container can serve many runs, each in a fresh inner sandbox")
+			finding(good, "a sandbox can serve many runs, each in a fresh inner one")
 			return
 		}
 	}
-	// What keeps a container from serving many runs may keep every container from starting.
+	// What keeps one from serving many runs may keep every one from starting.
 	if err := startOne(ctx, launcher, spec); err != nil {
 		finding(missing, "no sandbox can be started: %s", oneLine(nameSetting(c, err)))
 		return
 	}
 	switch spec.Isolation {
 	case execution.IsolationContainer:
-		finding(good, "ISOLATION=container: each run gets a container of its own")
+		finding(good, "ISOLATION=container: each run gets a sandbox of its own")
 	case execution.IsolationRun:
 		finding(missing, "ISOLATION=run cannot be had: %s; to change that, %s", oneLine(refusal), remedy(refusal))
 	default:
-		finding(slower, "each run gets a container of its own, which is slow: a container cannot serve many here (%s); to change that, %s",
+		finding(slower, "each run gets a sandbox of its own, which is slow: one cannot serve many here (%s); to change that, %s",
 			oneLine(refusal), remedy(refusal))
 	}
 }
@@ -121,9 +171,9 @@ func probe(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, 
 	}
 	for _, f := range findings {
 		if f.Holds {
-			finding(good, "in a container that serves many runs: %s", f.Name)
+			finding(good, "in a sandbox that serves many runs: %s", f.Name)
 		} else {
-			finding(lacking, "does not hold in a container that serves many runs: %s", f.Name)
+			finding(lacking, "does not hold in a sandbox that serves many runs: %s", f.Name)
 		}
 	}
 	return err

@@ -96,6 +96,9 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if c.Isolation == string(execution.IsolationAuto) {
 		c.Isolation = string(execution.IsolationContainer) // no second run needs a wall, and no probe is needed
 	}
+	if _, asked := system.Lookup("LOG_LEVEL"); !asked {
+		log = warnings(c, system) // stderr is the program's
+	}
 	s, err := newService(c, system, log)
 	if err != nil {
 		return err

@@ -273,7 +273,7 @@ func TestDemo(t *testing.T) {
 	address := server.Listener.Addr().String()
 	showDemo(t.Context(), s, address)
 	for _, want := range []string{
-		"    import pandas", "    a table\n", "and, in revenue.csv, from /v1/files/abc:\n\n    x,y\n", "(12 ms of the program's own, 34 ms until it started.)", "curl -s http://" + address + "/v1/execute",
+		"    import csv\n", "    a table\n", "and, in revenue.csv, from /v1/files/abc:\n\n    x,y\n", "(12 ms of the program's own, 34 ms until it started.)", "curl -s http://" + address + "/v1/execute",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, stdout)

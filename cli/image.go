@@ -48,7 +48,7 @@ func buildImages(ctx context.Context, system System, names []string, ifMissing b
 	if err != nil {
 		return err
 	}
-	backend, err := newBackend(c, system)
+	backend, err := newDocker(c, system)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close(0)) }()
-	if err := s.requireIsolation(ctx, c); err != nil {
+	if err := s.require(ctx, c); err != nil {
 		return err
 	}
 	access, err := newAccess(c)
@@ -73,13 +73,13 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	doors := mcp.New(mcpOptions(c, s, files))
 	handlers, endStreams := doors.Handlers()
 	server := httpapi.NewServer(httpapi.Options{
-		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Isolation: s.isolation, Version: version(),
+		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Backend: s.backendName, Isolation: s.isolation, Version: version(),
 		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
 		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
 		AllowedHosts: access.hosts, AllowedOrigins: access.origins, Auth: access.authenticator, Issuer: c.OAuthIssuer, PublicURL: c.PublicURL,
 	})
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- server.Serve(httpapi.Steady(listener, log)) }()
 	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
 	access.warn(ctx, log, listener.Addr())
 
@@ -118,7 +118,7 @@ func shutdown(s *service, server *http.Server, endStreams func(), grace time.Dur
 
 func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	return mcp.Options{
-		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c),
+		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c), Backend: s.backendName,
 		SessionTTL: seconds(c.MCPSessionTTL), FileTTL: seconds(c.FileTTLSec), OutputBytes: c.MCPOutputBytes,
 		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes, MaxRequests: c.MaxSandboxes + c.QueueSize,
 		Log: s.log,

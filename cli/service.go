@@ -33,7 +33,7 @@ const (
 
 // service is the part that every command shares: programs run in it.
 type service struct {
-	backend  *docker.Backend
+	backend  backend
 	launcher *runner.Launcher
 	pool     *pool.Pool
 	keeper   *pool.Keeper
@@ -44,7 +44,7 @@ type service struct {
 
 // newService builds the service. Nothing is started and no engine is asked yet.
 func newService(c config.Config, system System, log *slog.Logger) (*service, error) {
-	backend, err := newBackend(c, system)
+	backend, err := newBackend(c, system, log)
 	if err != nil {
 		return nil, err
 	}
@@ -74,28 +74,13 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 	}, nil
 }
 
-func newSessions(c config.Config, backend *docker.Backend, digests *pool.Digests, log *slog.Logger) *session.Manager {
+func newSessions(c config.Config, backend backend, digests *pool.Digests, log *slog.Logger) *session.Manager {
 	return session.New(session.Options{
 		Host: runner.NewSessions(backend, log), Limits: limits(c), Max: c.MaxSessions, Log: log,
 		Spec: func(ctx context.Context) (execution.Spec, error) {
 			digest, err := digests.Get(ctx, c.Image)
 			return execution.Spec{Image: digest, Settings: sandboxSettings(c)}, err
 		},
-	})
-}
-
-// newBackend connects to the engine that the settings name. What pulls and
-// builds say goes to stderr.
-func newBackend(c config.Config, system System) (*docker.Backend, error) {
-	home, _ := system.Lookup("HOME")
-	command, err := runner.NewCommand()
-	if err != nil {
-		return nil, err
-	}
-	return docker.New(docker.Options{
-		Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
-		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
-		Provide: provide(system.Stderr), Progress: system.Stderr,
 	})
 }
 
@@ -146,6 +131,9 @@ func (s *service) health(ctx context.Context) error {
 	return s.keeper.Health()
 }
 
+// backendName names where sandboxes come from, as far as that is decided yet.
+func (s *service) backendName() string { return nameOf(s.backend) }
+
 // isolation says how far runs are apart, as far as that is known yet, and why
 // not further.
 func (s *service) isolation() (isolation, reason string) {
@@ -157,18 +145,20 @@ func (s *service) isolation() (isolation, reason string) {
 	return string(verdict.Isolation), verdict.Refusal
 }
 
-// requireIsolation fails where ISOLATION=run was asked for and a probe shows
-// that it cannot be had. Without an engine or the image there is no probe: then
-// each start of a sandbox will tell.
-func (s *service) requireIsolation(ctx context.Context, c config.Config) error {
-	if c.Isolation != string(execution.IsolationRun) || s.backend.Health(ctx) != nil {
-		return nil
-	}
-	if _, there, err := s.backend.Label(ctx, c.Image, image.RecipeLabel); err != nil || !there {
-		return nil
-	}
+// require fails where no sandbox can be had that the settings ask for, and where
+// that will not change: an engine that does not answer may yet, and an image may
+// yet be built; then each start of a sandbox will tell.
+func (s *service) require(ctx context.Context, c config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
+	if c.Backend != backendDocker {
+		if err := s.backend.Health(ctx); err != nil && nameOf(s.backend) != backendDocker {
+			return err
+		}
+	}
+	if c.Isolation != string(execution.IsolationRun) || !s.isReady(ctx, c) {
+		return nil
+	}
 	digest, err := s.backend.Resolve(ctx, c.Image)
 	if err != nil {
 		return err
@@ -179,6 +169,19 @@ func (s *service) requireIsolation(ctx context.Context, c config.Config) error {
 			remedy(err), nameSetting(c, err))
 	}
 	return nil
+}
+
+// isReady says whether sandboxes can be had at once.
+func (s *service) isReady(ctx context.Context, c config.Config) bool {
+	if s.backend.Health(ctx) != nil {
+		return false
+	}
+	engine, ok := engineOf(s.backend)
+	if !ok {
+		return true
+	}
+	_, there, err := engine.Label(ctx, c.Image, image.RecipeLabel)
+	return err == nil && there
 }
 
 // background runs tasks until the function that it returns is called, which
@@ -228,9 +231,9 @@ func (s *service) sweep(ctx context.Context) {
 		removed, err := s.backend.Sweep(ctx)
 		switch {
 		case err != nil && !failing && ctx.Err() == nil: // one warning for a row of failures
-			s.log.WarnContext(ctx, "looking for stray containers failed", "error", err)
+			s.log.WarnContext(ctx, "looking for stray sandboxes failed", "error", err)
 		case removed > 0:
-			s.log.WarnContext(ctx, "removed stray containers", "count", removed)
+			s.log.WarnContext(ctx, "removed stray sandboxes", "count", removed)
 		}
 		failing = err != nil
 		select {

@@ -35,7 +35,10 @@ type Config struct {
 	OAuthAudience List   `env:"OAUTH_AUDIENCE" allowed:"text, with commas between" help:"audiences, one of which a token must have; needed with OAUTH_ISSUER"`
 	OAuthJWKSURL  string `env:"OAUTH_JWKS_URL" allowed:"a URL, https:// or http://" help:"where the issuer's keys are; found with OpenID Connect Discovery when empty"`
 
-	Backend string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker" help:"where sandboxes come from; auto takes Docker"`
+	Backend     string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker local" help:"where sandboxes come from. docker: containers of a Docker Engine; local: this server makes them itself, of Linux namespaces and the Python that is installed here; auto: docker where an engine answers and the sandbox image is there, or where another image, a network or a runtime is set, else local"`
+	LocalPython string `env:"LOCAL_PYTHON" allowed:"a path, or a name that is looked up in PATH" help:"with local, the interpreter: a virtual environment's, such as /path/to/venv/bin/python, brings its packages; python3 when empty"`
+	LocalRootfs string `env:"LOCAL_ROOTFS" allowed:"an absolute path" help:"with local, a folder with a root file system to use in place of this machine's own /usr, such as an unpacked image"`
+
 	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest" allowed:"NAME, NAME:TAG or NAME@DIGEST, NAME in lower case" help:"sandbox image, by tag or digest; any with Python 3.9 or newer at python3"`
 	Network string `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none" help:"network that programs reach; none is the safe choice"`
 	Runtime string `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME" help:"OCI runtime, such as runsc; empty is the engine's default"`
@@ -217,6 +220,7 @@ func (c Config) contradictions() []error {
 		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
 	}
 	faults = append(faults, c.engineFaults()...)
+	faults = append(faults, c.localFaults()...)
 	faults = append(faults, c.storageFaults()...)
 	faults = append(faults, c.accessFaults()...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
@@ -226,6 +230,32 @@ func (c Config) contradictions() []error {
 		}
 	}
 	return faults
+}
+
+// localFaults finds what goes without an engine alone, or not without one.
+func (c Config) localFaults() []error {
+	var faults []error
+	if c.LocalRootfs != "" && !filepath.IsAbs(c.LocalRootfs) {
+		faults = append(faults, fmt.Errorf("LOCAL_ROOTFS is %q: must be an absolute path", c.LocalRootfs))
+	}
+	if c.Backend == "local" && c.Network != noNetwork {
+		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_NETWORK is %q: must be none with EXECUTOR_BACKEND=local, which has no network", c.Network))
+	}
+	if c.Backend == "local" && c.Runtime != "" {
+		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be empty with EXECUTOR_BACKEND=local, which has no engine", c.Runtime))
+	}
+	return faults
+}
+
+// noNetwork and standardImage are defaults of what an engine alone has.
+const (
+	noNetwork     = "none"
+	standardImage = "vivarium/sandbox:latest"
+)
+
+// NeedsEngine says whether the settings ask for what a container engine alone has.
+func (c Config) NeedsEngine() bool {
+	return c.Network != noNetwork || c.Runtime != "" || c.Image != standardImage
 }
 
 // storageFaults finds what is wrong with FILE_STORAGE_URL, whose options are

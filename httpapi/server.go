@@ -36,6 +36,9 @@ type Options struct {
 	Sessions Sessions
 	// Health says why no sandbox can be had, or nil.
 	Health func(ctx context.Context) error
+	// Backend names where sandboxes come from ("docker", "local", or "" as long as
+	// that is not decided). Nil means that it is not known.
+	Backend func() string
 	// Isolation says how far runs are apart ("run", "container", or "" as long
 	// as that is not known), and why not further. Nil means that it is not known.
 	Isolation func() (isolation, reason string)

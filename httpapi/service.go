@@ -17,8 +17,9 @@ type health struct {
 	Status          string `json:"status" enum:"ok,error"`
 	Message         string `json:"message" doc:"ok, or why no sandbox can be had"`
 	Version         string `json:"version" doc:"the server's"`
-	Isolation       string `json:"isolation,omitempty" enum:"run,container" doc:"run: a container serves many runs, each in a fresh inner sandbox; container: one run each; absent as long as it is not known"`
-	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a container cannot serve many runs here"`
+	Backend         string `json:"backend,omitempty" enum:"docker,local" doc:"docker: sandboxes are containers of an engine; local: the server makes them itself, of Linux namespaces; absent as long as it is not decided"`
+	Isolation       string `json:"isolation,omitempty" enum:"run,container" doc:"run: a sandbox serves many runs, each in a fresh inner one; container: one run each; absent as long as it is not known"`
+	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a sandbox cannot serve many runs here"`
 }
 
 func registerHealth(api huma.API, opts Options) {
@@ -28,11 +29,14 @@ func registerHealth(api huma.API, opts Options) {
 		Description: "Answers 200 in any case: status says how the server is.",
 		Errors:      []int{http.StatusInternalServerError},
 		Metadata: illustrate(illustration{answers: map[int]answer{http.StatusOK: {"How the server is", []sample{
-			{"ok", "All is well", health{Status: "ok", Message: "ok", Version: "1.2.3", Isolation: "run"}},
+			{"ok", "All is well", health{Status: "ok", Message: "ok", Version: "1.2.3", Backend: "docker", Isolation: "run"}},
 			{"trouble", "No sandbox can be had", health{Status: "error", Message: "no sandbox could be started", Version: "1.2.3"}},
 		}}}}),
 	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 		out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
+		if opts.Backend != nil {
+			out.Body.Backend = opts.Backend()
+		}
 		if opts.Isolation != nil {
 			out.Body.Isolation, out.Body.IsolationReason = opts.Isolation()
 		}

@@ -129,7 +129,7 @@ func (f *facts) describe() string {
 func (s *Server) describePython() string {
 	limits, settings := s.opts.Limits, s.opts.Settings
 	return strings.Join([]string{
-		"Runs a Python program in an isolated sandbox and returns what it prints. Print what you want to see; the value of the last line is shown too, as in a notebook.",
+		"Runs a Python program in " + s.describeSandbox() + " and returns what it prints. Print what you want to see; the value of the last line is shown too, as in a notebook.",
 		fmt.Sprintf("Without session, every call starts afresh: variables, imports and files of earlier calls are gone. "+
 			"With session=\"new\" they are kept for later calls that pass the session which the answer names, for %s.", words(s.opts.SessionTTL)),
 		fmt.Sprintf("Files that the program writes to its working directory, /workspace, come back, at most %d of %d MB in all; what is elsewhere, such as in /tmp, does not. "+
@@ -142,6 +142,21 @@ func (s *Server) describePython() string {
 			settings.MemoryBytes>>20, settings.WorkspaceBytes>>20, grouped(int64(s.opts.OutputBytes))),
 		s.facts.Load().describe(),
 	}, "\n")
+}
+
+// describeSandbox says in a few words where programs run.
+func (s *Server) describeSandbox() string {
+	backend := ""
+	if s.opts.Backend != nil {
+		backend = s.opts.Backend()
+	}
+	switch backend {
+	case "docker":
+		return "an isolated sandbox, a container,"
+	case "local":
+		return "an isolated sandbox on the server's own machine, with that machine's Python,"
+	}
+	return "an isolated sandbox"
 }
 
 // describeBash is the description of run_bash.

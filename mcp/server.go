@@ -47,6 +47,9 @@ type Options struct {
 	// Limits and Settings are the sandbox's. They are told to the model.
 	Limits   execution.Limits
 	Settings execution.Settings
+	// Backend names where sandboxes come from: "docker", "local", or "" as long as
+	// that is not decided. It is told to the model. Nil means that it is not known.
+	Backend func() string
 	// SessionTTL is how long a session that a model begins may last. FileTTL is how
 	// long Files keeps one, which is told alone.
 	SessionTTL, FileTTL time.Duration

@@ -123,7 +123,7 @@ func (k *Keeper) Health() error {
 	}
 	spec, ok := k.Known()
 	if !ok {
-		return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf("the image %q is not there yet", k.Image)}
+		return &execution.Error{Code: execution.Unavailable, Message: "no sandbox has been prepared yet"}
 	}
 	return k.Pool.Fault(spec)
 }

@@ -162,10 +162,10 @@ func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
 	switch {
 	case old.Isolation == v.Isolation && old.Refusal == v.Refusal:
 	case v.Refusal != "":
-		l.log.WarnContext(ctx, "each run gets a container of its own, which is slow: a container cannot serve many here",
+		l.log.WarnContext(ctx, "each run gets a sandbox of its own, which is slow: one cannot serve many here",
 			"isolation", v.Isolation, "reason", v.Refusal)
 	default:
-		l.log.InfoContext(ctx, "a container serves many runs, each in a fresh inner sandbox", "isolation", v.Isolation)
+		l.log.InfoContext(ctx, "a sandbox serves many runs, each in a fresh inner one", "isolation", v.Isolation)
 	}
 }
 

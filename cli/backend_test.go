@@ -1,0 +1,83 @@
+package cli_test
+
+import (
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// systemPython has LOCAL_PYTHON name the system's, whatever is in PATH before it.
+const systemPython = "LOCAL_PYTHON=/usr/bin/python3"
+
+// Without an engine a program runs all the same, and what the command says besides is nothing.
+func TestExecWithoutEngine(t *testing.T) {
+	for _, backend := range []string{"auto", "local"} {
+		o := run(t, []string{"EXECUTOR_BACKEND=" + backend, systemPython}, "", "exec", "print(6*7)")
+		if o.code != 0 || o.stdout != "42\n" || o.stderr != "" {
+			t.Errorf("%s: %+v", backend, o)
+		}
+	}
+}
+
+// Where there is neither an engine nor another way, the message says why for both.
+func TestNoBackend(t *testing.T) {
+	const nobody = "LOCAL_PYTHON=/nonexistent/python3"
+	run(t, []string{"EXECUTOR_BACKEND=auto", nobody}, "", "serve").
+		want(t, 1, "Docker Engine does not answer at "+nowhere, `LOCAL_PYTHON is "/nonexistent/python3"`)
+	run(t, []string{"EXECUTOR_BACKEND=local", nobody}, "", "serve").want(t, 1, `LOCAL_PYTHON is "/nonexistent/python3"`)
+	run(t, []string{"EXECUTOR_BACKEND=auto", nobody}, "", "exec", "pass").
+		want(t, 125, "Docker Engine does not answer at "+nowhere, `LOCAL_PYTHON is "/nonexistent/python3"`)
+}
+
+// What an engine alone has is never had without one.
+func TestSettingsThatNeedAnEngine(t *testing.T) {
+	for _, setting := range []string{
+		"PYTHON_EXECUTOR_DOCKER_IMAGE=python:3.13", "PYTHON_EXECUTOR_DOCKER_NETWORK=bridge", "PYTHON_EXECUTOR_DOCKER_RUNTIME=runsc",
+	} {
+		o := run(t, []string{"EXECUTOR_BACKEND=auto", systemPython, setting}, "", "exec", "pass")
+		if o.code != 125 || !strings.Contains(o.stderr, "Docker Engine does not answer") {
+			t.Errorf("%s: %+v", setting, o)
+		}
+	}
+}
+
+// What was chosen at the start is kept, though an engine comes later.
+func TestChoiceIsKept(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "engine.sock")
+	address, stop := started(t, "EXECUTOR_BACKEND=auto", systemPython, "DOCKER_HOST=unix://"+socket)
+	defer http.DefaultClient.CloseIdleConnections()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the engine is asked: %s", r.URL)
+	})}
+	go func() { _ = engine.Serve(listener) }()
+	defer func() { _ = engine.Close() }()
+	resp, err := http.Post("http://"+address+"/v1/execute", "application/json", strings.NewReader(`{"code": "print(6*7)"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if body := get(t, "http://"+address+"/health"); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"backend":"local"`) || !strings.Contains(body, `"status":"ok"`) {
+		t.Errorf("execute: %s; /health: %s", resp.Status, body)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// The doctor says what takes an engine's place, and why nothing does.
+func TestDoctorWithoutBoth(t *testing.T) {
+	o := run(t, []string{"EXECUTOR_BACKEND=auto", systemPython}, "", "doctor")
+	if o.code != 0 || !strings.Contains(o.stdout, "absent   Docker Engine does not answer") || !strings.Contains(o.stdout, "ok       sandboxes are made on this machine, without an engine") {
+		t.Errorf("without an engine: %+v", o)
+	}
+	o = run(t, []string{"EXECUTOR_BACKEND=auto", "LOCAL_PYTHON=/nonexistent/python3"}, "", "doctor")
+	if o.code != 1 || !strings.Contains(o.stdout, "missing  without an engine: LOCAL_PYTHON") {
+		t.Errorf("without either: %+v", o)
+	}
+}
