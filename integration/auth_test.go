@@ -100,7 +100,7 @@ func TestKeysOnEveryDoor(t *testing.T) {
 
 // What is made with one key does not exist for another, also after a restart.
 func TestOwnership(t *testing.T) {
-	env := []string{"API_KEYS=" + annasKey + "," + bensKey, "POOL_SIZE=1", "FILE_STORAGE_DIR=" + t.TempDir()}
+	env := []string{"API_KEYS=" + annasKey + "," + bensKey, "POOL_SIZE=1", "FILE_STORAGE_DIR=" + folderOf(t, *userFlag)}
 	first := startServer(t, env...)
 	file := first.runAs(t, annasKey, "open('a.txt', 'w').write('secret'); None").Files[0].FileID
 	var created struct {
@@ -110,7 +110,7 @@ func TestOwnership(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &created); err != nil || created.SessionID == "" {
 		t.Fatalf("%s %v", text, err)
 	}
-	t.Cleanup(func() { removeSession(t, created.SessionID) })
+	t.Cleanup(func() { shared.host.endSession(created.SessionID) })
 	checkOwnership(t, first, file, created.SessionID)
 	first.endWithSessions(t)
 	checkOwnership(t, startServer(t, env...), file, created.SessionID)

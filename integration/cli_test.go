@@ -6,19 +6,31 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The command line, by scripts: testdata/script/*.txtar.
+// The command line, by scripts: testdata/script/*.txtar, and those in the folder
+// of the backend.
 func TestScripts(t *testing.T) {
+	for _, folder := range []string{"testdata/script", filepath.Join("testdata/script", *backendFlag)} {
+		runScripts(t, folder)
+	}
+}
+
+func runScripts(t *testing.T, folder string) {
+	t.Helper()
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata/script",
+		Dir:  folder,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(shared.binary)+string(os.PathListSeparator)+env.Getenv("PATH"))
-			env.Setenv("PYTHON_EXECUTOR_DOCKER_IMAGE", slimImage)
+			for _, setting := range with(slimImage) {
+				name, value, _ := strings.Cut(setting, "=")
+				env.Setenv(name, value)
+			}
 			for _, name := range []string{"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"} {
 				env.Setenv(name, os.Getenv(name))
 			}

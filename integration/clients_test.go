@@ -118,7 +118,7 @@ func withStderr(err error) error {
 
 // stdioSettings are for the server that a client starts.
 func stdioSettings() []string {
-	return append(oneAtATime(), "PYTHON_EXECUTOR_DOCKER_IMAGE="+slimImage)
+	return with(slimImage, oneAtATime()...)
 }
 
 func oneAtATime() []string { return []string{"MAX_SANDBOXES=1", "POOL_SIZE=1"} }

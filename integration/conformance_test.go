@@ -15,26 +15,45 @@ import (
 
 // The Docker backend does what every backend must, with either isolation.
 func TestDockerConformance(t *testing.T) {
+	conform(t, func(t *testing.T, command func(execution.Spec) []string) instanceBackend {
+		t.Helper()
+		backend, err := docker.New(docker.Options{
+			Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return backend
+	})
+}
+
+// instanceBackend is a backend that names itself, and is closed in the end.
+type instanceBackend interface {
+	execution.Backend
+	InstanceID() string
+	Close() error
+}
+
+type newBackend func(t *testing.T, command func(execution.Spec) []string) instanceBackend
+
+// conform runs what every backend must do, with either isolation. Nothing may be left.
+func conform(t *testing.T, open newBackend) {
+	t.Helper()
 	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer} {
-		t.Run(string(isolation), func(t *testing.T) { executiontest.Run(t, dockerExecutor(t, isolation)) })
+		t.Run(string(isolation), func(t *testing.T) { executiontest.Run(t, newExecutor(t, open, isolation)) })
 	}
 }
 
-// dockerExecutor puts the parts together as cli does, without a process
-// between the test and them.
-func dockerExecutor(t *testing.T, isolation execution.Isolation) *execution.Executor {
+// newExecutor puts the parts together as cli does, without a process between the
+// test and them.
+func newExecutor(t *testing.T, open newBackend, isolation execution.Isolation) *execution.Executor {
 	t.Helper()
 	const megabyte = 1 << 20
 	command, err := runner.NewCommand()
 	if err != nil {
 		t.Fatal(err)
 	}
-	backend, err := docker.New(docker.Options{
-		Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	backend := open(t, command)
 	launcher := runner.NewLauncher(backend, slog.New(slog.DiscardHandler))
 	sandboxes, err := pool.New(launcher.Launch, pool.Options{Target: 2, Max: 6})
 	if err != nil {
@@ -61,8 +80,11 @@ func dockerExecutor(t *testing.T, isolation execution.Isolation) *execution.Exec
 		if err := sandboxes.Close(ctx); err != nil {
 			t.Error(err)
 		}
-		if left := awaitContainers(backend.InstanceID(), 0); left != 0 {
-			t.Errorf("%d containers are left", left)
+		if left := awaitSandboxes(backend.InstanceID(), 0); left != 0 {
+			t.Errorf("%d sandboxes are left", left)
+		}
+		if left := shared.host.traces(backend.InstanceID()); len(left) != 0 {
+			t.Errorf("the backend has left %q", left)
 		}
 		if err := backend.Close(); err != nil {
 			t.Error(err)

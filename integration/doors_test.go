@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,7 +66,7 @@ func call(t *testing.T, c *mcpclient.Client, arguments map[string]any) (string, 
 // The same request gets the same answer through every door.
 func TestSameAnswerThroughEveryDoor(t *testing.T) {
 	stdio := func() (*mcpclient.Client, error) {
-		return mcpclient.NewStdioMCPClient(shared.binary, []string{"PYTHON_EXECUTOR_DOCKER_IMAGE=" + slimImage, "POOL_SIZE=1"}, "stdio")
+		return mcpclient.NewStdioMCPClient(shared.binary, with(slimImage, "POOL_SIZE=1"), "stdio")
 	}
 	streamable := func() (*mcpclient.Client, error) {
 		return mcpclient.NewStreamableHttpClient(shared.server.url + "/mcp")
@@ -127,7 +128,7 @@ type stdioProcess struct {
 func startStdio(t *testing.T, env ...string) *stdioProcess {
 	t.Helper()
 	p := &stdioProcess{t: t, cmd: exec.CommandContext(t.Context(), shared.binary, "stdio")}
-	p.cmd.Env = append(append(os.Environ(), "PYTHON_EXECUTOR_DOCKER_IMAGE="+slimImage, "POOL_SIZE=1", "LOG_LEVEL=debug", "LOG_FORMAT=json"), env...)
+	p.cmd.Env = slices.Concat(os.Environ(), with(slimImage, "POOL_SIZE=1", "LOG_LEVEL=debug", "LOG_FORMAT=json"), env)
 	p.cmd.Stderr = &p.stderr
 	in, err := p.cmd.StdinPipe()
 	if err != nil {
@@ -197,12 +198,12 @@ func (p *stdioProcess) awaitEnd(session string) {
 	if took := time.Since(began); took > goAway {
 		p.t.Errorf("it took %s to end", took)
 	}
-	if left := awaitContainers(p.instance(), 0); left != 0 {
-		p.t.Errorf("%d containers are left", left)
+	if left := awaitSandboxes(p.instance(), 0); left != 0 {
+		p.t.Errorf("%d sandboxes are left", left)
 	}
-	if left := sessionContainers(p.t, session); len(left) != 0 {
+	if left := sessionSandboxes(p.t, session); len(left) != 0 {
 		p.t.Errorf("the session is left: %+v", left)
-		removeSession(p.t, session)
+		shared.host.endSession(session)
 	}
 }
 
@@ -230,7 +231,7 @@ func TestStdioProcess(t *testing.T) {
 			}
 			p.say(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"x = 6", "session": "new"}}}`)
 			begun := regexp.MustCompile(`session="([0-9a-f]{32})"`).FindStringSubmatch(fmt.Sprint(p.hear()["result"]))
-			if begun == nil || len(sessionContainers(t, begun[1])) != 1 {
+			if begun == nil || len(sessionSandboxes(t, begun[1])) != 1 {
 				t.Fatalf("no session: %v", begun)
 			}
 			p.say(`{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"import subprocess; subprocess.run(['sleep', '60'])","timeout_ms":60000}}}`)
@@ -248,7 +249,7 @@ func TestStdioProcess(t *testing.T) {
 
 // A client learns what the server is while the engine is down, and from its
 // first call what is missing.
-func TestStdioWithoutEngine(t *testing.T) {
+func TestDockerStdioWithoutEngine(t *testing.T) {
 	p := startStdio(t, "DOCKER_HOST=tcp://127.0.0.1:1")
 	p.greet()
 	p.say(`{"jsonrpc":"2.0","id":2,"method":"tools/list"}`)

@@ -144,7 +144,7 @@ func alive(pids []int) (left []int) {
 // supervisors hear nothing from the server any more and end them, the one that
 // runs a program included. The server says what is wrong, and goes on when the
 // engine is back.
-func TestDeadEngineLeavesNothing(t *testing.T) {
+func TestDockerDeadEngineLeavesNothing(t *testing.T) {
 	engine := newEngine(t)
 	s := startServer(t, "DOCKER_HOST="+engine.host(), "POOL_SIZE=2")
 	run := runSleeper(context.Background(), s, 60)

@@ -68,7 +68,7 @@ func (s *server) download(t *testing.T, id string) string {
 
 // A file outlives the server that took it, and expires.
 func TestFilesSurviveARestart(t *testing.T) {
-	folder := "FILE_STORAGE_DIR=" + t.TempDir()
+	folder := "FILE_STORAGE_DIR=" + folderOf(t, *userFlag)
 	first, err := start([]string{folder})
 	if err != nil {
 		t.Fatal(err)

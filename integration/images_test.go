@@ -22,7 +22,7 @@ import (
 
 // The data image has the whole stack, and Matplotlib finds its fonts indexed.
 func TestDataImage(t *testing.T) {
-	s := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60")
+	s := startServer(t, with(dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60")...)
 	a := mustRun(t, s, request{"timeout_ms": 60000, "code": `
 import numpy, pandas, scipy.stats, seaborn, sklearn.linear_model, statsmodels.api, sympy, networkx
 import openpyxl, xlsxwriter, PIL.Image, lxml.etree, bs4, requests, docx, pypdf, fpdf, yaml, tabulate, tqdm
@@ -50,7 +50,7 @@ t = pd.read_csv("in.csv"); t["c"] = t.a * t.b; t.to_excel("out.xlsx"); int(t.c.s
 func TestImagesShown(t *testing.T) {
 	for name, setting := range map[string]string{"ahead": "PRELOAD_MODULES=auto", "late": "PRELOAD_MODULES=none", "container": "ISOLATION=container"} {
 		t.Run(name, func(t *testing.T) {
-			s := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60", setting)
+			s := startServer(t, with(dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60", setting)...)
 			for _, p := range shown() {
 				t.Run(p.name, func(t *testing.T) {
 					a := mustRun(t, s, request{"timeout_ms": 60000, "code": p.code})
@@ -120,7 +120,7 @@ func TestSupervisorUnits(t *testing.T) {
 
 // The server runs as a container: a static binary and nothing else, as an
 // ordinary user with the engine's socket.
-func TestServerImage(t *testing.T) {
+func TestDockerServerImage(t *testing.T) {
 	url := runServerImage(t, serverImage(t), engineSocket(t))
 	s := &server{url: url}
 	if err := s.awaitHealth(); err != nil {

@@ -162,14 +162,31 @@ func TestDocumentedClients(t *testing.T) {
 	}
 }
 
+// What the documents have users start in a container does start.
+func TestDockerDocumentedContainer(t *testing.T) {
+	formats := clientFormats()
+	started := 0
+	for _, s := range snippets(t) {
+		if s.language == "sh" {
+			continue
+		}
+		if server := s.parse(t, formats[s.section]); server.Command == "docker" {
+			tryContainer(t, server.Args)
+			started++
+		}
+	}
+	if started != 1 {
+		t.Errorf("%d snippets start a container", started)
+	}
+}
+
 // try connects as a client with a snippet would, and says how.
 func try(t *testing.T, server documented) (way string) {
 	t.Helper()
 	address := server.URL + server.ServerURL
 	switch {
 	case address == "" && server.Command == "docker" && (server.Type == "" || server.Type == "stdio"):
-		tryContainer(t, server.Args)
-		return "stdio"
+		return "stdio" // TestDockerDocumentedContainer starts it
 	case address == "" && (server.Type == "" || server.Type == "stdio"):
 		tryStdio(t, append([]string{server.Command}, server.Args...), server.Env)
 		return "stdio"
@@ -226,6 +243,7 @@ func startBare(t *testing.T, binary string, args []string, env map[string]string
 			all = append(all, name+"="+value)
 		}
 	}
+	all = append(all, with(dataImage)...)
 	for name, value := range env {
 		if value != "" { // as good as unset, but here it would hide ours
 			all = append(all, name+"="+value)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,8 +20,8 @@ const goAway = 20 * time.Second
 func assertGone(t *testing.T, instance string) {
 	t.Helper()
 	began := time.Now()
-	if left := awaitContainers(instance, 0); left != 0 || time.Since(began) > goAway {
-		t.Errorf("%d containers are left after %s", left, time.Since(began))
+	if left := awaitSandboxes(instance, 0); left != 0 || time.Since(began) > goAway {
+		t.Errorf("%d sandboxes are left after %s", left, time.Since(began))
 	}
 }
 
@@ -42,21 +43,16 @@ type outcome struct {
 	err error
 }
 
-// awaitSleeper waits until a sleeper runs and gives its container.
+// awaitSleeper waits until a sleeper runs and gives its sandbox.
 func awaitSleeper(t *testing.T, s *server) string {
 	t.Helper()
 	found := ""
 	if !poll(func() bool {
-		list, err := containers(s.instance)
-		for _, c := range list {
-			top, topErr := shared.engine.ContainerTop(context.Background(), c.ID, nil)
-			if err != nil || topErr != nil {
-				continue
-			}
-			for _, process := range top.Processes {
-				if strings.HasPrefix(process[len(process)-1], "sleep ") {
-					found = c.ID
-				}
+		list, _ := shared.host.sandboxes(s.instance)
+		for _, candidate := range list {
+			commands, _ := shared.host.commands(candidate.id) // it may be going
+			if slices.ContainsFunc(commands, func(c string) bool { return strings.HasPrefix(c, "sleep ") }) {
+				found = candidate.id
 			}
 		}
 		return found != ""
@@ -74,17 +70,8 @@ func TestKilledServerLeavesNothing(t *testing.T) {
 	}
 	runSleeper(context.Background(), s, 60)
 	awaitSleeper(t, s)
-	// Nothing may be on its way between creation and start: see TestSweep for that.
-	if !poll(func() bool {
-		list, err := containers(s.instance)
-		running := 0
-		for _, c := range list {
-			if c.State == container.StateRunning {
-				running++
-			}
-		}
-		return err == nil && running == 4
-	}) {
+	// Nothing may be on its way between creation and start: see TestDockerSweep for that.
+	if _, ok := awaitRunning(s.instance, 4); !ok {
 		t.Fatal("the pool is not full")
 	}
 	if err := s.process.Kill(); err != nil {
@@ -96,7 +83,7 @@ func TestKilledServerLeavesNothing(t *testing.T) {
 
 // What a server leaves that dies between a container's creation and its start
 // is removed by any other's sweep.
-func TestSweep(t *testing.T) {
+func TestDockerSweep(t *testing.T) {
 	made, err := shared.engine.ContainerCreate(t.Context(), &container.Config{
 		Image: slimImage, Cmd: []string{"true"}, Labels: map[string]string{"vivarium.instance": "dead"},
 	}, nil, nil, nil, "")
@@ -185,22 +172,19 @@ func TestLeavingClientEndsItsRun(t *testing.T) {
 	assertGone(t, s.instance)
 }
 
-// A container that dies while idle, and one under a run.
+// A sandbox that dies while idle, and one under a run.
 func TestLostSandbox(t *testing.T) {
 	s := startServer(t, "POOL_SIZE=1")
-	var idle []container.Summary
-	if !poll(func() bool {
-		idle, _ = containers(s.instance)
-		return len(idle) == 1 && idle[0].State == container.StateRunning
-	}) {
-		t.Fatal("no warm container")
+	idle, ok := awaitRunning(s.instance, 1)
+	if !ok {
+		t.Fatal("no warm sandbox")
 	}
 	kill := func(id string) {
-		if err := shared.engine.ContainerKill(context.Background(), id, "KILL"); err != nil {
+		if err := shared.host.kill(id); err != nil {
 			t.Error(err)
 		}
 	}
-	kill(idle[0].ID)
+	kill(idle[0])
 	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
 
 	run := runSleeper(t.Context(), s, 60)
@@ -243,7 +227,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-func TestNoEngine(t *testing.T) {
+func TestDockerNoEngine(t *testing.T) {
 	cmd := startServerWithoutEngine(t)
 	var health struct{ Status, Message string }
 	if err := getJSON(t, cmd.url+"/health", &health); err != nil {
@@ -258,6 +242,15 @@ func TestNoEngine(t *testing.T) {
 	}
 	if a.status != http.StatusServiceUnavailable || a.Detail != "Docker Engine does not answer at tcp://127.0.0.1:1" {
 		t.Errorf("status %d: %v", a.status, a.Detail)
+	}
+}
+
+// Where an engine answers and has the image, sandboxes are its containers.
+func TestDockerIsChosen(t *testing.T) {
+	s := startServer(t, "EXECUTOR_BACKEND=auto", "POOL_SIZE=1")
+	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+	if left := awaitSandboxes(s.instance, 1); left != 1 {
+		t.Errorf("it has %d containers", left)
 	}
 }
 

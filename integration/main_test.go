@@ -1,6 +1,12 @@
 // Package integration drives the built binary through the doors that users
-// use, against a real engine. It starts everything it needs itself; the engine
-// and the sandbox images must be there (go tool task setup).
+// use. It starts everything it needs itself; an engine and the sandbox images must
+// be there (go tool task setup).
+//
+// With -backend=docker sandboxes are containers of the engine, with -backend=local
+// processes of this machine, with the same images, unpacked. All tests run with
+// either, but for those that are named TestDocker and TestLocal. With -user the
+// servers are another user's, who may have no cgroups; then those that are named
+// TestCgroup do not run.
 package integration
 
 import (
@@ -9,21 +15,29 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 	dockerclient "github.com/docker/docker/client"
+
+	"github.com/vivarium-sandbox/vivarium/execution/local"
+)
+
+var (
+	backendFlag = flag.String("backend", "docker", "where sandboxes are made: docker or local")
+	userFlag    = flag.Int("user", os.Geteuid(), "the user whose servers are, where that is another (local)")
 )
 
 const (
@@ -38,12 +52,23 @@ const patience = time.Minute
 type suite struct {
 	binary string
 	engine *dockerclient.Client
+	host   host
 	server *server // with the slim image; for tests that do not end it
+	// eachProcess is set where limits of each process stand in for cgroups.
+	eachProcess bool
 }
 
 var shared suite
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == local.Name {
+		local.Become() // a sandbox of a test that is its own server
+	}
+	flag.Parse()
+	if rootfs := os.Getenv(aloneVariable); rootfs != "" {
+		shared.host = newLocalHost(map[string]string{slimImage: rootfs}, os.TempDir(), os.Geteuid())
+		os.Exit(m.Run())
+	}
 	os.Exit(run(m))
 }
 
@@ -53,10 +78,8 @@ func run(m *testing.M) (code int) {
 		return fail(err)
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	shared.binary = filepath.Join(folder, "vivarium")
-	build := exec.Command("go", "build", "-race", "-o", shared.binary, "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fail(fmt.Errorf("go build: %w\n%s", err, out))
+	if shared.binary, err = buildServer(folder); err != nil {
+		return fail(err)
 	}
 	shared.engine, err = dockerclient.NewClientWithOpts(dockerclient.FromEnv, dockerclient.WithAPIVersionNegotiation())
 	if err != nil {
@@ -69,6 +92,9 @@ func run(m *testing.M) (code int) {
 			return fail(fmt.Errorf("the tests need an engine and the images (go tool task setup): %w", err))
 		}
 	}
+	if err := chooseHost(ctx, folder); err != nil {
+		return fail(err)
+	}
 	shared.server, err = start(nil)
 	if err != nil {
 		return fail(err)
@@ -79,6 +105,75 @@ func run(m *testing.M) (code int) {
 		}
 	}()
 	return m.Run()
+}
+
+// buildServer builds the server, and gives the path of what starts it.
+func buildServer(folder string) (string, error) {
+	binary := filepath.Join(folder, "vivarium")
+	ours := *userFlag == os.Geteuid()
+	// Where there are no cgroups, memory is limited before the server has become a
+	// sandbox, and the race detector takes more.
+	race := "-race=" + strconv.FormatBool(ours)
+	if out, err := exec.Command("go", "build", race, "-o", binary, "..").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	if ours {
+		return binary, nil
+	}
+	// Whoever starts it, it is that user's.
+	wrapper := filepath.Join(folder, "user", "vivarium")
+	script := fmt.Sprintf("#!/bin/sh\nexec setpriv --reuid=%d --regid=%[1]d --clear-groups %s \"$@\"\n", *userFlag, binary)
+	return wrapper, errors.Join(os.Chmod(folder, 0o755), os.Mkdir(filepath.Dir(wrapper), 0o755), os.WriteFile(wrapper, []byte(script), 0o755))
+}
+
+// chooseHost sees to it that servers make their sandboxes where the flag says, and
+// that tests of the other place alone do not run.
+func chooseHost(ctx context.Context, folder string) (err error) {
+	others := "^TestLocal"
+	switch *backendFlag {
+	case "docker":
+		shared.host = dockerHost{shared.engine}
+	case "local":
+		others = "^TestDocker"
+		temporary := filepath.Join(folder, "tmp")
+		// As /tmp is, whatever the umask.
+		if err := errors.Join(os.Mkdir(temporary, 0o755), os.Chmod(temporary, os.ModeSticky|0o777)); err != nil {
+			return err
+		}
+		images := make(map[string]string)
+		for _, image := range []string{slimImage, dataImage} {
+			if images[image], err = unpack(ctx, shared.engine, image); err != nil {
+				return fmt.Errorf("unpacking %s: %w", image, err)
+			}
+		}
+		shared.host = newLocalHost(images, temporary, *userFlag)
+	default:
+		err = fmt.Errorf("-backend is %q: must be docker or local", *backendFlag)
+	}
+	if err != nil {
+		return err
+	}
+	if shared.eachProcess, err = lacksCgroups(ctx); err != nil {
+		return err
+	}
+	if shared.eachProcess {
+		others += "|^TestCgroup"
+	}
+	if skip := flag.Lookup("test.skip").Value; skip.String() != "" {
+		others = skip.String() + "|" + others
+	}
+	return flag.Set("test.skip", others)
+}
+
+// lacksCgroups asks the doctor, who names what bounds sandboxes.
+func lacksCgroups(ctx context.Context) (bool, error) {
+	doctor := exec.CommandContext(ctx, shared.binary, "doctor")
+	doctor.Env = append(os.Environ(), with(slimImage)...)
+	out, err := doctor.CombinedOutput()
+	if err != nil {
+		return false, fmt.Errorf("vivarium doctor: %w\n%s", err, out)
+	}
+	return bytes.Contains(out, []byte("for want of cgroups")), nil
 }
 
 func fail(err error) int {
@@ -113,9 +208,7 @@ func launch(env []string) (*server, error) { return launchBinary(shared.binary, 
 
 func launchBinary(binary string, env []string) (*server, error) {
 	cmd := exec.Command(binary, "serve")
-	cmd.Env = append(os.Environ(), append([]string{
-		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "PYTHON_EXECUTOR_DOCKER_IMAGE=" + slimImage,
-	}, env...)...)
+	cmd.Env = slices.Concat(os.Environ(), with(slimImage, "HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json"), env)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -176,7 +269,7 @@ func (s *server) awaitHealth() error {
 }
 
 // end ends the server as an init system does. It must leave with status 0, no
-// container and no data race.
+// sandbox, nothing else and no data race.
 func (s *server) end() error {
 	if err := s.process.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -184,8 +277,11 @@ func (s *server) end() error {
 	if err := s.wait(); err != nil {
 		return fmt.Errorf("the server ended badly: %w\n%s", err, s.logged())
 	}
-	if left := awaitContainers(s.instance, 0); left != 0 {
-		return fmt.Errorf("%d containers are left", left)
+	if left := awaitSandboxes(s.instance, 0); left != 0 {
+		return fmt.Errorf("%d sandboxes are left", left)
+	}
+	if left := shared.host.traces(s.instance); len(left) != 0 {
+		return fmt.Errorf("the server has left %q", left)
 	}
 	return nil
 }
@@ -215,6 +311,9 @@ func startServerBinary(t *testing.T, binary string, env ...string) *server {
 		if err := s.end(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Error(err)
 		}
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", s.logged())
+		}
 	})
 	return s
 }
@@ -228,28 +327,6 @@ func poll(holds func() bool) bool {
 		}
 	}
 	return false
-}
-
-// containers lists the containers of a server, running or not.
-func containers(instance string) ([]container.Summary, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return shared.engine.ContainerList(ctx, container.ListOptions{
-		All: true, Filters: filters.NewArgs(filters.Arg("label", "vivarium.instance="+instance)),
-	})
-}
-
-// awaitContainers waits until a server has that many containers, and returns
-// how many it has in the end.
-func awaitContainers(instance string, want int) int {
-	got := -1
-	poll(func() bool {
-		if list, err := containers(instance); err == nil {
-			got = len(list)
-		}
-		return got == want
-	})
-	return got
 }
 
 // answer is what /v1/execute answers.

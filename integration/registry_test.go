@@ -49,7 +49,7 @@ func readRegistryEntry(t *testing.T, path string) (entry registryEntry) {
 
 // A client that knows the server from the registry alone can start its image,
 // which says itself that it is the entry's.
-func TestRegistryEntryStarts(t *testing.T) {
+func TestDockerRegistryEntryStarts(t *testing.T) {
 	entry := readRegistryEntry(t, "../server.json")
 	pkg := entry.Packages[0]
 	args := []string{"run", "-i", "--rm"}

@@ -12,9 +12,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 )
 
 // session is a session of a server's.
@@ -49,30 +46,40 @@ func startSession(t *testing.T, s *server, body request) *session {
 	if status := s.post(t, "/v1/sessions", body, &created); status != http.StatusCreated {
 		t.Fatalf("%d %v", status, created.Detail)
 	}
-	t.Cleanup(func() { removeSession(t, created.SessionID) })
+	t.Cleanup(func() { shared.host.endSession(created.SessionID) })
 	return &session{s, created.SessionID, created.ExpiresAt}
 }
 
-// sessionContainers lists the containers of a session.
-func sessionContainers(t *testing.T, id string) []container.Summary {
+// sessionSandboxes lists the sandboxes of a session.
+func sessionSandboxes(t *testing.T, id string) []sandbox {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	list, err := shared.engine.ContainerList(ctx, container.ListOptions{
-		All: true, Filters: filters.NewArgs(filters.Arg("label", "vivarium.session="+id)),
-	})
+	list, err := shared.host.session(id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return list
 }
 
-// removeSession removes what a test has left of a session.
-func removeSession(t *testing.T, id string) {
+// sandbox gives the session's sandbox.
+func (s *session) sandbox(t *testing.T) string {
 	t.Helper()
-	for _, c := range sessionContainers(t, id) {
-		_ = shared.engine.ContainerRemove(context.Background(), c.ID, container.RemoveOptions{Force: true}) // it may be going
+	list := sessionSandboxes(t, s.id)
+	if len(list) != 1 {
+		t.Fatalf("the session has not one sandbox: %+v", list)
 	}
+	return list[0].id
+}
+
+// awaitFile waits until there is a file in a sandbox, and says whether it came.
+func awaitFile(t *testing.T, sandbox, path string) bool {
+	t.Helper()
+	return poll(func() bool {
+		there, err := shared.host.exists(sandbox, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return there
+	})
 }
 
 func (s *session) path(rest string) string { return "/v1/sessions/" + s.id + rest }
@@ -118,7 +125,7 @@ func (s *session) check(t *testing.T, steps []step) {
 		ok := t.Run(fmt.Sprintf("%d %s", i, step.name), func(t *testing.T) {
 			a := s.call(t, route, body)
 			step.check(t, a)
-			if a.StateLost != step.lost {
+			if lost := step.lost && !step.refused(a); a.StateLost != lost {
 				t.Errorf("state lost: %v (%s)", a.StateLost, a.End.Message)
 			}
 			if step.timeout > 0 && a.DurationMS > step.timeout+4000 {
@@ -335,7 +342,7 @@ func TestSessionBomb(t *testing.T) {
 
 // What a cell changes comes back, once.
 func TestSessionResults(t *testing.T) {
-	server := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+dataImage, "POOL_SIZE=0", "CPU_TIME_LIMIT_SEC=60")
+	server := startServer(t, with(dataImage, "POOL_SIZE=0", "CPU_TIME_LIMIT_SEC=60")...)
 	s := startSession(t, server, request{"files": []request{{"path": "in/data.txt", "content_base64": encode("in")}}})
 	slow := func(name, code, stdout, files string) step {
 		return step{program: program{name: name, code: code, stdout: stdout, files: files, timeout: 60000}}
@@ -443,20 +450,16 @@ func TestSessionStream(t *testing.T) {
 	}
 }
 
-// No process of a session's gets a lease on a file, which would hold up PID 1: not
-// even one that is not behind the programs' own filter.
+// lease takes a lease on a file, which would hold up PID 1 when that opens it.
+const lease = "import fcntl; fcntl.fcntl(open('/tmp/a', 'w'), fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+
+// No process of a session's gets a lease on a file. That PID 1 itself gets none,
+// and so nobody, is tested with each backend.
 func TestSessionLeases(t *testing.T) {
-	const lease = "import fcntl; fcntl.fcntl(open('/tmp/a', 'w'), fcntl.F_SETLEASE, fcntl.F_WRLCK)"
 	s := startSession(t, shared.server, request{})
 	program{exit: "1", stderr: "~PermissionError"}.check(t, s.python(t, lease))
 	program{exit: "1", stderr: "~PermissionError"}.check(t, s.bash(t, `python3 -c "`+lease+`"`))
-	id := sessionContainers(t, s.id)[0].ID
-	if status := inContainer(t, id, "python3", "-c", lease); status != 1 {
-		t.Errorf("behind the container's profile alone a lease is had: %d", status)
-	}
-	if status := inContainer(t, id, "python3", "-c", "import fcntl; fcntl.lockf(open('/tmp/a', 'w'), fcntl.LOCK_EX)"); status != 0 {
-		t.Errorf("a lock is not had: %d", status)
-	}
+	program{}.check(t, s.python(t, "import fcntl; fcntl.lockf(open('/tmp/a', 'w'), fcntl.LOCK_EX)"))
 }
 
 // A client that leaves ends its call, and nothing else.
@@ -482,11 +485,12 @@ func TestSessionCallerLeaves(t *testing.T) {
 // leave begins a cell and leaves it.
 func (s *session) leave(t *testing.T, code string) {
 	t.Helper()
+	began := "/tmp/began-" + strconv.FormatInt(time.Now().UnixNano(), 36) // another each time
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		body, err := json.Marshal(request{"code": "open('/tmp/began', 'w').close()\n" + code, "timeout_ms": 60000})
+		body, err := json.Marshal(request{"code": "open('" + began + "', 'w').close()\n" + code, "timeout_ms": 60000})
 		if err != nil {
 			return
 		}
@@ -499,35 +503,12 @@ func (s *session) leave(t *testing.T, code string) {
 			_ = resp.Body.Close()
 		}
 	}()
-	id := sessionContainers(t, s.id)[0].ID
-	if !poll(func() bool { return inContainer(t, id, "rm", "/tmp/began") == 0 }) {
+	id := s.sandbox(t)
+	if !awaitFile(t, id, began) {
 		t.Fatal("the cell does not begin")
 	}
 	leave()
 	<-left
-}
-
-// inContainer runs a command in a container and gives its exit status.
-func inContainer(t *testing.T, id string, command ...string) int {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	made, err := shared.engine.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: command})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := shared.engine.ContainerExecStart(ctx, made.ID, container.ExecStartOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		seen, err := shared.engine.ContainerExecInspect(ctx, made.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !seen.Running {
-			return seen.ExitCode
-		}
-	}
 }
 
 // Sessions live on when their server goes, whichever way, and the next finds
@@ -566,8 +547,8 @@ func TestSessionsSurviveTheirServer(t *testing.T) {
 			_ = resp.Body.Close()
 		}
 	}()
-	id := sessionContainers(t, s.id)[0].ID
-	if !poll(func() bool { return inContainer(t, id, "test", "-e", "/workspace/began") == 0 }) {
+	id := s.sandbox(t)
+	if !awaitFile(t, id, "/workspace/began") {
 		t.Fatal("the cell does not begin")
 	}
 	if err := s.server.process.Kill(); err != nil {
@@ -576,8 +557,12 @@ func TestSessionsSurviveTheirServer(t *testing.T) {
 	_ = s.server.wait() // it was killed
 	s.server = startServer(t, "POOL_SIZE=0")
 	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+}
 
-	// Two servers can take turns.
+// Two servers can take turns in a session.
+func TestDockerSessionServersTakeTurns(t *testing.T) {
+	s := startSession(t, startServer(t, "POOL_SIZE=0"), request{})
+	s.python(t, "x = 'kept'")
 	other := &session{server: shared.server, id: s.id}
 	program{stdout: "'kept'\n"}.check(t, other.python(t, "x"))
 	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
@@ -619,7 +604,7 @@ func (s *session) upload(name string, size int64, body io.Reader) int {
 
 // Two servers that send files to a session at once get in each other's way there,
 // and nowhere else.
-func TestSessionServersSendAtOnce(t *testing.T) {
+func TestDockerSessionServersSendAtOnce(t *testing.T) {
 	s := startSession(t, shared.server, request{})
 	other := &session{server: startServer(t, "POOL_SIZE=0"), id: s.id}
 	s.python(t, "x = 'kept'")
@@ -720,8 +705,8 @@ x = "kept"`)
 func TestIdleSessionBuriesOrphans(t *testing.T) {
 	s := startSession(t, shared.server, request{})
 	s.bash(t, "for i in $(seq 150); do (true &); sleep 0.05; done 2>&1 | cat >log; touch over &")
-	id := sessionContainers(t, s.id)[0].ID
-	if !poll(func() bool { return inContainer(t, id, "test", "-e", "/workspace/over") == 0 }) {
+	id := s.sandbox(t)
+	if !awaitFile(t, id, "/workspace/over") {
 		t.Fatal("it does not end")
 	}
 	if a := s.bash(t, "cat log"); a.Stdout != "" {
@@ -731,9 +716,9 @@ func TestIdleSessionBuriesOrphans(t *testing.T) {
 
 // What the kernel ended before a call is not blamed on it, but explains why the
 // state is lost.
-func TestSessionPressureBeforeACall(t *testing.T) {
+func TestCgroupSessionPressureBeforeACall(t *testing.T) {
 	s := startSession(t, shared.server, request{})
-	id := sessionContainers(t, s.id)[0].ID
+	id := s.sandbox(t)
 	// let lets what waits for a file use up all memory, and waits until it is gone.
 	// It looks from outside: the kernel might end a process that looks from inside.
 	let := func(name string) {
@@ -742,8 +727,8 @@ func TestSessionPressureBeforeACall(t *testing.T) {
 			t.Fatalf("%d %s", status, text)
 		}
 		if !poll(func() bool {
-			top, err := shared.engine.ContainerTop(t.Context(), id, nil)
-			return err == nil && len(top.Processes) == 1
+			commands, err := shared.host.commands(id)
+			return err == nil && len(commands) == 1
 		}) {
 			t.Fatal("nothing is killed")
 		}
@@ -776,22 +761,16 @@ func TestSessionExpiresAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = server.wait() // it was killed
-	id := sessionContainers(t, s.id)[0].ID
+	s.sandbox(t)
 	var ended time.Time
 	if !poll(func() bool {
-		inspected, err := shared.engine.ContainerInspect(context.Background(), id)
-		if ended = time.Now(); err == nil && inspected.State != nil && inspected.State.Running {
-			return false
-		}
-		return true
+		ended = time.Now()
+		return len(sessionSandboxes(t, s.id)) == 0
 	}) {
 		t.Fatal("it does not end")
 	}
 	if late := float64(ended.UnixMilli())/1e3 - s.expires; late > 5 {
 		t.Errorf("it ended %.1f s after its time", late)
-	}
-	if !poll(func() bool { return len(sessionContainers(t, s.id)) == 0 }) {
-		t.Error("its container is not removed")
 	}
 }
 
@@ -833,8 +812,8 @@ func TestSessionsAreBounded(t *testing.T) {
 	if status, text := server.send(t, http.MethodDelete, s.path(""), "", nil); status != http.StatusNoContent {
 		t.Errorf("deleting: %d %s", status, text)
 	}
-	if left := sessionContainers(t, s.id); len(left) != 0 {
-		t.Errorf("%d containers are left", len(left))
+	if left := sessionSandboxes(t, s.id); len(left) != 0 {
+		t.Errorf("%d sandboxes are left", len(left))
 	}
 	if status, text := server.send(t, http.MethodPost, s.path("/bash"), "application/json", strings.NewReader(`{"cmd": "true"}`)); status != http.StatusNotFound ||
 		text != `{"detail":"Session '`+s.id+`' not found"}`+"\n" {
@@ -847,7 +826,7 @@ func TestSessionsAreBounded(t *testing.T) {
 func TestIdleSessionCostsNothing(t *testing.T) {
 	s := startSession(t, shared.server, request{})
 	s.python(t, "x = 1")
-	id := sessionContainers(t, s.id)[0].ID
+	id := s.sandbox(t)
 	before := cpuTime(t, id)
 	const idle = 3 * time.Second
 	<-time.After(idle)
@@ -856,21 +835,11 @@ func TestIdleSessionCostsNothing(t *testing.T) {
 	}
 }
 
-// cpuTime is the CPU time that a container has used.
-func cpuTime(t *testing.T, id string) time.Duration {
+func cpuTime(t *testing.T, sandbox string) time.Duration {
 	t.Helper()
-	stats, err := shared.engine.ContainerStatsOneShot(t.Context(), id)
+	used, err := shared.host.cpuTime(sandbox)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stats.Body.Close() }()
-	data, err := io.ReadAll(stats.Body)
-	var read container.StatsResponse
-	if err == nil {
-		err = json.Unmarshal(data, &read)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(read.CPUStats.CPUUsage.TotalUsage)
+	return used
 }

@@ -4,20 +4,16 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
-
-	"github.com/docker/docker/api/types/container"
 )
 
 // Every wall of the design stands on a warm container, as the engine sees it.
-func TestContainerWalls(t *testing.T) {
-	var warm []container.Summary
-	if !poll(func() bool {
-		warm, _ = containers(shared.server.instance)
-		return len(warm) > 0 && warm[0].State == container.StateRunning
-	}) {
+func TestDockerWalls(t *testing.T) {
+	s := startServer(t, "POOL_SIZE=1")
+	warm, ok := awaitRunning(s.instance, 1)
+	if !ok {
 		t.Fatal("no warm container")
 	}
-	c, err := shared.engine.ContainerInspect(t.Context(), warm[0].ID)
+	c, err := shared.engine.ContainerInspect(t.Context(), warm[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +38,7 @@ func TestContainerWalls(t *testing.T) {
 		"own ipc":                 h.IpcMode == "private",
 		"not privileged":          !h.Privileged,
 		"no mounts from the host": len(h.Binds) == 0 && len(h.Mounts) == 0,
-		"labels": c.Config.Labels["vivarium.instance"] == shared.server.instance &&
+		"labels": c.Config.Labels["vivarium.instance"] == s.instance &&
 			c.Config.Labels["vivarium.pool"] != "" && c.Config.Labels["vivarium.deadline"] != "",
 	}
 	for name, stands := range walls {
@@ -52,12 +48,25 @@ func TestContainerWalls(t *testing.T) {
 	}
 }
 
+// No process in a session's container gets a lease, not even one that is not behind
+// the programs' own filter.
+func TestDockerSessionLeases(t *testing.T) {
+	engine := dockerHost{shared.engine}
+	id := startSession(t, shared.server, request{}).sandbox(t)
+	if status, err := engine.run(id, "python3", "-c", lease); err != nil || status != 1 {
+		t.Errorf("behind the container's profile alone a lease is had: %d %v", status, err)
+	}
+	if status, err := engine.run(id, "python3", "-c", "import fcntl; fcntl.lockf(open('/tmp/a', 'w'), fcntl.LOCK_EX)"); err != nil || status != 0 {
+		t.Errorf("a lock is not had: %d %v", status, err)
+	}
+}
+
 // The same walls, as a program finds them.
 func TestWallsFromInside(t *testing.T) {
 	for _, p := range []program{
 		{name: "capabilities", code: "print({l.split()[1] for l in open('/proc/self/status') if l.startswith('Cap')})", stdout: "{'0000000000000000'}\n"},
 		{name: "no new privileges", code: "print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('NoNewPrivs', 'Seccomp:'))])", stdout: "['1', '2']\n"},
-		{name: "user", code: "import os; print(os.getresuid(), os.getresgid(), os.getgroups())", stdout: "(65532, 65532, 65532) (65532, 65532, 65532) [65532]\n"},
+		{name: "user", code: "import os; print(os.getresuid(), os.getresgid(), {*os.getgroups()} - {65532})", stdout: "(65532, 65532, 65532) (65532, 65532, 65532) set()\n"},
 		{name: "places to write", code: `import os
 for place in ("/", "/etc", "/usr", "/run", "/var/tmp", "/home", "/opt", "/workspace", "/tmp", "/dev/shm"):
     try: open(place + "/x", "w").close(); print(place)
