@@ -4,9 +4,10 @@
 //
 // The bare side does by hand, through the Docker client, what one run takes:
 // create a container, start it, wait for it, read its output, remove it. Ours
-// are two servers that this command builds and starts, asked over HTTP: one
-// with ISOLATION=run, one with ISOLATION=container. All must print the right
-// answer in every single run, or the benchmark fails.
+// are servers that this command builds and starts, asked over HTTP: with
+// ISOLATION=run and ISOLATION=container, in containers and, with -local, without an
+// engine. All must print the right answer in every single run, or the benchmark
+// fails.
 //
 // The sides take turns, so that whatever else the machine is doing hits all:
 // the ratios are worth more than the times.
@@ -15,6 +16,7 @@
 //	POOL_SIZE=8 go run ./bench -rounds 4 -json result.json
 //	go run ./bench -files 100 -ways 200 -n 0 -clients ""
 //	go run ./bench -mcp 200 -n 0 -clients ""
+//	go run ./bench -local -cold 20
 //	go run ./bench -image vivarium/sandbox:latest -program pandas -clients 2
 //
 // The settings of the server come from the environment, as always; the walls of
@@ -75,17 +77,18 @@ func benchmark(ctx context.Context, opts options, lookup lookup, progress io.Wri
 	defer func() { err = errors.Join(err, engine.close(ctx)) }()
 	m := &measurement{opts: opts, progress: progress, engine: engine}
 	m.sides = append(m.sides, contender{name: "bare engine", side: engine, pause: opts.pause, calls: opts.calls / slowCalls})
-	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer} {
-		server, err := openServer(ctx, opts, isolation, engine.host(), progress)
+	for i, k := range opts.kinds() {
+		server, err := openServer(ctx, opts, k, engine.host(), progress)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, server.stop()) }()
 		ours := newOurs(server.address)
-		side := contender{name: "isolation=" + string(isolation), side: ours, pause: opts.pause, calls: opts.calls}
-		if isolation == execution.IsolationRun {
+		side := contender{name: k.String(), side: ours, pause: opts.pause, calls: opts.calls}
+		if i == 0 {
 			m.server, m.ours = server, ours
-		} else {
+		}
+		if k.isolation == execution.IsolationContainer {
 			side.pause, side.calls = opts.refill, opts.calls/slowCalls
 		}
 		if err := ours.ready(ctx); err != nil {

@@ -63,6 +63,11 @@ func (m *measurement) all(ctx context.Context, results *report) (err error) {
 	if err := m.soak(ctx); err != nil {
 		return err
 	}
+	if m.opts.cold > 0 {
+		if results.Cold, err = m.cold(ctx); err != nil {
+			return err
+		}
+	}
 	if m.opts.ways > 0 {
 		if results.Ways, err = m.ways(ctx); err != nil {
 			return err

@@ -25,6 +25,8 @@ type options struct {
 	soak     int           // runs before the memory is looked at again
 	files    int           // size of the file that comes and goes, in MB; 0 leaves this part out
 	ways     int           // calls of each other way to run a program
+	local    bool          // sandboxes without an engine are measured too
+	cold     int           // programs that a command of its own runs
 	mcp      int           // calls of the tool over each transport of MCP
 	limit    time.Duration // of the whole benchmark
 	jsonPath string
@@ -77,6 +79,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&opts.soak, "soak", 0, "runs that must have been made before the server's memory is looked at again, such as 10000")
 	flags.IntVar(&opts.files, "files", 0, "size in MB of a file to store and get beside cp and plain handlers, such as 100; 0 leaves this part out")
 	flags.IntVar(&opts.ways, "ways", 0, "calls of each other way to run the program: streamed, in a session, with files; such as 200; 0 leaves this part out")
+	flags.BoolVar(&opts.local, "local", false, "measure sandboxes without an engine too; LOCAL_ROOTFS, an unpacked -image, gives them the same Python")
+	flags.IntVar(&opts.cold, "cold", 0, "programs run by vivarium exec, each in a process of its own, beside docker run and the interpreter alone; such as 20; 0 leaves this part out")
 	flags.IntVar(&opts.mcp, "mcp", 0, "calls of the program over MCP, over HTTP and stdio each; such as 200; 0 leaves this part out")
 	flags.StringVar(&opts.jsonPath, "json", "", "file that gets the results as JSON; - is stdout, in place of the table")
 	if err := flags.Parse(args); err != nil {
@@ -104,6 +108,8 @@ func (o options) check() error {
 		return errors.New("-files must not be negative")
 	case o.ways < 0:
 		return errors.New("-ways must not be negative")
+	case o.cold < 0:
+		return errors.New("-cold must not be negative")
 	case o.mcp < 0:
 		return errors.New("-mcp must not be negative")
 	case o.rounds < 1:

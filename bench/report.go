@@ -21,6 +21,7 @@ type report struct {
 	Program   string            `json:"program"`
 	Paced     []sideResult      `json:"paced"`
 	Sustained []sustainedResult `json:"sustained"`
+	Cold      []sideResult      `json:"cold,omitempty"`
 	Ways      []sideResult      `json:"ways,omitempty"`
 	MCP       *mcpResult        `json:"mcp,omitempty"`
 	Files     []filesResult     `json:"files,omitempty"`
@@ -115,6 +116,10 @@ func (r *report) table() string {
 	for _, s := range r.Sustained {
 		_, _ = fmt.Fprintf(&b, "\nSustained: %d clients that call back to back.\n\n", s.Clients)
 		showSides(&b, s.Sides)
+	}
+	if len(r.Cold) > 0 {
+		b.WriteString("\nCold: a command that runs the program and ends.\n\n")
+		showSides(&b, r.Cold)
 	}
 	if len(r.Ways) > 0 {
 		b.WriteString("\nWays: one client that pauses before each call.\n\n")

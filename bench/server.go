@@ -40,11 +40,38 @@ type server struct {
 	folder  string // holds the binary that was built, or is empty
 }
 
+// kind is a server's: where its sandboxes come from, and how far runs are apart.
+type kind struct {
+	backend   string // as EXECUTOR_BACKEND has it
+	isolation execution.Isolation
+}
+
+func (k kind) String() string {
+	name := "isolation=" + string(k.isolation)
+	if k.backend == localBackend {
+		name = "local, " + name
+	}
+	return name
+}
+
+const (
+	dockerBackend = "docker"
+	localBackend  = "local"
+)
+
+// kinds are those of the servers that are measured. The first is the one that
+// whatever else is measured is asked of.
+func (o options) kinds() []kind {
+	all := []kind{{dockerBackend, execution.IsolationRun}, {dockerBackend, execution.IsolationContainer}}
+	if o.local {
+		all = append(all, kind{localBackend, execution.IsolationRun}, kind{localBackend, execution.IsolationContainer})
+	}
+	return all
+}
+
 // openServer builds the server, unless there is a binary, and starts it. It
 // talks to the engine that the bare side talks to.
-func openServer(
-	ctx context.Context, opts options, isolation execution.Isolation, dockerHost string, progress io.Writer,
-) (s *server, err error) {
+func openServer(ctx context.Context, opts options, k kind, dockerHost string, progress io.Writer) (s *server, err error) {
 	s = &server{ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -64,7 +91,7 @@ func openServer(
 	}
 	environment := append(os.Environ(),
 		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "LOG_LEVEL=info",
-		"PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost, "ISOLATION="+string(isolation))
+		"PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost, "EXECUTOR_BACKEND="+k.backend, "ISOLATION="+string(k.isolation))
 	return s, s.start(ctx, environment, progress)
 }
 
