@@ -183,8 +183,10 @@ func prefixFault(prefix string) string {
 		homes = append(homes, me.HomeDir)
 	}
 	switch {
-	case slices.Contains([]string{"/", "/home", "/root", "/etc", "/var", "/run", "/tmp", "/proc", "/sys", "/dev", "/opt", "/mnt", "/media", "/srv"}, prefix):
+	case slices.Contains([]string{"/", "/home", "/root", "/etc", "/var", "/run", "/opt", "/mnt", "/media", "/srv"}, prefix):
 		return "which programs must not see as a whole"
+	case slices.ContainsFunc([]string{"/tmp", "/workspace", "/dev", "/proc", "/sys"}, func(own string) bool { return isBelow(prefix, own) }):
+		return "where a sandbox has a folder of its own"
 	case slices.ContainsFunc(homes, func(home string) bool { return isBelow(home, prefix) }):
 		return "which is above or the same as your home"
 	}

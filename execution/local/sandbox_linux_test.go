@@ -289,16 +289,17 @@ END
 		python string
 		want   []string
 	}{
-		"none":             {"/does/not/exist", []string{`LOCAL_PYTHON is "/does/not/exist"`, "path of a Python"}},
-		"not in PATH":      {"python-of-nobody", []string{`LOCAL_PYTHON is "python-of-nobody"`}},
-		"no Python":        {script("false", "exit 3"), []string{"no Python that runs"}},
-		"something else":   {script("cat", "echo hello"), []string{"is no Python"}},
-		"too old":          {script("old", facts(`, "Version": [3, 8, 10]`)), []string{"Python 3.8.10", "3.9 or newer", "LOCAL_PYTHON"}},
-		"without ctypes":   {script("minimal", facts(`, "Ctypes": false`)), []string{"ctypes", "python3-minimal"}},
-		"in the root":      {script("root", facts(`, "Prefixes": ["/"]`)), []string{"lives in /,", "virtual environment"}},
-		"in all homes":     {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"lives in /home,"}},
-		"in one's home":    {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"lives in " + home(t)}},
-		"above one's home": {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"lives in " + filepath.Dir(home(t))}},
+		"none":                 {"/does/not/exist", []string{`LOCAL_PYTHON is "/does/not/exist"`, "path of a Python"}},
+		"not in PATH":          {"python-of-nobody", []string{`LOCAL_PYTHON is "python-of-nobody"`}},
+		"no Python":            {script("false", "exit 3"), []string{"no Python that runs"}},
+		"something else":       {script("cat", "echo hello"), []string{"is no Python"}},
+		"too old":              {script("old", facts(`, "Version": [3, 8, 10]`)), []string{"Python 3.8.10", "3.9 or newer", "LOCAL_PYTHON"}},
+		"without ctypes":       {script("minimal", facts(`, "Ctypes": false`)), []string{"ctypes", "python3-minimal"}},
+		"in the root":          {script("root", facts(`, "Prefixes": ["/"]`)), []string{"lives in /,", "virtual environment"}},
+		"in all homes":         {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"lives in /home,"}},
+		"in one's home":        {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"lives in " + home(t)}},
+		"in the sandbox's own": {script("own", facts(`, "Prefixes": ["/tmp/venv"]`)), []string{"lives in /tmp/venv", "of its own"}},
+		"above one's home":     {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"lives in " + filepath.Dir(home(t))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newBackend(t, "", func(o *local.Options) { o.Python = test.python }).Resolve(t.Context(), "")

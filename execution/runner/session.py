@@ -114,11 +114,19 @@ def read_exactly(fd: int, size: int) -> bytes:
     return bytes(data)
 
 
+def nameless_file() -> int:
+    """Opens a new file that has no name: in memory, or, where that is not to be had, among temporary ones."""
+    try:
+        return os.memfd_create("stdin")
+    except OSError:
+        return os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
+
+
 def make_stdin(source: int, size: int) -> "TextIO":
     """Makes a cell's standard input of so many bytes of a pipe, which is its children's as well unless there is no room
     for another file. It may be large: there is one copy of it."""
     try:
-        file = os.memfd_create("stdin")
+        file = nameless_file()
         try:
             os.dup2(file, 0)  # the last cell's goes
         finally:
