@@ -1,15 +1,14 @@
 package runner
 
 import (
-	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"math"
 	"slices"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
-	"golang.org/x/net/bpf"
+
+	sandboxseccomp "github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
 
 // forbidden are the system calls that no program may make, whatever else the
@@ -113,33 +112,11 @@ func programFilter() (machine, instructions string, err error) {
 	if err != nil {
 		return "", "", nil //nolint:nilerr // the library does not know this machine
 	}
-	policy := filterPolicy(info)
-	program, err := policy.Assemble()
+	encoded, err := sandboxseccomp.Assemble(filterPolicy(info), info)
 	if err != nil {
-		return "", "", fmt.Errorf("the seccomp filter: %w", err)
-	}
-	raw, err := bpf.Assemble(append(onlyOn(info), program...))
-	if err != nil {
-		return "", "", fmt.Errorf("the seccomp filter: %w", err)
-	}
-	var encoded []byte
-	for _, i := range raw { // struct sock_filter of linux/filter.h, on machines that are all little-endian
-		encoded = binary.LittleEndian.AppendUint16(encoded, i.Op)
-		encoded = append(encoded, i.Jt, i.Jf)
-		encoded = binary.LittleEndian.AppendUint32(encoded, i.K)
+		return "", "", err
 	}
 	return info.Name, hex.EncodeToString(encoded), nil
-}
-
-// onlyOn lets no system call of another machine's kind pass, such as those of
-// 32-bit programs: the library's own check would allow them all.
-func onlyOn(info *arch.Info) []bpf.Instruction {
-	const archOffset = 4 // of struct seccomp_data
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: archOffset, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
-		bpf.RetConstant{Val: uint32(seccomp.ActionKillProcess)},
-	}
 }
 
 func filterPolicy(info *arch.Info) seccomp.Policy {

@@ -1,7 +1,6 @@
 package seccomp
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -10,12 +9,10 @@ import (
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/net/bpf"
 )
 
 // Filter gives the profile as the kernel takes it, for where there is no engine to
-// translate it: instructions of struct sock_filter (linux/filter.h). What is denied
-// besides gives ENOSYS.
+// translate it. What is denied besides gives ENOSYS.
 func Filter(many bool, denied ...string) ([]byte, error) {
 	text, err := Profile(many)
 	if err != nil {
@@ -39,27 +36,7 @@ func Filter(many bool, denied ...string) ([]byte, error) {
 	if policy.Syscalls, err = groups(rules.Syscalls, info); err != nil {
 		return nil, err
 	}
-	program, err := policy.Assemble()
-	if err != nil {
-		return nil, fmt.Errorf("the seccomp filter: %w", err)
-	}
-	// The library lets other machines' kinds of calls, such as those of 32-bit programs, pass.
-	const archOffset = 4 // of struct seccomp_data
-	raw, err := bpf.Assemble(append([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: archOffset, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
-		bpf.RetConstant{Val: uint32(bpfseccomp.ActionKillProcess)},
-	}, program...))
-	if err != nil {
-		return nil, fmt.Errorf("the seccomp filter: %w", err)
-	}
-	var encoded []byte
-	for _, i := range raw {
-		encoded = binary.NativeEndian.AppendUint16(encoded, i.Op)
-		encoded = append(encoded, i.Jt, i.Jf)
-		encoded = binary.NativeEndian.AppendUint32(encoded, i.K)
-	}
-	return encoded, nil
+	return Assemble(policy, info)
 }
 
 // groups translates rules, one group an action: what a rule allows without
