@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // Labels of a sandbox's container.
@@ -22,20 +23,6 @@ const (
 	labelExpires  = "vivarium.expires"  // when the session ends, in milliseconds since 1970
 )
 
-// sandboxUser is nobody that an image or a host knows: 65532 is "nonroot" by
-// the convention of distroless images.
-const sandboxUser = "65532:65532"
-
-// Limits that no setting moves.
-const (
-	openFiles       = 4096     // of the supervisor's processes; it gives programs fewer
-	shmBytes        = 16 << 20 // of /dev/shm: semaphores of multiprocessing, small shared arrays
-	bytesPerInode   = 4096     // as many files as fit when each takes a page
-	minInodes       = 1024
-	sandboxHostname = "sandbox"
-	ownProcesses    = 2 // that a container for many runs has more than one for one
-)
-
 // config gives what runs in a sandbox's container.
 func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
 	var command []string
@@ -43,8 +30,8 @@ func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
 		command = b.opts.Command(spec)
 	}
 	return &container.Config{
-		Hostname:    sandboxHostname,
-		User:        sandboxUser,
+		Hostname:    walls.Hostname,
+		User:        fmt.Sprintf("%d:%[1]d", walls.User),
 		Image:       spec.Image,
 		Entrypoint:  command,
 		Env:         b.opts.Environment,
@@ -77,10 +64,7 @@ func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
 // hostConfig gives the walls of a sandbox's container.
 func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 	const nanosPerCPU = 1e9
-	processes := spec.Processes
-	if spec.Isolation == execution.IsolationRun {
-		processes += ownProcesses
-	}
+	processes := walls.Processes(spec)
 	return &container.HostConfig{
 		Sysctls:        sysctls(spec),
 		AutoRemove:     true,
@@ -92,7 +76,7 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 		CgroupnsMode:   container.CgroupnsModePrivate,
 		Runtime:        spec.Runtime,
 		LogConfig:      container.LogConfig{Type: "none"},
-		ShmSize:        shmBytes,
+		ShmSize:        walls.SharedMemoryBytes,
 		Tmpfs: map[string]string{
 			b.opts.Workspace: tmpfs(spec.WorkspaceBytes, "exec", "0700"),
 			"/tmp":           tmpfs(spec.TempBytes, "noexec", "1777"),
@@ -105,24 +89,23 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 			Ulimits: []*units.Ulimit{
 				// Where dumps go to a program, 0 does not keep them from it: core(5).
 				{Name: "core", Soft: 1, Hard: 1},
-				{Name: "nofile", Soft: openFiles, Hard: openFiles},
+				{Name: "nofile", Soft: walls.OpenFiles, Hard: walls.OpenFiles},
 			},
 		},
 	}
 }
 
-// sysctls have the kernel keep nothing of connections that have ended, for later
-// runs to find: tcp_metrics of a peer, and its cookie. A network that others use is
-// left as it is.
+// sysctls are those of a container whose network is its own, and serves many runs:
+// one that others use is left as it is.
 func sysctls(spec execution.Spec) map[string]string {
 	if spec.Isolation != execution.IsolationRun || spec.Network != "none" {
 		return nil
 	}
-	return map[string]string{"net.ipv4.tcp_no_metrics_save": "1", "net.ipv4.tcp_fastopen": "0"}
+	return walls.Sysctls()
 }
 
 // tmpfs gives the options of a place that programs write. It is theirs.
 func tmpfs(size int64, exec, mode string) string {
-	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=65532,gid=65532",
-		exec, size, max(minInodes, size/bytesPerInode), mode)
+	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=%d,gid=%[5]d",
+		exec, size, walls.Inodes(size), mode, walls.User)
 }

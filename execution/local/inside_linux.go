@@ -16,6 +16,8 @@ import (
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // Become turns this process into the sandbox that its parent has planned: PID 1
@@ -195,16 +197,12 @@ func installFilter(instructions []byte) error {
 
 // setSwitches sets what the kernel has for these namespaces alone.
 func setSwitches() error {
-	for name, value := range map[string]string{
-		// Nothing is kept of connections that have ended, for later runs to find:
-		// tcp_metrics of a peer, and its cookie.
-		"net/ipv4/tcp_no_metrics_save": "1",
-		"net/ipv4/tcp_fastopen":        "0",
-		// They count for the server's user too, who has few, and would tell a program
-		// what the machine does with the files that it shares.
-		"user/max_inotify_instances": "0",
-	} {
-		if err := os.WriteFile("proc/sys/"+name, []byte(value), 0); err != nil {
+	switches := walls.Sysctls()
+	// They count for the server's user too, who has few, and would tell a program
+	// what the machine does with the files that it shares.
+	switches["user.max_inotify_instances"] = "0"
+	for name, value := range switches {
+		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
 			return step(err, "setting %s", name)
 		}
 	}
@@ -231,11 +229,6 @@ const (
 	maxSignals     = 1024      // that wait, of all processes together
 	maxQueueBytes  = 128 << 10 // of POSIX message queues: one of the usual size
 	maxLockedBytes = 64 << 10  // of memory, in each process
-)
-
-const (
-	bytesPerInode = 4096 // as many files as fit when each takes a page
-	minInodes     = 1024
 )
 
 // opened is a tree that is on its way from the host's root to the sandbox's.
@@ -411,7 +404,7 @@ func furnish(p plan, trees []opened, owner []string) error {
 			attributes |= unix.MOUNT_ATTR_NOEXEC
 		}
 		fd, err := newMount("tmpfs", attributes, append(owner, "mode="+s.Mode,
-			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", max(minInodes, s.Bytes/bytesPerInode)))...)
+			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", walls.Inodes(s.Bytes)))...)
 		if err == nil {
 			err = put(fd, below(s.Path), true)
 		}

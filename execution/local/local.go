@@ -12,11 +12,6 @@ import "github.com/vivarium-sandbox/vivarium/execution"
 // main must call [Become] then, and nothing before it.
 const Name = "vivarium-sandbox"
 
-// User is who the supervisor and programs are, inside; outside, where the server
-// is root, as well: nobody that a host knows. "nonroot" by the convention of
-// distroless images.
-const User = 65532
-
 // Options configure a [Backend].
 type Options struct {
 	// Command gives the command line of PID 1, of which the first word is a name

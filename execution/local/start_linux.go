@@ -18,23 +18,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 const (
 	// makeTime bounds the making of a sandbox up to the start of its supervisor.
 	makeTime = 20 * time.Second
-	// openFiles is the limit of the supervisor; it gives programs fewer.
-	openFiles = 4096
 	// sharedOpenFiles is the limit of programs where they are, outside, the server's own
 	// user: with what they open, such as watches of epoll, they can fill what the kernel
 	// allows each user.
 	sharedOpenFiles = 128
-	// shmBytes is the size of /dev/shm: semaphores of multiprocessing, small shared arrays.
-	shmBytes = 16 << 20
-	// hostname is the name of a sandbox's machine.
-	hostname = "sandbox"
-	// ownProcesses are those of the supervisor that a sandbox for many runs has beside programs.
-	ownProcesses = 2
 )
 
 // Start starts a sandbox.
@@ -138,19 +131,12 @@ func (b *Backend) newGroup(spec execution.Spec) (group, error) {
 		return group{}, nil
 	}
 	settings := spec.Settings
-	settings.Processes = processes(spec)
+	settings.Processes = walls.Processes(spec)
 	g, err := b.groups.make(b.server+"."+newID(), settings)
 	if err != nil {
 		return g, unavailable(err, "a cgroup cannot be made")
 	}
 	return g, nil
-}
-
-func processes(spec execution.Spec) int64 {
-	if spec.Isolation == execution.IsolationRun {
-		return spec.Processes + ownProcesses
-	}
-	return spec.Processes
 }
 
 // become starts this binary once more, to become a sandbox by a plan.
@@ -195,12 +181,12 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 func attributes() *syscall.SysProcAttr {
 	host, hostGroup := os.Geteuid(), os.Getegid()
 	if host == 0 {
-		host, hostGroup = User, User // or programs would be root, as far as the machine is concerned
+		host, hostGroup = walls.User, walls.User // or programs would be root, as far as the machine is concerned
 	}
 	return &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: User, HostID: host, Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: User, HostID: hostGroup, Size: 1}},
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: host, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: hostGroup, Size: 1}},
 		// Root leaves its groups; others may not, and keep them: none is known inside.
 		GidMappingsEnableSetgroups: os.Geteuid() == 0,
 		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
@@ -245,14 +231,14 @@ func (b *Backend) plan(spec execution.Spec, py python, g group) plan {
 	command := slices.Clone(b.opts.Command(spec))
 	command[0] = py.path
 	p := plan{
-		User: User, Group: User, Become: os.Geteuid() == 0, Hostname: hostname,
+		User: walls.User, Group: walls.User, Become: os.Geteuid() == 0, Hostname: walls.Hostname,
 		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
-		OpenFiles: openFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
+		OpenFiles: walls.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
 		Trees: append(b.rootTrees(py), g.trees()...),
 		Files: []file{
-			{"/etc/passwd", fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", User, User)},
-			{"/etc/group", fmt.Sprintf("root:x:0:\nsandbox:x:%d:\n", User)},
-			{"/etc/hosts", "127.0.0.1 localhost sandbox\n"},
+			{"/etc/passwd", fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", walls.User, walls.User)},
+			{"/etc/group", fmt.Sprintf("root:x:0:\nsandbox:x:%d:\n", walls.User)},
+			{"/etc/hosts", "127.0.0.1 localhost " + walls.Hostname + "\n"},
 			{"/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"},
 		},
 		Links: []link{
@@ -265,7 +251,7 @@ func (b *Backend) plan(spec execution.Spec, py python, g group) plan {
 		Spaces: []space{
 			{Path: b.opts.Workspace, Mode: "0700", Bytes: spec.WorkspaceBytes},
 			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
-			{Path: "/dev/shm", Mode: "1777", Bytes: shmBytes, NoExec: true},
+			{Path: "/dev/shm", Mode: "1777", Bytes: walls.SharedMemoryBytes, NoExec: true},
 		},
 	}
 	p.Links = append(p.Links, b.rootLinks()...)
@@ -274,14 +260,14 @@ func (b *Backend) plan(spec execution.Spec, py python, g group) plan {
 	}
 	if b.groupsFault != nil {
 		p.DataBytes = uint64(spec.MemoryBytes)
-		p.Processes = uint64(processes(spec))
+		p.Processes = uint64(walls.Processes(spec))
 	}
 	return p
 }
 
 // environment is PID 1's.
 func (b *Backend) environment(spec execution.Spec, py python) []string {
-	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+hostname) // as container engines have it
+	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+walls.Hostname) // as container engines have it
 	folder := filepath.Dir(py.path)
 	for i, entry := range all {
 		if path, ok := strings.CutPrefix(entry, "PATH="); ok && !slices.Contains(strings.Split(path, ":"), folder) {
