@@ -21,31 +21,42 @@ type Backend struct {
 	opts   Options
 	server string // this process, as the names of its cgroups and sessions have it
 
-	filters map[bool][]byte // of system calls, by whether a sandbox serves many runs
+	// prepare sets what follows, once, when sandboxes are first asked for: it makes
+	// cgroups, and with version 2 moves this process, which is not to be where an
+	// engine is chosen.
+	prepare     func() error
+	groups      controllers
+	groupsFault error           // why there are no cgroups
+	filters     map[bool][]byte // of system calls, by whether a sandbox serves many runs
 
 	works atomic.Bool // sandboxes have been seen to
-
-	groups      controllers
-	groupsFault error // why there are no cgroups
 
 	mu      sync.Mutex
 	pythons map[string]python // by digest
 }
 
-// New makes a Backend. No sandbox is started yet.
+// New makes a Backend. It changes nothing yet.
 func New(opts Options) (*Backend, error) {
 	server, err := processName(os.Getpid())
 	if err != nil {
 		return nil, err
 	}
 	b := &Backend{opts: opts, server: server, pythons: make(map[string]python), filters: make(map[bool][]byte)}
-	b.groups, b.groupsFault = findControllers(server)
-	for _, many := range []bool{true, false} {
-		if b.filters[many], err = seccomp.Filter(many, b.unbounded()...); err != nil {
-			return nil, err
-		}
-	}
+	b.prepare = sync.OnceValue(b.findBounds)
 	return b, nil
+}
+
+// findBounds finds what sandboxes are bounded by here.
+func (b *Backend) findBounds() error {
+	b.groups, b.groupsFault = findControllers(b.server)
+	for _, many := range []bool{true, false} {
+		filter, err := seccomp.Filter(many, b.unbounded()...)
+		if err != nil {
+			return unavailable(err, "there is no filter of system calls for this machine")
+		}
+		b.filters[many] = filter
+	}
+	return nil
 }
 
 // unbounded are the system calls that make memory which belongs to no process, and
@@ -90,6 +101,7 @@ func (b *Backend) remember(p python) {
 
 // Walls says in words what bounds a sandbox's memory and processes.
 func (b *Backend) Walls() string {
+	_ = b.prepare() // each start tells what is wrong
 	if b.groupsFault != nil {
 		return fmt.Sprintf("limits of each process and a watching supervisor, for want of cgroups: %v", b.groupsFault)
 	}
@@ -103,6 +115,9 @@ func (b *Backend) Health(ctx context.Context) error {
 	if err != nil || b.works.Load() {
 		return err
 	}
+	if err := b.prepare(); err != nil {
+		return err
+	}
 	if err := b.rehearse(ctx, p); err != nil {
 		return err
 	}
@@ -113,6 +128,9 @@ func (b *Backend) Health(ctx context.Context) error {
 // Sweep removes what servers have left that are gone: cgroups, and what is known
 // of sessions that have ended.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
+	if err := b.prepare(); err != nil {
+		return 0, err
+	}
 	removed := 0
 	var failures []error
 	if b.groupsFault == nil {

@@ -111,3 +111,15 @@ func TestProcessNames(t *testing.T) {
 		}
 	}
 }
+
+// A backend that is made and, since an engine is chosen, not asked for anything
+// makes no cgroups and moves no process.
+func TestNewLooksForNoGroups(t *testing.T) {
+	b, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.groups.folders != nil || b.groupsFault != nil || len(b.filters) > 0 {
+		t.Errorf("it has found %+v (%v)", b.groups, b.groupsFault)
+	}
+}

@@ -36,6 +36,9 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	if !ok {
 		return nil, unavailable(nil, "the interpreter has changed: try again")
 	}
+	if err := b.prepare(); err != nil {
+		return nil, err
+	}
 	if spec.Isolation == execution.IsolationRun && !p.asked && b.opts.Rootfs == "" {
 		if err := p.ask(ctx, p.path); err != nil {
 			return nil, err
