@@ -97,11 +97,8 @@ type choice struct {
 	chosen   atomic.Pointer[chosen]
 }
 
-type chosen struct {
-	backend
-
-	name string
-}
+// chosen holds a backend, for it to be set at once.
+type chosen struct{ backend }
 
 func newChoice(c config.Config, engine *docker.Backend, here *local.Backend, log *slog.Logger) *choice {
 	return &choice{
@@ -134,7 +131,7 @@ func (c *choice) get(ctx context.Context) (backend, error) {
 func (c *choice) choose(ctx context.Context) (*chosen, error) {
 	lacking := c.engineFault(ctx)
 	if lacking == nil || c.engineOnly {
-		return &chosen{c.engine, backendDocker}, nil
+		return &chosen{c.engine}, nil
 	}
 	if err := c.here.Health(ctx); err != nil {
 		return nil, &execution.Error{
@@ -146,7 +143,7 @@ func (c *choice) choose(ctx context.Context) (*chosen, error) {
 	}
 	c.log.InfoContext(ctx, "sandboxes are made on this machine, without an engine; to have containers, start a Docker Engine and run `vivarium image build`",
 		"reason", lacking, "limits", c.here.Walls())
-	return &chosen{c.here, backendLocal}, nil
+	return &chosen{c.here}, nil
 }
 
 // engineFault says why the engine is not chosen, or nil.
@@ -236,26 +233,28 @@ func (c *choice) End(ctx context.Context, id string) error {
 
 // nameOf names a backend as EXECUTOR_BACKEND does, "" as long as it is not chosen.
 func nameOf(b backend) string {
-	switch b := b.(type) {
+	switch taken(b).(type) {
 	case *docker.Backend:
 		return backendDocker
 	case *local.Backend:
 		return backendLocal
-	case *choice:
-		if known := b.chosen.Load(); known != nil {
-			return known.name
-		}
 	}
 	return ""
 }
 
 // engineOf gives the engine that is used, if one is.
 func engineOf(b backend) (*docker.Backend, bool) {
+	engine, ok := taken(b).(*docker.Backend)
+	return engine, ok
+}
+
+// taken gives the backend that was chosen, or b where there is no choice, or none
+// has been made.
+func taken(b backend) backend {
 	if c, ok := b.(*choice); ok {
 		if known := c.chosen.Load(); known != nil {
-			b = known.backend
+			return known.backend
 		}
 	}
-	engine, ok := b.(*docker.Backend)
-	return engine, ok
+	return b
 }

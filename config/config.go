@@ -238,7 +238,7 @@ func (c Config) localFaults() []error {
 	if c.LocalRootfs != "" && !filepath.IsAbs(c.LocalRootfs) {
 		faults = append(faults, fmt.Errorf("LOCAL_ROOTFS is %q: must be an absolute path", c.LocalRootfs))
 	}
-	if c.Backend == "local" && c.Network != noNetwork {
+	if c.Backend == "local" && c.Network != "none" {
 		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_NETWORK is %q: must be none with EXECUTOR_BACKEND=local, which has no network", c.Network))
 	}
 	if c.Backend == "local" && c.Runtime != "" {
@@ -247,15 +247,13 @@ func (c Config) localFaults() []error {
 	return faults
 }
 
-// noNetwork and standardImage are defaults of what an engine alone has.
-const (
-	noNetwork     = "none"
-	standardImage = "vivarium/sandbox:latest"
-)
-
-// NeedsEngine says whether the settings ask for what a container engine alone has.
+// NeedsEngine says whether the settings ask for what a container engine alone has:
+// another image, network or runtime than the default.
 func (c Config) NeedsEngine() bool {
-	return c.Network != noNetwork || c.Runtime != "" || c.Image != standardImage
+	settings := byName()
+	return c.Image != settings["PYTHON_EXECUTOR_DOCKER_IMAGE"].Default ||
+		c.Network != settings["PYTHON_EXECUTOR_DOCKER_NETWORK"].Default ||
+		c.Runtime != settings["PYTHON_EXECUTOR_DOCKER_RUNTIME"].Default
 }
 
 // storageFaults finds what is wrong with FILE_STORAGE_URL, whose options are

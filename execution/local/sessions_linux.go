@@ -217,10 +217,10 @@ func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
 
 // End ends a session, whichever server started it.
 func (b *Backend) End(ctx context.Context, id string) error {
-	folder, err := b.sessionFolder(id)
-	if errors.As(err, new(*execution.Error)) && !sessionID().MatchString(id) {
+	if !sessionID().MatchString(id) {
 		return nil
 	}
+	folder, err := b.sessionFolder(id)
 	if err != nil {
 		return err
 	}
