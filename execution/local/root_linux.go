@@ -1,0 +1,291 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
+)
+
+// What no mount of a sandbox's own gives, and what those do not give besides from
+// which nothing is to be executed.
+const (
+	plain      = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	noPrograms = plain | unix.MOUNT_ATTR_NOEXEC
+)
+
+// opened is a tree that is on its way from the host's root to the sandbox's.
+type opened struct {
+	tree
+
+	fd     int
+	folder bool
+}
+
+// openTrees takes copies of the mounts of what is to be seen inside, all of it
+// read-only. That needs the paths as the server sees them.
+func openTrees(trees []tree) ([]opened, error) {
+	var all []opened
+	for _, t := range trees {
+		fd, err := openTree(t)
+		if err != nil {
+			if t.Optional && errors.Is(err, unix.ENOENT) {
+				continue
+			}
+			return nil, step(err, "taking %s", t.From)
+		}
+		var status unix.Stat_t
+		if err := unix.Fstat(fd, &status); err != nil {
+			return nil, step(err, "taking %s", t.From)
+		}
+		all = append(all, opened{tree: t, fd: fd, folder: status.Mode&unix.S_IFMT == unix.S_IFDIR})
+	}
+	return all, nil
+}
+
+func openTree(t tree) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, t.From, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return -1, err
+	}
+	attr := unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_PRIVATE,
+	}
+	if t.Device {
+		// Read-only are its times and mode; it can be written to.
+		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
+	} else {
+		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
+	}
+	if t.NoExec {
+		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
+	}
+	return fd, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr)
+}
+
+// newMount makes a file system that is not mounted anywhere yet.
+func newMount(kind string, attributes int, options ...string) (int, error) {
+	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(fs) }()
+	for _, option := range options {
+		name, value, _ := strings.Cut(option, "=")
+		if value == "" {
+			err = unix.FsconfigSetFlag(fs, name)
+		} else {
+			err = unix.FsconfigSetString(fs, name, value)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("%s: %w", option, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
+}
+
+// attach mounts what a descriptor stands for over a file or folder that is there.
+func attach(fd int, path string) error {
+	defer func() { _ = unix.Close(fd) }()
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// put mounts what a descriptor stands for at a path below the working directory.
+func put(fd int, path string, folder bool) error {
+	if err := makePlace(path, folder); err != nil {
+		return err
+	}
+	return attach(fd, path)
+}
+
+// putNew mounts a new file system at a path below the working directory.
+func putNew(path, kind string, attributes int, options ...string) error {
+	fd, err := newMount(kind, attributes, options...)
+	if err != nil {
+		return err
+	}
+	return put(fd, path, true)
+}
+
+// makePlace makes an empty folder or file, if it is not there yet.
+func makePlace(path string, folder bool) error {
+	if folder {
+		return os.MkdirAll(path, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	place, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return place.Close()
+}
+
+func below(path string) string { return strings.TrimPrefix(path, "/") }
+
+// makeRoot builds the sandbox's root and makes it this process's, with nothing
+// of the old one left.
+func makeRoot(p plan, trees []opened) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return step(err, "keeping mounts to itself")
+	}
+	// While the old one is in sight: what is hidden there would be seen in a new one.
+	proc, err := newMount("proc", noPrograms)
+	if err != nil {
+		return step(err, "mounting /proc")
+	}
+	owner := []string{fmt.Sprintf("uid=%d", p.User), fmt.Sprintf("gid=%d", p.Group)}
+	root, err := newMount("tmpfs", plain, append(owner, "mode=0755", "size=1m", "nr_inodes=2048")...)
+	if err != nil {
+		return step(err, "making a root")
+	}
+	// Any folder does: it will be out of sight, with all of the old root.
+	if err := unix.MoveMount(root, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return step(err, "mounting a root")
+	}
+	if err := unix.Fchdir(root); err != nil {
+		return step(err, "entering the root")
+	}
+	// The old root comes to lie on the new one, and is taken off it: pivot_root(2). Before
+	// anything is put into the new one: links in what is put there then lead nowhere else.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return step(err, "entering the root")
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return step(err, "leaving the old root")
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return step(err, "entering the root")
+	}
+	if err := put(proc, "proc", true); err != nil {
+		return step(err, "mounting /proc")
+	}
+	if err := setSwitches(); err != nil {
+		return err
+	}
+	if err := furnish(p, trees, owner); err != nil {
+		return err
+	}
+	if err := hideKernel(); err != nil {
+		return err
+	}
+	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	return step(unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &readOnly), "making the root read-only")
+}
+
+// furnish puts into the root, which is the working directory, what is planned.
+func furnish(p plan, trees []opened, owner []string) error {
+	for _, t := range trees {
+		if err := put(t.fd, below(t.To), t.folder); err != nil {
+			return step(err, "mounting %s", t.To)
+		}
+	}
+	for _, l := range p.Links {
+		if err := os.Symlink(l.Target, below(l.Name)); err != nil {
+			return step(err, "making a root")
+		}
+	}
+	for _, f := range p.Files {
+		if err := writeFile(f); err != nil {
+			return step(err, "writing %s", f.Path)
+		}
+	}
+	for _, s := range p.Spaces {
+		attributes := plain
+		if s.NoExec {
+			attributes = noPrograms
+		}
+		if err := putNew(below(s.Path), "tmpfs", attributes, append(owner, "mode="+s.Mode,
+			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", walls.Inodes(s.Bytes)))...); err != nil {
+			return step(err, "making %s", s.Path)
+		}
+	}
+	if err := putNew("dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=0620"); err != nil {
+		return step(err, "making /dev/pts")
+	}
+	err := putNew("dev/mqueue", "mqueue", noPrograms)
+	if errors.Is(err, unix.ENODEV) {
+		return nil // the kernel knows no message queues
+	}
+	return step(err, "making /dev/mqueue")
+}
+
+// writeFile writes a file of ours, in place of one where a root file system has it.
+func writeFile(f file) error {
+	path := below(f.Path)
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = os.WriteFile(path, []byte(f.Text), 0o444)
+	}
+	if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	const passing = "passing" // a name for it until it is mounted
+	if err := os.WriteFile(passing, []byte(f.Text), 0o444); err != nil {
+		return err
+	}
+	return errors.Join(cover(path, passing), os.Remove(passing))
+}
+
+// hideKernel covers what no program has any business with, as container engines
+// do: most of it the kernel would refuse as well.
+func hideKernel() error {
+	for _, path := range []string{"kcore", "keys", "latency_stats", "timer_list", "sched_debug", "sysrq-trigger", "interrupts", "kallsyms", "kmsg"} {
+		if err := cover("proc/"+path, "dev/null"); err != nil {
+			return step(err, "hiding /proc/%s", path)
+		}
+	}
+	for _, path := range []string{"acpi", "asound", "scsi", "bus", "fs", "irq", "pressure"} {
+		if err := coverFolder("proc/" + path); err != nil {
+			return step(err, "hiding /proc/%s", path)
+		}
+	}
+	return step(cover("proc/sys", "proc/sys"), "making /proc/sys read-only")
+}
+
+// cover puts a read-only copy of a file or folder over another that is there.
+func cover(path, with string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return nil //nolint:nilerr // what is not there need not be covered
+	}
+	fd, err := openTree(tree{From: with, NoExec: true, Device: with == "dev/null"})
+	if err != nil {
+		return err
+	}
+	return attach(fd, path)
+}
+
+// coverFolder puts an empty folder over one that is there.
+func coverFolder(path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return nil //nolint:nilerr // what is not there need not be covered
+	}
+	fd, err := newMount("tmpfs", noPrograms|unix.MOUNT_ATTR_RDONLY, "size=4k", "nr_inodes=1")
+	if err != nil {
+		return err
+	}
+	return attach(fd, path)
+}
+
+// setSwitches sets what the kernel has for these namespaces alone.
+func setSwitches() error {
+	switches := walls.Sysctls()
+	// They count for the server's user too, who has few, and would tell a program
+	// what the machine does with the files that it shares.
+	switches["user.max_inotify_instances"] = "0"
+	for name, value := range switches {
+		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
+			return step(err, "setting %s", name)
+		}
+	}
+	return nil
+}
