@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/vivarium-sandbox/vivarium/config"
 )
@@ -50,6 +53,11 @@ func explainStorage(err error) error {
 		return fmt.Errorf("there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for those in ~/.aws: %w", err)
 	case strings.Contains(text, "A region must be set"):
 		return fmt.Errorf("its region is not known: put ?region= into the URL, or set AWS_REGION: %w", err)
+	}
+	for _, refusal := range []error{fs.ErrPermission, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, refusal) {
+			return fmt.Errorf("must name a folder that the server can make and write: %w", err)
+		}
 	}
 	return err
 }

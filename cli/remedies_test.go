@@ -2,7 +2,9 @@ package cli
 
 import (
 	"errors"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -64,6 +66,12 @@ func TestExplainStorage(t *testing.T) {
 		err := errors.New(cause)
 		if got := explainStorage(err); got.Error() != want+cause || !errors.Is(got, err) {
 			t.Errorf("%s: %v", cause, got)
+		}
+	}
+	for _, refusal := range []error{syscall.EACCES, syscall.EROFS, syscall.ENOSPC} {
+		err := &os.PathError{Op: "mkdir", Path: "/x", Err: refusal}
+		if got := explainStorage(err).Error(); got != "must name a folder that the server can make and write: "+err.Error() {
+			t.Error(got)
 		}
 	}
 }

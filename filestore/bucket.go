@@ -14,6 +14,7 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
 	"gocloud.dev/blob/s3blob"
+	"golang.org/x/sys/unix"
 )
 
 const googleScheme = "gs"
@@ -126,6 +127,9 @@ func makeFolder(folder string) error {
 	}
 	if owner, ok := status.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
 		return fmt.Errorf("%s belongs to another user (uid %d)", folder, owner.Uid)
+	}
+	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("%s cannot be written: %w", folder, err)
 	}
 	return nil
 }

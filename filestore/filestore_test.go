@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -312,6 +313,22 @@ func failedUploads(t *testing.T, at place) {
 		t.Fatal(err)
 	}
 	put(t, s, "a", "there is room again")
+}
+
+// What the disk refuses has a sentence that says what to do. See TestLocalDiskFull and
+// TestLocalReadOnlyDisk in integration for the disks themselves.
+func TestDiskRefuses(t *testing.T) {
+	s := place{folder: t.TempDir()}.open(t, nil)
+	for cause, want := range map[error]execution.Code{
+		syscall.ENOSPC: execution.StoreFull, syscall.EDQUOT: execution.StoreFull,
+		syscall.EROFS: execution.Unavailable, syscall.EACCES: execution.Unavailable,
+		syscall.EIO: execution.Internal,
+		&execution.Error{Code: execution.Cancelled, Err: syscall.ENOSPC}: execution.Cancelled,
+	} {
+		if err := s.Explain(fmt.Errorf("write: %w", cause)); code(err) != want || !errors.Is(err, cause) {
+			t.Errorf("%v: %v", cause, err)
+		}
+	}
 }
 
 // However small files are, there is room for so many and no more.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"gocloud.dev/blob"
@@ -20,7 +21,9 @@ import (
 
 // Put stores what r gives, to its end, under a new id, for the request's owner. Where r or anything else
 // fails, nothing is left of it; an error of r's comes back as it is. Where ctx has
-// ended, that is an [*execution.Error] with code [execution.Cancelled].
+// ended, that is an [*execution.Error] with code [execution.Cancelled]; where the disk is
+// full one with code [execution.StoreFull], where it is not to be written
+// [execution.Unavailable].
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
 	info := Info{ID: newID(), Name: name, Owner: execution.OwnerOf(ctx)}
 	info.key = folderOf(info.Owner) + info.ID
@@ -36,10 +39,24 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error)
 	if err != nil {
 		s.deleteObjects(ctx, info.key) // a part may be there, or all, though the store could not say so
 		s.usage.abandon(info.ID)
-		return Info{}, err
+		return Info{}, s.explain(err)
 	}
 	s.usage.add(info.ID)
 	return info, nil
+}
+
+// explain says what a disk's refusal means. Other errors stay as they are.
+func (s *Store) explain(err error) error {
+	if _, known := errors.AsType[*execution.Error](err); known || s.folder == "" {
+		return err
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &execution.Error{Code: execution.StoreFull, Message: "The disk of the file store is full. Delete files, or have the server's operator make room", Err: err}
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return &execution.Error{Code: execution.Unavailable, Message: "The file store cannot be written: FILE_STORAGE_DIR must name a folder that the server may write", Err: err}
+	}
+	return err
 }
 
 func (s *Store) writeMeta(ctx context.Context, info Info) error {
