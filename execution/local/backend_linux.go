@@ -48,7 +48,10 @@ func New(opts Options) (*Backend, error) {
 
 // findBounds finds what sandboxes are bounded by here.
 func (b *Backend) findBounds() error {
-	b.groups, b.groupsFault = findControllers(b.server)
+	ctx := context.Background() // for all who ask, whoever came first
+	b.groups, b.groupsFault = findControllers(ctx, b.server, func(ctx context.Context) error {
+		return enterScope(ctx, b.server, connectManager)
+	})
 	for _, many := range []bool{true, false} {
 		filter, err := seccomp.Filter(many, b.unbounded()...)
 		if err != nil {
@@ -105,7 +108,11 @@ func (b *Backend) Walls() string {
 	if b.groupsFault != nil {
 		return fmt.Sprintf("limits of each process and a watching supervisor, for want of cgroups: %v", b.groupsFault)
 	}
-	return fmt.Sprintf("cgroups of version %d", b.groups.version)
+	walls := fmt.Sprintf("cgroups of version %d", b.groups.version)
+	if b.groups.folders[cpuController] == "" {
+		walls += ", which leave CPU time unbounded: they have no controller for it"
+	}
+	return walls
 }
 
 // Health looks for the interpreter, and, until that has been seen to work, makes a

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,28 +40,46 @@ const (
 )
 
 // findControllers looks where this server may make cgroups. The error says why
-// it may not.
-func findControllers(server string) (controllers, error) {
-	membership, err := os.ReadFile("/proc/self/cgroup")
+// it may not. It may move this process: to below its cgroup, to be able to divide that,
+// or to one that enter, which must not be nil, has somebody else make for it.
+func findControllers(ctx context.Context, server string, enter func(context.Context) error) (controllers, error) {
+	c, err := findVersion1()
 	if err != nil {
-		return controllers{}, errors.New("the kernel has no cgroups")
-	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return controllers{}, err
-	}
-	if c, ok := findVersion1(string(membership), string(mounts)); ok {
-		return c, c.try(server)
-	}
-	c, err := findVersion2(string(membership), string(mounts))
-	if err != nil {
-		return controllers{}, err
+		var fault error
+		if c, fault = findVersion2(ctx, enter); fault != nil {
+			return controllers{}, fault
+		}
 	}
 	return c, c.try(server)
 }
 
-// findVersion1 finds the hierarchies of version 1 that this process is in.
-func findVersion1(membership, mounts string) (controllers, bool) {
+// findVersion1 finds the hierarchies of version 1 that this process is in. They
+// must be those without which memory and processes are not bounded.
+func findVersion1() (controllers, error) {
+	membership, mounts, err := readMembership()
+	if err != nil {
+		return controllers{}, err
+	}
+	c := version1(membership, mounts)
+	if c.folders[memoryController] == "" || c.folders[pidsController] == "" {
+		return controllers{}, errNoGroups
+	}
+	return c, nil
+}
+
+var errNoGroups = errors.New("no cgroups are mounted")
+
+// readMembership reads which cgroups this process is in, and where they are mounted.
+func readMembership() (membership, mounts string, err error) {
+	in, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", "", errors.New("the kernel has no cgroups")
+	}
+	at, err := os.ReadFile("/proc/self/mountinfo")
+	return string(in), string(at), err
+}
+
+func version1(membership, mounts string) controllers {
 	c := controllers{version: 1, folders: make(map[string]string)}
 	for line := range strings.Lines(membership) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -76,51 +95,101 @@ func findVersion1(membership, mounts string) (controllers, bool) {
 			}
 		}
 	}
-	return c, len(c.folders) > 0
+	return c
 }
 
-// findVersion2 finds the group of version 2 that this process is in, and sees to
-// it that groups below it have the controllers.
-func findVersion2(membership, mounts string) (controllers, error) {
-	for line := range strings.Lines(membership) {
-		path, unified := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !unified {
-			continue
-		}
-		folder, ok := mountedAt(mounts, "cgroup2", "", path)
-		if !ok {
-			break
-		}
-		if err := delegate(folder); err != nil {
-			return controllers{}, err
-		}
-		return controllers{version: 2, folders: map[string]string{
-			memoryController: folder, pidsController: folder, cpuController: folder,
-		}}, nil
+// findVersion2 finds a group of version 2 that is this process's to divide: the one that
+// it is in, or else one that enter has made for it.
+func findVersion2(ctx context.Context, enter func(context.Context) error) (controllers, error) {
+	c, err := divideOwn()
+	if err == nil || errors.Is(err, errNoGroups) {
+		return c, err
 	}
-	return controllers{}, errors.New("no cgroups are mounted")
+	if refused := enter(ctx); refused != nil {
+		return controllers{}, fmt.Errorf("this server's cgroup is not its own to divide (%w), and it is given none (%w)", err, refused)
+	}
+	return divideOwn()
 }
 
-// delegate has the groups below a folder know the controllers that they need.
-// Where processes are in it the kernel refuses that; then this one moves below.
-func delegate(folder string) error {
-	control := filepath.Join(folder, "cgroup.subtree_control")
-	wanted := "+memory +pids +cpu"
-	err := os.WriteFile(control, []byte(wanted), 0)
-	if errors.Is(err, unix.EBUSY) {
-		own := filepath.Join(folder, groupPrefix+"server")
-		err = os.Mkdir(own, 0o750)
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			err = os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte("0"), 0)
+// divideOwn makes the group of version 2 that this process is in one below which
+// groups have the controllers that they need.
+func divideOwn() (controllers, error) {
+	membership, mounts, err := readMembership()
+	if err != nil {
+		return controllers{}, err
+	}
+	folder, ok := version2(membership, mounts)
+	if !ok {
+		return controllers{}, errNoGroups
+	}
+	return divide(folder, os.Getpid())
+}
+
+// version2 gives the folder of the group of version 2 that this process is in.
+func version2(membership, mounts string) (string, bool) {
+	for line := range strings.Lines(membership) {
+		if path, unified := strings.CutPrefix(strings.TrimSpace(line), "0::"); unified {
+			return mountedAt(mounts, "cgroup2", "", path)
 		}
-		if err == nil {
+	}
+	return "", false
+}
+
+// divide has the groups below a folder know the controllers that they need. Where a
+// process is in it the kernel refuses that; if it is this one alone, it moves below.
+func divide(folder string, self int) (controllers, error) {
+	c, err := offered(folder)
+	if err != nil {
+		return controllers{}, err
+	}
+	control, wanted := filepath.Join(folder, "cgroup.subtree_control"), ""
+	for name := range c.folders {
+		wanted += " +" + name
+	}
+	err = os.WriteFile(control, []byte(wanted), 0)
+	if errors.Is(err, unix.EBUSY) {
+		if err = moveBelow(folder, self); err == nil {
 			err = os.WriteFile(control, []byte(wanted), 0)
 		}
 	}
+	return c, err
+}
+
+// offered are the controllers of a group of version 2. CPU time alone may be left
+// unbounded: a run has an end anyway.
+func offered(folder string) (controllers, error) {
+	text, err := os.ReadFile(filepath.Join(folder, "cgroup.controllers"))
 	if err != nil {
-		return fmt.Errorf("this server's cgroup is not its own to divide (%w); systemd gives it one with Delegate=yes", err)
+		return controllers{}, err
 	}
-	return nil
+	c := controllers{version: 2, folders: make(map[string]string)}
+	for name := range strings.FieldsSeq(string(text)) {
+		if name == memoryController || name == pidsController || name == cpuController {
+			c.folders[name] = folder
+		}
+	}
+	for _, name := range []string{memoryController, pidsController} {
+		if c.folders[name] == "" {
+			return controllers{}, fmt.Errorf("%s has no controller for %s", folder, name)
+		}
+	}
+	return c, nil
+}
+
+// moveBelow moves this process from a group, in which nobody else may be, to one below it.
+func moveBelow(folder string, self int) error {
+	inside, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))
+	if err != nil {
+		return err
+	}
+	if others := strings.Fields(string(inside)); len(others) != 1 || others[0] != strconv.Itoa(self) {
+		return fmt.Errorf("%s has other processes in it", folder)
+	}
+	own := filepath.Join(folder, groupPrefix+"server")
+	if err := os.Mkdir(own, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte(strconv.Itoa(self)), 0o600)
 }
 
 // mountedAt gives the folder in which a cgroup of a hierarchy is seen.

@@ -1,8 +1,11 @@
 package local
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,21 +26,21 @@ func TestHierarchies(t *testing.T) {
 7:cpu,cpuacct:/
 0::/user.slice
 `
-	found, ok := findVersion1(membership, mounts)
+	found := version1(membership, mounts)
 	want := map[string]string{
 		"memory": "/sys/fs/cgroup/memory/user.slice", "cpu": "/sys/fs/cgroup/cpu,cpuacct", "pids": "/sys/fs/cgroup/pids/server",
 	}
-	if diff := cmp.Diff(want, found.folders); !ok || found.version != 1 || diff != "" {
-		t.Errorf("version %d (%v):\n%s", found.version, ok, diff)
+	if diff := cmp.Diff(want, found.folders); found.version != 1 || diff != "" {
+		t.Errorf("version %d:\n%s", found.version, diff)
 	}
-	if _, ok := findVersion1("0::/user.slice\n", mounts); ok {
-		t.Error("version 1 is found where there is none")
+	if found := version1("0::/user.slice\n", mounts); len(found.folders) > 0 {
+		t.Errorf("version 1 is found where there is none: %v", found.folders)
 	}
-	if folder, ok := mountedAt(mounts, "cgroup2", "", "/user.slice"); !ok || folder != "/sys/fs/cgroup/unified/user.slice" {
+	if folder, ok := version2(membership, mounts); !ok || folder != "/sys/fs/cgroup/unified/user.slice" {
 		t.Errorf("version 2 is at %q (%v)", folder, ok)
 	}
-	if _, err := findVersion2("8:memory:/\n", mounts); err == nil || !strings.Contains(err.Error(), "no cgroups") {
-		t.Errorf("without version 2: %v", err)
+	if folder, ok := version2("8:memory:/\n", mounts); ok {
+		t.Errorf("version 2 is found where there is none, at %q", folder)
 	}
 }
 
@@ -67,20 +70,31 @@ func TestLimitsOfGroups(t *testing.T) {
 	}
 }
 
-// A group of version 2 is one folder, whatever the controllers, and a server moves
-// below its own to be able to divide it.
-func TestDelegation(t *testing.T) {
+// hierarchy makes a folder that looks like a cgroup of version 2.
+func hierarchy(t *testing.T, controllers, inside string) string {
+	t.Helper()
 	folder := t.TempDir()
-	if err := delegate(folder); err != nil { // as where nobody is in it
+	for name, text := range map[string]string{"cgroup.controllers": controllers, "cgroup.procs": inside, "cgroup.subtree_control": ""} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+// A group of version 2 is one folder, whatever the controllers.
+func TestVersion2(t *testing.T) {
+	folder := hierarchy(t, "cpuset cpu io memory pids\n", "")
+	c, err := divide(folder, os.Getpid())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(filepath.Join(folder, "cgroup.subtree_control")); err != nil || string(text) != "+memory +pids +cpu" {
-		t.Errorf("%q (%v)", text, err)
+	text, err := os.ReadFile(filepath.Join(folder, "cgroup.subtree_control"))
+	asked := strings.Fields(string(text))
+	slices.Sort(asked)
+	if diff := cmp.Diff([]string{"+cpu", "+memory", "+pids"}, asked); err != nil || diff != "" {
+		t.Errorf("asked for (%v):\n%s", err, diff)
 	}
-	if err := delegate(filepath.Join(folder, "other")); err == nil || !strings.Contains(err.Error(), "Delegate=yes") {
-		t.Errorf("where it may not: %v", err)
-	}
-	c := controllers{version: 2, folders: map[string]string{"memory": folder, "pids": folder, "cpu": folder}}
 	g, err := c.make("1-2.3", execution.Settings{MemoryBytes: 1, Processes: 2, CPUs: 3})
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +111,42 @@ func TestDelegation(t *testing.T) {
 	}
 	if strays := c.strays(func(string) bool { return true }); len(strays) != 0 {
 		t.Errorf("living servers' groups are strays: %v", strays)
+	}
+}
+
+// Groups without a controller for CPU time do; those without one for memory or
+// processes do not.
+func TestControllersOnOffer(t *testing.T) {
+	c, err := divide(hierarchy(t, "memory pids\n", ""), os.Getpid())
+	if err != nil || len(c.folders) != 2 || c.folders["cpu"] != "" {
+		t.Errorf("without cpu: %v (%v)", c.folders, err)
+	}
+	if _, err := divide(hierarchy(t, "cpu pids\n", ""), os.Getpid()); err == nil || !strings.Contains(err.Error(), "no controller for memory") {
+		t.Errorf("without memory: %v", err)
+	}
+	if _, err := divide(filepath.Join(t.TempDir(), "gone"), os.Getpid()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a folder: %v", err)
+	}
+}
+
+// A server moves below its group to be able to divide it, where it is alone in it.
+func TestMoveBelow(t *testing.T) {
+	const self = 4711
+	folder := hierarchy(t, "memory pids\n", "4711\n")
+	if err := moveBelow(folder, self); err != nil {
+		t.Fatal(err)
+	}
+	if moved, err := os.ReadFile(filepath.Join(folder, "vivarium-server", "cgroup.procs")); err != nil || string(moved) != "4711" {
+		t.Errorf("moved: %q (%v)", moved, err)
+	}
+	for _, inside := range []string{"4711\n4712\n", "1\n", ""} {
+		folder := hierarchy(t, "memory pids\n", inside)
+		if err := moveBelow(folder, self); err == nil || !strings.Contains(err.Error(), "other processes") {
+			t.Errorf("with %q inside: %v", inside, err)
+		}
+		if _, err := os.Stat(filepath.Join(folder, "vivarium-server")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("with %q inside a group is made (%v)", inside, err)
+		}
 	}
 }
 
