@@ -80,11 +80,7 @@ func TestLocalConformanceOfAnOrdinaryUser(t *testing.T) {
 // hide it; what belongs to no process cannot be had.
 func TestLocalMemoryWithoutCgroups(t *testing.T) {
 	folder := folderOf(t, nobody)
-	binary := filepath.Join(folder, "vivarium")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "..") // the race detector's memory would count
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := withoutRace(t, folder)
 	const fill = `
 import ctypes, mmap, os, threading, time
 def fill(megabytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
@@ -132,6 +128,17 @@ time.sleep(9)`, killed},
 			}
 		})
 	}
+}
+
+// withoutRace builds a server without the race detector, whose memory and threads
+// would count where there are no cgroups.
+func withoutRace(t *testing.T, folder string) string {
+	t.Helper()
+	binary := filepath.Join(folder, "vivarium")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "..").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
 }
 
 // folderOf makes a folder of a user's.

@@ -3,6 +3,8 @@ package local
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,6 +12,27 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
+
+// Of a process's status the user that runs it counts, with all its threads.
+func TestCountTasks(t *testing.T) {
+	proc := t.TempDir()
+	for pid, status := range map[string]string{
+		"1":   "Name:\tinit\nUid:\t0\t0\t0\t0\nThreads:\t9\n",
+		"12":  "Name:\tx\nUid:\t1000\t0\t0\t0\nThreads:\t3\n",
+		"345": "Name:\tUid:\t7\nUid:\t1000\t1000\t1000\t1000\nThreads:\t1\n",
+		"xyz": "Uid:\t1000\nThreads:\t100\n",
+	} {
+		if err := os.Mkdir(filepath.Join(proc, pid), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(proc, pid, "status"), []byte(status), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := countTasks(proc, 1000); n != 4 || err != nil {
+		t.Errorf("%d (%v), not 4", n, err)
+	}
+}
 
 // Each way in which the kernel refuses a sandbox has a sentence that says what to do.
 func TestExplain(t *testing.T) {
@@ -34,6 +57,9 @@ func TestExplain(t *testing.T) {
 		"AppArmor":               {inside("keeping mounts to itself", unix.EACCES), map[string]string{apparmor: "1"}, false, "apparmor_restrict_unprivileged_userns=0"},
 		"too many":               {outside(unix.ENOSPC), nil, false, "user.max_user_namespaces"},
 		"too many processes":     {outside(unix.EAGAIN), nil, false, "ulimit -u"},
+		"no thread, with cgo":    {died("runtime/cgo: pthread_create failed: Resource temporarily unavailable\nSIGABRT: abort\n"), nil, false, "ulimit -u"},
+		"no thread":              {died("runtime: failed to create new OS thread (have 5 already; errno=11)\n"), nil, false, "ulimit -u"},
+		"killed":                 {died(""), nil, false, "cannot be made"},
 		"no namespaces":          {outside(unix.EINVAL), nil, false, "Linux 5.12"},
 		"old kernel":             {inside("taking /usr", unix.ENOSYS), nil, false, "Linux 5.12"},
 		"container":              {outside(unix.EPERM), nil, true, "seccomp=unconfined"},

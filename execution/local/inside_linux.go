@@ -101,6 +101,9 @@ func become(word io.Writer) error {
 			return step(err, "limiting memory")
 		}
 	}
+	if err := unix.Dup3(errorsFD, unix.Stderr, 0); err != nil {
+		return step(err, "taking over stderr")
+	}
 	return step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0])
 }
 

@@ -9,8 +9,9 @@ import (
 
 // Descriptors of a process that becomes a sandbox, beside the usual three.
 const (
-	planFD = 3 // the plan is read from it
-	wordFD = 4 // why there is no sandbox is written to it; it closes when there is one
+	planFD   = 3 // the plan is read from it
+	wordFD   = 4 // why there is no sandbox is written to it, as to stderr; it closes when there is one
+	errorsFD = 5 // is to be the supervisor's stderr
 )
 
 // finished is what a process says that has become a sandbox, but for its supervisor.

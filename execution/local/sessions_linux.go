@@ -53,7 +53,7 @@ func (b *Backend) folder() (string, error) {
 		folder = filepath.Join(os.TempDir(), "vivarium-sessions-"+strconv.Itoa(os.Geteuid()))
 	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return "", unavailable(err, "the folder for sessions cannot be made: %s", folder)
+		return "", unkept(err, folder)
 	}
 	var status unix.Stat_t
 	if err := unix.Lstat(folder, &status); err != nil {
@@ -63,6 +63,18 @@ func (b *Backend) folder() (string, error) {
 		return "", unavailable(nil, "the folder for sessions is another user's, or open to others: %s", folder)
 	}
 	return folder, nil
+}
+
+// unkept says that no session can be kept in a folder, and why.
+func unkept(err error, folder string) error {
+	why := "which this server cannot write"
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		why = "where the disk is full"
+	case errors.Is(err, unix.EROFS):
+		why = "which is read-only"
+	}
+	return unavailable(err, "no session can be kept in %s, %s: TMPDIR names another place", folder, why)
 }
 
 // sessionFolder gives the folder of one session. Its id is nothing that could be a path.
@@ -93,15 +105,15 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	}()
 	if err := errors.Join(os.Mkdir(folder, 0o700), unix.Mkfifo(filepath.Join(folder, inFile), 0o600),
 		unix.Mkfifo(filepath.Join(folder, outFile), 0o600)); err != nil {
-		return nil, unavailable(err, "a session's folder cannot be made")
+		return nil, unkept(err, filepath.Dir(folder))
 	}
 	lock, err := lockSession(folder)
 	if err != nil {
-		return nil, err
+		return nil, unkept(err, filepath.Dir(folder))
 	}
 	streams, err := openStreams(folder)
 	if err != nil {
-		return nil, errors.Join(unavailable(err, "a session's folder cannot be used"), lock.Close())
+		return nil, errors.Join(unkept(err, filepath.Dir(folder)), lock.Close())
 	}
 	made, err := b.launch(ctx, spec, p, streams)
 	for _, stream := range streams {
@@ -122,7 +134,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	if err != nil {
 		made.kill()
 		<-made.exited
-		return nil, errors.Join(unavailable(err, "a session cannot be kept"), lock.Close(), made.group.remove())
+		return nil, errors.Join(unkept(err, filepath.Dir(folder)), lock.Close(), made.group.remove())
 	}
 	return i, nil
 }

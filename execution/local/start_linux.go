@@ -39,6 +39,9 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
+	if err := roomForProcesses(); err != nil {
+		return nil, err
+	}
 	if spec.Isolation == execution.IsolationRun && !p.asked && b.opts.Rootfs == "" {
 		if err := p.ask(ctx, p.path); err != nil {
 			return nil, err
@@ -157,8 +160,9 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 	cmd.Args = []string{Name}
 	cmd.Env = []string{}
 	cmd.Dir = "/"
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
-	cmd.ExtraFiles = []*os.File{planReader, wordWriter} // planFD, wordFD
+	// Until the supervisor takes its place it says nothing on stderr, but the Go runtime may.
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], wordWriter
+	cmd.ExtraFiles = []*os.File{planReader, wordWriter, streams[2]} // planFD, wordFD, errorsFD
 	cmd.SysProcAttr = attributes()
 	err = cmd.Start()
 	_, _ = planReader.Close(), wordWriter.Close()
@@ -214,16 +218,25 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case len(word) == 0:
-		return errors.Join(errors.New("the process that was to become the sandbox ended without a word"), err, readErr)
-	case string(word) != finished:
-		var f fault
-		if err := json.Unmarshal(word, &f); err != nil {
-			return err
-		}
-		return &f
+	case string(word) == finished:
+		return errors.Join(err, readErr)
 	}
-	return errors.Join(err, readErr)
+	var f fault
+	if json.Unmarshal(word, &f) != nil {
+		return died(string(word))
+	}
+	return &f
+}
+
+// died is the error of a process that ended while it was to become a sandbox. What
+// it said is the Go runtime's, which ends it where it can have no more threads.
+func died(said string) error {
+	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	err := fmt.Errorf("the process that was to become the sandbox ended: %.200q", first)
+	if strings.Contains(said, "failed to create new OS thread") || strings.Contains(said, "pthread_create failed") {
+		return errors.Join(unix.EAGAIN, err)
+	}
+	return err
 }
 
 // kill ends the sandbox: the kernel kills all others in it with PID 1.
