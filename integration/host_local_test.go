@@ -279,7 +279,9 @@ func (h *localHost) endSession(id string) {
 
 func (h *localHost) traces(instance string) (left []string) {
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && strings.HasPrefix(entry.Name(), "vivarium-"+instance+".") {
+		own := "vivarium-" + instance + "."
+		// A scope of systemd's is the server's own, and goes with it.
+		if err == nil && strings.HasPrefix(entry.Name(), own) && entry.Name() != own+"scope" {
 			left = append(left, path)
 		}
 		return nil // other servers' go meanwhile
