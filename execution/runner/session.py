@@ -56,6 +56,7 @@ from supervisor import (
     exit_status_of,
     fields,
     libc,
+    limit,
     make_main,
     make_streams,
     open_beneath,
@@ -150,7 +151,7 @@ def used_cpu() -> float:
 
 def limit_resources() -> None:
     """Sets the limits of a program's process that are not for the time it takes."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
 
 
 class Handlers:
@@ -231,7 +232,7 @@ class Notebook:
         """Allows this process so much more CPU time."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+        limit(resource.RLIMIT_CPU, soft, resource.RLIM_INFINITY)
         self.interrupted = 0.0
         self.out_of_cpu = False
 
@@ -549,7 +550,7 @@ class Shell(Child):
                 for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores
                     _signal.signal(number, _signal.SIG_DFL)
                 seconds = job.limits["cpu_seconds"]
-                resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+                limit(resource.RLIMIT_CPU, seconds, seconds + 1)
                 execute_command(bytes(job.code))
             except BaseException as error:
                 write_all(2, f"the shell could not be started: {error}\n".encode())

@@ -67,9 +67,11 @@ SHARED_SLACK = 1 << 20  # bytes by which the kernel's count of shared memory may
 # Of each process of a program; the zygote may have more (see Zygote.serve). Taken out of the environment, as is
 # VIVARIUM_WATCH_MEMORY: programs have no business with it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
+LEAST_OPEN_FILES = 128  # that a process must be able to have for its part of the supervisor to work
 DONE_FD = 63  # where a program's process says that it is over; see Farewell
 WATCH_SECONDS = 0.05  # how often memory is looked at that no cgroup bounds
 CLOSER_SECONDS = 0.25  # how long it may take to find out what of it is shared
+AGAIN_SECONDS = (0.01, 0.02)  # after which it is looked at again before anything is killed
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
 BURY_SECONDS = 2  # that killed processes may take to go
@@ -745,6 +747,14 @@ def forget_shadowed(workspace: str) -> None:
 RELEASE = struct.Struct(">??I")  # before the code: interactive, whether files were staged, seconds of CPU time
 
 
+def limit(kind: int, soft: int, hard: int) -> None:
+    """Sets a limit of this process's, or leaves a lower one that stands already, and that nobody here may raise."""
+    most = resource.getrlimit(kind)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), most if hard == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
+
+
 def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoReturn":
     """Waits for the code on the control pipe, runs it, exits."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -756,8 +766,8 @@ def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoR
     if not job:
         os._exit(0)  # the supervisor is gone
     interactive, has_files, cpu_seconds = RELEASE.unpack_from(job)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+    limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
     if has_files:
         forget_shadowed(workspace)
     inherited = next(reversed(sys.modules))
@@ -1407,12 +1417,27 @@ class MemoryWatch:
         if self.limit:
             self.own = {pid: memory_of(pid) for pid in pids() if parent_of(pid) == os.getpid()}
 
+    def used(self) -> "dict[int, int]":
+        """The bytes of memory that each process has, but for what is ours."""
+        return {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
+
+    def files(self) -> int:
+        """The bytes of memory that files take."""
+        return sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
+
     def look(self) -> None:
         """Looks, and kills where that must be."""
         if not self.limit:
             return
-        used = {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
-        files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
+        used, files = self.used(), self.files()
+        # Whoever starts another program (vfork) has all its memory twice for as long as that takes, though not
+        # in truth: processes count for what they have had all the while.
+        for pause in AGAIN_SECONDS:
+            if sum(used.values()) + files <= self.limit:
+                return
+            time.sleep(pause)
+            now, files = self.used(), self.files()
+            used = {pid: min(most, used[pid]) for pid, most in now.items() if pid in used}
         if sum(used.values()) + files <= self.limit:
             return
         # What is shared by forks has counted for each. To look closer takes longer the more a process maps: this is done
@@ -1922,6 +1947,9 @@ def main() -> None:
     digits. For a session two more follow: when it ends, in milliseconds since 1970, and the source of session.py."""
     if os.getpid() != 1:
         sys.exit("the supervisor kills every process it can see: it must be PID 1 of a sandbox")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
+        sys.exit(f"a process may have {files} files open, and it takes {LEAST_OPEN_FILES}: raise the limit (ulimit -n)")
     workspace, silence, isolation, modules, machine, instructions, *rest = sys.argv[1:]
     ignore_signals()
     set_dumpable(False)

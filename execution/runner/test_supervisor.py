@@ -4,6 +4,7 @@ Run it in a sandbox, where the workspace is a place of its own: go test ./integr
 """
 
 import os
+import resource
 import struct
 import sys
 import tempfile
@@ -126,6 +127,63 @@ class RunTest(unittest.TestCase):
             sizes.append(size)
             del channel.posted[: 5 + size]
         self.assertEqual(sizes, [65536, 65536, 150_000 - 2 * 65536, 0])  # the last says that more was printed
+
+
+class LimitTest(unittest.TestCase):
+    def test_a_lower_limit_stands(self) -> None:
+        infinity = resource.RLIM_INFINITY
+        for standing, asked, want in (
+            (100, (1024, 1024), (100, 100)),
+            (4096, (1024, 1024), (1024, 1024)),
+            (infinity, (5, 6), (5, 6)),
+            (7, (5, infinity), (5, 7)),
+            (infinity, (5, infinity), (5, infinity)),
+        ):
+            with mock.patch("resource.getrlimit", return_value=(1, standing)), mock.patch(
+                "resource.setrlimit"
+            ) as set_it:
+                supervisor.limit(resource.RLIMIT_NOFILE, *asked)
+            set_it.assert_called_once_with(resource.RLIMIT_NOFILE, want)
+
+
+class MemoryWatchTest(unittest.TestCase):
+    """Looks at processes that have what is said, look by look, under a limit of 100."""
+
+    def look(self, *looks: "dict[int, int]") -> "list[int]":
+        killed: "list[int]" = []
+        at = iter(looks)
+        seen: "dict[int, int]" = {}
+
+        def processes() -> "list[int]":
+            nonlocal seen
+            seen = next(at)
+            return list(seen)
+
+        watch = supervisor.MemoryWatch(100, ())
+        with (
+            mock.patch.object(supervisor, "pids", processes),
+            mock.patch.object(supervisor, "memory_of", lambda pid: seen[pid]),
+            mock.patch.object(supervisor, "share_of", lambda pid, most: most),
+            mock.patch.object(supervisor, "kill_quietly", lambda pid: killed.append(pid) or True),
+            mock.patch.object(time, "sleep"),
+        ):
+            watch.look()
+        self.assertEqual(watch.kills, len(killed))
+        return killed
+
+    def test_within_the_limit(self) -> None:
+        self.assertEqual(self.look({7: 60, 8: 40}), [])
+
+    def test_the_largest_is_killed_that_stays(self) -> None:
+        self.assertEqual(self.look(*[{7: 60, 8: 41}] * 3), [7])
+
+    def test_who_has_just_started_another_program_is_spared(self) -> None:
+        self.assertEqual(self.look({7: 60, 8: 60}, {7: 60, 8: 1}), [])  # the second has become the program
+        self.assertEqual(self.look({7: 60, 8: 60}, {7: 60, 9: 60}), [])  # and another was started
+        self.assertEqual(self.look({7: 60, 8: 60}, {7: 60, 8: 60}, {7: 60}), [])
+
+    def test_who_grows_meanwhile_counts_for_what_it_had(self) -> None:
+        self.assertEqual(self.look({7: 60, 8: 50}, {7: 60, 8: 90}, {7: 60, 8: 90}), [7])
 
 
 class CompileTest(unittest.TestCase):
