@@ -134,6 +134,24 @@ func TestDefaultsGiveWay(t *testing.T) {
 	}
 }
 
+// Without an engine nothing may be asked of one.
+func TestLocalTakesNoEngineSettings(t *testing.T) {
+	for name, value := range map[string]string{
+		"PYTHON_EXECUTOR_DOCKER_IMAGE": "python:3", "PYTHON_EXECUTOR_DOCKER_NETWORK": "bridge", "PYTHON_EXECUTOR_DOCKER_RUNTIME": "runsc",
+	} {
+		want := fmt.Sprintf("%s is %q: must ", name, value)
+		if _, err := load(t, map[string]string{"EXECUTOR_BACKEND": "local", name: value}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "EXECUTOR_BACKEND=local") {
+			t.Errorf("%q is not in %v", want, err)
+		}
+		if c, err := load(t, map[string]string{name: value}); err != nil || !c.NeedsEngine() {
+			t.Errorf("%s with auto needs no engine (%v)", name, err)
+		}
+	}
+	if c, err := load(t, map[string]string{"EXECUTOR_BACKEND": "local", "LOCAL_ROOTFS": "/srv/root"}); err != nil || c.NeedsEngine() {
+		t.Error(err)
+	}
+}
+
 func TestEngineSettings(t *testing.T) {
 	for name, test := range map[string]struct{ good, bad []string }{
 		"DOCKER_HOST": {
