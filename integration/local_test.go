@@ -88,29 +88,41 @@ def fill(megabytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
     for at in range(0, len(m), 4096): m[at] = 1
     return m
 SHARED = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
+def children(work):
+    for _ in range(10):
+        if os.fork() == 0: work(); os._exit(0)
+    raise SystemExit(max(os.wait()[1] for _ in range(3)))
 `
 	killed := "memory_limit"
 	for name, test := range map[string]struct{ code, want string }{
-		"one, in private":          {"fill(400)", "Cannot allocate memory"},
-		"one, shared":              {"m = fill(400, SHARED); time.sleep(9)", killed},
-		"one, not to be looked at": {"ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); m = fill(400, SHARED); time.sleep(9)", killed},
-		"without its first thread": {`
-if os.fork() == 0:
-    def work(): m = fill(400, SHARED); time.sleep(9)
-    threading.Thread(target=work).start()
+		"one, in private": {"fill(400)", "Cannot allocate memory"},
+		"one, shared":     {"fill(1, SHARED)", "Operation not permitted"},
+		"one, shared, of a device": {`
+with open("/dev/zero") as zero: m = mmap.mmap(zero.fileno(), 400 << 20, mmap.MAP_SHARED, mmap.PROT_READ)
+for at in range(0, len(m), 4096): m[at]`, "SIGBUS"},
+		"many": {"children(lambda: (fill(60), time.sleep(9)))", killed},
+		"many, not to be looked at": {`
+def work(): ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); m = fill(60); time.sleep(9)
+children(work)`, killed},
+		"many, without their first threads": {`
+def work():
+    def fill_and_wait(): m = fill(60); time.sleep(9)
+    threading.Thread(target=fill_and_wait).start()
     ctypes.CDLL(None).syscall(60, 0)
-raise SystemExit(os.wait()[1])`, killed},
-		"many": {`
-for _ in range(10):
-    if os.fork() == 0: m = fill(60); time.sleep(9); os._exit(0)
-statuses = [os.wait()[1] for _ in range(3)]
-raise SystemExit(max(statuses))`, killed},
+children(work)`, killed},
+		"who starts other programs": {`
+import subprocess
+m = bytearray(140 << 20)
+for _ in range(30): subprocess.run(["/bin/true"], check=True)`, "exit status 0"},
 		"page tables": {`
 m = mmap.mmap(-1, 1 << 40, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, mmap.PROT_READ)
 m.madvise(mmap.MADV_NOHUGEPAGE)
 for at in range(0, len(m), 2 << 20): m[at]
 time.sleep(9)`, killed},
 		"memory files":     {"os.memfd_create('x')", "Function not implemented"},
+		"semaphores":       {"raise SystemExit(ctypes.CDLL(None).semget(0, 1, 0o600))", "exit status 255"},
+		"queues":           {"raise SystemExit(ctypes.CDLL(None).msgget(0, 0o600))", "exit status 255"},
+		"Landlock's rules": {"raise SystemExit(ctypes.CDLL(None).syscall(444, 0, 0, 1))", "exit status 255"},
 		"segments":         {"raise SystemExit(ctypes.CDLL(None).shmget(0, 1 << 20, 0o600))", "exit status 255"},
 		"what forks share": {"m = fill(100)\nfor _ in range(10):\n    if os.fork() == 0: time.sleep(0.5); os._exit(0)\nraise SystemExit(max(os.wait()[1] for _ in range(10)))", "exit status 0"},
 	} {
@@ -245,6 +257,7 @@ func TestLocalVirtualEnvironment(t *testing.T) {
 		filepath.Join(packages[0], "mine.py"):                  "whose = 'mine'\n",
 		filepath.Join(environment, "bin", "tool"):              "#!/bin/sh\necho tool\n",
 		filepath.Join(home, "secret"):                          secret,
+		filepath.Join(environment, ".env"):                     secret, // as where it is a project's own folder
 		filepath.Join(packages[0], "mine-1.dist-info/RECORD"):  "",
 		filepath.Join(packages[0], "other-1.dist-info/RECORD"): "",
 	} {
@@ -262,6 +275,7 @@ func TestLocalVirtualEnvironment(t *testing.T) {
 			{name: "a tool", code: "import subprocess; print(subprocess.run(['tool'], capture_output=True, text=True).stdout)", stdout: "tool\n\n"},
 			{name: "is read-only", code: "import mine; open(mine.__file__, 'a')", exit: "1", stderr: "~Read-only file system"},
 			{name: "so are its folders", code: "import sys; open(sys.prefix + '/x', 'w')", exit: "1", stderr: "~Read-only file system"},
+			{name: "what it does not need", code: "import os, sys; print('.env' in os.listdir(sys.prefix), 'lib64' in os.listdir(sys.prefix))", stdout: "False True\n"},
 			{name: "its surroundings", code: "import os; print(os.listdir(" + strconv.Quote(home) + "))", stdout: "['venv']\n"},
 		} {
 			t.Run(isolation+" "+p.name, func(t *testing.T) { p.check(t, mustRun(t, s, request{"code": p.code})) })

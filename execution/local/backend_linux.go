@@ -53,22 +53,13 @@ func (b *Backend) findBounds() error {
 		return enterScope(ctx, b.server, connectManager)
 	})
 	for _, many := range []bool{true, false} {
-		filter, err := seccomp.Filter(many, b.unbounded()...)
+		filter, err := seccomp.Filter(many, b.groupsFault == nil)
 		if err != nil {
 			return unavailable(err, "there is no filter of system calls for this machine")
 		}
 		b.filters[many] = filter
 	}
 	return nil
-}
-
-// unbounded are the system calls that make memory which belongs to no process, and
-// which only a cgroup can bound.
-func (b *Backend) unbounded() []string {
-	if b.groupsFault == nil {
-		return nil
-	}
-	return []string{"memfd_create", "shmget"}
 }
 
 // InstanceID names this server.
@@ -89,6 +80,18 @@ func (b *Backend) known(digest string) (python, bool) {
 	defer b.mu.Unlock()
 	p, ok := b.pythons[digest]
 	return p, ok
+}
+
+// knownBy finds an interpreter by what the options name, if it is still what it was.
+func (b *Backend) knownBy(named string) (python, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.pythons {
+		if p.named == named && p.isStill() {
+			return p, true
+		}
+	}
+	return python{}, false
 }
 
 // remember keeps an interpreter, and forgets those that nobody has asked for lately.

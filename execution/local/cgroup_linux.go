@@ -102,7 +102,7 @@ func version1(membership, mounts string) controllers {
 // it is in, or else one that enter has made for it.
 func findVersion2(ctx context.Context, enter func(context.Context) error) (controllers, error) {
 	c, err := divideOwn()
-	if err == nil || errors.Is(err, errNoGroups) {
+	if err == nil || errors.Is(err, errNoGroups) || errors.Is(err, errServices) {
 		return c, err
 	}
 	if refused := enter(ctx); refused != nil {
@@ -122,7 +122,20 @@ func divideOwn() (controllers, error) {
 	if !ok {
 		return controllers{}, errNoGroups
 	}
-	return divide(folder, os.Getpid())
+	c, err := divide(folder, os.Getpid())
+	if err != nil && isService(folder) {
+		err = fmt.Errorf("%w (%w)", errServices, err)
+	}
+	return c, err
+}
+
+// errServices says that the group is that of a service of the system, which is not to be
+// left: its limits are meant for this server too.
+var errServices = errors.New("this service's cgroup is not its own to divide: its unit needs Delegate=yes")
+
+// isService says whether a group is one of a service of the system, not of a user's.
+func isService(folder string) bool {
+	return strings.HasSuffix(folder, ".service") && !strings.Contains(folder, "/user@")
 }
 
 // version2 gives the folder of the group of version 2 that this process is in.
@@ -205,7 +218,7 @@ func mountedAt(mounts, kind, controller, path string) (string, bool) {
 			continue
 		}
 		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(fields[3], "/")) // the root of the mount
-		if !ok {
+		if !ok || rest != "" && rest[0] != '/' {
 			continue
 		}
 		return filepath.Join(fields[4], rest), true
@@ -215,9 +228,12 @@ func mountedAt(mounts, kind, controller, path string) (string, bool) {
 
 // try makes a group and takes it away again.
 func (c controllers) try(server string) error {
-	g, err := c.make(server+"."+newID(), execution.Settings{MemoryBytes: 1 << 30, Processes: 10, CPUs: 1})
+	g, err := c.make(server+"."+newID(), execution.Settings{MemoryBytes: 1 << 30, CPUs: 1})
 	if err != nil {
 		return fmt.Errorf("this server may not make cgroups (%w)", err)
+	}
+	if err := g.bound(10); err != nil {
+		return errors.Join(fmt.Errorf("this server may not limit processes (%w)", err), g.remove())
 	}
 	return g.remove()
 }
@@ -228,7 +244,7 @@ type group struct {
 	folders map[string]string
 }
 
-// make makes a group with the limits of a sandbox.
+// make makes a group with the limits of a sandbox, but for that of processes: see bound.
 func (c controllers) make(name string, s execution.Settings) (group, error) {
 	g := group{version: c.version, folders: make(map[string]string)}
 	for controller, parent := range c.folders {
@@ -248,6 +264,16 @@ func (c controllers) make(name string, s execution.Settings) (group, error) {
 	return g, nil
 }
 
+// bound limits how many processes the group may have. It is for when the supervisor
+// is there: what becomes it has more threads than a sandbox may be allowed.
+func (g group) bound(processes int64) error {
+	folder := g.folders[pidsController]
+	if folder == "" {
+		return nil // there are no cgroups
+	}
+	return os.WriteFile(filepath.Join(folder, "pids.max"), []byte(strconv.FormatInt(processes, 10)), 0o600)
+}
+
 // limit is a file of the kernel's, and what to write to it.
 type limit struct {
 	file, value string
@@ -261,19 +287,17 @@ func (g group) limits(s execution.Settings) []limit {
 			all = append(all, limit{filepath.Join(folder, file), value, optional})
 		}
 	}
-	memory, processes := strconv.FormatInt(s.MemoryBytes, 10), strconv.FormatInt(s.Processes, 10)
+	memory := strconv.FormatInt(s.MemoryBytes, 10)
 	quota := strconv.FormatInt(int64(math.Round(s.CPUs*cpuPeriod)), 10)
 	if g.version == 1 {
 		add(memoryController, "memory.limit_in_bytes", memory, false)
 		add(memoryController, "memory.memsw.limit_in_bytes", memory, true) // with swap
-		add(pidsController, "pids.max", processes, false)
 		add(cpuController, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod), true)
 		add(cpuController, "cpu.cfs_quota_us", quota, true)
 		return all
 	}
 	add(memoryController, "memory.max", memory, false)
 	add(memoryController, "memory.swap.max", "0", true)
-	add(pidsController, "pids.max", processes, false)
 	add(cpuController, "cpu.max", quota+" "+strconv.Itoa(cpuPeriod), true)
 	return all
 }

@@ -21,7 +21,8 @@ func TestHierarchies(t *testing.T) {
 34 24 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:17 - cgroup cgroup rw,cpu,cpuacct
 35 24 0:31 /docker/abc /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids
 `
-	const membership = `9:pids:/docker/abc/server
+	const membership = `9:pids:/docker/abcd/server
+9:pids:/docker/abc/server
 8:memory:/user.slice
 7:cpu,cpuacct:/
 0::/user.slice
@@ -46,17 +47,17 @@ func TestHierarchies(t *testing.T) {
 
 // The limits are written as each version has them.
 func TestLimitsOfGroups(t *testing.T) {
-	settings := execution.Settings{MemoryBytes: 256 << 20, Processes: 64, CPUs: 0.5}
+	settings := execution.Settings{MemoryBytes: 256 << 20, CPUs: 0.5}
 	for _, test := range []struct {
 		version int
 		want    map[string]string
 	}{
 		{1, map[string]string{
-			"memory/memory.limit_in_bytes": "268435456", "pids/pids.max": "64",
-			"cpu/cpu.cfs_period_us": "100000", "cpu/cpu.cfs_quota_us": "50000", "memory/memory.memsw.limit_in_bytes": "268435456",
+			"memory/memory.limit_in_bytes": "268435456",
+			"cpu/cpu.cfs_period_us":        "100000", "cpu/cpu.cfs_quota_us": "50000", "memory/memory.memsw.limit_in_bytes": "268435456",
 		}},
 		{2, map[string]string{
-			"memory/memory.max": "268435456", "memory/memory.swap.max": "0", "pids/pids.max": "64", "cpu/cpu.max": "50000 100000",
+			"memory/memory.max": "268435456", "memory/memory.swap.max": "0", "cpu/cpu.max": "50000 100000",
 		}},
 	} {
 		g := group{test.version, map[string]string{"memory": "memory", "pids": "pids", "cpu": "cpu"}}
@@ -95,7 +96,7 @@ func TestVersion2(t *testing.T) {
 	if diff := cmp.Diff([]string{"+cpu", "+memory", "+pids"}, asked); err != nil || diff != "" {
 		t.Errorf("asked for (%v):\n%s", err, diff)
 	}
-	g, err := c.make("1-2.3", execution.Settings{MemoryBytes: 1, Processes: 2, CPUs: 3})
+	g, err := c.make("1-2.3", execution.Settings{MemoryBytes: 1, CPUs: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +105,12 @@ func TestVersion2(t *testing.T) {
 	}
 	if diff := cmp.Diff([]tree{{From: g.folders["memory"], To: "/sys/fs/cgroup", NoExec: true}}, g.trees()); diff != "" {
 		t.Error(diff)
+	}
+	if err := g.bound(64); err != nil {
+		t.Fatal(err)
+	}
+	if most, err := os.ReadFile(filepath.Join(folder, "vivarium-1-2.3", "pids.max")); err != nil || string(most) != "64" {
+		t.Errorf("processes: %q (%v)", most, err)
 	}
 	strays := c.strays(func(server string) bool { return server != "1-2" })
 	if len(strays) == 0 || strays[0].unique()[0] != g.unique()[0] {
@@ -146,6 +153,22 @@ func TestMoveBelow(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(folder, "vivarium-server")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("with %q inside a group is made (%v)", inside, err)
+		}
+	}
+}
+
+// A service of the system stays where its unit has put it.
+func TestServices(t *testing.T) {
+	for folder, want := range map[string]bool{
+		"/sys/fs/cgroup/system.slice/vivarium.service":                                                  true,
+		"/sys/fs/cgroup/system.slice/vivarium-1-2.scope":                                                false,
+		"/sys/fs/cgroup/user.slice/user-1000.slice/session-2.scope":                                     false,
+		"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/app-code@1.service":      false,
+		"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/session.slice/dbus-broker.service": false,
+		"/sys/fs/cgroup": false,
+	} {
+		if got := isService(folder); got != want {
+			t.Errorf("%s: %v", folder, got)
 		}
 	}
 }

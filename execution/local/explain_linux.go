@@ -25,7 +25,7 @@ type host struct {
 // explain says why no sandbox can be had, and what to change, given what the
 // kernel has refused.
 func explain(err error) error {
-	return host{root: os.Geteuid() == 0, read: readSetting}.explain(err)
+	return host{root: isRoot(), read: readSetting}.explain(err)
 }
 
 func (h host) explain(err error) error {
@@ -55,8 +55,10 @@ func (h host) explainInside(err error, f *fault) error {
 	switch {
 	case h.switchedOff(err) != "":
 		return unavailable(err, "%s", h.switchedOff(err))
-	case errors.Is(err, unix.ENOSYS):
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Step == closingStep: // CLOSE_RANGE_CLOEXEC is of 5.11
 		return unavailable(err, tooOld, kernel())
+	case f.Step == enteringStep:
+		return unavailable(err, "the kernel keeps a sandbox out of its cgroup, as it does with processes of real time: start the server without (chrt -o 0)")
 	case f.Step == "taking /usr":
 		return unavailable(err, "this machine has no /usr that could be seen in sandboxes: LOCAL_ROOTFS names a folder with a root file system")
 	case refused(err) && f.Step == "mounting /proc":

@@ -34,6 +34,20 @@ func TestCountTasks(t *testing.T) {
 	}
 }
 
+func TestKnowsUser(t *testing.T) {
+	for known, want := range map[string]bool{
+		"         0          0 4294967295\n": true,
+		"         0       1000          1\n": false,
+		"0 1000 1\n1 100000 65536\n":         true,
+		"0 1000 1\n1 100000 65531\n":         false,
+		"":                                   false, "nothing of the kind\n": false,
+	} {
+		if got := knowsUser(known, 65532); got != want {
+			t.Errorf("%q: %v", known, got)
+		}
+	}
+}
+
 // Each way in which the kernel refuses a sandbox has a sentence that says what to do.
 func TestExplain(t *testing.T) {
 	const (
@@ -61,6 +75,8 @@ func TestExplain(t *testing.T) {
 		"no thread":              {died("runtime: failed to create new OS thread (have 5 already; errno=11)\n"), nil, false, "ulimit -u"},
 		"killed":                 {died(""), nil, false, "cannot be made"},
 		"no namespaces":          {outside(unix.EINVAL), nil, false, "Linux 5.12"},
+		"older kernel":           {inside(closingStep, unix.EINVAL), nil, false, "Linux 5.12"},
+		"real time":              {inside(enteringStep, unix.EINVAL), nil, true, "chrt -o 0"},
 		"old kernel":             {inside("taking /usr", unix.ENOSYS), nil, false, "Linux 5.12"},
 		"container":              {outside(unix.EPERM), nil, true, "seccomp=unconfined"},
 		"container with a /proc": {inside("mounting /proc", unix.EPERM), nil, true, "systempaths=unconfined"},

@@ -24,9 +24,10 @@ import (
 func Become() {
 	runtime.LockOSThread() // what exec(2) keeps is the calling thread's
 	word := os.NewFile(wordFD, "word")
+	unix.Umask(0o022) // not the server's, which may keep all to itself
 	// What the server has from whoever started it is no sandbox's.
 	if err := unix.CloseRange(wordFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		_ = json.NewEncoder(word).Encode(step(err, "closing descriptors"))
+		_ = json.NewEncoder(word).Encode(step(err, closingStep))
 		os.Exit(1)
 	}
 	err := become(word)
@@ -108,14 +109,15 @@ func become(word io.Writer) error {
 }
 
 // stayInside has the kernel refuse to write or make anything elsewhere than in the
-// places for that, should a mount be other than it ought to be. Kernels before 5.13
-// know nothing of the kind, later ones more and more.
+// places for that, should a mount be other than it ought to be, or to speak to
+// sockets that lie in what is seen of the host. Kernels before 5.19 know nothing of
+// the kind, or too little for programs to move files; later ones more and more.
 func stayInside(p plan) error {
 	var places []string
 	for _, s := range p.Spaces {
 		places = append(places, s.Path)
 	}
-	return step(landlock.V5.BestEffort().RestrictPaths(
+	return step(landlock.V9.BestEffort().RestrictPaths(
 		landlock.RODirs("/"),
 		landlock.RWDirs(places...).WithRefer(),
 		landlock.RWDirs("/dev").WithIoctlDev(),

@@ -17,6 +17,12 @@ const (
 // finished is what a process says that has become a sandbox, but for its supervisor.
 const finished = "\n"
 
+// Steps that have an explanation of their own.
+const (
+	closingStep  = "closing descriptors"
+	enteringStep = "entering the cgroup"
+)
+
 // plan is what a process is told that becomes a sandbox.
 type plan struct {
 	// User and Group are who the supervisor is. The process becomes them where
@@ -58,7 +64,11 @@ type tree struct {
 
 type link struct{ Name, Target string }
 
-type file struct{ Path, Text string }
+type file struct {
+	Path, Text string
+	// Bytes is the file's size, where it is larger than the text: the rest is a hole.
+	Bytes int64
+}
 
 type space struct {
 	Path, Mode string

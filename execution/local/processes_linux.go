@@ -24,7 +24,7 @@ const (
 // roomForProcesses says whether this user may have the processes of another sandbox.
 func roomForProcesses() error {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil || os.Geteuid() == 0 || limit.Cur > highLimit {
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil || isRoot() || limit.Cur > highLimit {
 		return nil //nolint:nilerr // the kernel has the last word
 	}
 	tasks, err := countTasks("/proc", os.Getuid())

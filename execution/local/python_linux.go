@@ -32,9 +32,11 @@ var factsSource string
 // python is an interpreter, and what it needs to be seen inside.
 type python struct {
 	path   string   // of the executable, inside
-	trees  []string // folders besides /usr that it lives in
+	trees  []string // folders and files besides /usr that it lives in
 	digest string
-	asked  bool // preload is known
+	named  string // identifies what the options name, which may be a script that starts an interpreter
+	found  string // identifies what that has turned out to be; "" where it was not asked
+	asked  bool   // preload is known
 	// preload names the modules that are worth importing ahead and are there.
 	preload []string
 }
@@ -69,22 +71,41 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 	if err != nil {
 		return python{}, noPython(b.opts.Python, err)
 	}
-	digest, err := identify(path, target)
+	named, err := identify(path, target)
 	if err != nil {
 		return python{}, err
 	}
-	if known, ok := b.known(digest); ok {
+	if known, ok := b.knownBy(named); ok {
 		return known, nil
 	}
-	p := python{path: path, digest: digest}
+	p := python{path: path, named: named}
 	if !isBelow(path, "/usr") && !isBelow(path, "/bin") || !isBelow(target, "/usr") {
 		if err := p.ask(ctx, name); err != nil {
 			return python{}, err
 		}
+		p.found = p.identity()
 	}
+	p.digest = digestOf(p.named, p.found)
 	b.remember(p)
 	return p, nil
 }
+
+// identity identifies an interpreter that was asked: its executable and what it lives
+// in. It is "" where those have gone.
+func (p *python) identity() string {
+	target, err := filepath.EvalSymlinks(p.path)
+	if err != nil {
+		return ""
+	}
+	all, err := identify(append([]string{p.path, target}, p.trees...)...)
+	if err != nil {
+		return ""
+	}
+	return all
+}
+
+// isStill says whether an interpreter is what it was when it was asked.
+func (p *python) isStill() bool { return p.found == "" || p.found == p.identity() }
 
 // findInRootfs finds the interpreter in a root file system that was given.
 func (b *Backend) findInRootfs() (python, error) {
@@ -95,33 +116,52 @@ func (b *Backend) findInRootfs() (python, error) {
 	if status, err := os.Stat(filepath.Join(b.opts.Rootfs, "usr")); err != nil || !status.IsDir() {
 		return python{}, unavailable(errors.Join(err), "LOCAL_ROOTFS is %q: must be a folder with a root file system, and has no folder usr", b.opts.Rootfs)
 	}
+	if isOwnRoot(b.opts.Rootfs) {
+		return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: must not be this machine's own root; where it is empty programs see /usr", b.opts.Rootfs)
+	}
 	for _, path := range candidates {
 		place := filepath.Join(b.opts.Rootfs, path)
 		if _, err := os.Lstat(place); err != nil {
 			continue
 		}
-		digest, err := identify(b.opts.Rootfs, place)
+		named, err := identify(b.opts.Rootfs, place)
 		if err != nil {
 			return python{}, err
 		}
-		p := python{path: path, digest: digest}
+		p := python{path: path, named: named, digest: digestOf(named)}
 		b.remember(p)
 		return p, nil
 	}
 	return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: has no Python at %s; LOCAL_PYTHON names its place", b.opts.Rootfs, strings.Join(candidates, ", "))
 }
 
-// identify makes a digest of what an interpreter is now.
+// isOwnRoot says whether a folder is this process's own root, by whatever name.
+func isOwnRoot(folder string) bool {
+	own, err := os.Stat("/")
+	if err != nil {
+		return false
+	}
+	given, err := os.Stat(folder)
+	return err == nil && os.SameFile(own, given)
+}
+
+// identify tells what is at paths now from what may be there later.
 func identify(paths ...string) (string, error) {
-	sum := sha256.New()
+	var all strings.Builder
 	for _, path := range paths {
 		var status unix.Stat_t
 		if err := unix.Lstat(path, &status); err != nil {
 			return "", unavailable(err, "%s cannot be read", path)
 		}
-		_, _ = fmt.Fprintln(sum, path, status.Dev, status.Ino, status.Mtim.Nano(), status.Size)
+		_, _ = fmt.Fprintln(&all, path, status.Dev, status.Ino, status.Mtim.Nano(), status.Size)
 	}
-	return "local:" + hex.EncodeToString(sum.Sum(nil)[:16]), nil
+	return all.String(), nil
+}
+
+// digestOf makes a digest of what identifies an interpreter.
+func digestOf(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
+	return "local:" + hex.EncodeToString(sum[:16])
 }
 
 func isBelow(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
@@ -154,11 +194,33 @@ func (p *python) ask(ctx context.Context, name string) error {
 		if fault := prefixFault(prefix); fault != "" {
 			return unavailable(nil, "LOCAL_PYTHON: %s lives in %s, %s; take one in a virtual environment", f.Executable, prefix, fault)
 		}
-		p.trees = append(p.trees, prefix)
+		p.trees = append(p.trees, shown(prefix)...)
 	}
 	slices.Sort(p.trees)
-	p.trees = slices.CompactFunc(p.trees, func(below, above string) bool { return isBelow(below, above) || below == above })
+	p.trees = slices.CompactFunc(p.trees, func(above, below string) bool { return isBelow(below, above) })
+	if outside := func(tree string) bool { return isBelow(p.path, tree) }; !isBelow(p.path, "/bin") && !isBelow(p.path, "/usr") && !slices.ContainsFunc(p.trees, outside) {
+		// A link to it, which is not seen inside.
+		if target, err := filepath.EvalSymlinks(p.path); err == nil {
+			p.path = target
+		}
+	}
 	return nil
+}
+
+// shown is what programs see of the folder that an interpreter lives in. A virtual
+// environment may be made in a project's own folder: then it is what belongs to it.
+func shown(prefix string) []string {
+	if _, err := os.Lstat(filepath.Join(prefix, "pyvenv.cfg")); err != nil {
+		return []string{prefix}
+	}
+	var all []string
+	for _, name := range []string{"bin", "include", "lib", "lib64", "share", "pyvenv.cfg"} {
+		path := filepath.Join(prefix, name)
+		if target, err := filepath.EvalSymlinks(path); err == nil && isBelow(target, prefix) { // lib64 is a link to lib
+			all = append(all, path)
+		}
+	}
+	return all
 }
 
 // fault says what is wrong with an interpreter, or nothing.
@@ -175,22 +237,39 @@ func (f facts) fault() string {
 
 // prefixFault says why a folder must not be shown to programs.
 func prefixFault(prefix string) string {
-	var homes []string
-	if home, err := os.UserHomeDir(); err == nil {
-		homes = append(homes, home)
-	}
-	if me, err := user.Current(); err == nil {
-		homes = append(homes, me.HomeDir)
-	}
 	switch {
 	case slices.Contains([]string{"/", "/home", "/root", "/etc", "/var", "/run", "/opt", "/mnt", "/media", "/srv"}, prefix):
 		return "which programs must not see as a whole"
 	case slices.ContainsFunc([]string{"/tmp", "/workspace", "/dev", "/proc", "/sys"}, func(own string) bool { return isBelow(prefix, own) }):
 		return "where a sandbox has a folder of its own"
-	case slices.ContainsFunc(homes, func(home string) bool { return isBelow(home, prefix) }):
-		return "which is above or the same as your home"
+	case slices.ContainsFunc(homes(), func(home string) bool { return isBelow(home, prefix) }):
+		return "which is above or the same as somebody's home"
 	}
 	return ""
+}
+
+// homes are the folders of this machine's users, by every name that is known of them.
+func homes() []string {
+	var all []string
+	if home, err := os.UserHomeDir(); err == nil {
+		all = append(all, home)
+	}
+	users, _ := os.ReadFile("/etc/passwd") // not all are in it, but this one's is known
+	for line := range strings.Lines(string(users)) {
+		const homeField = 5 // of passwd(5)
+		if fields := strings.Split(line, ":"); len(fields) > homeField && filepath.IsAbs(fields[homeField]) {
+			all = append(all, filepath.Clean(fields[homeField]))
+		}
+	}
+	if me, err := user.Current(); err == nil {
+		all = append(all, me.HomeDir)
+	}
+	for _, home := range all {
+		if target, err := filepath.EvalSymlinks(home); err == nil {
+			all = append(all, target)
+		}
+	}
+	return slices.DeleteFunc(all, func(home string) bool { return home == "/" })
 }
 
 // noPython explains that there is no interpreter.

@@ -224,16 +224,29 @@ func writeFile(f file) error {
 	path := below(f.Path)
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
-		err = os.WriteFile(path, []byte(f.Text), 0o444)
+		err = f.write(path)
 	}
 	if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) {
 		return err
 	}
 	const passing = "passing" // a name for it until it is mounted
-	if err := os.WriteFile(passing, []byte(f.Text), 0o444); err != nil {
+	if err := f.write(passing); err != nil {
 		return err
 	}
 	return errors.Join(cover(path, passing), os.Remove(passing))
+}
+
+// write writes a file at a path.
+func (f file) write(path string) error {
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o444)
+	if err != nil {
+		return err
+	}
+	_, err = out.WriteString(f.Text)
+	if f.Bytes > 0 {
+		err = errors.Join(err, out.Truncate(f.Bytes))
+	}
+	return errors.Join(err, out.Close())
 }
 
 // hideKernel covers what no program has any business with, as container engines

@@ -300,6 +300,7 @@ END
 		"in all homes":         {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"lives in /home,"}},
 		"in one's home":        {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"lives in " + home(t)}},
 		"in the sandbox's own": {script("own", facts(`, "Prefixes": ["/tmp/venv"]`)), []string{"lives in /tmp/venv", "of its own"}},
+		"in another's home":    {script("other", facts(`, "Prefixes": ["/root"]`)), []string{"lives in /root,"}},
 		"above one's home":     {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"lives in " + filepath.Dir(home(t))}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -331,6 +332,67 @@ func checkUnavailable(t *testing.T, err error, want ...string) {
 	}
 }
 
+// A home is one by whatever name it goes.
+func TestHomesBehindLinks(t *testing.T) {
+	folder, err := os.MkdirTemp("/var/tmp", "vivarium-") // the sandbox has a /tmp of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	home := filepath.Join(folder, "home")
+	if err := errors.Join(os.Mkdir(filepath.Join(folder, "real"), 0o755), os.Symlink("real", home)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", home)
+	python := filepath.Join(folder, "python")
+	text := fmt.Sprintf("#!/bin/sh\ncat <<'END'\n"+`{"Version": [3, 12, 1], "Executable": "/usr/bin/python3", "Prefixes": [%q], "Ctypes": true}`+"\nEND\n", filepath.Join(folder, "real"))
+	if err := os.WriteFile(python, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err = newBackend(t, "", func(o *local.Options) { o.Python = python }).Resolve(t.Context(), "")
+	checkUnavailable(t, err, "lives in "+filepath.Join(folder, "real"), "somebody's home")
+}
+
+// A script that starts an interpreter may come to start another, when the first is gone.
+func TestInterpreterGoes(t *testing.T) {
+	folder, err := os.MkdirTemp("/var/tmp", "vivarium-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	script, first, second := filepath.Join(folder, "python"), filepath.Join(folder, "1", "bin"), filepath.Join(folder, "2", "bin")
+	for _, bin := range []string{first, second} {
+		if err := errors.Join(os.MkdirAll(bin, 0o755), os.Symlink(systemPython, filepath.Join(bin, "python"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := fmt.Sprintf(`#!/bin/sh
+for bin in %s %s; do test -e $bin && break; done
+echo '{"Version": [3, 12, 1], "Executable": "'$bin'/python", "Prefixes": ["'$bin'"], "Ctypes": true}'
+`, first, second)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := newBackend(t, "", func(o *local.Options) { o.Python = script })
+	resolve := func() string {
+		digest, err := b.Resolve(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return digest
+	}
+	before := resolve()
+	if again := resolve(); again != before {
+		t.Errorf("the digest is %s, then %s", before, again)
+	}
+	if err := os.RemoveAll(filepath.Dir(first)); err != nil {
+		t.Fatal(err)
+	}
+	if after := resolve(); after == before {
+		t.Errorf("it is %s still", after)
+	}
+}
+
 // A root file system that lacks what it takes is refused.
 func TestRootFileSystems(t *testing.T) {
 	folder := t.TempDir()
@@ -339,6 +401,8 @@ func TestRootFileSystems(t *testing.T) {
 	}
 	_, err := backend().Resolve(t.Context(), "")
 	checkUnavailable(t, err, "LOCAL_ROOTFS", folder, "no folder usr")
+	_, err = newBackend(t, "", func(o *local.Options) { o.Rootfs = "/proc/self/root/" }).Resolve(t.Context(), "")
+	checkUnavailable(t, err, "LOCAL_ROOTFS", "/proc/self/root", "this machine's own root")
 	if err := os.MkdirAll(filepath.Join(folder, "usr/bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}

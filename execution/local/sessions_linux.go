@@ -60,7 +60,7 @@ func (b *Backend) folder() (string, error) {
 		return "", unavailable(err, "the folder for sessions cannot be read: %s", folder)
 	}
 	if status.Mode&unix.S_IFMT != unix.S_IFDIR || int(status.Uid) != os.Geteuid() || status.Mode&0o077 != 0 {
-		return "", unavailable(nil, "the folder for sessions is another user's, or open to others: %s", folder)
+		return "", unavailable(nil, "the folder for sessions is another user's, or open to others: %s; TMPDIR names another place", folder)
 	}
 	return folder, nil
 }
@@ -98,13 +98,15 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return nil, unkept(err, filepath.Dir(folder))
+	}
 	defer func() {
 		if err != nil {
 			_ = os.RemoveAll(folder)
 		}
 	}()
-	if err := errors.Join(os.Mkdir(folder, 0o700), unix.Mkfifo(filepath.Join(folder, inFile), 0o600),
-		unix.Mkfifo(filepath.Join(folder, outFile), 0o600)); err != nil {
+	if err := errors.Join(unix.Mkfifo(filepath.Join(folder, inFile), 0o600), unix.Mkfifo(filepath.Join(folder, outFile), 0o600)); err != nil {
 		return nil, unkept(err, filepath.Dir(folder))
 	}
 	lock, err := lockSession(folder)
@@ -144,6 +146,9 @@ func openStreams(folder string) (streams [3]*os.File, err error) {
 	flags := []int{os.O_RDWR, os.O_RDWR, os.O_WRONLY | os.O_CREATE | os.O_APPEND}
 	for n, name := range []string{inFile, outFile, errorsFile} {
 		if streams[n], err = os.OpenFile(filepath.Join(folder, name), flags[n], 0o600); err != nil {
+			for _, opened := range streams[:n] {
+				_ = opened.Close()
+			}
 			return streams, err
 		}
 	}

@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -31,6 +32,21 @@ func startSession(t *testing.T, b *local.Backend, expires time.Time) execution.I
 // same makes a backend that shares the folder of sessions, as the next server does.
 func same(folder string) func(*local.Options) {
 	return func(o *local.Options) { o.Folder = folder }
+}
+
+// Who asks for a session whose id is taken does not end the one that has it.
+func TestSessionIsTaken(t *testing.T) {
+	b := newBackend(t, echo)
+	first := startSession(t, b, time.Now().Add(time.Hour))
+	t.Cleanup(func() { _ = first.Destroy(context.Background()) })
+	spec := specOf(t, b)
+	spec.Isolation, spec.Session = execution.IsolationSession, execution.SessionInfo{ID: sessionID}
+	if _, err := b.Start(t.Context(), spec); err == nil {
+		t.Error("it is started a second time")
+	}
+	if list, err := b.Sessions(t.Context()); err != nil || len(list) != 1 || list[0].Owner != "anna" {
+		t.Errorf("the sessions are %v (%v)", list, err)
+	}
 }
 
 // A session goes on without its server, and the next one finds it.

@@ -24,6 +24,8 @@ import (
 const (
 	// makeTime bounds the making of a sandbox up to the start of its supervisor.
 	makeTime = 20 * time.Second
+	// zeroBytes is how much can be read from what stands for /dev/zero.
+	zeroBytes = 1 << 50
 	// sharedOpenFiles is the limit of programs where they are, outside, the server's own
 	// user: with what they open, such as watches of epoll, they can fill what the kernel
 	// allows each user.
@@ -126,7 +128,15 @@ func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, str
 	}
 	made, err := b.become(ctx, b.plan(spec, p, g), g, streams)
 	if err != nil {
-		return nil, errors.Join(explain(err), g.remove())
+		if ctx.Err() == nil { // else whoever asked has left, and that is all
+			err = explain(err)
+		}
+		return nil, errors.Join(err, g.remove())
+	}
+	if err := g.bound(walls.Processes(spec)); err != nil {
+		made.kill()
+		<-made.exited
+		return nil, errors.Join(unavailable(err, "the processes of a sandbox cannot be limited"), g.remove())
 	}
 	return made, nil
 }
@@ -136,9 +146,7 @@ func (b *Backend) newGroup(spec execution.Spec) (group, error) {
 	if b.groupsFault != nil {
 		return group{}, nil
 	}
-	settings := spec.Settings
-	settings.Processes = walls.Processes(spec)
-	g, err := b.groups.make(b.server+"."+newID(), settings)
+	g, err := b.groups.make(b.server+"."+newID(), spec.Settings)
 	if err != nil {
 		return g, unavailable(err, "a cgroup cannot be made")
 	}
@@ -187,7 +195,7 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 // to furnish them.
 func attributes() *syscall.SysProcAttr {
 	host, hostGroup := os.Geteuid(), os.Getegid()
-	if host == 0 {
+	if isRoot() {
 		host, hostGroup = walls.User, walls.User // or programs would be root, as far as the machine is concerned
 	}
 	return &syscall.SysProcAttr{
@@ -195,10 +203,28 @@ func attributes() *syscall.SysProcAttr {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: host, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: hostGroup, Size: 1}},
 		// Root leaves its groups; others may not, and keep them: none is known inside.
-		GidMappingsEnableSetgroups: os.Geteuid() == 0,
+		GidMappingsEnableSetgroups: isRoot(),
 		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
 		Setsid:                     true, // a terminal's signals are for the server
 	}
+}
+
+// isRoot says whether this process may be another user. In a user namespace that
+// knows none but itself, as `unshare -r` makes, it is root by name alone.
+func isRoot() bool {
+	known, err := os.ReadFile("/proc/self/uid_map")
+	return os.Geteuid() == 0 && (err != nil || knowsUser(string(known), walls.User))
+}
+
+// knowsUser says whether a map of users (user_namespaces(7)) has one.
+func knowsUser(known string, user uint64) bool {
+	for line := range strings.Lines(known) {
+		var first, outside, count uint64
+		if n, _ := fmt.Sscan(line, &first, &outside, &count); n == 3 && first <= user && user < first+count {
+			return true
+		}
+	}
+	return false
 }
 
 // tell puts a process into its cgroup, gives it its plan, and waits until the
@@ -210,7 +236,7 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	stop := context.AfterFunc(ctx, p.kill)
 	defer stop()
 	if err := p.group.add(p.cmd.Process.Pid); err != nil {
-		return fmt.Errorf("entering the cgroup: %w", err)
+		return step(err, enteringStep)
 	}
 	err := json.NewEncoder(to).Encode(what)
 	_ = to.Close()
@@ -247,15 +273,15 @@ func (b *Backend) plan(spec execution.Spec, py python, g group) plan {
 	command := slices.Clone(b.opts.Command(spec))
 	command[0] = py.path
 	p := plan{
-		User: walls.User, Group: walls.User, Become: os.Geteuid() == 0, Hostname: walls.Hostname,
+		User: walls.User, Group: walls.User, Become: isRoot(), Hostname: walls.Hostname,
 		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
 		OpenFiles: walls.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
 		Trees: append(b.rootTrees(py), g.trees()...),
 		Files: []file{
-			{"/etc/passwd", fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", walls.User, walls.User)},
-			{"/etc/group", fmt.Sprintf("root:x:0:\nsandbox:x:%d:\n", walls.User)},
-			{"/etc/hosts", "127.0.0.1 localhost " + walls.Hostname + "\n"},
-			{"/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"},
+			{Path: "/etc/passwd", Text: fmt.Sprintf("root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", walls.User, walls.User)},
+			{Path: "/etc/group", Text: fmt.Sprintf("root:x:0:\nsandbox:x:%d:\n", walls.User)},
+			{Path: "/etc/hosts", Text: "127.0.0.1 localhost " + walls.Hostname + "\n"},
+			{Path: "/etc/nsswitch.conf", Text: "passwd: files\ngroup: files\nhosts: files\n"},
 		},
 		Links: []link{
 			{"/dev/ptmx", "pts/ptmx"},
@@ -272,9 +298,13 @@ func (b *Backend) plan(spec execution.Spec, py python, g group) plan {
 	}
 	p.Links = append(p.Links, b.rootLinks()...)
 	if len(py.preload) > 0 {
-		p.Files = append(p.Files, file{"/opt/vivarium/preload", strings.Join(py.preload, ",") + "\n"})
+		p.Files = append(p.Files, file{Path: "/opt/vivarium/preload", Text: strings.Join(py.preload, ",") + "\n"})
 	}
 	if b.groupsFault != nil {
+		// The device, mapped to be shared, is memory that no process is seen to have. A
+		// file that is one hole reads alike, and what is made of it has the root's bound.
+		p.Trees = slices.DeleteFunc(p.Trees, func(t tree) bool { return t.To == "/dev/zero" })
+		p.Files = append(p.Files, file{Path: "/dev/zero", Bytes: zeroBytes})
 		p.DataBytes = uint64(spec.MemoryBytes)
 		p.Processes = uint64(walls.Processes(spec))
 	}
@@ -290,7 +320,7 @@ func (b *Backend) environment(spec execution.Spec, py python) []string {
 			all[i] = "PATH=" + folder + ":" + path
 		}
 	}
-	if os.Geteuid() != 0 {
+	if !isRoot() {
 		all = append(all, "VIVARIUM_OPEN_FILES="+strconv.Itoa(sharedOpenFiles))
 	}
 	if b.groupsFault != nil {

@@ -9,11 +9,13 @@ import (
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Filter gives the profile as the kernel takes it, for where there is no engine to
-// translate it. What is denied besides gives ENOSYS.
-func Filter(many bool, denied ...string) ([]byte, error) {
+// translate it. Where memory is not bounded by a cgroup, it denies besides what
+// makes memory that belongs to no process.
+func Filter(many, bounded bool) ([]byte, error) {
 	text, err := Profile(many)
 	if err != nil {
 		return nil, err
@@ -27,16 +29,36 @@ func Filter(many bool, denied ...string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the seccomp filter: %w", err)
 	}
-	for i := range rules.Syscalls {
-		rules.Syscalls[i].Names = slices.DeleteFunc(rules.Syscalls[i].Names, func(name string) bool { return slices.Contains(denied, name) })
+	if !bounded {
+		rules.Syscalls = uncounted(rules.Syscalls)
 	}
-	notThere := noSuchCall
-	rules.Syscalls = append(rules.Syscalls, specs.LinuxSyscall{Names: denied, Action: specs.ActErrno, ErrnoRet: &notThere})
 	policy := bpfseccomp.Policy{DefaultAction: bpfseccomp.ActionErrno}
 	if policy.Syscalls, err = groups(rules.Syscalls, info); err != nil {
 		return nil, err
 	}
 	return Assemble(policy, info)
+}
+
+// uncounted takes from rules what makes memory that no process is seen to have: queues,
+// segments and semaphores of System V, files without a name, rules of Landlock, and what
+// processes share that is no file (mmap(2)): it stays when they have let go of a part of it.
+func uncounted(rules []specs.LinuxSyscall) []specs.LinuxSyscall {
+	denied, notThere := []string{"memfd_create", "shmget", "semget", "msgget", "landlock_create_ruleset"}, noSuchCall
+	conditional := []string{"mmap"}
+	for i := range rules {
+		rules[i].Names = slices.DeleteFunc(rules[i].Names, func(name string) bool {
+			return slices.Contains(denied, name) || slices.Contains(conditional, name)
+		})
+	}
+	rules = append(rules, specs.LinuxSyscall{Names: denied, Action: specs.ActErrno, ErrnoRet: &notThere})
+	const flags = 3                                                        // the argument of mmap
+	for _, absent := range []uint64{unix.MAP_SHARED, unix.MAP_ANONYMOUS} { // MAP_SHARED is a bit of MAP_SHARED_VALIDATE too
+		rules = append(rules, specs.LinuxSyscall{
+			Names: conditional, Action: specs.ActAllow,
+			Args: []specs.LinuxSeccompArg{{Index: flags, Value: absent, Op: specs.OpMaskedEqual}},
+		})
+	}
+	return rules
 }
 
 // groups translates rules, one group an action: what a rule allows without

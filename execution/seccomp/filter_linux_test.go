@@ -49,6 +49,7 @@ func TestFilter(t *testing.T) {
 		t.Fatal(err)
 	}
 	const newUser, thread, masked = 0x10000000, 0x50f00, 0x7E020000
+	const shared = 0x21 // MAP_SHARED | MAP_ANONYMOUS
 	for _, test := range []struct {
 		name       string
 		args       []uint64
@@ -69,7 +70,8 @@ func TestFilter(t *testing.T) {
 		{"keyctl", nil, eperm, eperm},
 		{"io_uring_setup", nil, eperm, eperm},
 		{"splice", nil, enosys, enosys},
-		{"memfd_create", nil, enosys, enosys}, // that is denied besides
+		{"memfd_create", nil, allow, allow},
+		{"mmap", []uint64{0, 4096, 3, shared}, allow, allow},
 		{"personality", []uint64{0}, allow, allow},
 		{"personality", []uint64{1}, eperm, eperm},
 		{"fcntl", []uint64{3, 4}, allow, allow},
@@ -88,23 +90,36 @@ func TestFilter(t *testing.T) {
 			t.Errorf("the machine has no %s", test.name)
 		}
 		for many, want := range map[bool]int{false: test.once, true: test.many} {
-			if got := verdict(t, many, uint32(info.ID), nr, test.args...); got != want {
+			if got := verdict(t, many, true, uint32(info.ID), nr, test.args...); got != want {
 				t.Errorf("%s%v, many runs %v: %#x, not %#x", test.name, test.args, many, got, want)
 			}
 		}
 	}
-	if got := verdict(t, true, uint32(info.ID), 1<<20); got != eperm {
+	for name, want := range map[string]int{"memfd_create": enosys, "shmget": enosys, "semget": enosys, "msgget": enosys, "landlock_create_ruleset": enosys, "read": allow} {
+		if got := verdict(t, true, false, uint32(info.ID), info.SyscallNames[name]); got != want {
+			t.Errorf("%s, without a cgroup: %#x, not %#x", name, got, want)
+		}
+	}
+	for flags, want := range map[uint64]int{
+		shared: eperm, shared | 2: eperm, shared | 1<<40: eperm, shared | 0x8000: eperm, // MAP_SHARED_VALIDATE, nothing, MAP_POPULATE
+		1: allow, 0x22: allow, // of a file; MAP_PRIVATE | MAP_ANONYMOUS
+	} {
+		if got := verdict(t, true, false, uint32(info.ID), info.SyscallNames["mmap"], 0, 4096, 3, flags); got != want {
+			t.Errorf("mmap with flags %#x, without a cgroup: %#x, not %#x", flags, got, want)
+		}
+	}
+	if got := verdict(t, true, true, uint32(info.ID), 1<<20); got != eperm {
 		t.Errorf("a call that is not known yet: %#x", got)
 	}
-	if got := verdict(t, true, uint32(arch.I386.ID), 0); got != kill {
+	if got := verdict(t, true, true, uint32(arch.I386.ID), 0); got != kill {
 		t.Errorf("a 32-bit call: %#x", got)
 	}
 }
 
 // verdict runs the filter on a system call (struct seccomp_data).
-func verdict(t *testing.T, many bool, machine uint32, nr int, args ...uint64) int {
+func verdict(t *testing.T, many, bounded bool, machine uint32, nr int, args ...uint64) int {
 	t.Helper()
-	code, err := seccomp.Filter(many, "memfd_create")
+	code, err := seccomp.Filter(many, bounded)
 	if err != nil {
 		t.Fatal(err)
 	}
