@@ -58,7 +58,8 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		_, _ = fmt.Fprintf(system.Stdout, "%-7s  "+format+"\n", append([]any{m}, args...)...)
 	}
 	if c.Backend == backendLocal && !engineOnly {
-		return errors.Join(examineLocal(ctx, c, finding), err)
+		fault := examineLocal(ctx, c, finding)
+		return errors.Join(fault, err) // which a finding may have set meanwhile
 	}
 	engine, err := newDocker(c, system)
 	if err != nil {
