@@ -42,7 +42,10 @@ func TestNameSetting(t *testing.T) {
 		{"", "none", "start: OCI runtime create failed: no space left on device", ""},
 		{"", "zz", "start: Error response from daemon: network zz not found", badNetwork},
 		{"", "zz", "start: Error response from daemon: failed to set up container networking: network zz not found", badNetwork},
+		{"runsc", "none", `start: OCI runtime create failed: exec: "/usr/bin/runsc": stat /usr/bin/runsc: no such file or directory: unknown`, badRuntime},
+		{"runsc", "none", `start: OCI runtime create failed: exec: "python3": executable file not found in $PATH: unknown`, ""},
 		{"runsc", "zz", "start: no space left on device", ""},
+		{"runsc", "none", "start: OCI runtime create failed: creating container: waiting for sandbox to start: EOF: unknown", ""},
 	} {
 		c := defaults(t)
 		c.Runtime, c.Network = test.runtime, test.network

@@ -53,6 +53,7 @@ from supervisor import (
     close_all,
     compile_program,
     default_signals,
+    enter,
     exit_status_of,
     fields,
     libc,
@@ -900,7 +901,7 @@ def put_beneath(root: int, name: str, path: str) -> None:
                 os.mkdir(parent, 0o755, dir_fd=folder)
             except FileExistsError:
                 pass
-            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            below = enter(folder, parent)
             os.close(folder)
             folder = below
         os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
@@ -914,7 +915,7 @@ def check_beneath(root: int, path: str) -> None:
     folder = os.dup(root)
     try:
         for parent in parents:
-            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            below = enter(folder, parent)
             os.close(folder)
             folder = below
         if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):

@@ -1224,13 +1224,23 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
             yield Found(path, "it is a link" if entry.is_symlink() else "it is not a regular file")
 
 
+def enter(folder: int, name: str) -> int:
+    """Opens a folder in an open one, only to look further from it. A link is none: without O_PATH gVisor follows it, for
+    want of heed to O_NOFOLLOW where O_DIRECTORY is set."""
+    return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+
+
 def walk_folder(parent: int, name: str, path: str, depth: int, budget: "list[int]") -> "Iterator[Found]":
     """Lists the folder `name` of an open folder."""
     if depth > MAX_DEPTH:
         yield Found(path, f"it lies more than {MAX_DEPTH} folders deep")
         return
     try:
-        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        place = enter(parent, name)
+        try:
+            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+        finally:
+            os.close(place)
     except OSError as error:
         yield Found(path, os.strerror(error.errno).lower())
         return
@@ -1248,7 +1258,7 @@ def open_beneath(root: int, path: str) -> int:
     try:
         *parents, name = path.split("/")
         for parent in parents:
-            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            below = enter(folder, parent)
             os.close(folder)
             folder = below
         place = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
