@@ -91,7 +91,10 @@ func openServer(ctx context.Context, opts options, k kind, dockerHost string, pr
 	}
 	environment := append(os.Environ(),
 		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "LOG_LEVEL=info",
-		"PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost, "EXECUTOR_BACKEND="+k.backend, "ISOLATION="+string(k.isolation))
+		"EXECUTOR_BACKEND="+k.backend, "ISOLATION="+string(k.isolation))
+	if k.backend != localBackend { // which takes no settings of an engine
+		environment = append(environment, "PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost)
+	}
 	return s, s.start(ctx, environment, progress)
 }
 

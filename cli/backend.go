@@ -63,7 +63,7 @@ func newDocker(c config.Config, system System) (*docker.Backend, error) {
 		return nil, err
 	}
 	return docker.New(docker.Options{
-		Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
+		Command: command.Line, Environment: runner.Environment(), Workspace: runner.Workspace,
 		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
 		Provide: provide(system.Stderr), Progress: system.Stderr,
 	})

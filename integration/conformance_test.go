@@ -15,10 +15,10 @@ import (
 
 // The Docker backend does what every backend must, with either isolation.
 func TestDockerConformance(t *testing.T) {
-	conform(t, func(t *testing.T, command func(execution.Spec) []string) instanceBackend {
+	conform(t, func(t *testing.T, command runner.Command) instanceBackend {
 		t.Helper()
 		backend, err := docker.New(docker.Options{
-			Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
+			Command: command.Line, Environment: runner.Environment(), Workspace: runner.Workspace,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -34,7 +34,7 @@ type instanceBackend interface {
 	Close() error
 }
 
-type newBackend func(t *testing.T, command func(execution.Spec) []string) instanceBackend
+type newBackend func(t *testing.T, command runner.Command) instanceBackend
 
 // conform runs what every backend must do, with either isolation. Nothing may be left.
 func conform(t *testing.T, open newBackend) {

@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/local"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
@@ -38,7 +37,7 @@ func TestLocalConformance(t *testing.T) {
 		"rootfs": {Rootfs: rootfs(slimImage)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conform(t, func(t *testing.T, command func(execution.Spec) []string) instanceBackend {
+			conform(t, func(t *testing.T, command runner.Command) instanceBackend {
 				t.Helper()
 				return newLocal(t, options, command)
 			})
@@ -48,7 +47,7 @@ func TestLocalConformance(t *testing.T) {
 
 func rootfs(image string) string { return shared.host.(*localHost).images[image] }
 
-func newLocal(t *testing.T, options local.Options, command func(execution.Spec) []string) *local.Backend {
+func newLocal(t *testing.T, options local.Options, command runner.Command) *local.Backend {
 	t.Helper()
 	options.Command, options.Environment, options.Workspace = command, runner.Environment(), runner.Workspace
 	options.Folder = t.TempDir()

@@ -12,11 +12,20 @@ import "github.com/vivarium-sandbox/vivarium/execution"
 // main must call [Become] then, and nothing before it.
 const Name = "vivarium-sandbox"
 
+// Command makes command lines, of which the first word is a name for the interpreter.
+type Command interface {
+	// Line starts PID 1.
+	Line(spec execution.Spec) []string
+	// CompileLine prints on stdout what CompiledLine finds in a file, to start the same
+	// in less time.
+	CompileLine() []string
+	CompiledLine(spec execution.Spec, file string) []string
+}
+
 // Options configure a [Backend].
 type Options struct {
-	// Command gives the command line of PID 1, of which the first word is a name
-	// for the interpreter.
-	Command func(execution.Spec) []string
+	// Command makes the command lines of PID 1.
+	Command Command
 	// Environment is PID 1's environment.
 	Environment []string
 	// Workspace is the folder in which programs run. It must be absolute.

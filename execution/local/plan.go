@@ -65,8 +65,9 @@ type tree struct {
 type link struct{ Name, Target string }
 
 type file struct {
-	Path, Text string
-	// Bytes is the file's size, where it is larger than the text: the rest is a hole.
+	Path string
+	Data []byte
+	// Bytes is the file's size, where it is larger than the data: the rest is a hole.
 	Bytes int64
 }
 

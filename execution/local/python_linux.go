@@ -39,6 +39,10 @@ type python struct {
 	asked  bool   // preload is known
 	// preload names the modules that are worth importing ahead and are there.
 	preload []string
+	started bool // for a run of its own
+	// compiled is the supervisor, compiled, once a second was started so; it is not
+	// empty unless that went wrong.
+	compiled []byte
 }
 
 // facts is what facts.py prints.

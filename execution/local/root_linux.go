@@ -219,7 +219,8 @@ func furnish(p plan, trees []opened, owner []string) error {
 	return step(err, "making /dev/mqueue")
 }
 
-// writeFile writes a file of ours, in place of one where a root file system has it.
+// writeFile writes a file of ours, in place of one where a root file system has it. One
+// that has the folder, but no such file, is left without.
 func writeFile(f file) error {
 	path := below(f.Path)
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
@@ -242,7 +243,7 @@ func (f file) write(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = out.WriteString(f.Text)
+	_, err = out.Write(f.Data)
 	if f.Bytes > 0 {
 		err = errors.Join(err, out.Truncate(f.Bytes))
 	}

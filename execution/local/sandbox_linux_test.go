@@ -34,11 +34,22 @@ const patience = 30 * time.Second
 // systemPython is the interpreter of the system, whatever is in PATH before it.
 const systemPython = "/usr/bin/python3"
 
+// supervisor is a program in place of the supervisor.
+type supervisor string
+
+func (s supervisor) Line(execution.Spec) []string { return []string{"python3", "-I", "-c", string(s)} }
+
+func (supervisor) CompileLine() []string { return []string{"python3", "-I", "-c", "print('compiled')"} }
+
+func (s supervisor) CompiledLine(_ execution.Spec, file string) []string {
+	return []string{"python3", "-I", "-c", string(s), file}
+}
+
 // newBackend makes a backend whose sandboxes run a program in place of the supervisor.
 func newBackend(t *testing.T, program string, change ...func(*local.Options)) *local.Backend {
 	t.Helper()
 	opts := local.Options{
-		Command:     func(execution.Spec) []string { return []string{"python3", "-I", "-c", program} },
+		Command:     supervisor(program),
 		Environment: []string{"PATH=/usr/bin", "HOME=/tmp"},
 		Workspace:   "/workspace", Python: systemPython, Folder: filepath.Join(t.TempDir(), "sessions"),
 	}
@@ -267,6 +278,27 @@ func TestStartHeedsItsContext(t *testing.T) {
 	if i, err := b.Start(ctx, spec); err == nil {
 		_ = i.Destroy(context.Background())
 		t.Error("no error")
+	}
+}
+
+// Where each run has a start of its own, what is started has been compiled before, but
+// for the first.
+func TestCompiled(t *testing.T) {
+	b := newBackend(t, "import sys; print(sys.argv[1:] and open(sys.argv[1]).read())")
+	for n, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer, execution.IsolationContainer, execution.IsolationContainer} {
+		spec := specOf(t, b)
+		spec.Isolation = isolation
+		i, err := b.Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(i)
+		if err := errors.Join(err, i.Destroy(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"[]\n", "[]\n", "compiled\n\n", "compiled\n\n"}[n]; string(said) != want {
+			t.Errorf("%d, %s: it is started with %q", n, isolation, said)
+		}
 	}
 }
 

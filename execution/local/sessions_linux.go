@@ -117,7 +117,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	if err != nil {
 		return nil, errors.Join(unkept(err, filepath.Dir(folder)), lock.Close())
 	}
-	made, err := b.launch(ctx, spec, p, streams)
+	made, err := b.launch(ctx, spec, p, b.opts.Command.Line(spec), streams)
 	for _, stream := range streams {
 		_ = stream.Close()
 	}

@@ -224,7 +224,7 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings := execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"}
-	command := makeCommand(execution.Spec{Settings: settings})
+	command := makeCommand.Line(execution.Spec{Settings: settings})
 	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 11 {
 		t.Fatalf("the command is %.60q", command)
 	}
@@ -237,11 +237,15 @@ func TestCommand(t *testing.T) {
 		t.Errorf("the filter is %q for %q", command[10], command[9])
 	}
 	settings.Isolation = execution.IsolationSession
-	session := makeCommand(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
+	session := makeCommand.Line(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
 	if len(session) != 13 || session[11] != "1700000000005" || !strings.Contains(session[12], "class Session") {
 		t.Errorf("a session's arguments are %.60q", session[11:])
 	}
-	for i, argument := range session {
+	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")
+	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != runner.Workspace {
+		t.Errorf("from a file the command is %.60q", compiled)
+	}
+	for i, argument := range append(session, makeCommand.CompileLine()...) {
 		if len(argument) >= 128<<10 { // MAX_ARG_STRLEN
 			t.Errorf("argument %d is longer than Linux takes: %d bytes", i, len(argument))
 		}

@@ -11,6 +11,12 @@ import (
 //go:embed bootstrap.py
 var bootstrapSource string
 
+//go:embed compile.py
+var compileSource string
+
+//go:embed start.py
+var startSource string
+
 //go:embed supervisor.py
 var supervisorSource string
 
@@ -25,22 +31,40 @@ const Workspace = "/workspace"
 // engine, whose end its stdin does not show.
 const Silence = 9 * time.Second
 
-// NewCommand prepares the command lines that start the supervisor in sandboxes.
-func NewCommand() (func(execution.Spec) []string, error) {
+// Command makes the command lines that start the supervisor in sandboxes.
+type Command struct {
+	machine, filter string // as programFilter gives them
+}
+
+// NewCommand prepares the command lines.
+func NewCommand() (Command, error) {
 	machine, filter, err := programFilter()
-	if err != nil {
-		return nil, err
+	return Command{machine, filter}, err
+}
+
+// Line gives the command line that starts the supervisor from its source.
+func (c Command) Line(spec execution.Spec) []string {
+	return append([]string{"python3", "-I", "-c", bootstrapSource, supervisorSource}, c.arguments(spec)...)
+}
+
+// CompileLine gives the command line that prints the supervisor compiled, on stdout.
+func (c Command) CompileLine() []string {
+	return []string{"python3", "-I", "-c", compileSource, supervisorSource}
+}
+
+// CompiledLine gives the command line that starts the supervisor from a file in the
+// sandbox with what that of [Command.CompileLine] has printed, by the same Python.
+func (c Command) CompiledLine(spec execution.Spec, file string) []string {
+	return append([]string{"python3", "-I", "-c", startSource, file}, c.arguments(spec)...)
+}
+
+// arguments are the supervisor's own.
+func (c Command) arguments(spec execution.Spec) []string {
+	all := []string{Workspace, strconv.Itoa(int(Silence.Seconds())), string(spec.Isolation), spec.Preload, c.machine, c.filter}
+	if spec.Isolation == execution.IsolationSession {
+		all = append(all, strconv.FormatInt(spec.Session.Expires.UnixMilli(), 10), sessionSource)
 	}
-	return func(spec execution.Spec) []string {
-		command := []string{
-			"python3", "-I", "-c", bootstrapSource, supervisorSource,
-			Workspace, strconv.Itoa(int(Silence.Seconds())), string(spec.Isolation), spec.Preload, machine, filter,
-		}
-		if spec.Isolation == execution.IsolationSession {
-			command = append(command, strconv.FormatInt(spec.Session.Expires.UnixMilli(), 10), sessionSource)
-		}
-		return command
-	}, nil
+	return all
 }
 
 // Environment gives the environment that the supervisor and the programs see.
