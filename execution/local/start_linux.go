@@ -8,9 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,16 +20,8 @@ import (
 
 const (
 	// makeTime bounds the making of a sandbox up to the start of its supervisor.
-	makeTime = 20 * time.Second
-	// zeroBytes is how much can be read from what stands for /dev/zero.
-	zeroBytes = 1 << 50
-	// compiledFile is where sandboxes have the supervisor compiled.
-	compiledFile     = "/run/vivarium/supervisor" // no root file system has a /run inside
+	makeTime         = 20 * time.Second
 	maxCompiledBytes = 1 << 20
-	// sharedOpenFiles is the limit of programs where they are, outside, the server's own
-	// user: with what they open, such as watches of epoll, they can fill what the kernel
-	// allows each user.
-	sharedOpenFiles = 128
 )
 
 // Start starts a sandbox.
@@ -311,147 +300,6 @@ func died(said string) error {
 
 // kill ends the sandbox: the kernel kills all others in it with PID 1.
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
-
-// plan plans a sandbox that starts a command, if there is one.
-func (b *Backend) plan(spec execution.Spec, py python, g group, command []string) plan {
-	if len(command) > 0 {
-		command = append([]string{py.path}, command[1:]...)
-	}
-	p := plan{
-		User: walls.User, Group: walls.User, Become: isRoot(), Hostname: walls.Hostname,
-		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
-		OpenFiles: walls.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
-		Trees: append(b.rootTrees(py), g.trees()...),
-		Files: []file{
-			textFile("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", walls.User, walls.User),
-			textFile("/etc/group", "root:x:0:\nsandbox:x:%d:\n", walls.User),
-			textFile("/etc/hosts", "127.0.0.1 localhost %s\n", walls.Hostname),
-			textFile("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
-		},
-		Links: []link{
-			{"/dev/ptmx", "pts/ptmx"},
-			{"/dev/fd", "/proc/self/fd"},
-			{"/dev/stdin", "/proc/self/fd/0"},
-			{"/dev/stdout", "/proc/self/fd/1"},
-			{"/dev/stderr", "/proc/self/fd/2"},
-		},
-		Spaces: []space{
-			{Path: b.opts.Workspace, Mode: "0700", Bytes: spec.WorkspaceBytes},
-			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
-			{Path: "/dev/shm", Mode: "1777", Bytes: walls.SharedMemoryBytes, NoExec: true},
-		},
-	}
-	p.Links = append(p.Links, b.rootLinks()...)
-	if len(py.compiled) > 0 {
-		p.Files = append(p.Files, file{Path: compiledFile, Data: py.compiled})
-	}
-	if len(py.preload) > 0 {
-		p.Files = append(p.Files, textFile("/opt/vivarium/preload", "%s\n", strings.Join(py.preload, ",")))
-	}
-	if b.groupsFault != nil {
-		// The device, mapped to be shared, is memory that no process is seen to have. A
-		// file that is one hole reads alike, and what is made of it has the root's bound.
-		p.Trees = slices.DeleteFunc(p.Trees, func(t tree) bool { return t.To == "/dev/zero" })
-		p.Files = append(p.Files, file{Path: "/dev/zero", Bytes: zeroBytes})
-		p.DataBytes = uint64(spec.MemoryBytes)
-		p.Processes = uint64(walls.Processes(spec))
-	}
-	return p
-}
-
-func textFile(path, format string, args ...any) file {
-	return file{Path: path, Data: fmt.Appendf(nil, format, args...)}
-}
-
-// environment is PID 1's.
-func (b *Backend) environment(spec execution.Spec, py python) []string {
-	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+walls.Hostname) // as container engines have it
-	folder := filepath.Dir(py.path)
-	for i, entry := range all {
-		if path, ok := strings.CutPrefix(entry, "PATH="); ok && !slices.Contains(strings.Split(path, ":"), folder) {
-			all[i] = "PATH=" + folder + ":" + path
-		}
-	}
-	if !isRoot() {
-		all = append(all, "VIVARIUM_OPEN_FILES="+strconv.Itoa(sharedOpenFiles))
-	}
-	if b.groupsFault != nil {
-		all = append(all, "VIVARIUM_WATCH_MEMORY="+strconv.FormatInt(spec.MemoryBytes, 10))
-	}
-	return all
-}
-
-// systemFolders are those of a root file system that hold programs and libraries.
-func systemFolders() []string {
-	return []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
-}
-
-// rootTrees are what is seen of the host, or of the root file system that was given.
-func (b *Backend) rootTrees(py python) []tree {
-	all := devices()
-	if b.opts.Rootfs != "" {
-		return append(all, b.rootfsTrees()...)
-	}
-	all = append(all, tree{From: "/usr", To: "/usr"})
-	for _, folder := range systemFolders() {
-		if status, err := os.Lstat(folder); err == nil && status.IsDir() {
-			all = append(all, tree{From: folder, To: folder})
-		}
-	}
-	for _, path := range SystemFiles() {
-		all = append(all, tree{From: "/etc/" + path, To: "/etc/" + path, Optional: true, NoExec: true})
-	}
-	for _, folder := range py.trees {
-		all = append(all, tree{From: folder, To: folder})
-	}
-	return all
-}
-
-// SystemFiles are what is seen of the host's /etc, where it is there: what libraries,
-// fonts and Python's own modules look up, and nothing that is the host's alone.
-func SystemFiles() []string {
-	return []string{
-		"ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "matplotlibrc", "mime.types",
-		"protocols", "services", "python3", "localtime", "magic", "ImageMagick-6", "ImageMagick-7",
-	}
-}
-
-// devices are the nodes that every program expects.
-func devices() []tree {
-	var all []tree
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		all = append(all, tree{From: "/dev/" + name, To: "/dev/" + name, Device: true})
-	}
-	return all
-}
-
-// rootLinks are the host's own symbolic links in its root, /bin and its like.
-func (b *Backend) rootLinks() []link {
-	var all []link
-	for _, name := range systemFolders() {
-		if target, err := os.Readlink(filepath.Join(b.opts.Rootfs, name)); err == nil {
-			all = append(all, link{name, target})
-		}
-	}
-	return all
-}
-
-// rootfsTrees are the folders of the root file system that was given, but for
-// those that the sandbox has of its own.
-func (b *Backend) rootfsTrees() []tree {
-	entries, err := os.ReadDir(b.opts.Rootfs)
-	if err != nil {
-		return nil // it has been looked at; the missing interpreter will tell
-	}
-	own := []string{"proc", "sys", "dev", "tmp", "run", "boot", "home", "root", "mnt", "media", filepath.Base(b.opts.Workspace)}
-	var all []tree
-	for _, entry := range entries {
-		if entry.IsDir() && !slices.Contains(own, entry.Name()) {
-			all = append(all, tree{From: filepath.Join(b.opts.Rootfs, entry.Name()), To: "/" + entry.Name()})
-		}
-	}
-	return all
-}
 
 // rehearse makes a sandbox's walls and takes them down.
 func (b *Backend) rehearse(ctx context.Context, py python) error {
