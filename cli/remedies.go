@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"strings"
 	"syscall"
 
@@ -39,7 +38,7 @@ func nameSetting(c config.Config, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case c.Runtime != "" && lacksRuntime(err.Error(), c.Runtime):
+	case c.Runtime != "" && lacksRuntime(err.Error()):
 		return fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be a runtime that the engine has (docker info lists them): %w", c.Runtime, err)
 	case strings.Contains(err.Error(), "network "+c.Network+" not found"):
 		return fmt.Errorf("PYTHON_EXECUTOR_DOCKER_NETWORK is %q: must be a network that the engine has (docker network ls lists them): %w", c.Network, err)
@@ -48,14 +47,15 @@ func nameSetting(c config.Config, err error) error {
 }
 
 // lacksRuntime says whether an engine's word is that it does not have a runtime: it is
-// not known, or its program is not there.
-func lacksRuntime(text, runtime string) bool {
-	if strings.Contains(text, "Unknown runtime specified") || strings.Contains(text, "unknown or invalid runtime name") {
-		return true
+// not known, or its program, which is not the sandbox's, is not there.
+func lacksRuntime(text string) bool {
+	for _, known := range []string{"Unknown runtime specified", "unknown or invalid runtime name", "binary not installed", "fork/exec /"} {
+		if strings.Contains(text, known) {
+			return true
+		}
 	}
-	_, after, _ := strings.Cut(text, `exec: "`)
-	program, _, _ := strings.Cut(after, `"`)
-	return path.Base(program) == runtime
+	_, after, missing := strings.Cut(text, `exec: "`)
+	return missing && !strings.HasPrefix(after, "python3")
 }
 
 // explainStorage puts what to set in front of an error of opening a bucket.

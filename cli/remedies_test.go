@@ -33,6 +33,7 @@ func TestRemedy(t *testing.T) {
 func TestNameSetting(t *testing.T) {
 	const (
 		badRuntime = `PYTHON_EXECUTOR_DOCKER_RUNTIME is "runsc": must be a runtime that the engine has (docker info lists them): `
+		badGvisor  = `PYTHON_EXECUTOR_DOCKER_RUNTIME is "gvisor": must be a runtime that the engine has (docker info lists them): `
 		badNetwork = `PYTHON_EXECUTOR_DOCKER_NETWORK is "zz": must be a network that the engine has (docker network ls lists them): `
 	)
 	for _, test := range []struct{ runtime, network, cause, want string }{
@@ -44,6 +45,8 @@ func TestNameSetting(t *testing.T) {
 		{"", "zz", "start: Error response from daemon: failed to set up container networking: network zz not found", badNetwork},
 		{"runsc", "none", `start: OCI runtime create failed: exec: "/usr/bin/runsc": stat /usr/bin/runsc: no such file or directory: unknown`, badRuntime},
 		{"runsc", "none", `start: OCI runtime create failed: exec: "python3": executable file not found in $PATH: unknown`, ""},
+		{"gvisor", "none", `start: OCI runtime create failed: fork/exec /usr/local/bin/runsc: no such file or directory`, badGvisor},
+		{"gvisor", "none", `start: runtime "io.containerd.runsc.v1" binary not installed "containerd-shim-runsc-v1": file does not exist`, badGvisor},
 		{"runsc", "zz", "start: no space left on device", ""},
 		{"runsc", "none", "start: OCI runtime create failed: creating container: waiting for sandbox to start: EOF: unknown", ""},
 	} {

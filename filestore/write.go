@@ -39,7 +39,10 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error)
 	if err != nil {
 		s.deleteObjects(ctx, info.key) // a part may be there, or all, though the store could not say so
 		s.usage.abandon(info.ID)
-		return Info{}, s.explain(err)
+		if in.err == nil {
+			err = s.explain(err)
+		}
+		return Info{}, err
 	}
 	s.usage.add(info.ID)
 	return info, nil
@@ -73,10 +76,14 @@ type meter struct {
 	id             string
 	r              io.Reader
 	taken, charged int64
+	err            error // of r, io.EOF left out
 }
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
+	if err != nil && err != io.EOF {
+		m.err = err
+	}
 	size, limit := m.taken+int64(n), m.store.opts.MaxFileBytes
 	if size > limit {
 		return 0, &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf("File size exceeds maximum of %d MB", limit>>20)}

@@ -265,6 +265,13 @@ func TestLocalVirtualEnvironment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	linked := filepath.Join(home, "..", filepath.Base(home)+"-link")
+	if err := os.Symlink(home, linked); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(linked) })
+	s := startServer(t, onHost(filepath.Join(linked, "venv", "bin", "python"), "POOL_SIZE=1")...)
+	program{stdout: "mine " + filepath.Join(linked, "venv") + "\n"}.check(t, mustRun(t, s, request{"code": "import mine, sys; print(mine.whose, sys.prefix)"}))
 	for _, isolation := range []string{"run", "container"} {
 		s := startServer(t, onHost(filepath.Join(environment, "bin", "python"), "POOL_SIZE=1", "ISOLATION="+isolation)...)
 		for _, p := range []program{

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // Backend starts sandboxes on this machine. It is safe for concurrent use.
@@ -48,6 +51,9 @@ func New(opts Options) (*Backend, error) {
 
 // findBounds finds what sandboxes are bounded by here.
 func (b *Backend) findBounds() error {
+	if isMachinesRoot() && !isRoot() {
+		return unavailable(nil, "the server is root where no other user is known (such as systemd's PrivateUsers=yes), and programs would be root too: start it as another user, or with the users up to %d", walls.User)
+	}
 	ctx := context.Background() // for all who ask, whoever came first
 	b.groups, b.groupsFault = findControllers(ctx, b.server, func(ctx context.Context) error {
 		return enterScope(ctx, b.server, connectManager)
@@ -85,8 +91,9 @@ func (b *Backend) known(digest string) (python, bool) {
 // knownBy finds an interpreter by what the options name, if it is still what it was.
 func (b *Backend) knownBy(named string) (python, bool) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.pythons {
+	all := slices.Collect(maps.Values(b.pythons))
+	b.mu.Unlock()
+	for _, p := range all {
 		if p.named == named && p.isStill() {
 			return p, true
 		}
@@ -99,7 +106,7 @@ func (b *Backend) remember(p python) {
 	const enough = 16
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.pythons) >= enough {
+	if _, known := b.pythons[p.digest]; !known && len(b.pythons) >= enough {
 		clear(b.pythons)
 	}
 	b.pythons[p.digest] = p

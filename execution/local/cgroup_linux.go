@@ -102,7 +102,7 @@ func version1(membership, mounts string) controllers {
 // it is in, or else one that enter has made for it.
 func findVersion2(ctx context.Context, enter func(context.Context) error) (controllers, error) {
 	c, err := divideOwn()
-	if err == nil || errors.Is(err, errNoGroups) || errors.Is(err, errServices) {
+	if err == nil || errors.Is(err, errNoGroups) || errors.Is(err, errUnits) {
 		return c, err
 	}
 	if refused := enter(ctx); refused != nil {
@@ -123,15 +123,26 @@ func divideOwn() (controllers, error) {
 		return controllers{}, errNoGroups
 	}
 	c, err := divide(folder, os.Getpid())
-	if err != nil && isService(folder) {
-		err = fmt.Errorf("%w (%w)", errServices, err)
+	if err != nil && (isService(folder) || isLimited(folder)) {
+		err = fmt.Errorf("%w (%w)", errUnits, err)
 	}
 	return c, err
 }
 
-// errServices says that the group is that of a service of the system, which is not to be
-// left: its limits are meant for this server too.
-var errServices = errors.New("this service's cgroup is not its own to divide: its unit needs Delegate=yes")
+// errUnits says that the group is not to be left: somebody has limited it, or it is a
+// service's of the system, and this server is meant too.
+var errUnits = errors.New("this server's cgroup is not its own to divide: its unit needs Delegate=yes")
+
+// isLimited says whether a group has a limit of its own. That of processes does not count:
+// systemd gives one to all.
+func isLimited(folder string) bool {
+	for _, name := range []string{"memory.max", "memory.high", "cpu.max"} {
+		if text, err := os.ReadFile(filepath.Join(folder, name)); err == nil && !strings.HasPrefix(string(text), "max") {
+			return true
+		}
+	}
+	return false
+}
 
 // isService says whether a group is one of a service of the system, not of a user's.
 func isService(folder string) bool {

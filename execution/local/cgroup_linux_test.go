@@ -173,6 +173,21 @@ func TestServices(t *testing.T) {
 	}
 }
 
+func TestIsLimited(t *testing.T) {
+	for text, want := range map[string]bool{"max\n": false, "1048576\n": true, "": true} {
+		folder := hierarchy(t, "memory pids\n", "")
+		if err := os.WriteFile(filepath.Join(folder, "memory.max"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := isLimited(folder); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	if isLimited(hierarchy(t, "memory pids\n", "")) {
+		t.Error("without a file for it")
+	}
+}
+
 func TestProcessNames(t *testing.T) {
 	name, err := processName(os.Getpid())
 	if err != nil || !isAlive(name) {

@@ -37,6 +37,8 @@ func (h host) explain(err error) error {
 		return unavailable(err, "%s", h.switchedOff(err))
 	case errors.Is(err, unix.EAGAIN):
 		return unavailable(err, "there are as many processes of this user as may be: end some, or raise the limit (ulimit -u)")
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return unavailable(err, tooManyFiles)
 	case errors.Is(err, unix.ENOSPC):
 		return unavailable(err, "there are as many user namespaces as may be: sudo sysctl -w user.max_user_namespaces=15000")
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
@@ -46,6 +48,8 @@ func (h host) explain(err error) error {
 	}
 	return unavailable(err, "the sandbox cannot be made")
 }
+
+const tooManyFiles = "this server has as many files open as it may: raise the limit (ulimit -n)"
 
 const tooOld = "the kernel is too old, or was built without namespaces: it takes Linux 5.12 or newer, and this is %s"
 
@@ -57,7 +61,7 @@ func (h host) explainInside(err error, f *fault) error {
 		return unavailable(err, "%s", h.switchedOff(err))
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Step == closingStep: // CLOSE_RANGE_CLOEXEC is of 5.11
 		return unavailable(err, tooOld, kernel())
-	case f.Step == enteringStep:
+	case f.Step == enteringStep && errors.Is(err, unix.EINVAL):
 		return unavailable(err, "the kernel keeps a sandbox out of its cgroup, as it does with processes of real time: start the server without (chrt -o 0)")
 	case f.Step == "taking /usr":
 		return unavailable(err, "this machine has no /usr that could be seen in sandboxes: LOCAL_ROOTFS names a folder with a root file system")

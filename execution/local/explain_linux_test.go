@@ -73,6 +73,7 @@ func TestExplain(t *testing.T) {
 		"too many processes":     {outside(unix.EAGAIN), nil, false, "ulimit -u"},
 		"no thread, with cgo":    {died("runtime/cgo: pthread_create failed: Resource temporarily unavailable\nSIGABRT: abort\n"), nil, false, "ulimit -u"},
 		"no thread":              {died("runtime: failed to create new OS thread (have 5 already; errno=11)\n"), nil, false, "ulimit -u"},
+		"too many files":         {outside(unix.EMFILE), nil, true, "ulimit -n"},
 		"killed":                 {died(""), nil, false, "cannot be made"},
 		"no namespaces":          {outside(unix.EINVAL), nil, false, "Linux 5.12"},
 		"older kernel":           {inside(closingStep, unix.EINVAL), nil, false, "Linux 5.12"},

@@ -23,10 +23,11 @@ const (
 	sharedOpenFiles = 128
 )
 
-// plan plans a sandbox that starts a command, if there is one.
-func (b *Backend) plan(spec execution.Spec, py python, g group, command []string) plan {
+// plan plans a sandbox.
+func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning) plan {
+	command := slices.Clone(begins.command)
 	if len(command) > 0 {
-		command = append([]string{py.path}, command[1:]...)
+		command[0] = py.path
 	}
 	p := plan{
 		User: walls.User, Group: walls.User, Become: isRoot(), Hostname: walls.Hostname,
@@ -53,15 +54,13 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, command []string
 		},
 	}
 	p.Links = append(p.Links, b.rootLinks()...)
-	if len(py.compiled) > 0 {
-		p.Files = append(p.Files, file{Path: compiledFile, Data: py.compiled})
-	}
+	p.Files = append(p.Files, begins.files...)
 	if len(py.preload) > 0 {
 		p.Files = append(p.Files, textFile("/opt/vivarium/preload", "%s\n", strings.Join(py.preload, ",")))
 	}
 	if b.groupsFault != nil {
-		// The device, mapped to be shared, is memory that no process is seen to have. A
-		// file that is one hole reads alike, and what is made of it has the root's bound.
+		// The device, mapped to be shared, is memory that no process is seen to have. A file
+		// that is one hole can be read alike, and mapped as far as the root, which it lies in, is large.
 		p.Trees = slices.DeleteFunc(p.Trees, func(t tree) bool { return t.To == "/dev/zero" })
 		p.Files = append(p.Files, file{Path: "/dev/zero", Bytes: zeroBytes})
 		p.DataBytes = uint64(spec.MemoryBytes)

@@ -38,11 +38,8 @@ type python struct {
 	found  string // identifies what that has turned out to be; "" where it was not asked
 	asked  bool   // preload is known
 	// preload names the modules that are worth importing ahead and are there.
-	preload []string
-	started bool // for a run of its own
-	// compiled is the supervisor, compiled, once a second was started so; it is not
-	// empty unless that went wrong.
-	compiled []byte
+	preload  []string
+	compiled *compiled
 }
 
 // facts is what facts.py prints.
@@ -82,12 +79,14 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 	if known, ok := b.knownBy(named); ok {
 		return known, nil
 	}
-	p := python{path: path, named: named}
+	p := python{path: path, named: named, compiled: &compiled{}}
 	if !isBelow(path, "/usr") && !isBelow(path, "/bin") || !isBelow(target, "/usr") {
 		if err := p.ask(ctx, name); err != nil {
 			return python{}, err
 		}
-		p.found = p.identity()
+		if p.found = p.identity(); p.found == "" {
+			return python{}, unavailable(nil, "%s is no Python that can be seen: %s has gone", name, p.path)
+		}
 	}
 	p.digest = digestOf(p.named, p.found)
 	b.remember(p)
@@ -128,11 +127,18 @@ func (b *Backend) findInRootfs() (python, error) {
 		if _, err := os.Lstat(place); err != nil {
 			continue
 		}
-		named, err := identify(b.opts.Rootfs, place)
+		all := []string{b.opts.Rootfs, place}
+		if target, err := filepath.EvalSymlinks(place); err == nil && isBelow(target, b.opts.Rootfs) {
+			all = append(all, target)
+		}
+		named, err := identify(all...)
 		if err != nil {
 			return python{}, err
 		}
-		p := python{path: path, named: named, digest: digestOf(named)}
+		if known, ok := b.knownBy(named); ok {
+			return known, nil
+		}
+		p := python{path: path, named: named, digest: digestOf(named), compiled: &compiled{}}
 		b.remember(p)
 		return p, nil
 	}
@@ -200,15 +206,31 @@ func (p *python) ask(ctx context.Context, name string) error {
 		}
 		p.trees = append(p.trees, shown(prefix)...)
 	}
-	slices.Sort(p.trees)
-	p.trees = slices.CompactFunc(p.trees, func(above, below string) bool { return isBelow(below, above) })
-	if outside := func(tree string) bool { return isBelow(p.path, tree) }; !isBelow(p.path, "/bin") && !isBelow(p.path, "/usr") && !slices.ContainsFunc(p.trees, outside) {
+	p.trees = outermost(p.trees)
+	if !p.isSeen() {
 		// A link to it, which is not seen inside.
 		if target, err := filepath.EvalSymlinks(p.path); err == nil {
 			p.path = target
 		}
 	}
 	return nil
+}
+
+// isSeen says whether programs see an interpreter by its path.
+func (p *python) isSeen() bool {
+	return slices.ContainsFunc(append([]string{"/bin", "/usr"}, p.trees...), func(tree string) bool { return isBelow(p.path, tree) })
+}
+
+// outermost leaves out paths that lie below others.
+func outermost(paths []string) []string {
+	slices.Sort(paths)
+	var all []string
+	for _, path := range paths {
+		if !slices.ContainsFunc(all, func(above string) bool { return isBelow(path, above) }) {
+			all = append(all, path)
+		}
+	}
+	return all
 }
 
 // shown is what programs see of the folder that an interpreter lives in. A virtual
@@ -218,9 +240,13 @@ func shown(prefix string) []string {
 		return []string{prefix}
 	}
 	var all []string
+	itself, err := filepath.EvalSymlinks(prefix)
+	if err != nil {
+		return nil // it has gone
+	}
 	for _, name := range []string{"bin", "include", "lib", "lib64", "share", "pyvenv.cfg"} {
 		path := filepath.Join(prefix, name)
-		if target, err := filepath.EvalSymlinks(path); err == nil && isBelow(target, prefix) { // lib64 is a link to lib
+		if target, err := filepath.EvalSymlinks(path); err == nil && isBelow(target, itself) { // lib64 is a link to lib
 			all = append(all, path)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 // scopeTime bounds the asking for a scope. A manager that is busy takes seconds.
 const scopeTime = 10 * time.Second
 
+var errNoScope = fmt.Errorf("systemd made no scope within %v", scopeTime)
+
 // manager is systemd's, of the system or of a user.
 type manager interface {
 	// StartTransientUnitContext queues a job that starts a unit; its result is sent to done.
@@ -30,6 +32,9 @@ func enterScope(ctx context.Context, server string, connect func(context.Context
 	ctx, cancel := context.WithTimeout(ctx, scopeTime)
 	defer cancel()
 	m, err := connect(ctx)
+	if err != nil && ctx.Err() != nil {
+		return errNoScope
+	}
 	if err != nil {
 		return fmt.Errorf("systemd cannot be asked: %w", err)
 	}
@@ -41,7 +46,7 @@ func enterScope(ctx context.Context, server string, connect func(context.Context
 		{Name: "Delegate", Value: bus.MakeVariant(true)},
 		{Name: "CollectMode", Value: bus.MakeVariant("inactive-or-failed")}, // a failure leaves nothing to clear away
 	}, done)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("systemd refuses a scope: %w", err)
 	}
 	select {
@@ -51,7 +56,7 @@ func enterScope(ctx context.Context, server string, connect func(context.Context
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("systemd made no scope within %v", scopeTime)
+		return errNoScope
 	}
 }
 

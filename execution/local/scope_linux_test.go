@@ -39,17 +39,24 @@ func TestEnterScope(t *testing.T) {
 	for name, test := range map[string]struct {
 		manager *fakeManager
 		lost    error
+		wait    bool
 		want    string
 	}{
 		"made":      {manager: &fakeManager{result: "done"}},
 		"failed":    {manager: &fakeManager{result: "failed"}, want: `the job is "failed"`},
 		"refused":   {manager: &fakeManager{refusal: errors.New("unit exists")}, want: "refuses a scope: unit exists"},
 		"silent":    {manager: &fakeManager{}, want: "no scope within 10s"},
+		"no answer": {lost: context.DeadlineExceeded, wait: true, want: "no scope within 10s"},
 		"not there": {lost: errors.New("no such file"), want: "cannot be asked: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				err := enterScope(t.Context(), "12-34", func(context.Context) (manager, error) { return test.manager, test.lost })
+				err := enterScope(t.Context(), "12-34", func(ctx context.Context) (manager, error) {
+					if test.wait {
+						<-ctx.Done()
+					}
+					return test.manager, test.lost
+				})
 				if got := errorText(err); !strings.Contains(got, test.want) || (test.want == "") != (err == nil) {
 					t.Errorf("%v, not %q", err, test.want)
 				}

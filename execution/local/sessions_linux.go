@@ -69,6 +69,10 @@ func (b *Backend) folder() (string, error) {
 func unkept(err error, folder string) error {
 	why := "which this server cannot write"
 	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return unavailable(err, tooManyFiles)
+	case errors.Is(err, fs.ErrExist), errors.Is(err, unix.EWOULDBLOCK):
+		return unavailable(err, "the session is there already")
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		why = "where the disk is full"
 	case errors.Is(err, unix.EROFS):
@@ -117,7 +121,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	if err != nil {
 		return nil, errors.Join(unkept(err, filepath.Dir(folder)), lock.Close())
 	}
-	made, err := b.launch(ctx, spec, p, b.opts.Command.Line(spec), streams)
+	made, err := b.launch(ctx, spec, p, b.begin(ctx, spec, p), streams)
 	for _, stream := range streams {
 		_ = stream.Close()
 	}

@@ -18,11 +18,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
-const (
-	// makeTime bounds the making of a sandbox up to the start of its supervisor.
-	makeTime         = 20 * time.Second
-	maxCompiledBytes = 1 << 20
-)
+// makeTime bounds the making of a sandbox up to the start of its supervisor.
+const makeTime = 20 * time.Second
 
 // Start starts a sandbox.
 func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
@@ -42,55 +39,18 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 		}
 		b.remember(p)
 	}
-	switch spec.Isolation {
-	case execution.IsolationSession:
+	if spec.Isolation == execution.IsolationSession {
 		return b.startSession(ctx, spec, p)
-	case execution.IsolationRun:
-	default:
-		// Each run has a start of its own, a quarter of which is to compile. Who runs but
-		// one has no use for it.
-		if p.started && p.compiled == nil {
-			if err := b.compile(ctx, spec, &p); err != nil {
-				return nil, err
-			}
-		}
-		p.started = true
-		b.remember(p)
 	}
-	return b.startPiped(ctx, spec, p)
-}
-
-// compile has an interpreter compile the supervisor, in a sandbox. Where it does not
-// the supervisor says why, when it is started.
-func (b *Backend) compile(ctx context.Context, spec execution.Spec, p *python) error {
-	i, err := b.startCommand(ctx, spec, *p, b.opts.Command.CompileLine())
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, i.process.kill)
-	defer stop()
-	p.compiled, err = io.ReadAll(io.LimitReader(i, maxCompiledBytes))
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return errors.Join(err, i.Destroy(context.WithoutCancel(ctx)))
-}
-
-// startPiped starts a sandbox whose life hangs on pipes from this process.
-func (b *Backend) startPiped(ctx context.Context, spec execution.Spec, p python) (execution.Instance, error) {
-	command := b.opts.Command.Line(spec)
-	if len(p.compiled) > 0 {
-		command = b.opts.Command.CompiledLine(spec, compiledFile)
-	}
-	i, err := b.startCommand(ctx, spec, p, command)
+	i, err := b.startPiped(ctx, spec, p, b.begin(ctx, spec, p))
 	if err != nil {
 		return nil, err
 	}
 	return i, nil
 }
 
-// startCommand does so for any command.
-func (b *Backend) startCommand(ctx context.Context, spec execution.Spec, p python, command []string) (*instance, error) {
+// startPiped starts a sandbox whose life hangs on pipes from this process.
+func (b *Backend) startPiped(ctx context.Context, spec execution.Spec, p python, begins beginning) (*instance, error) {
 	var ends ends
 	defer ends.closeTheirs()
 	stdin, err := ends.pipe(false)
@@ -105,7 +65,7 @@ func (b *Backend) startCommand(ctx context.Context, spec execution.Spec, p pytho
 	if err != nil {
 		return nil, err
 	}
-	process, err := b.launch(ctx, spec, p, command, [3]*os.File{stdin.theirs, stdout.theirs, stderr.theirs})
+	process, err := b.launch(ctx, spec, p, begins, [3]*os.File{stdin.theirs, stdout.theirs, stderr.theirs})
 	if err != nil {
 		ends.closeOurs()
 		return nil, err
@@ -123,7 +83,7 @@ func (e *ends) pipe(read bool) (pipe, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		e.closeOurs()
-		return pipe{}, unavailable(err, "this server has as many files open as it may: raise the limit (ulimit -n)")
+		return pipe{}, unavailable(err, tooManyFiles)
 	}
 	made := pipe{ours: w, theirs: r}
 	if read {
@@ -154,12 +114,12 @@ type process struct {
 
 // launch starts a process that becomes a sandbox, and waits until its supervisor
 // has been started.
-func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, command []string, streams [3]*os.File) (*process, error) {
+func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, begins beginning, streams [3]*os.File) (*process, error) {
 	g, err := b.newGroup(spec)
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.become(ctx, b.plan(spec, p, g, command), g, streams)
+	made, err := b.become(ctx, b.plan(spec, p, g, begins), g, streams)
 	if err != nil {
 		if ctx.Err() == nil { // else whoever asked has left, and that is all
 			err = explain(err)
@@ -249,6 +209,13 @@ func isRoot() bool {
 	return os.Geteuid() == 0 && (err != nil || knowsUser(string(known), walls.User))
 }
 
+// isMachinesRoot says whether this process is who owns the kernel's settings: in a user
+// namespace that does not know the machine's root, they are nobody's.
+func isMachinesRoot() bool {
+	var status unix.Stat_t
+	return os.Geteuid() == 0 && unix.Stat("/proc/sys/kernel", &status) == nil && status.Uid == 0
+}
+
 // knowsUser says whether a map of users (user_namespaces(7)) has one.
 func knowsUser(known string, user uint64) bool {
 	for line := range strings.Lines(known) {
@@ -268,8 +235,9 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	defer cancel()
 	stop := context.AfterFunc(ctx, p.kill)
 	defer stop()
-	if err := p.group.add(p.cmd.Process.Pid); err != nil {
-		return step(err, enteringStep)
+	entered := p.group.add(p.cmd.Process.Pid)
+	if entered != nil && !errors.Is(entered, unix.ESRCH) { // where it has ended it says why
+		return step(entered, enteringStep)
 	}
 	err := json.NewEncoder(to).Encode(what)
 	_ = to.Close()
@@ -278,7 +246,7 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case string(word) == finished:
-		return errors.Join(err, readErr)
+		return errors.Join(entered, err, readErr)
 	}
 	var f fault
 	if json.Unmarshal(word, &f) != nil {
@@ -298,6 +266,10 @@ func died(said string) error {
 	return err
 }
 
+// succeeded says whether PID 1 ended by itself and with status 0. It must have been
+// buried.
+func (p *process) succeeded() bool { return p.cmd.ProcessState.Success() }
+
 // kill ends the sandbox: the kernel kills all others in it with PID 1.
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
 
@@ -308,7 +280,7 @@ func (b *Backend) rehearse(ctx context.Context, py python) error {
 	if err != nil {
 		return err
 	}
-	p := b.plan(spec, py, g, nil)
+	p := b.plan(spec, py, g, beginning{})
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return errors.Join(err, g.remove())

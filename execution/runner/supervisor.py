@@ -71,7 +71,7 @@ LEAST_OPEN_FILES = 128  # that a process must be able to have for its part of th
 DONE_FD = 63  # where a program's process says that it is over; see Farewell
 WATCH_SECONDS = 0.05  # how often memory is looked at that no cgroup bounds
 CLOSER_SECONDS = 0.25  # how long it may take to find out what of it is shared
-AGAIN_SECONDS = (0.01, 0.02)  # after which it is looked at again before anything is killed
+STARTING_SECONDS = 0.2  # for which a new process may be about to become another program
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
 BURY_SECONDS = 2  # that killed processes may take to go
@@ -1420,6 +1420,8 @@ class MemoryWatch:
         self.limit = limit  # bytes; 0: a cgroup bounds them
         self.places = tuple(places)
         self.own: "dict[int, int]" = {}  # what the zygote has between runs, by its number
+        self.since: "dict[int, float]" = {}  # when processes were seen first
+        self.next = 0.0  # when to look again
         self.kills = 0
 
     def settle(self) -> None:
@@ -1427,29 +1429,18 @@ class MemoryWatch:
         if self.limit:
             self.own = {pid: memory_of(pid) for pid in pids() if parent_of(pid) == os.getpid()}
 
-    def used(self) -> "dict[int, int]":
-        """The bytes of memory that each process has, but for what is ours."""
-        return {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
-
-    def files(self) -> int:
-        """The bytes of memory that files take."""
-        return sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
-
     def look(self) -> None:
-        """Looks, and kills where that must be."""
-        if not self.limit:
+        """Looks, if it is time, and kills where that must be."""
+        now = time.monotonic()
+        if not self.limit or now < self.next:
             return
-        used, files = self.used(), self.files()
-        # Whoever starts another program (vfork) has all its memory twice for as long as that takes, though not
-        # in truth: processes count for what they have had all the while.
-        for pause in AGAIN_SECONDS:
-            if sum(used.values()) + files <= self.limit:
-                return
-            time.sleep(pause)
-            now, files = self.used(), self.files()
-            used = {pid: min(most, used[pid]) for pid, most in now.items() if pid in used}
+        self.next = now + WATCH_SECONDS / 2
+        used = {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
+        self.since = {pid: self.since.get(pid, now) for pid in used}
+        files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
         if sum(used.values()) + files <= self.limit:
             return
+        used.update(dict.fromkeys(self.starting(used, now), 0))
         # What is shared by forks has counted for each. To look closer takes longer the more a process maps: this is done
         # for a moment, no longer.
         until = time.monotonic() + CLOSER_SECONDS
@@ -1458,6 +1449,19 @@ class MemoryWatch:
                 break
             used[pid] = min(used[pid], share_of(pid, used[pid] + self.own.get(pid, 0)) - self.own.get(pid, 0))
         self.relieve(used, files)
+
+    def starting(self, used: "dict[int, int]", now: float) -> "list[int]":
+        """The processes that may be about to become other programs. Until then they have the memory of whoever makes them,
+        who waits for it (vfork), and it is there but once. Each that has made one may have one, if it is none itself.
+        """
+        found: "dict[int, int]" = {}  # by who has made it
+        for pid in sorted(used):
+            if now - self.since[pid] < STARTING_SECONDS:
+                maker = parent_of(pid)
+                alike = abs(used.get(maker, 0) - used[pid]) <= used[pid] // 16
+                if alike and maker not in found and maker not in found.values():
+                    found[maker] = pid
+        return list(found.values())
 
     def relieve(self, used: "dict[int, int]", files: int) -> None:
         """Kills the largest processes until the others are within the limit."""

@@ -147,43 +147,55 @@ class LimitTest(unittest.TestCase):
 
 
 class MemoryWatchTest(unittest.TestCase):
-    """Looks at processes that have what is said, look by look, under a limit of 100."""
+    """Looks at processes that have what is said, by number and with who has made them, under a limit of 100."""
 
-    def look(self, *looks: "dict[int, int]") -> "list[int]":
+    def setUp(self) -> None:
+        self.watch = supervisor.MemoryWatch(100, ())
+        self.now = 1000.0
+
+    def look(self, processes: "dict[tuple[int, int], int]", later: float = 0.05) -> "list[int]":
+        """Looks some time later, and gives whom that has killed."""
+        self.now += later
         killed: "list[int]" = []
-        at = iter(looks)
-        seen: "dict[int, int]" = {}
-
-        def processes() -> "list[int]":
-            nonlocal seen
-            seen = next(at)
-            return list(seen)
-
-        watch = supervisor.MemoryWatch(100, ())
         with (
-            mock.patch.object(supervisor, "pids", processes),
-            mock.patch.object(supervisor, "memory_of", lambda pid: seen[pid]),
+            mock.patch.object(time, "monotonic", lambda: self.now),
+            mock.patch.object(supervisor, "pids", lambda: [pid for pid, _ in processes]),
+            mock.patch.object(supervisor, "parent_of", dict(processes.keys()).__getitem__),
+            mock.patch.object(supervisor, "memory_of", lambda pid: {p: has for (p, _), has in processes.items()}[pid]),
             mock.patch.object(supervisor, "share_of", lambda pid, most: most),
             mock.patch.object(supervisor, "kill_quietly", lambda pid: killed.append(pid) or True),
-            mock.patch.object(time, "sleep"),
         ):
-            watch.look()
-        self.assertEqual(watch.kills, len(killed))
+            self.watch.look()
         return killed
 
     def test_within_the_limit(self) -> None:
-        self.assertEqual(self.look({7: 60, 8: 40}), [])
+        self.assertEqual(self.look({(7, 1): 60, (8, 7): 40}), [])
 
-    def test_the_largest_is_killed_that_stays(self) -> None:
-        self.assertEqual(self.look(*[{7: 60, 8: 41}] * 3), [7])
+    def test_the_largest_is_killed(self) -> None:
+        self.assertEqual(self.look({(7, 1): 60, (8, 1): 41}), [7])
 
-    def test_who_has_just_started_another_program_is_spared(self) -> None:
-        self.assertEqual(self.look({7: 60, 8: 60}, {7: 60, 8: 1}), [])  # the second has become the program
-        self.assertEqual(self.look({7: 60, 8: 60}, {7: 60, 9: 60}), [])  # and another was started
-        self.assertEqual(self.look({7: 60, 8: 60}, {7: 60, 8: 60}, {7: 60}), [])
+    def test_not_too_often(self) -> None:
+        self.assertEqual(self.look({(7, 1): 60}), [])
+        self.assertEqual(self.look({(7, 1): 101}, later=0.01), [])
+        self.assertEqual(self.look({(7, 1): 101}), [7])
 
-    def test_who_grows_meanwhile_counts_for_what_it_had(self) -> None:
-        self.assertEqual(self.look({7: 60, 8: 50}, {7: 60, 8: 90}, {7: 60, 8: 90}), [7])
+    def test_who_starts_another_program_is_spared(self) -> None:
+        for pid in range(8, 20):
+            self.assertEqual(self.look({(7, 1): 60, (pid, 7): 60}), [])
+
+    def test_for_a_moment_only(self) -> None:
+        self.assertEqual(self.look({(7, 1): 60, (8, 7): 60}), [])
+        self.assertEqual(self.look({(7, 1): 60, (8, 7): 60}, later=0.3), [7])
+
+    def test_one_for_each(self) -> None:
+        self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 7): 60}), [7])
+        self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 8): 60}), [7])  # and none for whom may be such itself
+
+    def test_who_hands_its_memory_on_is_not(self) -> None:
+        self.assertEqual(self.look({(7, 1): 60, (8, 1): 60}), [7])
+        self.setUp()
+        self.assertEqual(self.look({(9, 1): 60}), [])
+        self.assertEqual(self.look({(11, 1): 60, (12, 1): 60}), [11])
 
 
 class CompileTest(unittest.TestCase):
