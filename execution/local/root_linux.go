@@ -3,8 +3,10 @@ package local
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -70,26 +72,26 @@ func openTree(t tree) (int, error) {
 
 // newMount makes a file system that is not mounted anywhere yet.
 func newMount(kind string, attributes int, options ...string) (int, error) {
-	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	made, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
-	defer func() { _ = unix.Close(fs) }()
+	defer func() { _ = unix.Close(made) }()
 	for _, option := range options {
 		name, value, _ := strings.Cut(option, "=")
 		if value == "" {
-			err = unix.FsconfigSetFlag(fs, name)
+			err = unix.FsconfigSetFlag(made, name)
 		} else {
-			err = unix.FsconfigSetString(fs, name, value)
+			err = unix.FsconfigSetString(made, name, value)
 		}
 		if err != nil {
 			return -1, fmt.Errorf("%s: %w", option, err)
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
+	if err := unix.FsconfigCreate(made); err != nil {
 		return -1, err
 	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
+	return unix.Fsmount(made, unix.FSMOUNT_CLOEXEC, attributes)
 }
 
 // attach mounts what a descriptor stands for over a file or folder that is there.
@@ -178,8 +180,30 @@ func makeRoot(p plan, trees []opened) error {
 	if err := hideKernel(); err != nil {
 		return err
 	}
+	if err := fillRoot(root); err != nil {
+		return step(err, "making the root full")
+	}
 	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	return step(unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &readOnly), "making the root read-only")
+}
+
+// fillRoot has the root be no larger than what is in it: a program that maps a hole of
+// a file in it would leave memory there, for the next to find.
+func fillRoot(root int) error {
+	var status unix.Statfs_t
+	if err := unix.Fstatfs(root, &status); err != nil {
+		return err
+	}
+	picked, err := unix.Fspick(root, "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(picked) }()
+	used := (status.Blocks - status.Bfree) * uint64(status.Bsize) //nolint:gosec // G115: it is positive
+	if err := unix.FsconfigSetString(picked, "size", strconv.FormatUint(used, 10)); err != nil {
+		return err
+	}
+	return unix.FsconfigReconfigure(picked)
 }
 
 // furnish puts into the root, which is the working directory, what is planned.
@@ -209,7 +233,8 @@ func furnish(p plan, trees []opened, owner []string) error {
 			return step(err, "making %s", s.Path)
 		}
 	}
-	if err := putNew("dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=0620"); err != nil {
+	// Read-only are modes and times, which would tell the next run of this one.
+	if err := putNew("dev/pts", "devpts", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=0620"); err != nil {
 		return step(err, "making /dev/pts")
 	}
 	err := putNew("dev/mqueue", "mqueue", noPrograms)
@@ -223,6 +248,9 @@ func furnish(p plan, trees []opened, owner []string) error {
 // that has the folder, but no such file, is left without.
 func writeFile(f file) error {
 	path := below(f.Path)
+	if status, err := os.Lstat(path); err == nil && status.Mode()&fs.ModeSymlink != 0 {
+		return nil // a root file system's own way to it
+	}
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
 		err = f.write(path)

@@ -25,6 +25,7 @@ func forbidden() []string {
 		"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "pidfd_getfd", "kcmp",
 		// doors into the kernel
 		"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+		"seccomp", // whose filters are kept in what the kernel has for all together (bpf_jit_limit)
 		"keyctl", "add_key", "request_key", "fanotify_init", "name_to_handle_at", "open_by_handle_at",
 		"io_setup", "memfd_secret",
 		// the machine
@@ -54,6 +55,8 @@ const (
 	coreLimit     = 4  // RLIMIT_CORE
 	levelIPv6     = 41 // SOL_IPV6
 	flowLabels    = 32 // IPV6_FLOWLABEL_MGR
+	levelSocket   = 1  // SOL_SOCKET
+	setSeccomp    = 22 // PR_SET_SECCOMP
 	fcntlCommand  = 1  // the argument of fcntl(2)
 	optionLevel   = 1  // the argument of setsockopt(2)
 	optionName    = 2
@@ -88,6 +91,19 @@ func leases() []seccomp.NameWithConditions {
 	}, {
 		Name: "fcntl", Conditions: seccomp.ArgumentConditions{command(seccomp.GreaterThan, 1038)},
 	}}
+}
+
+// socketFilters are the options of sockets that attach programs of the kernel's, which
+// take of what it has for all together: SO_ATTACH_FILTER, SO_ATTACH_BPF and both
+// SO_ATTACH_REUSEPORT ones.
+func socketFilters() []seccomp.NameWithConditions {
+	var all []seccomp.NameWithConditions
+	for _, option := range []uint32{26, 50, 51, 52} {
+		all = append(all, seccomp.NameWithConditions{
+			Name: "setsockopt", Conditions: append(isInt(optionLevel, levelSocket), isInt(optionName, option)...),
+		})
+	}
+	return all
 }
 
 // isInt are the conditions under which an argument that the kernel takes for an
@@ -134,7 +150,9 @@ func filterPolicy(info *arch.Info) seccomp.Policy {
 			{
 				Action: seccomp.ActionErrno, // EPERM
 				Names:  names,
-				NamesWithCondtions: append(leases(), seccomp.NameWithConditions{
+				NamesWithCondtions: append(append(leases(), socketFilters()...), seccomp.NameWithConditions{
+					Name: "prctl", Conditions: isInt(0, setSeccomp),
+				}, seccomp.NameWithConditions{
 					Name:       "clone",
 					Conditions: seccomp.ArgumentConditions{{Operation: seccomp.BitsSet, Value: newNamespaces | newRelations}},
 				}, seccomp.NameWithConditions{

@@ -19,6 +19,9 @@ var probeSource string
 const (
 	// probeTime bounds each of a probe's programs.
 	probeTime = 10 * time.Second
+	// readyTime bounds the start of a supervisor, which may import modules that take
+	// their time on a slow machine.
+	readyTime = time.Minute
 	// tryTime bounds the start and the probe of a sandbox for many runs, so that
 	// time is left for another.
 	tryTime = 25 * time.Second
@@ -179,6 +182,8 @@ func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, err
 
 // ready waits until the supervisor of an instance is ready.
 func (l *Launcher) ready(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("it was not ready within %v", readyTime))
+	defer cancel()
 	sandbox, err := Open(ctx, instance)
 	if err != nil {
 		return nil, err

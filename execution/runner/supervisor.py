@@ -71,6 +71,9 @@ LEAST_OPEN_FILES = 128  # that a process must be able to have for its part of th
 DONE_FD = 63  # where a program's process says that it is over; see Farewell
 WATCH_SECONDS = 0.05  # how often memory is looked at that no cgroup bounds
 CLOSER_SECONDS = 0.25  # how long it may take to find out what of it is shared
+SMALL = 1 << 20  # bytes of memory of a process that need not be killed for it
+LOOKS = 5  # at most, at once, where those who were to be killed have gone
+THREAD_LOOKS = 5  # for a thread of a process that is still there
 STARTING_SECONDS = 0.2  # for which a new process may be about to become another program
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
@@ -1391,14 +1394,25 @@ def memory_of(pid: int) -> int:
     names = (b"RssAnon", b"RssShmem", b"VmPTE")
     try:
         found = fields_of(f"/proc/{pid}/status", names)
-        if not found:  # its first thread has ended, others go on
-            threads = os.listdir(f"/proc/{pid}/task")
-            found = next(
-                filter(None, (fields_of(f"/proc/{pid}/task/{thread}/status", names) for thread in threads)), {}
-            )
+        for _ in range(THREAD_LOOKS):
+            if found:
+                break
+            found = fields_of_threads(pid, names)  # its first thread has ended, others go on
     except (OSError, ValueError, IndexError):
         return 0
     return sum(found.values())
+
+
+def fields_of_threads(pid: int, names: "tuple[bytes, ...]") -> "dict[bytes, int]":
+    """The fields of the first thread that has them. Threads may end meanwhile, and others begin."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            found = fields_of(f"/proc/{pid}/task/{thread}/status", names)
+        except OSError:
+            continue
+        if found:
+            return found
+    return {}
 
 
 def share_of(pid: int, most: int) -> int:
@@ -1431,24 +1445,35 @@ class MemoryWatch:
 
     def look(self) -> None:
         """Looks, if it is time, and kills where that must be."""
-        now = time.monotonic()
-        if not self.limit or now < self.next:
+        if not self.limit or time.monotonic() < self.next:
             return
-        self.next = now + WATCH_SECONDS / 2
+        self.next = time.monotonic() + WATCH_SECONDS / 2
+        # Who hands its memory on and ends before it is killed is looked for again, under its new number; and then there
+        # is an end of it.
+        for _ in range(LOOKS):
+            if self.bound():
+                return
+        for pid in pids():
+            if pid not in self.own and memory_of(pid) > SMALL:
+                self.kills += kill_quietly(pid)
+
+    def bound(self) -> bool:
+        """Kills where there is too much. Returns False where that is so and nobody was there to be killed."""
+        now = time.monotonic()
         used = {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
         self.since = {pid: self.since.get(pid, now) for pid in used}
         files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
         if sum(used.values()) + files <= self.limit:
-            return
+            return True
         used.update(dict.fromkeys(self.starting(used, now), 0))
         # What is shared by forks has counted for each. To look closer takes longer the more a process maps: this is done
         # for a moment, no longer.
-        until = time.monotonic() + CLOSER_SECONDS
+        until = now + CLOSER_SECONDS
         for pid in sorted(used, key=lambda pid: -used[pid]):
-            if sum(used.values()) + files <= self.limit or time.monotonic() > until:
+            if sum(used.values()) + files <= self.limit or used[pid] > self.limit or time.monotonic() > until:
                 break
             used[pid] = min(used[pid], share_of(pid, used[pid] + self.own.get(pid, 0)) - self.own.get(pid, 0))
-        self.relieve(used, files)
+        return self.relieve(used, files)
 
     def starting(self, used: "dict[int, int]", now: float) -> "list[int]":
         """The processes that may be about to become other programs. Until then they have the memory of whoever makes them,
@@ -1463,15 +1488,17 @@ class MemoryWatch:
                     found[maker] = pid
         return list(found.values())
 
-    def relieve(self, used: "dict[int, int]", files: int) -> None:
-        """Kills the largest processes until the others are within the limit."""
-        left = sum(used.values()) + files
+    def relieve(self, used: "dict[int, int]", files: int) -> bool:
+        """Kills the largest processes until the others are within the limit. Returns whether that was done, or nothing was
+        to be done."""
+        left, before = sum(used.values()) + files, self.kills
+        if left <= self.limit:
+            return True
         for pid in sorted(used, key=lambda pid: -used[pid]):
-            if left <= self.limit:
-                return
-            if pid not in self.own:
+            if left > self.limit and pid not in self.own:
                 left -= used[pid]
                 self.kills += kill_quietly(pid)
+        return self.kills > before
 
 
 def kill_quietly(pid: int) -> bool:

@@ -153,17 +153,20 @@ class MemoryWatchTest(unittest.TestCase):
         self.watch = supervisor.MemoryWatch(100, ())
         self.now = 1000.0
 
-    def look(self, processes: "dict[tuple[int, int], int]", later: float = 0.05) -> "list[int]":
-        """Looks some time later, and gives whom that has killed."""
+    def look(
+        self, processes: "dict[tuple[int, int], int]", later: float = 0.05, gone: "tuple[int, ...]" = ()
+    ) -> "list[int]":
+        """Looks some time later, and gives whom that has killed, or has tried to."""
         self.now += later
         killed: "list[int]" = []
         with (
+            mock.patch.object(supervisor, "SMALL", 10),
             mock.patch.object(time, "monotonic", lambda: self.now),
             mock.patch.object(supervisor, "pids", lambda: [pid for pid, _ in processes]),
             mock.patch.object(supervisor, "parent_of", dict(processes.keys()).__getitem__),
             mock.patch.object(supervisor, "memory_of", lambda pid: {p: has for (p, _), has in processes.items()}[pid]),
             mock.patch.object(supervisor, "share_of", lambda pid, most: most),
-            mock.patch.object(supervisor, "kill_quietly", lambda pid: killed.append(pid) or True),
+            mock.patch.object(supervisor, "kill_quietly", lambda pid: killed.append(pid) or pid not in gone),
         ):
             self.watch.look()
         return killed
@@ -190,6 +193,10 @@ class MemoryWatchTest(unittest.TestCase):
     def test_one_for_each(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 7): 60}), [7])
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 8): 60}), [7])  # and none for whom may be such itself
+
+    def test_all_are_killed_where_it_escapes(self) -> None:
+        self.assertEqual(self.look({(7, 1): 12, (8, 1): 101, (9, 1): 2}, gone=(8,)), [8] * supervisor.LOOKS + [7, 8])
+        self.assertEqual(self.watch.kills, 1)
 
     def test_who_hands_its_memory_on_is_not(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 1): 60}), [7])
