@@ -25,7 +25,7 @@ func showDemo(ctx context.Context, system System, address string) {
 	say("\nA program, run over HTTP with a CSV file beside it:\n\n%s", indent(demoCode))
 	answer, err := postDemo(ctx, address)
 	if err != nil {
-		say("The example failed: %v", err)
+		say("The example failed: %v\nThe log says why; `vivarium doctor` says what to change.", err)
 		return
 	}
 	say("What it answers:\n\n%s", indent(answer.Stdout+answer.Stderr))

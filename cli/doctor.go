@@ -57,6 +57,11 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		}
 		_, _ = fmt.Fprintf(system.Stdout, "%-7s  "+format+"\n", append([]any{m}, args...)...)
 	}
+	if !engineOnly {
+		if err := examineFiles(ctx, c, finding); err != nil {
+			return err
+		}
+	}
 	if c.Backend == backendLocal && !engineOnly {
 		fault := examineLocal(ctx, c, finding)
 		return errors.Join(fault, err) // which a finding may have set meanwhile
@@ -95,6 +100,18 @@ func examineChoice(ctx context.Context, engine *docker.Backend, c config.Config,
 	return examineLocal(ctx, c, finding)
 }
 
+// examineFiles says whether files can be stored.
+func examineFiles(ctx context.Context, c config.Config, finding finder) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	files, err := openFiles(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		finding(missing, "no files can be stored: %s", oneLine(err))
+		return nil
+	}
+	return files.Close()
+}
+
 // examineEngine says whether the engine answers.
 func examineEngine(ctx context.Context, engine *docker.Backend, finding finder) bool {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
@@ -119,10 +136,20 @@ func examineLocal(ctx context.Context, c config.Config, finding finder) error {
 	defer cancel()
 	if err := here.Health(ctx); err != nil {
 		domain := execution.AsError(err)
-		finding(missing, "without an engine: %s (%v)", domain.Explain(), domain.Err)
+		why := domain.Explain()
+		if domain.Err != nil {
+			why += fmt.Sprintf(" (%v)", domain.Err)
+		}
+		finding(missing, "without an engine: %s", why)
 		return nil
 	}
 	finding(good, "sandboxes are made on this machine, without an engine; their memory and processes are bounded by %s", here.Walls())
+	if python, err := here.Interpreter(ctx); err == nil {
+		finding(good, "programs run with %s", python)
+	}
+	if _, err := here.Sessions(ctx); err != nil {
+		finding(missing, "no session can be had: %s", execution.AsError(err).Explain())
+	}
 	examineIsolation(ctx, here, c, finding)
 	return here.Close()
 }

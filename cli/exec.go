@@ -173,6 +173,8 @@ func (o execOptions) code(system System, args []string) (string, error) {
 		return "", errors.New("give the code either as an argument or with --from, not both")
 	case len(args) == 1 && isProgramFile(args[0]):
 		return "", fmt.Errorf("the code is the name of a file: to run that, exec --from %s", args[0])
+	case len(args) == 1 && args[0] == "-":
+		return "", errors.New("the code is -: to read it from standard input, exec --from -")
 	case len(args) == 1:
 		return args[0], nil
 	case o.from == "":
@@ -200,7 +202,9 @@ func isProgramFile(code string) bool {
 
 // show prints what came of a run and gives the exit code as an error.
 func (o execOptions) show(system System, r *execution.Result) error {
-	_, _ = io.WriteString(system.Stdout, r.Stdout)
+	if _, err := io.WriteString(system.Stdout, r.Stdout); err != nil {
+		return fmt.Errorf("what the program has printed is lost: %w", err)
+	}
 	_, _ = io.WriteString(system.Stderr, r.Stderr)
 	note := func(format string, args ...any) {
 		_, _ = fmt.Fprintf(system.Stderr, "vivarium: "+format+"\n", args...)

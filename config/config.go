@@ -36,7 +36,7 @@ type Config struct {
 	OAuthJWKSURL  string `env:"OAUTH_JWKS_URL" allowed:"a URL, https:// or http://" help:"where the issuer's keys are; found with OpenID Connect Discovery when empty"`
 
 	Backend     string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker local" help:"where sandboxes come from. docker: containers of a Docker Engine; local: this server makes them itself, of Linux namespaces and the Python that is installed here; auto: docker where an engine answers and the sandbox image is there, or where another image, a network or a runtime is set, else local"`
-	LocalPython string `env:"LOCAL_PYTHON" allowed:"a path, or a name that is looked up in PATH" help:"with local, the interpreter: a virtual environment's, such as /path/to/venv/bin/python, brings its packages; python3 when empty. One outside of /usr is started by the server too, to ask what it is"`
+	LocalPython string `env:"LOCAL_PYTHON" allowed:"a path, or a name that is looked up in PATH" help:"with local, the interpreter: a virtual environment's, such as /path/to/venv/bin/python, brings its packages; python3 when empty. It must not lie below /tmp, of which each sandbox has one of its own. One outside of /usr is started by the server too, to ask what it is"`
 	LocalRootfs string `env:"LOCAL_ROOTFS" allowed:"an absolute path" help:"with local, a folder with a root file system to use in place of this machine's own /usr, such as an unpacked image"`
 
 	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest" allowed:"NAME, NAME:TAG or NAME@DIGEST, NAME in lower case" help:"sandbox image, by tag or digest; any with Python 3.9 or newer at python3"`

@@ -56,6 +56,14 @@ func TestLocalReadOnlyDisk(t *testing.T) {
 	} else if want := "FILE_STORAGE_DIR: must name a folder that the server can make and write: "; !strings.Contains(err.Error(), want) {
 		t.Error(err)
 	}
+	doctor := exec.CommandContext(t.Context(), binary, "doctor")
+	doctor.Env = append(os.Environ(), with(slimImage, "TMPDIR="+folder)...)
+	out, err := doctor.CombinedOutput()
+	for _, want := range []string{"missing  no files can be stored: FILE_STORAGE_DIR: must name", "missing  no session can be had: no session can be kept in"} {
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in (%v)\n%s", want, err, out)
+		}
+	}
 	s = startServerBinary(t, binary, "TMPDIR="+folder, "FILE_STORAGE_DIR="+folderOf(t, *userFlag), "POOL_SIZE=1")
 	program{stdout: "42\n", files: "a.txt"}.check(t, mustRun(t, s, request{"code": "open('a.txt', 'w').write('x'); print(6*7)"}))
 	if status, text := s.send(t, http.MethodPost, "/v1/sessions", "application/json", strings.NewReader("{}")); status != http.StatusServiceUnavailable || !strings.Contains(text, "which is read-only: TMPDIR names another place") {
@@ -89,6 +97,22 @@ func TestLocalRootfsWithoutSystem(t *testing.T) {
 	_, err := launch([]string{"LOCAL_ROOTFS=" + folder})
 	if want := fmt.Sprintf("LOCAL_ROOTFS is %q: must be a folder with a root file system, and has no folder usr", folder); err == nil || !strings.Contains(err.Error(), want) {
 		t.Error(err)
+	}
+}
+
+// Output that nobody can have is no success.
+func TestLocalOutputIsLost(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	var stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), shared.binary, "exec", "print(6*7)")
+	cmd.Env = append(os.Environ(), with(slimImage)...)
+	cmd.Stdout, cmd.Stderr = full, &stderr
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 125 || !strings.Contains(stderr.String(), "what the program has printed is lost: ") {
+		t.Errorf("%v\n%s", err, stderr.String())
 	}
 }
 

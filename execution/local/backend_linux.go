@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,6 +124,12 @@ func (b *Backend) Walls() string {
 		walls += ", which leave CPU time unbounded: they have no controller for it"
 	}
 	return walls
+}
+
+// Interpreter gives the path of the interpreter that programs run with.
+func (b *Backend) Interpreter(ctx context.Context) (string, error) {
+	p, err := b.findPython(ctx)
+	return filepath.Join(b.opts.Rootfs, p.path), err
 }
 
 // Health looks for the interpreter, and, until that has been seen to work, makes a

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // unavailable is the error of a sandbox that cannot be had.
@@ -67,6 +68,8 @@ func (h host) explainInside(err error, f *fault) error {
 		return unavailable(err, "this machine has no /usr that could be seen in sandboxes: LOCAL_ROOTFS names a folder with a root file system")
 	case refused(err) && f.Step == "mounting /proc":
 		return unavailable(err, "this is a container, of whose /proc parts are hidden: start it with --security-opt systempaths=unconfined, or use its engine (EXECUTOR_BACKEND=docker)")
+	case starting && errors.Is(err, unix.EACCES):
+		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or what it lives in: chmod -R a+rX lets all", walls.User, program)
 	case starting:
 		return unavailable(err, "the interpreter cannot be started: in the sandbox %s is not seen, or not what it needs", program)
 	}

@@ -83,6 +83,7 @@ func TestExplain(t *testing.T) {
 		"container with a /proc": {inside("mounting /proc", unix.EPERM), nil, true, "systempaths=unconfined"},
 		"no /usr":                {inside("taking /usr", unix.ENOENT), nil, true, "LOCAL_ROOTFS"},
 		"no interpreter":         {inside("starting /opt/x/python3", unix.ENOENT), nil, true, "/opt/x/python3 is not seen"},
+		"an unreadable one":      {inside("starting /opt/x/python3", unix.EACCES), nil, true, "chmod -R a+rX"},
 		"anything else":          {errors.New("odd"), nil, true, "cannot be made"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -33,6 +33,9 @@ func (b *Backend) InstanceID() string { return "" }
 // Close does nothing.
 func (b *Backend) Close() error { return nil }
 
+// Interpreter fails.
+func (b *Backend) Interpreter(context.Context) (string, error) { return "", elsewhere() }
+
 // Walls says that there are none.
 func (b *Backend) Walls() string { return "none" }
 

@@ -80,7 +80,7 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 		return known, nil
 	}
 	p := python{path: path, named: named, compiled: &compiled{}}
-	if !isBelow(path, "/usr") && !isBelow(path, "/bin") || !isBelow(target, "/usr") {
+	if !isBelow(path, "/usr") && !isBelow(path, "/bin") || !isBelow(target, "/usr") || !strings.HasPrefix(filepath.Base(target), "python3") {
 		if err := p.ask(ctx, name); err != nil {
 			return python{}, err
 		}
@@ -202,7 +202,7 @@ func (p *python) ask(ctx context.Context, name string) error {
 			continue
 		}
 		if fault := prefixFault(prefix); fault != "" {
-			return unavailable(nil, "LOCAL_PYTHON: %s lives in %s, %s; take one in a virtual environment", f.Executable, prefix, fault)
+			return unavailable(nil, "the Python %s lives in %s, %s; LOCAL_PYTHON names another, such as one of a virtual environment below your home, or /usr/bin/python3", f.Executable, prefix, fault)
 		}
 		p.trees = append(p.trees, shown(prefix)...)
 	}
@@ -267,11 +267,14 @@ func (f facts) fault() string {
 
 // prefixFault says why a folder must not be shown to programs.
 func prefixFault(prefix string) string {
+	for _, own := range []string{"/tmp", "/workspace", "/dev", "/proc", "/sys"} {
+		if isBelow(prefix, own) {
+			return "and a sandbox has a " + own + " of its own"
+		}
+	}
 	switch {
 	case slices.Contains([]string{"/", "/home", "/root", "/etc", "/var", "/run", "/opt", "/mnt", "/media", "/srv"}, prefix):
 		return "which programs must not see as a whole"
-	case slices.ContainsFunc([]string{"/tmp", "/workspace", "/dev", "/proc", "/sys"}, func(own string) bool { return isBelow(prefix, own) }):
-		return "where a sandbox has a folder of its own"
 	case slices.ContainsFunc(homes(), func(home string) bool { return isBelow(home, prefix) }):
 		return "which is above or the same as somebody's home"
 	}

@@ -199,7 +199,7 @@ func fillRoot(root int) error {
 		return err
 	}
 	defer func() { _ = unix.Close(picked) }()
-	used := (status.Blocks - status.Bfree) * uint64(status.Bsize) //nolint:gosec // G115: it is positive
+	used := (status.Blocks - status.Bfree) * uint64(status.Bsize)
 	if err := unix.FsconfigSetString(picked, "size", strconv.FormatUint(used, 10)); err != nil {
 		return err
 	}

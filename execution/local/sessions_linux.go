@@ -62,6 +62,9 @@ func (b *Backend) folder() (string, error) {
 	if status.Mode&unix.S_IFMT != unix.S_IFDIR || int(status.Uid) != os.Geteuid() || status.Mode&0o077 != 0 {
 		return "", unavailable(nil, "the folder for sessions is another user's, or open to others: %s; TMPDIR names another place", folder)
 	}
+	if err := unix.Access(folder, unix.W_OK); err != nil {
+		return "", unkept(err, folder)
+	}
 	return folder, nil
 }
 
