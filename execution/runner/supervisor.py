@@ -1394,9 +1394,7 @@ def memory_of(pid: int) -> int:
     names = (b"RssAnon", b"RssShmem", b"VmPTE")
     try:
         found = fields_of(f"/proc/{pid}/status", names)
-        for _ in range(THREAD_LOOKS):
-            if found:
-                break
+        if not found:
             found = fields_of_threads(pid, names)  # its first thread has ended, others go on
     except (OSError, ValueError, IndexError):
         return 0
@@ -1404,14 +1402,19 @@ def memory_of(pid: int) -> int:
 
 
 def fields_of_threads(pid: int, names: "tuple[bytes, ...]") -> "dict[bytes, int]":
-    """The fields of the first thread that has them. Threads may end meanwhile, and others begin."""
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        try:
-            found = fields_of(f"/proc/{pid}/task/{thread}/status", names)
-        except OSError:
-            continue
-        if found:
-            return found
+    """The fields of the first thread that has them. Where threads end meanwhile, others may begin, which are looked for."""
+    for _ in range(THREAD_LOOKS):
+        ended = False
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            try:
+                found = fields_of(f"/proc/{pid}/task/{thread}/status", names)
+            except OSError:
+                ended = True
+                continue
+            if found:
+                return found
+        if not ended:
+            break
     return {}
 
 
