@@ -24,6 +24,7 @@ import (
 type Backend struct {
 	opts   Options
 	server string // this process, as the names of its cgroups and sessions have it
+	root   bool   // this process may be another user
 
 	// prepare sets what follows, once, when sandboxes are first asked for: it makes
 	// cgroups, and with version 2 moves this process, which is not to be where an
@@ -45,14 +46,14 @@ func New(opts Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{opts: opts, server: server, pythons: make(map[string]python), filters: make(map[bool][]byte)}
+	b := &Backend{opts: opts, server: server, root: isRoot(), pythons: make(map[string]python), filters: make(map[bool][]byte)}
 	b.prepare = sync.OnceValue(b.findBounds)
 	return b, nil
 }
 
 // findBounds finds what sandboxes are bounded by here.
 func (b *Backend) findBounds() error {
-	if isMachinesRoot() && !isRoot() {
+	if isMachinesRoot() && !b.root {
 		return unavailable(nil, "the server is root where no other user is known (such as systemd's PrivateUsers=yes), and programs would be root too: start it as another user, or with the users up to %d", walls.User)
 	}
 	ctx := context.Background() // for all who ask, whoever came first

@@ -45,10 +45,10 @@ const (
 func findControllers(ctx context.Context, server string, enter func(context.Context) error) (controllers, error) {
 	c, err := findVersion1()
 	if err != nil {
-		var fault error
-		if c, fault = findVersion2(ctx, enter); fault != nil {
-			return controllers{}, fault
-		}
+		c, err = findVersion2(ctx, enter)
+	}
+	if err != nil {
+		return controllers{}, err
 	}
 	return c, c.try(server)
 }

@@ -109,8 +109,7 @@ func (i *instance) finish() error {
 	select {
 	case <-i.process.exited:
 	case <-timer.C:
-		i.process.kill()
-		<-i.process.exited
+		i.process.end()
 	}
 	<-i.errors
 	return errors.Join(i.stdout.Close(), i.process.group.remove())

@@ -30,7 +30,7 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 		command[0] = py.path
 	}
 	p := plan{
-		User: walls.User, Group: walls.User, Become: isRoot(), Hostname: walls.Hostname,
+		User: walls.User, Group: walls.User, Become: b.root, Hostname: walls.Hostname,
 		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
 		OpenFiles: walls.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
 		Trees: append(b.rootTrees(py), g.trees()...),
@@ -60,7 +60,7 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 	}
 	if b.groupsFault != nil {
 		// The device, mapped to be shared, is memory that no process is seen to have. A file
-		// that is one hole can be read alike, and mapped as far as the root, which it lies in, is large.
+		// that is one hole can be read alike; for it to be mapped the root has no room (fillRoot).
 		p.Trees = slices.DeleteFunc(p.Trees, func(t tree) bool { return t.To == "/dev/zero" })
 		p.Files = append(p.Files, file{Path: "/dev/zero", Bytes: zeroBytes})
 		p.DataBytes = uint64(spec.MemoryBytes)
@@ -82,7 +82,7 @@ func (b *Backend) environment(spec execution.Spec, py python) []string {
 			all[i] = "PATH=" + folder + ":" + path
 		}
 	}
-	if !isRoot() {
+	if !b.root {
 		all = append(all, "VIVARIUM_OPEN_FILES="+strconv.Itoa(sharedOpenFiles))
 	}
 	if b.groupsFault != nil {

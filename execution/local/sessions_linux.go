@@ -141,8 +141,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 		err = i.connect()
 	}
 	if err != nil {
-		made.kill()
-		<-made.exited
+		made.end()
 		return nil, errors.Join(unkept(err, filepath.Dir(folder)), lock.Close(), made.group.remove())
 	}
 	return i, nil

@@ -30,8 +30,10 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	if err := roomForProcesses(); err != nil {
-		return nil, err
+	if !b.root { // whom the limit of processes does not bind
+		if err := roomForProcesses(); err != nil {
+			return nil, err
+		}
 	}
 	if spec.Isolation == execution.IsolationRun && !p.asked && b.opts.Rootfs == "" {
 		if err := p.ask(ctx, p.path); err != nil {
@@ -127,8 +129,7 @@ func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, beg
 		return nil, errors.Join(err, g.remove())
 	}
 	if err := g.bound(walls.Processes(spec)); err != nil {
-		made.kill()
-		<-made.exited
+		made.end()
 		return nil, errors.Join(unavailable(err, "the processes of a sandbox cannot be limited"), g.remove())
 	}
 	return made, nil
@@ -164,7 +165,7 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 	// Until the supervisor takes its place it says nothing on stderr, but the Go runtime may.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], wordWriter
 	cmd.ExtraFiles = []*os.File{planReader, wordWriter, streams[2]} // planFD, wordFD, errorsFD
-	cmd.SysProcAttr = attributes()
+	cmd.SysProcAttr = attributes(b.root)
 	err = cmd.Start()
 	_, _ = planReader.Close(), wordWriter.Close()
 	if err != nil {
@@ -176,8 +177,7 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 		_ = cmd.Wait()
 	}()
 	if err := made.tell(ctx, p, planWriter, wordReader); err != nil {
-		made.kill()
-		<-made.exited
+		made.end()
 		return nil, err
 	}
 	return made, nil
@@ -186,9 +186,9 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 // attributes are those of a process that becomes a sandbox: it is born in
 // namespaces of its own, as nobody yet, with the powers over them that it needs
 // to furnish them.
-func attributes() *syscall.SysProcAttr {
+func attributes(root bool) *syscall.SysProcAttr {
 	host, hostGroup := os.Geteuid(), os.Getegid()
-	if isRoot() {
+	if root {
 		host, hostGroup = walls.User, walls.User // or programs would be root, as far as the machine is concerned
 	}
 	return &syscall.SysProcAttr{
@@ -196,7 +196,7 @@ func attributes() *syscall.SysProcAttr {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: host, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: hostGroup, Size: 1}},
 		// Root leaves its groups; others may not, and keep them: none is known inside.
-		GidMappingsEnableSetgroups: isRoot(),
+		GidMappingsEnableSetgroups: root,
 		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
 		Setsid:                     true, // a terminal's signals are for the server
 	}
@@ -272,6 +272,12 @@ func (p *process) succeeded() bool { return p.cmd.ProcessState.Success() }
 
 // kill ends the sandbox: the kernel kills all others in it with PID 1.
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
+
+// end kills it and waits until it has been buried.
+func (p *process) end() {
+	p.kill()
+	<-p.exited
+}
 
 // rehearse makes a sandbox's walls and takes them down.
 func (b *Backend) rehearse(ctx context.Context, py python) error {
