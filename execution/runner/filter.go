@@ -3,12 +3,11 @@ package runner
 import (
 	"encoding/hex"
 	"math"
-	"slices"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
-	sandboxseccomp "github.com/vivarium-sandbox/vivarium/execution/seccomp"
+	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
 
 // forbidden are the system calls that no program may make, whatever else the
@@ -50,73 +49,10 @@ const (
 	// another than its maker: CLONE_PARENT, CLONE_PTRACE.
 	newRelations = 0x00008000 | 0x00002000
 
-	unixFamily    = 1  // AF_UNIX
-	netlinkFamily = 16 // AF_NETLINK
-	coreLimit     = 4  // RLIMIT_CORE
-	levelIPv6     = 41 // SOL_IPV6
-	flowLabels    = 32 // IPV6_FLOWLABEL_MGR
-	levelSocket   = 1  // SOL_SOCKET
-	setSeccomp    = 22 // PR_SET_SECCOMP
-	fcntlCommand  = 1  // the argument of fcntl(2)
-	optionLevel   = 1  // the argument of setsockopt(2)
-	optionName    = 2
-	noSuchCall    = 38 // ENOSYS
-	noSuchFamily  = 97 // EAFNOSUPPORT
+	coreLimit  = 4  // RLIMIT_CORE
+	setSeccomp = 22 // PR_SET_SECCOMP
+	noSuchCall = 38 // ENOSYS
 )
-
-// families are the kinds of sockets that programs may make: AF_UNIX, AF_INET,
-// AF_INET6 and AF_NETLINK, which getifaddrs(3) uses.
-func families() []uint64 { return []uint64{1, 2, 10, 16} }
-
-// otherNetlink are the conditions under which a socket is one of netlink that asks
-// for anything but addresses and routes, NETLINK_ROUTE: other protocols tell what
-// the kernel remembers of the connections of other runs.
-func otherNetlink() seccomp.ArgumentConditions {
-	return append(isInt(0, netlinkFamily), seccomp.Condition{Argument: 2, Operation: seccomp.BitsSet, Value: math.MaxUint32})
-}
-
-// leases are the conditions under which fcntl(2) asks for a lease on a file (1024),
-// for which whoever opens that file has to wait, for news of a folder (1026), or
-// for what Linux may yet invent from 1039 on: delegations, which are leases too,
-// were. Those between are of pipes, seals and copies of descriptors.
-func leases() []seccomp.NameWithConditions {
-	command := func(operation seccomp.Operation, value uint64) seccomp.Condition {
-		return seccomp.Condition{Argument: fcntlCommand, Operation: operation, Value: value}
-	}
-	return []seccomp.NameWithConditions{{
-		Name: "fcntl",
-		Conditions: seccomp.ArgumentConditions{
-			command(seccomp.GreaterOrEqual, 1024), command(seccomp.LessOrEqual, 1026), command(seccomp.NotEqual, 1025),
-		},
-	}, {
-		Name: "fcntl", Conditions: seccomp.ArgumentConditions{command(seccomp.GreaterThan, 1038)},
-	}}
-}
-
-// socketFilters are the options of sockets that attach programs of the kernel's, which
-// take of what it has for all together: SO_ATTACH_FILTER, SO_ATTACH_BPF and both
-// SO_ATTACH_REUSEPORT ones.
-func socketFilters() []seccomp.NameWithConditions {
-	var all []seccomp.NameWithConditions
-	for _, option := range []uint32{26, 50, 51, 52} {
-		all = append(all, seccomp.NameWithConditions{
-			Name: "setsockopt", Conditions: append(isInt(optionLevel, levelSocket), isInt(optionName, option)...),
-		})
-	}
-	return all
-}
-
-// isInt are the conditions under which an argument that the kernel takes for an
-// int has a value: in the other half of it a program may put what it likes.
-func isInt(argument, value uint32) seccomp.ArgumentConditions {
-	conditions := seccomp.ArgumentConditions{{Argument: argument, Operation: seccomp.BitsNotSet, Value: uint64(^value)}}
-	for bit := uint32(1); bit != 0; bit <<= 1 {
-		if value&bit != 0 {
-			conditions = append(conditions, seccomp.Condition{Argument: argument, Operation: seccomp.BitsSet, Value: uint64(bit)})
-		}
-	}
-	return conditions
-}
 
 // programFilter assembles the seccomp filter that programs run behind, for the
 // machine that this server runs on: its name as uname(2) gives it, and the
@@ -128,58 +64,36 @@ func programFilter() (machine, instructions string, err error) {
 	if err != nil {
 		return "", "", nil //nolint:nilerr // the library does not know this machine
 	}
-	encoded, err := sandboxseccomp.Assemble(filterPolicy(info), info)
+	encoded, err := seccomp.Assemble(programRules(), specs.ActAllow, info)
 	if err != nil {
 		return "", "", err
 	}
 	return info.Name, hex.EncodeToString(encoded), nil
 }
 
-func filterPolicy(info *arch.Info) seccomp.Policy {
-	names := slices.DeleteFunc(forbidden(), func(name string) bool {
-		_, there := info.SyscallNames[name]
-		return !there
-	})
-	var otherFamilies seccomp.ArgumentConditions
-	for _, family := range families() {
-		otherFamilies = append(otherFamilies, seccomp.Condition{Operation: seccomp.NotEqual, Value: family})
+// programRules returns what programs are denied; the rest is the sandbox's own profile's
+// to judge.
+func programRules() []specs.LinuxSyscall {
+	notThere := uint(noSuchCall)
+	return []specs.LinuxSyscall{
+		{Names: forbidden(), Action: specs.ActErrno}, // EPERM
+		// Its flags lie in memory, out of a filter's reach; C libraries then take clone.
+		{Names: append(lockPipes(), "clone3"), Action: specs.ActErrno, ErrnoRet: &notThere},
+		{Names: []string{"prctl"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, setSeccomp)}},
+		// At 0 a process's memory goes to the host's handler of dumps, at our 1 to nobody: core(5).
+		{Names: []string{"setrlimit"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, coreLimit)}},
+		{Names: []string{"prlimit64"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{
+			isInt(1, coreLimit), {Index: 2, Op: specs.OpNotEqual}, // a new limit is given
+		}},
+		{Names: []string{"clone"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{
+			Value: newNamespaces | newRelations, Op: specs.OpMaskedEqual,
+		}}},
+		{Names: []string{"clone"}, Action: specs.ActErrno},
 	}
-	return seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow,
-		Syscalls: []seccomp.SyscallGroup{
-			{
-				Action: seccomp.ActionErrno, // EPERM
-				Names:  names,
-				NamesWithCondtions: append(append(leases(), socketFilters()...), seccomp.NameWithConditions{
-					Name: "prctl", Conditions: isInt(0, setSeccomp),
-				}, seccomp.NameWithConditions{
-					Name:       "clone",
-					Conditions: seccomp.ArgumentConditions{{Operation: seccomp.BitsSet, Value: newNamespaces | newRelations}},
-				}, seccomp.NameWithConditions{
-					// At 0 a process's memory goes to the host's handler of dumps, at our 1 to nobody: core(5).
-					Name: "setrlimit", Conditions: isInt(0, coreLimit),
-				}, seccomp.NameWithConditions{
-					Name:       "prlimit64",
-					Conditions: append(isInt(1, coreLimit), seccomp.Condition{Argument: 2, Operation: seccomp.NotEqual}),
-				}, seccomp.NameWithConditions{
-					// Flow labels stay for a minute, for all in the network namespace to see.
-					Name:       "setsockopt",
-					Conditions: append(isInt(optionLevel, levelIPv6), isInt(optionName, flowLabels)...),
-				}),
-			},
-			{
-				// Its flags lie in memory, out of a filter's reach; C libraries then take clone.
-				Action: seccomp.ActionErrno | noSuchCall,
-				Names:  append(lockPipes(), "clone3"),
-			},
-			{
-				Action: seccomp.ActionErrno | noSuchFamily,
-				NamesWithCondtions: []seccomp.NameWithConditions{
-					{Name: "socket", Conditions: otherFamilies},
-					{Name: "socket", Conditions: otherNetlink()},
-					{Name: "socketpair", Conditions: seccomp.ArgumentConditions{{Operation: seccomp.NotEqual, Value: unixFamily}}},
-				},
-			},
-		},
-	}
+}
+
+// isInt returns the condition that an argument has a value which the kernel takes for an
+// int: in the other half of it a program may put what it likes.
+func isInt(argument uint, value uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: argument, Value: math.MaxUint32, ValueTwo: value, Op: specs.OpMaskedEqual}
 }

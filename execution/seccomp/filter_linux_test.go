@@ -2,7 +2,6 @@ package seccomp_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"os"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/elastic/go-seccomp-bpf/arch"
 	moby "github.com/moby/profiles/seccomp"
-	"golang.org/x/net/bpf"
 
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
@@ -36,10 +34,13 @@ func TestDefaultProfile(t *testing.T) {
 
 // What the kernel does with a system call (linux/seccomp.h).
 const (
-	allow  = 0x7fff0000
-	eperm  = 0x00050001
-	enosys = 0x00050026
-	kill   = 0x80000000
+	allow        = 0x7fff0000
+	eperm        = 0x00050001
+	enosys       = 0x00050026
+	noop         = 0x00050000
+	enotsup      = 0x0005005f
+	eafnosupport = 0x00050061
+	kill         = 0x80000000
 )
 
 // The filter is the profile, translated: each kind of rule does what it says.
@@ -82,18 +83,25 @@ func TestFilter(t *testing.T) {
 		{"prlimit64", []uint64{7}, eperm, eperm},
 		{"setpriority", []uint64{0, 0}, allow, allow},
 		{"setpriority", []uint64{0, 7}, eperm, eperm},
-		{"socket", []uint64{1}, allow, allow},
-		{"socket", []uint64{40}, enosys, enosys}, // AF_VSOCK
+		{"fcntl", []uint64{3, 6}, allow, allow},       // F_SETLK
+		{"fcntl", []uint64{3, 37}, eperm, eperm},      // F_OFD_SETLK
+		{"prctl", []uint64{15}, allow, allow},         // PR_SET_NAME
+		{"prctl", []uint64{0x53564d41}, eperm, eperm}, // PR_SET_VMA
+		{"prctl", []uint64{1<<32 | 15}, eperm, eperm},
+		{"mmap", []uint64{0, 4096, 3, 0x22 | 0x40000}, eperm, eperm}, // MAP_HUGETLB
+		{"memfd_create", []uint64{0, 4}, eperm, eperm},
+		{"shmget", []uint64{0, 4096, 0o4600}, eperm, eperm},
+		{"shmget", []uint64{0, 4096, 0o1600}, allow, allow},
+		{"setxattr", nil, enotsup, enotsup},
+		{"fsetxattr", nil, enotsup, enotsup},
+		{"removexattr", nil, allow, allow},
+		{"inotify_init1", nil, enosys, enosys},
+		{"sync", nil, noop, noop},
+		{"fsync", nil, noop, noop},
+		{"msync", []uint64{0, 4096, 4}, noop, noop},
+		{"msync", []uint64{0, 4096, 1}, allow, allow},
 	} {
-		nr := info.SyscallNames[test.name]
-		if _, known := info.SyscallNames[test.name]; !known {
-			t.Errorf("the machine has no %s", test.name)
-		}
-		for many, want := range map[bool]int{false: test.once, true: test.many} {
-			if got := verdict(t, many, true, uint32(info.ID), nr, test.args...); got != want {
-				t.Errorf("%s%v, many runs %v: %#x, not %#x", test.name, test.args, many, got, want)
-			}
-		}
+		check(t, info, test.name, test.args, test.once, test.many)
 	}
 	for name, want := range map[string]int{"memfd_create": enosys, "shmget": enosys, "semget": enosys, "msgget": enosys, "landlock_create_ruleset": enosys, "read": allow} {
 		if got := verdict(t, true, false, uint32(info.ID), info.SyscallNames[name]); got != want {
@@ -103,6 +111,7 @@ func TestFilter(t *testing.T) {
 	for flags, want := range map[uint64]int{
 		shared: eperm, shared | 2: eperm, shared | 1<<40: eperm, shared | 0x8000: eperm, // MAP_SHARED_VALIDATE, nothing, MAP_POPULATE
 		1: allow, 0x22: allow, // of a file; MAP_PRIVATE | MAP_ANONYMOUS
+		0x22 | 0x40000: eperm, 1 | 0x40000: eperm, // MAP_HUGETLB
 	} {
 		if got := verdict(t, true, false, uint32(info.ID), info.SyscallNames["mmap"], 0, 4096, 3, flags); got != want {
 			t.Errorf("mmap with flags %#x, without a cgroup: %#x, not %#x", flags, got, want)
@@ -116,35 +125,87 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// verdict runs the filter on a system call (struct seccomp_data).
+// A program gets sockets of the kinds whose memory is bounded, and no option that makes
+// one keep more.
+func TestSockets(t *testing.T) {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flags, high = 0o2004000, 1 << 32 // SOCK_CLOEXEC | SOCK_NONBLOCK
+	for _, test := range []struct {
+		what string
+		name string
+		args []uint64
+		want int
+	}{
+		{"Unix", "socket", []uint64{1, 5 | flags}, allow},
+		{"a pair of Unix", "socketpair", []uint64{1, 1}, allow},
+		{"a pair of another family", "socketpair", []uint64{40, 1}, eafnosupport},
+		{"TCP", "socket", []uint64{2, 1 | flags, 0}, allow},
+		{"TCP by its number", "socket", []uint64{10, 1, 6}, allow},
+		{"UDP", "socket", []uint64{10, 2, 17}, allow},
+		{"raw", "socket", []uint64{2, 3, 6}, eperm},
+		{"ICMP", "socket", []uint64{2, 2, 1}, eperm},
+		{"MPTCP", "socket", []uint64{2, 1, 262}, eperm},
+		{"SCTP", "socket", []uint64{2, 1, 132}, eperm},
+		{"an unknown protocol", "socket", []uint64{2, 1, 200}, eperm},
+		{"UDP as a stream", "socket", []uint64{2, 1, 17}, eperm},
+		{"TCP with high bits set", "socket", []uint64{2, 1, high}, eperm},
+		{"routes and addresses", "socket", []uint64{16, 3 | flags, 0}, allow},
+		{"routes, the other type", "socket", []uint64{16, 2, 0}, allow},
+		{"generic netlink", "socket", []uint64{16, 3, 16}, eafnosupport},
+		{"netlink with high bits set", "socket", []uint64{16, 3, high}, eafnosupport},
+		{"no family", "socket", []uint64{0, 1}, eafnosupport},
+		{"a family between", "socket", []uint64{9, 1}, eafnosupport},
+		{"packets", "socket", []uint64{17, 3}, eafnosupport},
+		{"AF_ALG", "socket", []uint64{38, 5}, eafnosupport},
+		{"AF_VSOCK", "socket", []uint64{40, 1}, eafnosupport},
+		{"AF_UNIX with high bits set", "socket", []uint64{high | 1, 1}, eafnosupport},
+		{"an address to use again", "setsockopt", []uint64{3, 1, 2}, allow},
+		{"no delay", "setsockopt", []uint64{3, 6, 1}, allow},
+		{"IPv6 alone", "setsockopt", []uint64{3, 41, 26}, allow},
+		{"a larger buffer", "setsockopt", []uint64{3, 1, 8}, noop},
+		{"a larger buffer to send", "setsockopt", []uint64{3, 1, 7}, noop},
+		{"a larger buffer, high bits set", "setsockopt", []uint64{3, high | 1, 8}, eperm},
+		{"a filter", "setsockopt", []uint64{3, 1, 26}, eperm},
+		{"a filter for many", "setsockopt", []uint64{3, 1, 51}, eperm},
+		{"zero copy", "setsockopt", []uint64{3, 1, 60}, eperm},
+		{"reserved memory", "setsockopt", []uint64{3, 1, 73}, eperm},
+		{"a key of TCP", "setsockopt", []uint64{3, 6, 14}, eperm},
+		{"another layer on TCP", "setsockopt", []uint64{3, 6, 31}, eperm},
+		{"a corked datagram", "setsockopt", []uint64{3, 17, 1}, eperm},
+		{"sources of a group", "setsockopt", []uint64{3, 0, 41}, eperm},
+		{"a group of IPv6", "setsockopt", []uint64{3, 41, 20}, eperm},
+		{"a flow label", "setsockopt", []uint64{3, 41, 32}, eperm},
+		{"headers of IPv6", "setsockopt", []uint64{3, 41, 59}, eperm},
+		{"netlink's groups", "setsockopt", []uint64{3, 270, 1}, eperm},
+	} {
+		t.Run(test.what, func(t *testing.T) { check(t, info, test.name, test.args, test.want, test.want) })
+	}
+}
+
+// check compares what the filter does with a system call in a sandbox that serves one run,
+// and in one that serves many.
+func check(t *testing.T, info *arch.Info, name string, args []uint64, once, many int) {
+	t.Helper()
+	nr, known := info.SyscallNames[name]
+	if !known {
+		t.Fatalf("the machine has no %s", name)
+	}
+	for manyRuns, want := range map[bool]int{false: once, true: many} {
+		if got := verdict(t, manyRuns, true, uint32(info.ID), nr, args...); got != want {
+			t.Errorf("%s%v, many runs %v: %#x, not %#x", name, args, manyRuns, got, want)
+		}
+	}
+}
+
+// verdict runs the filter on a system call.
 func verdict(t *testing.T, many, bounded bool, machine uint32, nr int, args ...uint64) int {
 	t.Helper()
 	code, err := seccomp.Filter(many, bounded)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var program []bpf.Instruction
-	for ; len(code) >= 8; code = code[8:] {
-		program = append(program, bpf.RawInstruction{
-			Op: binary.NativeEndian.Uint16(code), Jt: code[2], Jf: code[3], K: binary.NativeEndian.Uint32(code[4:]),
-		}.Disassemble())
-	}
-	vm, err := bpf.NewVM(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The interpreter reads words as the network orders them, the kernel as the
-	// machine does: each half is put where the filter looks for it.
-	data := make([]byte, 64)
-	binary.BigEndian.PutUint32(data, uint32(nr))
-	binary.BigEndian.PutUint32(data[4:], machine)
-	for i, arg := range args {
-		binary.BigEndian.PutUint32(data[16+8*i:], uint32(arg))
-		binary.BigEndian.PutUint32(data[20+8*i:], uint32(arg>>32))
-	}
-	got, err := vm.Run(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got
+	return seccomp.Run(t, code, machine, nr, args...)
 }

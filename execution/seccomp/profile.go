@@ -1,6 +1,10 @@
 // Package seccomp says which system calls a sandbox's first process, and all that
 // it starts, may make at all, whatever the backend. What programs may not make of
 // these, the runner's own filter says.
+//
+// The rules that need a reason have files of their own: sockets.go for what sockets
+// keep in the kernel, kernel.go for everything else that the kernel would keep or do
+// outside of a sandbox's limits.
 package seccomp
 
 import (
@@ -19,47 +23,70 @@ import (
 //go:embed default.json
 var defaultProfile []byte
 
-// noSuchCall is ENOSYS as Linux has it.
-const noSuchCall uint = 38
+// Error numbers as Linux has them.
+const (
+	success      uint = 0
+	noSuchCall   uint = 38 // ENOSYS
+	notSupported uint = 95 // EOPNOTSUPP
+	noSuchFamily uint = 97 // EAFNOSUPPORT
+)
 
-// onlyForItself are the system calls with which a process of the same user
-// could keep the supervisor from being scheduled, or take its limits away: they
-// are allowed for the caller itself alone, which is 0 in these arguments.
+// allow returns a rule that allows calls whose arguments meet all conditions.
+func allow(names []string, conditions ...specs.LinuxSeccompArg) *seccomp.Syscall {
+	return &seccomp.Syscall{LinuxSyscall: specs.LinuxSyscall{Names: names, Action: specs.ActAllow, Args: conditions}}
+}
+
+// answer returns a rule by which such calls do nothing and fail with an error number.
+// With [success] they do nothing and succeed.
+func answer(number uint, names []string, conditions ...specs.LinuxSeccompArg) *seccomp.Syscall {
+	return &seccomp.Syscall{LinuxSyscall: specs.LinuxSyscall{
+		Names: names, Action: specs.ActErrno, ErrnoRet: &number, Args: conditions,
+	}}
+}
+
+// is returns the condition that an argument has a value. All 64 bits count: where the
+// kernel looks at 32 of them, a rule that allows does not apply to odd values.
+func is(argument uint, value uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: argument, Value: value, Op: specs.OpEqualTo}
+}
+
+// isBelow returns the condition that an argument is less than a value.
+func isBelow(argument uint, value uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: argument, Value: value, Op: specs.OpLessThan}
+}
+
+// isAbove returns the condition that an argument is greater than a value.
+func isAbove(argument uint, value uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: argument, Value: value, Op: specs.OpGreaterThan}
+}
+
+// has returns the condition that the bits of an argument that are in a mask have a value.
+func has(argument uint, mask, value uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: argument, Value: mask, ValueTwo: value, Op: specs.OpMaskedEqual}
+}
+
+// onlyForItself returns the rules for calls with which a process could keep another of
+// the same user, the supervisor for one, from being scheduled, or change its limits.
+// They are allowed for the caller itself alone, which is 0 in these arguments.
 func onlyForItself() []*seccomp.Syscall {
-	equal := func(values ...uint64) []specs.LinuxSeccompArg {
-		var args []specs.LinuxSeccompArg
-		for i, value := range values {
-			args = append(args, specs.LinuxSeccompArg{Index: uint(i), Value: value, Op: specs.OpEqualTo})
-		}
-		return args
-	}
-	allow := func(args []specs.LinuxSeccompArg, names ...string) *seccomp.Syscall {
-		return &seccomp.Syscall{
-			LinuxSyscall: specs.LinuxSyscall{Names: names, Action: specs.ActAllow, Args: args},
-		}
-	}
 	return []*seccomp.Syscall{
-		allow(equal(0), "sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity", "prlimit64"),
-		allow(equal(0, 0), "setpriority"), // PRIO_PROCESS
-		allow(equal(1, 0), "ioprio_set"),  // IOPRIO_WHO_PROCESS
+		allow([]string{"sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity", "prlimit64"}, is(0, 0)),
+		allow([]string{"setpriority"}, is(0, 0), is(1, 0)), // PRIO_PROCESS
+		allow([]string{"ioprio_set"}, is(0, 1), is(1, 0)),  // IOPRIO_WHO_PROCESS
 	}
 }
 
-// noLeases allows fcntl(2) without the commands that ask for leases on files or for
-// news of folders: PID 1 would wait for a lease's holder wherever it opens a file.
-// From 1024 on, where these are, only what is known is allowed; the delegations of
-// newer kernels are leases too.
-func noLeases() []*seccomp.Syscall {
-	const first, getLease, firstHarmless, lastHarmless = 1024, 1025, 1027, 1038 // F_LINUX_SPECIFIC_BASE and so on
-	allow := func(operator specs.LinuxSeccompOperator, command uint64) *seccomp.Syscall {
-		return &seccomp.Syscall{LinuxSyscall: specs.LinuxSyscall{
-			Names: []string{"fcntl", "fcntl64"}, Action: specs.ActAllow,
-			Args: []specs.LinuxSeccompArg{{Index: 1, Value: command, Op: operator}},
-		}}
-	}
-	rules := []*seccomp.Syscall{allow(specs.OpLessThan, first), allow(specs.OpEqualTo, getLease)}
-	for command := uint64(firstHarmless); command <= lastHarmless; command++ {
-		rules = append(rules, allow(specs.OpEqualTo, command))
+// fileControl returns the rules for fcntl(2). It has no leases on files, for whose end
+// PID 1 would wait when it opens such a file, no notifications of folders, and nothing
+// that this list does not know: the delegations of new kernels are leases too. It has no
+// locks of open files (F_OFD_SETLK) either: /proc/locks shows those of the whole machine,
+// so the supervisor could not count the sandbox's own.
+func fileControl() []*seccomp.Syscall {
+	names := []string{"fcntl", "fcntl64"}
+	const command, openFileLocks, getLease, firstHarmless, lastHarmless = 1, 36, 1025, 1027, 1038
+	rules := []*seccomp.Syscall{allow(names, isBelow(command, openFileLocks)), allow(names, is(command, getLease))}
+	for number := uint64(firstHarmless); number <= lastHarmless; number++ {
+		rules = append(rules, allow(names, is(command, number)))
 	}
 	return rules
 }
@@ -71,12 +98,22 @@ func lockPipes() []string {
 	return []string{"splice", "tee", "vmsplice", "sendfile", "sendfile64"}
 }
 
-// Profile gives today's default profile of Docker, as engines take it: an old engine's own
-// still allows io_uring (github.com/moby/moby/pull/46762). It knows the host's
-// own kind of system calls alone: the tables of 32-bit programs, which the
-// sandbox has no use for, are off.
+// ownRules are those that take the place of the default profile's.
+func ownRules(many bool) []*seccomp.Syscall {
+	rules := slices.Concat(onlyForItself(), fileControl(), sockets(), socketOptions(), keptOutside(), doneOutside())
+	rules = append(rules, answer(noSuchCall, lockPipes()))
+	if many {
+		rules = append(rules, allow([]string{"unshare", "setns"}))
+	}
+	return rules
+}
+
+// Profile returns today's default profile of Docker with our own rules, as engines take
+// it: an old engine's own profile still allows io_uring
+// (github.com/moby/moby/pull/46762). It knows the host's own kind of system calls alone:
+// the tables of 32-bit programs, which the sandbox has no use for, are off.
 //
-// Where a container serves many runs, its supervisor may make namespaces, and
+// Where a sandbox serves many runs, its supervisor may make namespaces, and
 // return from them, besides; its programs may not, by a filter of their own.
 func Profile(many bool) (string, error) {
 	var rules seccomp.Seccomp
@@ -86,19 +123,15 @@ func Profile(many bool) (string, error) {
 	for i := range rules.ArchMap {
 		rules.ArchMap[i].SubArches = nil
 	}
-	notThere := noSuchCall
-	own := append(append(onlyForItself(), noLeases()...), &seccomp.Syscall{
-		LinuxSyscall: specs.LinuxSyscall{Names: lockPipes(), Action: specs.ActErrno, ErrnoRet: &notThere},
-	})
-	for _, rule := range rules.Syscalls {
-		rule.Names = slices.DeleteFunc(rule.Names, func(name string) bool {
-			return slices.ContainsFunc(own, func(o *seccomp.Syscall) bool { return slices.Contains(o.Names, name) })
-		})
+	own := ownRules(many)
+	replaced := make(map[string]bool)
+	for _, rule := range own {
+		for _, name := range rule.Names {
+			replaced[name] = replaced[name] || name != "unshare" && name != "setns" // those add to what is there
+		}
 	}
-	if many {
-		own = append(own, &seccomp.Syscall{
-			LinuxSyscall: specs.LinuxSyscall{Names: []string{"unshare", "setns"}, Action: specs.ActAllow},
-		})
+	for _, rule := range rules.Syscalls {
+		rule.Names = slices.DeleteFunc(rule.Names, func(name string) bool { return replaced[name] })
 	}
 	rules.Syscalls = append(rules.Syscalls, own...)
 	profile, err := json.Marshal(rules)
