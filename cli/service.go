@@ -98,7 +98,7 @@ func sandboxSettings(c config.Config) execution.Settings {
 	return execution.Settings{
 		Isolation: execution.Isolation(c.Isolation), Preload: c.PreloadModules,
 		Network: c.Network, Runtime: c.Runtime, MemoryBytes: int64(c.MemoryLimitMB) << 20, CPUs: c.CPULimit,
-		Processes: int64(c.PidsLimit), WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20, TempBytes: int64(c.TmpLimitMB) << 20,
+		Processes: int64(c.PidsLimit), Ptys: int64(c.PtyLimit), WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20, TempBytes: int64(c.TmpLimitMB) << 20,
 	}
 }
 

@@ -51,6 +51,7 @@ type Config struct {
 	CPULimit         float64 `env:"CPU_LIMIT, default=1" min:"0.01" max:"1024" help:"cores that a sandbox may use"`
 	MemoryLimitMB    int     `env:"MEMORY_LIMIT_MB, default=256" min:"32" max:"1048576" help:"memory of a sandbox, its files included"`
 	PidsLimit        int     `env:"PIDS_LIMIT, default=64" min:"4" max:"32768" help:"processes and threads of a sandbox"`
+	PtyLimit         int     `env:"PTY_LIMIT, default=0" min:"0" max:"256" help:"pseudo-terminals that the programs of a sandbox may have open, for pexpect and the like. The kernel works for them outside of CPU_LIMIT, and a run can see when earlier ones of the same key used them; 0 gives none"`
 	WorkspaceLimitMB int     `env:"WORKSPACE_LIMIT_MB, default=64" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB" help:"size of the workspace; what lies there counts as memory"`
 	TmpLimitMB       int     `env:"TMP_LIMIT_MB, default=64" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB" help:"size of /tmp; what lies there counts as memory"`
 	MaxOutputBytes   int     `env:"MAX_OUTPUT_BYTES, default=1000000" min:"1" max:"1073741824" help:"kept of stdout and of stderr each"`

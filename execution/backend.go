@@ -88,6 +88,8 @@ type Settings struct {
 	CPUs float64
 	// Processes bounds processes and threads.
 	Processes int64
+	// Ptys bounds pseudo-terminals. Zero means that there are none.
+	Ptys int64
 	// WorkspaceBytes and TempBytes are the sizes of the workspace and of /tmp.
 	WorkspaceBytes, TempBytes int64
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // connectTime bounds the first words with the engine, and a look at an image.
@@ -62,8 +64,11 @@ type Backend struct {
 	negotiation chan struct{} // holds one token; whoever has it may negotiate
 	negotiated  atomic.Bool   // the client speaks the engine's version
 
+	users    walls.Users
+	remapped atomic.Bool // the engine has users of its own, of whom there are few
+
 	mu    sync.Mutex
-	alive map[string]bool // ids of containers that this server holds
+	alive map[string]int // the users of containers that this server holds, by id
 }
 
 // New makes a Backend. It does not talk to the engine yet.
@@ -87,7 +92,7 @@ func New(opts Options) (*Backend, error) {
 	}
 	b := &Backend{
 		client: client, opts: opts, id: newID(), seccomp: profiles,
-		progress: opts.Progress, negotiation: make(chan struct{}, 1), alive: make(map[string]bool),
+		progress: opts.Progress, negotiation: make(chan struct{}, 1), alive: make(map[string]int),
 	}
 	if b.progress == nil {
 		b.progress = io.Discard
@@ -131,6 +136,13 @@ func (b *Backend) connect(ctx context.Context) error {
 		return b.unavailable(err)
 	}
 	b.client.NegotiateAPIVersionPing(ping)
+	info, err := b.client.Info(ctx)
+	if err != nil {
+		return b.unavailable(err)
+	}
+	b.remapped.Store(slices.ContainsFunc(info.SecurityOptions, func(option string) bool {
+		return strings.HasPrefix(option, "name=userns") || strings.HasPrefix(option, "name=rootless")
+	}))
 	b.negotiated.Store(true)
 	return nil
 }
@@ -175,21 +187,33 @@ func unreachable(err error) bool {
 		errors.As(err, &operation) && operation.Op == "dial"
 }
 
-// hold and drop keep count of the containers that the sweep must leave alone.
-func (b *Backend) hold(id string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.alive[id] = true
+// takeUser returns the user of a new container, which no other has where that can be.
+func (b *Backend) takeUser() int {
+	if b.remapped.Load() {
+		return walls.User
+	}
+	return b.users.Take()
 }
 
+// hold notes a container that the sweep must leave alone, and its user, which is 0 where
+// another server has chosen it.
+func (b *Backend) hold(id string, user int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.alive[id] = user
+}
+
+// drop forgets a container.
 func (b *Backend) drop(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.users.Release(b.alive[id])
 	delete(b.alive, id)
 }
 
 func (b *Backend) holds(id string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.alive[id]
+	_, held := b.alive[id]
+	return held
 }

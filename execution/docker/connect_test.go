@@ -142,6 +142,7 @@ func TestContextWithTLS(t *testing.T) {
 		default:
 		}
 		w.Header().Set("Api-Version", "1.41")
+		_, _ = w.Write([]byte("{}"))
 	}))
 	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
 	server.StartTLS()

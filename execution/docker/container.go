@@ -24,17 +24,17 @@ const (
 )
 
 // config gives what runs in a sandbox's container.
-func (b *Backend) config(spec execution.Spec, now time.Time) *container.Config {
+func (b *Backend) config(spec execution.Spec, user int, now time.Time) *container.Config {
 	var command []string
 	if b.opts.Command != nil {
 		command = b.opts.Command(spec)
 	}
 	return &container.Config{
 		Hostname:    walls.Hostname,
-		User:        fmt.Sprintf("%d:%[1]d", walls.User),
+		User:        fmt.Sprintf("%d:%d", user, walls.User),
 		Image:       spec.Image,
 		Entrypoint:  command,
-		Env:         b.opts.Environment,
+		Env:         append(walls.Environment(spec), b.opts.Environment...),
 		WorkingDir:  b.opts.Workspace,
 		OpenStdin:   true,
 		StdinOnce:   !isSession(spec), // the container's stdin ends with our connection
@@ -62,7 +62,7 @@ func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
 }
 
 // hostConfig gives the walls of a sandbox's container.
-func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
+func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfig {
 	const nanosPerCPU = 1e9
 	processes := walls.Processes(spec)
 	return &container.HostConfig{
@@ -76,36 +76,54 @@ func (b *Backend) hostConfig(spec execution.Spec) *container.HostConfig {
 		CgroupnsMode:   container.CgroupnsModePrivate,
 		Runtime:        spec.Runtime,
 		LogConfig:      container.LogConfig{Type: "none"},
-		ShmSize:        walls.SharedMemoryBytes,
-		Tmpfs: map[string]string{
-			b.opts.Workspace: tmpfs(spec.WorkspaceBytes, "exec", "0700"),
-			"/tmp":           tmpfs(spec.TempBytes, "noexec", "1777"),
-		},
+		OomScoreAdj:    walls.VictimScore,
+		Tmpfs:          b.tmpfs(spec, user),
 		Resources: container.Resources{
 			Memory:     spec.MemoryBytes,
 			MemorySwap: spec.MemoryBytes, // memory and swap together: no swap
-			NanoCPUs:   int64(math.Round(spec.CPUs * nanosPerCPU)),
-			PidsLimit:  &processes,
+			// The engine warns and goes on where cgroups of version 2 count it with the rest.
+			KernelMemoryTCP: walls.SocketBytes(spec.MemoryBytes),
+			NanoCPUs:        int64(math.Round(spec.CPUs * nanosPerCPU)),
+			PidsLimit:       &processes,
 			Ulimits: []*units.Ulimit{
 				// Where dumps go to a program, 0 does not keep them from it: core(5).
 				{Name: "core", Soft: 1, Hard: 1},
 				{Name: "nofile", Soft: walls.OpenFiles, Hard: walls.OpenFiles},
+				{Name: "sigpending", Soft: walls.Signals, Hard: walls.Signals},
+				{Name: "msgqueue", Soft: walls.QueueBytes, Hard: walls.QueueBytes},
+				{Name: "memlock", Soft: walls.LockedBytes, Hard: walls.LockedBytes},
 			},
 		},
 	}
 }
 
-// sysctls are those of a container whose network is its own, and serves many runs:
-// one that others use is left as it is.
+// sysctls returns those of a container whose network is its own: one that others use is
+// left as it is.
 func sysctls(spec execution.Spec) map[string]string {
-	if spec.Isolation != execution.IsolationRun || spec.Network != "none" {
+	if spec.Network != "none" {
 		return nil
 	}
 	return walls.Sysctls()
 }
 
-// tmpfs gives the options of a place that programs write. It is theirs.
-func tmpfs(size int64, exec, mode string) string {
-	return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=%d,gid=%[5]d",
-		exec, size, walls.Inodes(size), mode, walls.User)
+// tmpfs returns the file systems in memory, by place. Empty ones that cannot be written
+// cover what the engine mounts there: its terminals, of which one sandbox could take all of
+// the host's, and its folder of message queues, whose times would tell the next run of
+// this one. Queues themselves need no folder.
+func (b *Backend) tmpfs(spec execution.Spec, user int) map[string]string {
+	const covered = "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1"
+	owned := func(size int64, exec, mode string) string {
+		return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=%d,gid=%d",
+			exec, size, walls.Inodes(size), mode, user, walls.User)
+	}
+	all := map[string]string{
+		b.opts.Workspace: owned(spec.WorkspaceBytes, "exec", "0700"),
+		"/tmp":           owned(spec.TempBytes, "noexec", "1777"),
+		"/dev/shm":       owned(walls.SharedMemoryBytes, "noexec", "1777"),
+		"/dev/mqueue":    covered,
+	}
+	if spec.Ptys == 0 {
+		all["/dev/pts"] = covered
+	}
+	return all
 }

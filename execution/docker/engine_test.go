@@ -41,7 +41,7 @@ type engine struct {
 	server *httptest.Server
 
 	mu   sync.Mutex
-	seen []*http.Request // all requests but pings, in order
+	seen []*http.Request // all requests but those of the first connection, in order
 }
 
 // version is the part of a path that names the API's version.
@@ -68,12 +68,13 @@ func newEngine(t *testing.T) *engine {
 		w.Header().Set("Api-Version", "1.41")
 		w.Header().Set("Ostype", "linux")
 	})
+	e.handle("GET /info", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
 	return e
 }
 
 func (e *engine) serve(w http.ResponseWriter, r *http.Request) {
 	path := version.ReplaceAllString(r.URL.Path, "")
-	if path != "/_ping" {
+	if path != "/_ping" && path != "/info" {
 		e.mu.Lock()
 		e.seen = append(e.seen, r)
 		e.mu.Unlock()

@@ -85,11 +85,13 @@ func (b *Backend) newInstance(id string, conn types.HijackedResponse, lasting bo
 func (b *Backend) create(ctx context.Context, spec execution.Spec, name string) (string, error) {
 	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
 	defer cancel()
-	made, err := b.client.ContainerCreate(lasting, b.config(spec, time.Now()), b.hostConfig(spec), nil, nil, name)
+	user := b.takeUser()
+	made, err := b.client.ContainerCreate(lasting, b.config(spec, user, time.Now()), b.hostConfig(spec, user), nil, nil, name)
 	if err != nil {
+		b.users.Release(user)
 		return "", err
 	}
-	b.hold(made.ID)
+	b.hold(made.ID, user)
 	if err := ctx.Err(); err != nil {
 		b.drop(made.ID)
 		return "", err

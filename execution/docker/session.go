@@ -60,7 +60,7 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 	if err != nil {
 		return nil, b.unavailable(fmt.Errorf("attach: %w", err))
 	}
-	b.hold(found[0].ID)
+	b.hold(found[0].ID, 0)
 	return b.newInstance(found[0].ID, conn, true), nil
 }
 

@@ -34,6 +34,7 @@ type Backend struct {
 	groupsFault error           // why there are no cgroups
 	filters     map[bool][]byte // of system calls, by whether a sandbox serves many runs
 
+	users walls.Users
 	works atomic.Bool // sandboxes have been seen to
 
 	mu      sync.Mutex

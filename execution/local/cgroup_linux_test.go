@@ -53,8 +53,8 @@ func TestLimitsOfGroups(t *testing.T) {
 		want    map[string]string
 	}{
 		{1, map[string]string{
-			"memory/memory.limit_in_bytes": "268435456",
-			"cpu/cpu.cfs_period_us":        "100000", "cpu/cpu.cfs_quota_us": "50000", "memory/memory.memsw.limit_in_bytes": "268435456",
+			"memory/memory.limit_in_bytes": "268435456", "memory/memory.kmem.tcp.limit_in_bytes": "33554432",
+			"cpu/cpu.cfs_period_us": "100000", "cpu/cpu.cfs_quota_us": "50000", "memory/memory.memsw.limit_in_bytes": "268435456",
 		}},
 		{2, map[string]string{
 			"memory/memory.max": "268435456", "memory/memory.swap.max": "0", "cpu/cpu.max": "50000 100000",

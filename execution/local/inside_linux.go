@@ -14,6 +14,8 @@ import (
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // Become turns this process into the sandbox that its parent has planned: PID 1
@@ -140,7 +142,7 @@ func lockDown(p plan) error {
 	limits := map[int]uint64{
 		unix.RLIMIT_CORE: 1, // where dumps go to a program, 0 does not keep them from it: core(5)
 		// These count for the server's user too.
-		unix.RLIMIT_SIGPENDING: maxSignals, unix.RLIMIT_MSGQUEUE: maxQueueBytes, unix.RLIMIT_MEMLOCK: maxLockedBytes,
+		unix.RLIMIT_SIGPENDING: walls.Signals, unix.RLIMIT_MSGQUEUE: walls.QueueBytes, unix.RLIMIT_MEMLOCK: walls.LockedBytes,
 	}
 	if p.Processes > 0 {
 		limits[unix.RLIMIT_NPROC] = p.Processes
@@ -210,10 +212,3 @@ func raiseLoopback() error {
 	request.SetUint16(unix.IFF_UP)
 	return step(unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request), "making the loopback network")
 }
-
-// Limits that no setting moves.
-const (
-	maxSignals     = 1024      // that wait, of all processes together
-	maxQueueBytes  = 128 << 10 // of POSIX message queues: one of the usual size
-	maxLockedBytes = 64 << 10  // of memory, in each process
-)

@@ -45,6 +45,8 @@ type plan struct {
 	Command, Environment []string
 	Folder               string
 
+	// Ptys is how many pseudo-terminals there may be; 0 is none.
+	Ptys int64
 	// Processes, DataBytes and OpenFiles are limits of the kernel's
 	// (RLIMIT_NPROC, RLIMIT_DATA, RLIMIT_NOFILE); 0 is none.
 	Processes, DataBytes, OpenFiles uint64

@@ -41,7 +41,6 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 			textFile("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 		},
 		Links: []link{
-			{"/dev/ptmx", "pts/ptmx"},
 			{"/dev/fd", "/proc/self/fd"},
 			{"/dev/stdin", "/proc/self/fd/0"},
 			{"/dev/stdout", "/proc/self/fd/1"},
@@ -52,6 +51,9 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
 			{Path: "/dev/shm", Mode: "1777", Bytes: walls.SharedMemoryBytes, NoExec: true},
 		},
+	}
+	if p.Ptys = spec.Ptys; p.Ptys > 0 {
+		p.Links = append(p.Links, link{"/dev/ptmx", "pts/ptmx"})
 	}
 	p.Links = append(p.Links, b.rootLinks()...)
 	p.Files = append(p.Files, begins.files...)
@@ -76,6 +78,7 @@ func textFile(path, format string, args ...any) file {
 // environment is PID 1's.
 func (b *Backend) environment(spec execution.Spec, py python) []string {
 	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+walls.Hostname) // as container engines have it
+	all = append(all, walls.Environment(execution.Spec{Settings: execution.Settings{Ptys: spec.Ptys}})...)
 	folder := filepath.Dir(py.path)
 	for i, entry := range all {
 		if path, ok := strings.CutPrefix(entry, "PATH="); ok && !slices.Contains(strings.Split(path, ":"), folder) {

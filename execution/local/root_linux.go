@@ -233,11 +233,14 @@ func furnish(p plan, trees []opened, owner []string) error {
 			return step(err, "making %s", s.Path)
 		}
 	}
-	// Read-only are modes and times, which would tell the next run of this one.
-	if err := putNew("dev/pts", "devpts", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=0620"); err != nil {
-		return step(err, "making /dev/pts")
+	if p.Ptys > 0 {
+		if err := putNew("dev/pts", "devpts", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC,
+			"ptmxmode=0666", "mode=0620", fmt.Sprintf("max=%d", p.Ptys)); err != nil {
+			return step(err, "making /dev/pts")
+		}
 	}
-	err := putNew("dev/mqueue", "mqueue", noPrograms)
+	// Read-only are modes and times, which would tell the next run of this one. Queues need no folder.
+	err := putNew("dev/mqueue", "mqueue", noPrograms|unix.MOUNT_ATTR_RDONLY)
 	if errors.Is(err, unix.ENODEV) {
 		return nil // the kernel knows no message queues
 	}
@@ -320,11 +323,7 @@ func coverFolder(path string) error {
 
 // setSwitches sets what the kernel has for these namespaces alone.
 func setSwitches() error {
-	switches := walls.Sysctls()
-	// They count for the server's user too, who has few, and would tell a program
-	// what the machine does with the files that it shares.
-	switches["user.max_inotify_instances"] = "0"
-	for name, value := range switches {
+	for name, value := range walls.Sysctls() {
 		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
 			return step(err, "setting %s", name)
 		}

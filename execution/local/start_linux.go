@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -165,15 +167,18 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 	// Until the supervisor takes its place it says nothing on stderr, but the Go runtime may.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], wordWriter
 	cmd.ExtraFiles = []*os.File{planReader, wordWriter, streams[2]} // planFD, wordFD, errorsFD
-	cmd.SysProcAttr = attributes(b.root)
+	user, release := b.takeUser()
+	cmd.SysProcAttr = attributes(b.root, user)
 	err = cmd.Start()
 	_, _ = planReader.Close(), wordWriter.Close()
 	if err != nil {
+		release()
 		return nil, errors.Join(err, planWriter.Close())
 	}
 	made := &process{cmd: cmd, group: g, exited: make(chan struct{})}
 	go func() {
 		defer close(made.exited)
+		defer release()
 		_ = cmd.Wait()
 	}()
 	if err := made.tell(ctx, p, planWriter, wordReader); err != nil {
@@ -185,11 +190,11 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 
 // attributes are those of a process that becomes a sandbox: it is born in
 // namespaces of its own, as nobody yet, with the powers over them that it needs
-// to furnish them.
-func attributes(root bool) *syscall.SysProcAttr {
-	host, hostGroup := os.Geteuid(), os.Getegid()
+// to furnish them. Outside of them it has a user's id.
+func attributes(root bool, host int) *syscall.SysProcAttr {
+	hostGroup := os.Getegid()
 	if root {
-		host, hostGroup = walls.User, walls.User // or programs would be root, as far as the machine is concerned
+		hostGroup = walls.User
 	}
 	return &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
@@ -202,11 +207,30 @@ func attributes(root bool) *syscall.SysProcAttr {
 	}
 }
 
+// takeUser returns who a sandbox is outside of its namespaces, and what ends that. A server
+// that is root gives each a user of its own, or programs would be root, as far as the
+// machine is concerned; the server's user namespace may know too few for that.
+func (b *Backend) takeUser() (user int, release func()) {
+	switch {
+	case !b.root:
+		return os.Geteuid(), func() {}
+	case !isKnownUser(walls.FirstUser + walls.UserCount - 1):
+		return walls.User, func() {}
+	}
+	user = b.users.Take()
+	return user, func() { b.users.Release(user) }
+}
+
 // isRoot says whether this process may be another user. In a user namespace that
 // knows none but itself, as `unshare -r` makes, it is root by name alone.
 func isRoot() bool {
+	return os.Geteuid() == 0 && isKnownUser(walls.User)
+}
+
+// isKnownUser reports whether there is a user in this process's user namespace.
+func isKnownUser(user uint64) bool {
 	known, err := os.ReadFile("/proc/self/uid_map")
-	return os.Geteuid() == 0 && (err != nil || knowsUser(string(known), walls.User))
+	return err != nil || knowsUser(string(known), user)
 }
 
 // isMachinesRoot says whether this process is who owns the kernel's settings: in a user
@@ -239,6 +263,9 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	if entered != nil && !errors.Is(entered, unix.ESRCH) { // where it has ended it says why
 		return step(entered, enteringStep)
 	}
+	if err := p.lowerRank(); err != nil {
+		return step(err, "setting its rank when memory runs out")
+	}
 	err := json.NewEncoder(to).Encode(what)
 	_ = to.Close()
 	word, readErr := io.ReadAll(io.LimitReader(from, 64<<10))
@@ -253,6 +280,17 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 		return died(string(word))
 	}
 	return &f
+}
+
+// lowerRank makes the sandbox the kernel's first choice when memory runs out. What a server
+// sets that is root, nothing in the sandbox can undo: proc_pid_oom_score_adj(5).
+func (p *process) lowerRank() error {
+	place := fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid)
+	err := os.WriteFile(place, []byte(strconv.Itoa(walls.VictimScore)), 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ESRCH) {
+		return nil // it has ended, and says why; or it has a lower rank already
+	}
+	return err
 }
 
 // died is the error of a process that ended while it was to become a sandbox. What

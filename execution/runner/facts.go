@@ -28,7 +28,8 @@ type facts struct {
 	wall             time.Duration
 	kill             time.Duration // from the main process's end to that of all others
 	usage            execution.Usage
-	memoryKills      int64 // processes that the kernel killed for memory
+	memoryKills      int64  // processes that the kernel killed for memory
+	excess           string // what the kernel would have kept too much of, if that ended the program
 	refusedProcesses int64
 	workspaceFull    bool
 	tempFull         bool
@@ -55,6 +56,7 @@ func (f *facts) parse(payload []byte) error {
 	f.usage.PeakMemoryBytes = number("peak_kb", math.MaxInt64>>10) << 10
 	f.memoryKills = number("memory_kills", math.MaxInt64)
 	f.refusedProcesses = number("refused_processes", math.MaxInt64)
+	f.excess = values["excess"]
 	full := number("full", 3)
 	f.workspaceFull, f.tempFull = full&1 != 0, full&2 != 0
 	f.stateLost = values["state_lost"] == "1"
@@ -64,6 +66,23 @@ func (f *facts) parse(payload []byte) error {
 }
 
 const stoppedForMemory = "the kernel stopped it: more memory than the sandbox has"
+
+// memoryMessage returns why a program was stopped that took too much memory. The numbers
+// are the supervisor's (KernelWatch).
+func (f *facts) memoryMessage() string {
+	const stopped = "stopped: it had more %s, which the kernel keeps outside of the sandbox's memory"
+	switch f.excess {
+	case "sockets":
+		return fmt.Sprintf(stopped, "than 512 sockets open")
+	case "unread":
+		return fmt.Sprintf(stopped, "than 32 MB of unread data in sockets")
+	case "locks":
+		return fmt.Sprintf(stopped, "than 10000 locks on files")
+	case "ptys":
+		return "stopped: it had more terminals open than PTY_LIMIT allows"
+	}
+	return stoppedForMemory
+}
 
 // end says why a run ended, given the facts. What ended the program for sure
 // comes first; then, for one that failed, what it ran into.
@@ -86,7 +105,7 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 		end.Message = fmt.Sprintf("stopped after %.1f s of CPU time (limit %d s)", f.usage.CPU.Seconds(), limits.CPUTime/time.Second)
 	case failed && f.memoryKills > 0:
 		end.Reason = execution.MemoryLimit
-		end.Message = stoppedForMemory
+		end.Message = f.memoryMessage()
 	case failed && f.refusedProcesses > 0:
 		end.Reason = execution.ProcessLimit
 		end.Message = "it failed after the kernel refused it more processes or threads"

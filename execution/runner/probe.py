@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-PLACES = ("/workspace", "/tmp", "/dev/shm", "/dev/mqueue")
+PLACES = ("/workspace", "/tmp", "/dev/shm")
 CLONE_NEWUSER = 0x10000000
 libc = ctypes.CDLL(None, use_errno=True)
 

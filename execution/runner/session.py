@@ -42,13 +42,15 @@ from supervisor import (
     Found,
     Gone,
     Job,
-    MemoryWatch,
+    Watches,
     Pipes,
     Program,
     Run,
     Sandbox,
     await_tick,
     be_first_victim,
+    make_rules,
+    obey,
     changes,
     close_all,
     compile_program,
@@ -574,6 +576,15 @@ def fork(pipes: Pipes) -> int:
         raise
 
 
+def has_children() -> bool:
+    """Whether any process of the sandbox is left: all that lose their parent become children of PID 1."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    except ChildProcessError:
+        return False
+
+
 def be_child(pipes: Pipes, workspace: str, wall: Filter, *spared: int) -> None:
     """Makes a fresh fork of the supervisor a program's process. Signals that are spared stay ignored."""
     _signal.set_wakeup_fd(-1)
@@ -583,6 +594,7 @@ def be_child(pipes: Pipes, workspace: str, wall: Filter, *spared: int) -> None:
     os.nice(19)  # among the processes of this container: none may keep PID 1 from its work
     set_dumpable(True)
     be_first_victim()
+    obey(make_rules())
     os.chdir(workspace)
     limit_resources()
     wall.install()
@@ -771,10 +783,8 @@ class Background:
 class Call(Run):
     """A run in a session, which the server may call off."""
 
-    def __init__(
-        self, channel: Channel, program: Program, job: Job, memory: MemoryWatch, background: Background
-    ) -> None:
-        super().__init__(channel, program, job, memory)
+    def __init__(self, channel: Channel, program: Program, job: Job, watches: Watches, background: Background) -> None:
+        super().__init__(channel, program, job, watches)
         self.background = background
 
     def open(self) -> None:
@@ -797,10 +807,8 @@ class Call(Run):
 class CellCall(Call):
     """The run of a cell: the pipes stay."""
 
-    def __init__(
-        self, channel: Channel, program: Program, job: Job, memory: MemoryWatch, background: Background
-    ) -> None:
-        super().__init__(channel, program, job, memory, background)
+    def __init__(self, channel: Channel, program: Program, job: Job, watches: Watches, background: Background) -> None:
+        super().__init__(channel, program, job, watches, background)
         limits = job.limits
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
         self.stdin = views(head, job.stdin, job.code)
@@ -1003,16 +1011,14 @@ class Session:
             if frame := self.channel.next_buffered():
                 return frame
             # What goes on between calls may still take memory.
-            patience = min(
-                self.channel.silence_left(), 4 * WATCH_SECONDS if self.sandbox.memory.limit else LOOK_SECONDS
-            )
+            patience = min(self.channel.silence_left(), 2 * WATCH_SECONDS if has_children() else LOOK_SECONDS)
             for fd, _ in self.listening.poll(patience * 1000 + 1):
                 if fd == self.channel.receive_fd:
                     self.channel.read_available()
                 elif fd != self.family.bell and not (fd in self.background.kept and self.background.drain(fd)):
                     self.forget(fd)
             self.family.reap()
-            self.sandbox.memory.look()
+            self.sandbox.watches.look()
 
     def keep_listening(self, fd: int, keep: bool) -> None:
         """Listens to a pipe between calls. What is kept comes with the next cell."""
@@ -1110,7 +1116,7 @@ class Session:
         if self.interpreter is None:
             self.interpreter = self.make_interpreter(job)
         self.interpreter.prepare()
-        return CellCall(self.channel, self.interpreter, job, self.sandbox.memory, self.background)
+        return CellCall(self.channel, self.interpreter, job, self.sandbox.watches, self.background)
 
     def watch_cell(self, run: CellCall) -> None:
         """Sees a cell to its end."""
@@ -1137,7 +1143,7 @@ class Session:
     def run_command(self, job: Job) -> None:
         """Runs a command in a shell of its own."""
         shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
-        run = ShellCall(self.channel, shell, job, self.sandbox.memory, self.background)
+        run = ShellCall(self.channel, shell, job, self.sandbox.watches, self.background)
         self.start(run)
         run.watch()
         for fd in (shell.stdout, shell.stderr):

@@ -56,7 +56,7 @@ PYTHON = ".".join(map(str, sys.version_info[:3]))
 MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
 SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
 PRELOAD = "/opt/vivarium/preload"  # a file that names the modules that an image wants imported ahead
-PLACES = ("/tmp", "/dev/shm", "/dev/mqueue")  # where programs can write, beside the workspace
+PLACES = ("/tmp", "/dev/shm")  # where programs can write, beside the workspace
 MAX_FRAME = 1 << 20  # bytes of payload that the server may send in one frame
 CHUNK = 1 << 16  # bytes read at a time
 PIPE = 1 << 18  # bytes that may be under way to the server, and from it
@@ -68,6 +68,18 @@ SHARED_SLACK = 1 << 20  # bytes by which the kernel's count of shared memory may
 # VIVARIUM_WATCH_MEMORY: programs have no business with it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
 LEAST_OPEN_FILES = 128  # that a process must be able to have for its part of the supervisor to work
+PTYS = int(os.environ.pop("VIVARIUM_PTYS", "0"))  # pseudo-terminals that programs may have open
+SHARED_NETWORK = "VIVARIUM_SHARED_NETWORK" in os.environ  # not all sockets here are this sandbox's
+os.environ.pop("VIVARIUM_SHARED_NETWORK", None)
+# What the kernel keeps for programs outside of the memory cgroup; see KernelWatch.
+MAX_SOCKETS = 512
+FEW_SOCKETS = 16  # which are not looked at closer
+MAX_UNREAD = 32 << 20  # bytes in the queues of IP and netlink sockets
+SOCKET_BYTES = 212_992  # that a Unix socket may have sent and nobody has read (net.core.wmem_default)
+PENDING_BYTES = 4096  # of a connection that nobody has accepted, beside its data
+MAX_LOCKS = 10_000
+LOCKS_SECONDS = 0.25  # how often locks are counted
+RULES_FD = 62  # the rules of Landlock, on their way into a program's process
 DONE_FD = 63  # where a program's process says that it is over; see Farewell
 WATCH_SECONDS = 0.05  # how often memory is looked at that no cgroup bounds
 CLOSER_SECONDS = 0.25  # how long it may take to find out what of it is shared
@@ -107,6 +119,13 @@ CLONE_NEWPID = 0x20000000
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
 
 F_SETPIPE_SZ = 1031  # fcntl(2)
+
+# landlock(7); the numbers of the system calls are the same on all machines
+LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_ADD_RULE = 445
+LANDLOCK_RESTRICT_SELF = 446
+LANDLOCK_RULE_PATH_BENEATH = 1
+LANDLOCK_ACCESS_FS_WRITE_FILE = 1 << 1
 
 FS_IOC_GETFLAGS = 0x80086601  # ioctl_iflags(2)
 FS_IOC_SETFLAGS = 0x40086602
@@ -150,6 +169,46 @@ def drop_capabilities() -> None:
     """Gives up every capability for good."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     system("capset", header, (ctypes.c_uint32 * 6)())
+
+
+def hide_arguments() -> None:
+    """Takes all but the interpreter's name out of this process's command line: programs can read that of PID 1, and the
+    supervisor's source stands there. Where the last byte is not zero, the kernel shows the text up to the first zero.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields_behind_name = file.read().rpartition(b")")[2].split()
+    start, end = (int(field) for field in fields_behind_name[45:47])  # arg_start and arg_end, proc_pid_stat(5)
+    name = ctypes.string_at(start) if start else b""
+    if start + len(name) + 1 < end:
+        ctypes.memset(start + len(name), 0, end - start - len(name))
+        ctypes.memset(end - 1, 1, 1)
+
+
+def make_rules() -> int:
+    """Makes rules for Landlock by which nothing in /proc can be written, where a process could lower its rank among the
+    victims of the kernel, say. Returns their descriptor, or -1 where the kernel has no Landlock."""
+    attributes = struct.pack("Q", LANDLOCK_ACCESS_FS_WRITE_FILE)
+    rules: int = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+    if rules < 0:
+        return -1
+    for name in os.listdir("/"):
+        if name != "proc":
+            try:
+                place = os.open("/" + name, os.O_PATH | os.O_DIRECTORY)
+            except OSError:
+                continue  # it is a file, which nobody can write
+            allowed = struct.pack("=Qi", LANDLOCK_ACCESS_FS_WRITE_FILE, place)
+            system("syscall", LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, allowed, 0)
+            os.close(place)
+    return rules
+
+
+def obey(rules: int) -> None:
+    """Puts this process and all that it starts behind rules of Landlock, and closes them."""
+    if rules >= 0:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        system("syscall", LANDLOCK_RESTRICT_SELF, rules, 0)
+        os.close(rules)
 
 
 class Filter:
@@ -710,18 +769,20 @@ def make_streams() -> None:
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
-def take_over(pipes: "Pipes") -> None:
-    """Makes the program's pipes the fds 0 to 3 and DONE_FD of this process, which it then has alone."""
-    clear = max(DONE_FD, *pipes.theirs) + 1  # of where they are, and of where they are moved to
-    high = [os.dup2(fd, clear + i) for i, fd in enumerate(pipes.theirs)]
-    for fd, target in zip(high, (0, 1, 2, 3, DONE_FD)):
+def take_over(pipes: "Pipes", rules: int = -1) -> None:
+    """Makes the program's pipes the fds 0 to 3 and DONE_FD of this process, and rules RULES_FD. It then has no others."""
+    fds = pipes.theirs if rules < 0 else (*pipes.theirs, rules)
+    clear = max(DONE_FD, *fds) + 1  # of where they are, and of where they are moved to
+    high = [os.dup2(fd, clear + i) for i, fd in enumerate(fds)]
+    for fd, target in zip(high, (0, 1, 2, 3, DONE_FD, RULES_FD)):
         os.dup2(fd, target, inheritable=target < 3)
-    os.closerange(4, DONE_FD)
+    os.closerange(4, DONE_FD if rules < 0 else RULES_FD)
     os.closerange(DONE_FD + 1, 1 << 20)
 
 
 def be_first_victim() -> None:
-    """Has the kernel, when it runs out of memory, take this process before the supervisor."""
+    """Has the kernel, when it runs out of memory, take this process before the supervisor. It cannot go back below what
+    the backend gave the whole sandbox, nor at all where obey follows."""
     score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     os.write(score, b"1000")
     os.close(score)
@@ -852,6 +913,7 @@ class OnlyProgram(Program):
                 default_signals()
                 set_dumpable(True)
                 be_first_victim()
+                obey(make_rules())
                 os.chdir(workspace)
                 make_streams()
                 wall.install()
@@ -979,6 +1041,7 @@ class Zygote:
         self.workspace = workspace
         self.wall = wall
         self.stack = ctypes.create_string_buffer(1 << 14)
+        self.rules = make_rules()
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def serve(self) -> "NoReturn":
@@ -1018,11 +1081,12 @@ class Zygote:
         every power; only then may the process be traced again."""
         try:
             os.setsid()
-            take_over(pipes)
+            take_over(pipes, self.rules)
             unshare_ipc()
             drop_capabilities()
             set_dumpable(True)
             be_first_victim()
+            obey(RULES_FD if self.rules >= 0 else -1)
             self.wall.install()
             reseed()
         except BaseException as error:
@@ -1433,8 +1497,9 @@ class MemoryWatch:
     """Stands in for a cgroup where there is none to bound memory: it looks at what all processes have, now and again,
     and kills the largest ones where that is too much, as the kernel would."""
 
-    def __init__(self, limit: int, places: "Iterable[str]") -> None:
+    def __init__(self, limit: int, places: "Iterable[str]", network: "Network") -> None:
         self.limit = limit  # bytes; 0: a cgroup bounds them
+        self.network = network
         self.places = tuple(places)
         self.own: "dict[int, int]" = {}  # what the zygote has between runs, by its number
         self.since: "dict[int, float]" = {}  # when processes were seen first
@@ -1466,6 +1531,7 @@ class MemoryWatch:
         used = {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
         self.since = {pid: self.since.get(pid, now) for pid in used}
         files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
+        files += max(0, self.network.sockets() - FEW_SOCKETS) * SOCKET_BYTES  # the kernel does not tell what is in them
         if sum(used.values()) + files <= self.limit:
             return True
         used.update(dict.fromkeys(self.starting(used, now), 0))
@@ -1513,11 +1579,72 @@ def kill_quietly(pid: int) -> bool:
     return True
 
 
+class KernelWatch:
+    """Bounds what the kernel keeps for programs and counts in no cgroup (measured on Linux 6.18): unread messages of
+    netlink, connections that nobody has accepted, datagrams that wait for their end, and locks on files. It looks now
+    and again, and kills all programs where there is more than they may have."""
+
+    def __init__(self, network: "Network") -> None:
+        self.network = network
+        self.spared: "set[int]" = set()  # processes of the supervisor's
+        self.next = self.next_locks = 0.0  # when to look again
+        self.kills = 0
+        self.excess = ""  # what there was too much of since the last run: a word for the server
+
+    def settle(self) -> None:
+        """Takes the zygote, the only child of this process, for one that is not killed."""
+        self.spared = {pid for pid in pids() if parent_of(pid) == os.getpid()}
+
+    def look(self) -> None:
+        """Looks, if it is time, and kills where that must be."""
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.next = now + WATCH_SECONDS / 2
+        if excess := self.find_excess(now):
+            self.excess = excess
+            self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.spared)
+
+    def find_excess(self, now: float) -> str:
+        """What there is too much of: "sockets", "unread", "locks", "ptys" or nothing."""
+        sockets = self.network.sockets()
+        if sockets > MAX_SOCKETS:
+            return "sockets"
+        if sockets > FEW_SOCKETS and self.network.unread() > MAX_UNREAD:
+            return "unread"
+        if now >= self.next_locks:
+            self.next_locks = now + LOCKS_SECONDS
+            if count_locks() > MAX_LOCKS:
+                return "locks"
+            # Where the engine makes the terminals, it does not bound them.
+            if PTYS and len(os.listdir("/dev/pts")) > PTYS + 1:  # ptmx is there too
+                return "ptys"
+        return ""
+
+    def take_excess(self) -> str:
+        """What there was too much of since the last call."""
+        excess, self.excess = self.excess, ""
+        return excess
+
+
+def count_locks() -> int:
+    """How many locks on files the programs of this sandbox have (fcntl(2)), up to a few more than they may."""
+    found = 0
+    try:
+        with open("/proc/locks", "rb", 0) as file:
+            while found <= MAX_LOCKS and (part := file.read(CHUNK)):
+                found += part.count(b" POSIX ")
+    except OSError:
+        pass  # the kernel does not tell
+    return found
+
+
 class Pressure:
     """What the kernel has refused this container since the last look (cgroup v2, then v1)."""
 
-    def __init__(self, watch: MemoryWatch) -> None:
+    def __init__(self, watch: MemoryWatch, kernel: KernelWatch) -> None:
         self.watch = watch
+        self.kernel = kernel
         self.counters = (
             Counter(("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill"),
             Counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max"),
@@ -1527,7 +1654,7 @@ class Pressure:
     def read(self) -> "list[int]":
         """How many processes were killed for memory, and how many were refused, ever."""
         kills, refused = (counter.read() for counter in self.counters)
-        return [kills + self.watch.kills, refused]
+        return [kills + self.watch.kills + self.kernel.kills, refused]
 
     def look(self) -> "list[int]":
         """How many processes were killed for memory, and how many were refused, since the last look."""
@@ -1580,10 +1707,10 @@ def views(*parts: "bytes | bytearray") -> "list[memoryview]":
 class Run:
     """One program from its release to its end."""
 
-    def __init__(self, channel: Channel, program: Program, job: Job, memory: MemoryWatch) -> None:
+    def __init__(self, channel: Channel, program: Program, job: Job, watches: "Watches") -> None:
         self.channel = channel
         self.program = program
-        self.memory = memory
+        self.watches = watches
         self.stdin = views(job.stdin)  # what the program is still to read, of which there is one copy: it may be large
         self.refused = False  # it closed its stdin: the rest is not wanted
         self.room = {program.stdout: job.limits["output_bytes"], program.stderr: job.limits["output_bytes"]}
@@ -1634,12 +1761,12 @@ class Run:
                     return
                 self.deadline = time.monotonic() + more
                 continue
-            wait = min(left, WATCH_SECONDS if self.memory.limit else REAP_SECONDS, self.channel.silence_left())
+            wait = min(left, WATCH_SECONDS, self.channel.silence_left())
             ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
             for fd in ready:
                 self.handle(fd)
             self.listen()
-            self.memory.look()
+            self.watches.look()
             ended = self.program.ended(ready)
             if not ended:  # else it goes out with what is said of the end
                 self.channel.flush()
@@ -1800,6 +1927,24 @@ class Place:
             os.utime(self.folder, ns=self.times)
 
 
+class Watches:
+    """Looks now and again at what no cgroup bounds."""
+
+    def __init__(self, memory: MemoryWatch, kernel: KernelWatch) -> None:
+        self.memory = memory
+        self.kernel = kernel
+
+    def look(self) -> None:
+        """Looks, if it is time, and kills where that must be."""
+        self.memory.look()
+        self.kernel.look()
+
+    def settle(self) -> None:
+        """Takes what there is now, with a zygote and no run yet, for the supervisor's own."""
+        self.memory.settle()
+        self.kernel.settle()
+
+
 class Network:
     """The sockets of the container, which all of its runs share. What a dead program leaves (a closed connection waits
     for a minute, a socket in flight for the collector) keeps its address from the next."""
@@ -1815,12 +1960,44 @@ class Network:
         words = b"".join(os.pread(file, 4096, 0) for file in self.files).split()
         return [int(count) for name, count in zip(words, words[1:]) if name in (b"used", b"inuse", b"tw")]
 
+    def sockets(self) -> int:
+        """How many sockets there are, connections that nobody has accepted included. 0 where the kernel does not tell, or
+        where the network is not the sandbox's own."""
+        if SHARED_NETWORK or not self.files:
+            return 0
+        return int(os.pread(self.files[0], 64, 0).split()[2])  # "sockets: used N"
+
+    def unread(self) -> int:
+        """How many bytes wait in the queues of IP and netlink sockets, either way."""
+        total = 0
+        for fields_of_socket in table_of("netlink"):
+            total += int(fields_of_socket[4])
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            for fields_of_socket in table_of(name):
+                state, queues, inode = fields_of_socket[3], fields_of_socket[4], fields_of_socket[9]
+                if state != b"0A":  # of one that listens they are numbers of connections
+                    total += sum(int(queue, 16) for queue in queues.split(b":"))
+                if inode == b"0":
+                    total += PENDING_BYTES
+        return total
+
     def in_use(self) -> bool:
         """Whether there are more than there were ever left."""
         now = self.read()
         more = any(count > before for count, before in zip(now, self.unused))
         self.unused = [min(pair) for pair in zip(now, self.unused)]
         return more
+
+
+def table_of(name: str) -> "Iterator[list[bytes]]":
+    """The sockets of a kind, as the kernel's columns. None where it has no such table."""
+    try:
+        with open(f"/proc/self/net/{name}", "rb") as lines:
+            next(lines)
+            for line in lines:
+                yield line.split()
+    except (OSError, StopIteration):
+        return
 
 
 class Sandbox:
@@ -1837,8 +2014,10 @@ class Sandbox:
         self.free = 0  # of them, how many are in use between runs
         self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
-        self.memory = MemoryWatch(int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0")), (workspace, "/tmp", "/dev/shm"))
-        self.pressure = Pressure(self.memory)
+        limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
+        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network)
+        self.watches = Watches(memory, KernelWatch(self.network))
+        self.pressure = Pressure(memory, self.watches.kernel)
 
     def serve_run(self, program: Program) -> None:
         """Takes one job, runs it, reports it."""
@@ -1852,7 +2031,7 @@ class Sandbox:
             channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
             raise Gone("a job could not be staged") from None
         staged = {found.path: found.stamp for found in walk(self.root)} if job.has_files else {}
-        run = Run(channel, program, job, self.memory)
+        run = Run(channel, program, job, self.watches)
         await_tick(staged.values())
         channel.send(b"A")
         run.started = time.monotonic()
@@ -1883,6 +2062,7 @@ class Sandbox:
             peak_kb=run.ending.peak_kb,
             memory_kills=memory_kills,
             refused_processes=refused_processes,
+            excess=self.watches.kernel.take_excess(),
             # Looked up only if the program failed: it takes a while.
             full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
         )
@@ -1890,7 +2070,7 @@ class Sandbox:
     def settle(self) -> None:
         """Takes what is in use now, with a zygote and no run yet, for what is in use between runs. Raises Gone."""
         self.empty()  # of what the imports have written
-        self.memory.settle()
+        self.watches.settle()
         self.check_pressure()
         self.network.unused = self.network.read()
         self.free = self.shared_memory.read() + SHARED_SLACK
@@ -1995,6 +2175,7 @@ def main() -> None:
     if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
         sys.exit(f"a process may have {files} files open, and it takes {LEAST_OPEN_FILES}: raise the limit (ulimit -n)")
     workspace, silence, isolation, modules, machine, instructions, *rest = sys.argv[1:]
+    hide_arguments()
     ignore_signals()
     set_dumpable(False)
     widen(0)

@@ -100,6 +100,9 @@ func TestFilter(t *testing.T) {
 		{"fsync", nil, noop, noop},
 		{"msync", []uint64{0, 4096, 4}, noop, noop},
 		{"msync", []uint64{0, 4096, 1}, allow, allow},
+		{"membarrier", []uint64{8}, allow, allow}, // PRIVATE_EXPEDITED
+		{"membarrier", []uint64{1}, eperm, eperm},
+		{"membarrier", []uint64{1<<32 | 1}, eperm, eperm},
 	} {
 		check(t, info, test.name, test.args, test.once, test.many)
 	}
