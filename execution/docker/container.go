@@ -90,7 +90,6 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 				{Name: "core", Soft: 1, Hard: 1},
 				{Name: "nofile", Soft: walls.OpenFiles, Hard: walls.OpenFiles},
 				{Name: "sigpending", Soft: walls.Signals, Hard: walls.Signals},
-				{Name: "msgqueue", Soft: walls.QueueBytes, Hard: walls.QueueBytes},
 				{Name: "memlock", Soft: walls.LockedBytes, Hard: walls.LockedBytes},
 			},
 		},
@@ -108,8 +107,7 @@ func sysctls(spec execution.Spec) map[string]string {
 
 // tmpfs returns the file systems in memory, by place. Empty ones that cannot be written
 // cover what the engine mounts there: its terminals, of which one sandbox could take all of
-// the host's, and its folder of message queues, whose times would tell the next run of
-// this one. Queues themselves need no folder.
+// the host's, and its folder of message queues, which nobody can make.
 func (b *Backend) tmpfs(spec execution.Spec, user int) map[string]string {
 	const covered = "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1"
 	owned := func(size int64, exec, mode string) string {

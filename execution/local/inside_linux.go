@@ -142,7 +142,7 @@ func lockDown(p plan) error {
 	limits := map[int]uint64{
 		unix.RLIMIT_CORE: 1, // where dumps go to a program, 0 does not keep them from it: core(5)
 		// These count for the server's user too.
-		unix.RLIMIT_SIGPENDING: walls.Signals, unix.RLIMIT_MSGQUEUE: walls.QueueBytes, unix.RLIMIT_MEMLOCK: walls.LockedBytes,
+		unix.RLIMIT_SIGPENDING: walls.Signals, unix.RLIMIT_MEMLOCK: walls.LockedBytes,
 	}
 	if p.Processes > 0 {
 		limits[unix.RLIMIT_NPROC] = p.Processes

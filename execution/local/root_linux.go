@@ -239,12 +239,7 @@ func furnish(p plan, trees []opened, owner []string) error {
 			return step(err, "making /dev/pts")
 		}
 	}
-	// Read-only are modes and times, which would tell the next run of this one. Queues need no folder.
-	err := putNew("dev/mqueue", "mqueue", noPrograms|unix.MOUNT_ATTR_RDONLY)
-	if errors.Is(err, unix.ENODEV) {
-		return nil // the kernel knows no message queues
-	}
-	return step(err, "making /dev/mqueue")
+	return nil
 }
 
 // writeFile writes a file of ours, in place of one where a root file system has it. One

@@ -96,6 +96,7 @@ func TestFilter(t *testing.T) {
 		{"fsetxattr", nil, enotsup, enotsup},
 		{"removexattr", nil, allow, allow},
 		{"inotify_init1", nil, enosys, enosys},
+		{"mq_open", nil, enosys, enosys},
 		{"sync", nil, noop, noop},
 		{"fsync", nil, noop, noop},
 		{"msync", []uint64{0, 4096, 4}, noop, noop},

@@ -17,6 +17,8 @@ func keptOutside() []*seccomp.Syscall {
 		// Each user has 128 instances, all sandboxes together. Programs then look at files now
 		// and again instead, as where a file system has no notifications.
 		answer(noSuchCall, []string{"inotify_init", "inotify_init1"}),
+		// Queues count for each user too. Landlock denies them in any case: no folder leads there.
+		answer(noSuchCall, []string{"mq_open", "mq_unlink"}),
 		// Huge pages are reserved for the whole machine, and in no cgroup.
 		allow([]string{"mmap"}, has(3, hugePages, 0)),
 		allow([]string{"memfd_create"}, has(1, hugeFile, 0)),

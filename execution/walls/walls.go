@@ -26,8 +26,6 @@ const (
 	// Signals is how many signals may be pending, and timers exist, in all processes
 	// of a user together.
 	Signals = 1024
-	// QueueBytes is the size of a user's POSIX message queues: one of the usual size.
-	QueueBytes = 128 << 10
 	// LockedBytes is the memory that a process may lock.
 	LockedBytes = 64 << 10
 	// VictimScore is the lowest oom_score_adj (proc(5)) in a sandbox: when the host runs
