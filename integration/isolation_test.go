@@ -25,7 +25,7 @@ func alone(t *testing.T, env ...string) (s *server, current func() string) {
 }
 
 const places = `import os, sys, ctypes, errno
-PLACES = ("/workspace", "/tmp", "/dev/shm", "/dev/mqueue")
+PLACES = ("/workspace", "/tmp", "/dev/shm")
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *args):
     return "done" if getattr(libc, name)(*args) != -1 else errno.errorcode[ctypes.get_errno()]
@@ -40,13 +40,10 @@ func traces() []trace {
 		{
 			"files", `for place in PLACES:
     for name in (b"\xff\n", b".hidden", b"plain", b"a b"):
-        try: open(os.path.join(os.fsencode(place), name), "w").close()
-        except OSError as e:  # there may be memory for one queue alone
-            if (place, e.errno) != ("/dev/mqueue", errno.EMFILE) or name == b"\xff\n": raise
-    if place != "/dev/mqueue":
-        os.makedirs(place + "/d/e/f"); open(place + "/d/e/f/g", "w").close()
-        os.symlink("/etc", place + "/link"); os.mkfifo(place + "/fifo"); os.mkdir(place + "/sticky", 0o1700)
-        for d in ("/d/e/f", "/d/e", "/d"): os.chmod(place + d, 0)`,
+        open(os.path.join(os.fsencode(place), name), "w").close()
+    os.makedirs(place + "/d/e/f"); open(place + "/d/e/f/g", "w").close()
+    os.symlink("/etc", place + "/link"); os.mkfifo(place + "/fifo"); os.mkdir(place + "/sticky", 0o1700)
+    for d in ("/d/e/f", "/d/e", "/d"): os.chmod(place + d, 0)`,
 			`print([(place, found) for place in PLACES if (found := os.listdir(place))])`, "[('/workspace', ['__main__.py'])]",
 		},
 		{
@@ -83,18 +80,17 @@ time.sleep(0.05)`,
 			`found = {call("shmget", 77, 4096, 0), call("msgget", 77, 0), call("semget", 77, 1, 0)}; print(found - {"ENOSYS", "ENOENT"} or "none")`, "none",
 		},
 		{
-			"POSIX shared memory and message queues", `from multiprocessing import shared_memory, resource_tracker
+			"POSIX shared memory", `from multiprocessing import shared_memory, resource_tracker
 m = shared_memory.SharedMemory("mark", create=True, size=100)
-resource_tracker.unregister(m._name, "shared_memory")
-print(call("mq_open", b"/mark", os.O_CREAT | os.O_RDWR, 0o666, None))`,
-			`print(os.listdir("/dev/shm"), call("mq_open", b"/mark", os.O_RDWR))`, "[] ENOENT",
+resource_tracker.unregister(m._name, "shared_memory")`,
+			`print(os.listdir("/dev/shm"))`, "[]",
 		},
 		{
 			"maps of the user namespace", `for name in ("projid_map", "uid_map", "gid_map", "setgroups"):
     try: os.write(os.open("/proc/self/" + name, os.O_WRONLY), b"".join(b"%d %d 1\n" % (i + 5, i * 7 + 5) for i in range(50))); print("done", name)
     except OSError: pass`,
-			`print([open("/proc/self/" + name).read().split() for name in ("projid_map", "uid_map", "gid_map", "setgroups")])`,
-			"[['0', '0', '1'], ['65532', '65532', '1'], ['65532', '65532', '1'], ['deny']]",
+			`print([open("/proc/self/" + name).read().split() for name in ("projid_map", "gid_map", "setgroups")])`,
+			"[['0', '0', '1'], ['65532', '65532', '1'], ['deny']]",
 		},
 		{
 			"what the kernel remembers of peers", `import socket
@@ -158,15 +154,14 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RL
 			openFiles() + " (-1, -1) 0o22 0 /workspace True",
 		},
 		{
-			"timers and watches", `import signal
-fd = libc.inotify_init()
-for place in PLACES: libc.inotify_add_watch(fd, place.encode(), 0xfff)
+			"timers", `import signal
 signal.setitimer(signal.ITIMER_REAL, 0.2); signal.alarm(1)
 if os.fork() == 0: signal.alarm(1); signal.pause()`,
 			`import time, signal
 time.sleep(0.4); print(signal.getitimer(signal.ITIMER_REAL), signal.alarm(0))`, "(0.0, 0.0) 0",
 		},
-		{"first victim's rank", `open("/proc/self/oom_score_adj", "w").write("0")`, `print(open("/proc/self/oom_score_adj").read().strip())`, "1000"},
+		{"first victim's rank", `try: open("/proc/self/oom_score_adj", "w").write("999")
+except PermissionError: pass`, `print(open("/proc/self/oom_score_adj").read().strip())`, "1000"},
 	}
 }
 
@@ -296,6 +291,29 @@ func TestPreload(t *testing.T) {
 	}
 	none, _ := alone(t, with(dataImage, "PRELOAD_MODULES=none")...)
 	program{stdout: "False\n"}.check(t, mustRun(t, none, request{"code": "import sys; print('numpy' in sys.modules)"}))
+}
+
+// A run does not see in the times of any place or device whether an earlier one has used it.
+func TestTimesOfPlaces(t *testing.T) {
+	s, current := alone(t)
+	const look = `import os
+for place in ("/", "/workspace", "/tmp", "/dev", *(f"/dev/{name}" for name in sorted(os.listdir("/dev"))), "/proc/1"):
+    try: status = os.stat(place)
+    except OSError: continue  # it leads nowhere
+    print(place, status.st_mtime_ns, status.st_mtime_ns if place in ("/workspace", "/tmp", "/dev/shm") else status.st_ctime_ns)`
+	before, first := mustRun(t, s, request{"code": look}), current()
+	mustRun(t, s, request{"code": `import glob, os
+for folder in ("/workspace", "/tmp", "/dev/shm", "/dev", "/dev/mqueue", "/dev/pts"):
+    try: os.listdir(folder); open(folder + "/x", "w").close(); os.unlink(folder + "/x")
+    except OSError: pass
+for device in glob.glob("/dev/*"):
+    for mode in (os.O_RDONLY, os.O_WRONLY):
+        try: fd = os.open(device, mode | os.O_NONBLOCK); os.write(fd, b"x") if mode else os.read(fd, 1)
+        except OSError: pass`})
+	program{stdout: before.Stdout}.check(t, mustRun(t, s, request{"code": look}))
+	if now := current(); now != first {
+		t.Errorf("the runs were in %s and %s", first, now)
+	}
 }
 
 // What a program does to the supervisor and the zygote has no effect, and the

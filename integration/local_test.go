@@ -203,7 +203,7 @@ for path in ("/home", "/root", "/var", "/run", "/srv", "/mnt", "/media", "/boot"
     _, _, _, root, place, options = line.split()[:6]
     device = place.startswith("/dev/") and root == place.removeprefix("/dev") or root == "/null"  # which covers files in /proc
     if "ro" not in options.split(",") and not device: print(place)`,
-			stdout: "/proc\n/workspace\n/tmp\n/dev/shm\n/dev/mqueue\n",
+			stdout: "/proc\n/workspace\n/tmp\n/dev/shm\n",
 		},
 		{
 			name: "network", code: `import errno, socket

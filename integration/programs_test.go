@@ -200,7 +200,7 @@ print("parent")`, stdout: "parent\n"},
 		{name: "deschedule the supervisor", code: `import os, time
 core = {min(os.sched_getaffinity(0))}
 for call in (lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)), lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
-             lambda: os.setpriority(os.PRIO_USER, 65532, 19), lambda: os.sched_setaffinity(1, core)):
+             lambda: os.setpriority(os.PRIO_USER, os.getuid(), 19), lambda: os.sched_setaffinity(1, core)):
     try: call(); print("done")
     except OSError as e: print(e.errno)
 for i in range(45):

@@ -24,14 +24,16 @@ func TestDockerWalls(t *testing.T) {
 		"no capabilities":         strings.Join(h.CapDrop, " ") == "ALL" && len(h.CapAdd) == 0,
 		"no new privileges":       strings.Contains(strings.Join(h.SecurityOpt, " "), "no-new-privileges"),
 		"our seccomp profile":     strings.Contains(strings.Join(h.SecurityOpt, " "), `seccomp={`),
-		"not root":                c.Config.User == "65532:65532",
+		"not root":                strings.HasPrefix(c.Config.User, "19000") && strings.HasSuffix(c.Config.User, ":65532"),
 		"memory":                  h.Memory == 256<<20,
 		"no swap":                 h.MemorySwap == h.Memory,
 		"processes":               h.PidsLimit != nil && *h.PidsLimit == 64+2,
 		"cpu quota":               h.NanoCPUs == 1e9,
 		"workspace in memory":     strings.Contains(h.Tmpfs["/workspace"], "size=67108864") && strings.Contains(h.Tmpfs["/workspace"], "nosuid,nodev"),
 		"/tmp in memory":          strings.Contains(h.Tmpfs["/tmp"], "noexec"),
-		"small /dev/shm":          h.ShmSize == 16<<20,
+		"small /dev/shm":          strings.Contains(h.Tmpfs["/dev/shm"], "size=16777216"),
+		"no terminals":            strings.HasPrefix(h.Tmpfs["/dev/pts"], "ro,"),
+		"first victims":           h.OomScoreAdj == 500,
 		"stdin ends with us":      c.Config.OpenStdin && c.Config.StdinOnce,
 		"no log":                  h.LogConfig.Type == "none",
 		"removed at the end":      h.AutoRemove,
@@ -66,7 +68,13 @@ func TestWallsFromInside(t *testing.T) {
 	for _, p := range []program{
 		{name: "capabilities", code: "print({l.split()[1] for l in open('/proc/self/status') if l.startswith('Cap')})", stdout: "{'0000000000000000'}\n"},
 		{name: "no new privileges", code: "print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('NoNewPrivs', 'Seccomp:'))])", stdout: "['1', '2']\n"},
-		{name: "user", code: "import os; print(os.getresuid(), os.getresgid(), {*os.getgroups()} - {65532})", stdout: "(65532, 65532, 65532) (65532, 65532, 65532) set()\n"},
+		{name: "user", code: `import os, pwd
+print(len({*os.getresuid()}), os.getuid() == 65532 or 1900000000 <= os.getuid() < 1900001024, os.getresgid(), {*os.getgroups()} - {65532}, pwd.getpwuid(os.getuid()).pw_name)`, stdout: "1 True (65532, 65532, 65532) set() sandbox\n"},
+		{name: "interfaces and names", code: "import ctypes, socket\nfound = ctypes.c_void_p()\nprint(ctypes.CDLL(None).getifaddrs(ctypes.byref(found)), socket.getaddrinfo('localhost', 80, proto=6)[0][4][0])", stdout: "0 127.0.0.1\n"},
+		{name: "no terminals", code: "import os\ntry: os.openpty()\nexcept OSError as e: print(e.errno)", stdout: "2\n"},
+		{name: "the supervisor's source", code: "print(len(open('/proc/1/cmdline').read()) < 100, open('/proc/1/cmdline').read() == open('/proc/self/cmdline').read())", stdout: "True True\n"},
+		{name: "what writes out the host's disks does nothing", code: "import os\nfd = os.open('/usr/bin/env', os.O_RDONLY)\nprint(os.sync(), os.fsync(fd), os.fdatasync(fd))", stdout: "None None None\n"},
+		{name: "files that give rights", code: "import os\nprint([n for n in os.popen('find / -xdev -perm /6000 -type f 2>/dev/null').read().split()])", stdout: "[]\n"},
 		{name: "places to write", code: `import os
 for place in ("/", "/etc", "/usr", "/run", "/var/tmp", "/home", "/opt", "/workspace", "/tmp", "/dev/shm"):
     try: open(place + "/x", "w").close(); print(place)
@@ -104,7 +112,10 @@ print({len(open(name, 'rb').read()) for name in 'abcdf'}, sum(map(len, got)))
 for name in os.listdir(): os.remove(name)`, stdout: "{1048576} 1048576\n"},
 		{name: "environment", code: "import os; print(*sorted(os.environ))", stdout: "HOME HOSTNAME LANG MPLBACKEND OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED TZ USER\n"},
 		{name: "core dumps and files", code: "import resource as r; print(r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_NOFILE))", stdout: "(1, 1) " + openFiles() + "\n"},
-		{name: "first victim of the kernel", code: "print(open('/proc/self/oom_score_adj').read().strip())", stdout: "1000\n"},
+		{name: "first victim of the kernel", code: `print(open('/proc/self/oom_score_adj').read().strip())
+for score in ("999", "500", "0", "-1000"):
+    try: open('/proc/self/oom_score_adj', 'w').write(score); print("lowered to", score)
+    except PermissionError: pass`, stdout: "1000\n"},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			p.check(t, mustRun(t, shared.server, request{"code": p.code}))

@@ -375,8 +375,12 @@ func (g group) unique() []string {
 	return all
 }
 
-// strays lists the groups in which nobody is any more and whose server is gone:
-// their names tell whose they are.
+// strayAge is when a group without processes cannot be one that is being made: see makeTime.
+const strayAge = time.Minute
+
+// strays lists the groups without processes whose server is gone, which their names tell,
+// and those that a living server has left: the kernel may refuse to remove a group for some
+// time after its last process.
 func (c controllers) strays(alive func(server string) bool) []group {
 	var all []group
 	for controller, parent := range c.folders {
@@ -388,7 +392,8 @@ func (c controllers) strays(alive func(server string) bool) []group {
 			name, ours := strings.CutPrefix(entry.Name(), groupPrefix)
 			server, _, _ := strings.Cut(name, ".")
 			g := group{c.version, map[string]string{controller: filepath.Join(parent, entry.Name())}}
-			if ours && entry.IsDir() && !alive(server) && g.empty() {
+			left := !alive(server) || isOld(g.folders[controller], strayAge)
+			if ours && entry.IsDir() && left && g.empty() {
 				all = append(all, g)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -116,8 +117,16 @@ func TestVersion2(t *testing.T) {
 	if len(strays) == 0 || strays[0].unique()[0] != g.unique()[0] {
 		t.Errorf("the strays are %v", strays)
 	}
-	if strays := c.strays(func(string) bool { return true }); len(strays) != 0 {
+	living := func(string) bool { return true }
+	if strays := c.strays(living); len(strays) != 0 {
 		t.Errorf("living servers' groups are strays: %v", strays)
+	}
+	past := time.Now().Add(-2 * strayAge)
+	if err := os.Chtimes(g.unique()[0], past, past); err != nil {
+		t.Fatal(err)
+	}
+	if strays := c.strays(living); len(strays) == 0 {
+		t.Error("a group that a living server could not remove is not tried again")
 	}
 }
 
