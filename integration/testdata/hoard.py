@@ -3,7 +3,8 @@ host's memory is compared with what the cgroup counts. Prints a line a way: a ve
 lacks, megabytes that are counted, and what stopped it.
 
 Constants that come before this text: ONLY, names of ways with spaces between, or "" for all that no watch ends; SLACK,
-megabytes by which a way may differ; COUNTED, whether a cgroup counts memory; LIMIT, megabytes of the sandbox.
+megabytes by which a way may differ; COUNTED, whether a cgroup counts memory; LIMIT, megabytes of the sandbox; SECONDS, how
+long a way may go on.
 """
 
 import ctypes
@@ -22,7 +23,6 @@ libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 MOST = 256 << 20  # bytes of the host's memory at which a way has shown enough
 ENOUGH = LIMIT << 19  # half of the sandbox's memory: what is counted need not come to the limit
-SECONDS = 1.0
 
 
 def call(name, *arguments):
