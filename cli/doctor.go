@@ -41,6 +41,7 @@ const (
 	slower  mark = "slower"  // there is a way around it, which is what happens
 	absent  mark = "absent"  // it could be used, but need not be there
 	missing mark = "missing" // nothing goes without it
+	open    mark = "open"    // a limit does not hold on this machine
 )
 
 // finder writes a finding down.
@@ -170,6 +171,7 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 	if spec.Isolation != execution.IsolationContainer {
 		if refusal = probe(ctx, launcher, spec, finding); refusal == nil {
 			finding(good, "a sandbox can serve many runs, each in a fresh inner one")
+			examineLimits(ctx, launcher, spec, finding)
 			return
 		}
 	}
@@ -178,6 +180,7 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 		finding(missing, "no sandbox can be started: %s", oneLine(nameSetting(c, err)))
 		return
 	}
+	defer examineLimits(ctx, launcher, spec, finding)
 	switch spec.Isolation {
 	case execution.IsolationContainer:
 		finding(good, "ISOLATION=container: each run gets a sandbox of its own")
@@ -205,6 +208,21 @@ func probe(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, 
 		}
 	}
 	return err
+}
+
+// examineLimits says which limits hold that no cgroup enforces.
+func examineLimits(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, finding finder) {
+	findings, err := launcher.Limits(ctx, spec)
+	for _, f := range findings {
+		if f.Holds {
+			finding(good, "limits: %s", f.Name)
+		} else {
+			finding(open, "limits: this does not hold: %s (docs/security.md)", f.Name)
+		}
+	}
+	if err != nil {
+		finding(open, "limits could not be examined: %s", oneLine(err))
+	}
 }
 
 // startOne starts a sandbox that serves one run.

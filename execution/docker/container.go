@@ -81,7 +81,8 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 		Resources: container.Resources{
 			Memory:     spec.MemoryBytes,
 			MemorySwap: spec.MemoryBytes, // memory and swap together: no swap
-			// The engine warns and goes on where cgroups of version 2 count it with the rest.
+			// For cgroups of version 1; runc 1.1 takes the limit and does not set it. The
+			// supervisor bounds what waits in sockets in any case.
 			KernelMemoryTCP: walls.SocketBytes(spec.MemoryBytes),
 			NanoCPUs:        int64(math.Round(spec.CPUs * nanosPerCPU)),
 			PidsLimit:       &processes,

@@ -1,0 +1,52 @@
+package runner
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+//go:embed limits.py
+var limitsSource string
+
+// hoardSource is a program that opens more sockets than a sandbox may have.
+const hoardSource = `import os, socket, time
+for _ in range(4):
+    if os.fork() == 0:
+        kept = []
+        try:
+            while True: kept.append(socket.socket())
+        except OSError: time.sleep(60)
+time.sleep(60)`
+
+// Limits reports which of the limits hold, in a sandbox of its own, that no cgroup
+// enforces: what the kernel keeps for programs, and does for them.
+func (l *Launcher) Limits(ctx context.Context, spec execution.Spec) ([]Finding, error) {
+	spec = as(execution.IsolationContainer, spec)
+	result, err := l.runOnce(ctx, spec, limitsSource)
+	if err != nil {
+		return nil, err
+	}
+	findings, err := parseFindings(result)
+	if err != nil && !errors.Is(err, errRefused) {
+		return findings, err
+	}
+	result, err = l.runOnce(ctx, spec, hoardSource)
+	if err != nil {
+		return findings, err
+	}
+	ended := Finding{Name: "a program with too many sockets is ended", Holds: result.End.Reason == execution.MemoryLimit}
+	return append(findings, ended), nil
+}
+
+// runOnce runs a program in a sandbox that serves no other.
+func (l *Launcher) runOnce(ctx context.Context, spec execution.Spec, code string) (*execution.Result, error) {
+	sandbox, err := l.Launch(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	result, err := sandbox.Run(ctx, execution.Request{Code: code, Timeout: probeTime}, probeLimits())
+	return result, errors.Join(err, sandbox.Close())
+}
