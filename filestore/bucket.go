@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
 	"gocloud.dev/blob/s3blob"
-	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/internal/folder"
 )
 
 const googleScheme = "gs"
@@ -61,23 +62,28 @@ func openBucket(ctx context.Context, address string) (*blob.Bucket, string, erro
 		return nil, "", err
 	}
 	if parsed.Scheme == fileblob.Scheme {
-		folder := filepath.Clean(parsed.Path)
-		opened, err := openFolder(folder)
-		return opened, folder, err
+		return openFolder(parsed.Path)
 	}
 	opened, err := openObjects(ctx, parsed)
 	return opened, "", err
 }
 
-// openFolder opens a folder, which is made where it is missing.
-func openFolder(folder string) (*blob.Bucket, error) {
-	if err := makeFolder(folder); err != nil {
-		return nil, err
+// openFolder opens a folder, which is made where it is missing, and gives its real
+// path. It must be this user's alone, or others could have the server read their files
+// as its own, by links.
+func openFolder(path string) (*blob.Bucket, string, error) {
+	root, err := folder.Make(path, folder.NoWriters)
+	if err != nil {
+		return nil, "", err
 	}
-	return fileblob.OpenBucket(folder, &fileblob.Options{
+	if err := checkContents(root); err != nil {
+		return nil, "", err
+	}
+	bucket, err := fileblob.OpenBucket(root, &fileblob.Options{
 		NoTempDir: true,                       // a rename does not cross file systems
 		Metadata:  fileblob.MetadataDontWrite, // we keep our own
 	})
+	return bucket, root, err
 }
 
 // openObjects opens a bucket of an object store, and sees whether it answers.
@@ -109,27 +115,52 @@ func checkAccess(ctx context.Context, bucket *blob.Bucket) error {
 	return nil
 }
 
-// makeFolder sees to it that a folder is there that is nobody else's: the
-// default lies where every user of the machine can make files.
-func makeFolder(folder string) error {
-	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil { //nolint:gosec // G301: as mkdir does
-		return err
-	}
-	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	status, err := os.Lstat(folder)
+// checkContents reports whether what the folder of a store holds was put there by this
+// user. Once the folder is closed to other users, as it must be before, that stays so:
+// later reads may follow the paths of files.
+func checkContents(root string) error {
+	entries, err := os.ReadDir(root)
 	if err != nil {
 		return err
 	}
-	if !status.IsDir() {
-		return fmt.Errorf("%s is no folder", folder)
-	}
-	if owner, ok := status.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user (uid %d)", folder, owner.Uid)
-	}
-	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
-		return fmt.Errorf("%s cannot be written: %w", folder, err)
+	for _, entry := range entries {
+		name := entry.Name()
+		if isOwnersFolder(name + "/") {
+			err = checkOwnersFolder(root, name)
+		} else {
+			err = checkObject(root, name)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func checkOwnersFolder(root, name string) error {
+	if err := folder.Check(filepath.Join(root, name), folder.NoWriters); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(filepath.Join(root, name))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := checkObject(root, name+"/"+entry.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkObject checks a file, if it has a name that the store reads.
+func checkObject(root, key string) error {
+	if _, _, ours := cutKey(key); !ours {
+		return nil
+	}
+	err := folder.CheckFile(filepath.Join(root, key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // another server has deleted it
+	}
+	return err
 }

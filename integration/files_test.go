@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,23 @@ func (s *server) download(t *testing.T, id string) string {
 		t.Fatalf("%d %s", status, content)
 	}
 	return content
+}
+
+// The server does not start where other users could put links among its files, and
+// says what to do.
+func TestFileFolderOpenToOthers(t *testing.T) {
+	folder := folderOf(t, *userFlag)
+	if err := os.Chmod(folder, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	s, err := launch([]string{"FILE_STORAGE_DIR=" + folder})
+	if err == nil {
+		t.Fatalf("the server starts (%v)", s.end())
+	}
+	want := "FILE_STORAGE_DIR: file store: " + folder + " can be written by other users (mode 01777): run `chmod 700 " + folder + "`"
+	if !strings.Contains(err.Error(), want) {
+		t.Errorf("%q is not in the error: %v", want, err)
+	}
 }
 
 // A file outlives the server that took it, and expires.

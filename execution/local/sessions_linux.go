@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/internal/folder"
 )
 
 // A session is known by a folder of its name, which outlives the server:
@@ -46,26 +47,21 @@ type record struct {
 // goneTime bounds the wait for a killed session.
 const goneTime = 10 * time.Second
 
-// folder gives the folder of sessions, which is this user's alone.
+// folder returns the folder of sessions, which is this user's alone: whoever could
+// write a session's record there could have this server kill any process.
 func (b *Backend) folder() (string, error) {
-	folder := b.opts.Folder
-	if folder == "" {
-		folder = filepath.Join(os.TempDir(), "vivarium-sessions-"+strconv.Itoa(os.Geteuid()))
+	path := b.opts.Folder
+	if path == "" {
+		path = filepath.Join(os.TempDir(), "vivarium-sessions-"+strconv.Itoa(os.Geteuid()))
 	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return "", unkept(err, folder)
+	made, err := folder.Make(path, folder.Private)
+	if fault, ok := errors.AsType[*folder.Error](err); ok {
+		return "", unavailable(nil, "no session can be kept: %v; TMPDIR names another place", fault)
 	}
-	var status unix.Stat_t
-	if err := unix.Lstat(folder, &status); err != nil {
-		return "", unavailable(err, "the folder for sessions cannot be read: %s", folder)
+	if err != nil {
+		return "", unkept(err, path)
 	}
-	if status.Mode&unix.S_IFMT != unix.S_IFDIR || int(status.Uid) != os.Geteuid() || status.Mode&0o077 != 0 {
-		return "", unavailable(nil, "the folder for sessions is another user's, or open to others: %s; TMPDIR names another place", folder)
-	}
-	if err := unix.Access(folder, unix.W_OK); err != nil {
-		return "", unkept(err, folder)
-	}
-	return folder, nil
+	return made, nil
 }
 
 // unkept says that no session can be kept in a folder, and why.
@@ -183,9 +179,13 @@ func (r record) write(folder string) error {
 	return errors.Join(os.WriteFile(place+".new", text, 0o600), os.Rename(place+".new", place))
 }
 
-// readRecord reads what is known of a session, and whether it runs.
-func readRecord(folder string) (r record, runs bool, err error) {
-	text, err := os.ReadFile(filepath.Join(folder, recordFile))
+// readRecord reads what is known of a session, and whether it runs. It believes nothing
+// that another user left there while the folder of sessions was open to others.
+func readRecord(place string) (r record, runs bool, err error) {
+	if err := folder.Check(place, folder.Private); err != nil {
+		return r, false, err
+	}
+	text, err := os.ReadFile(filepath.Join(place, recordFile))
 	if err == nil {
 		err = json.Unmarshal(text, &r)
 	}

@@ -157,16 +157,23 @@ func TestSessionIDs(t *testing.T) {
 	}
 }
 
-// A folder that others may write to is not used.
+// A folder that is not this user's alone is not used, and the error names what to do.
 func TestFolderOfSessions(t *testing.T) {
-	folder := t.TempDir()
-	for name, make := range map[string]func(path string) error{
-		"open to others": func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777)) },
-		"a link":         func(path string) error { return os.Symlink(folder, path) },
-		"a file":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
+	target := t.TempDir()
+	for name, test := range map[string]struct {
+		make func(path string) error
+		want string
+	}{
+		"open to others": {func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777)) }, "is open to other users (mode 0777): run `chmod 700 "},
+		"others read":    {func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o755)) }, "is open to other users (mode 0755): run `chmod 700 "},
+		"a link":         {func(path string) error { return os.Symlink(target, path) }, "is a symbolic link"},
+		"a file":         {func(path string) error { return os.WriteFile(path, nil, 0o600) }, "is not a folder"},
+		"below everybody's": {func(path string) error {
+			return os.Chmod(filepath.Dir(path), 0o777)
+		}, "can be written by other users (mode 0777)"},
 	} {
 		path := filepath.Join(t.TempDir(), "sessions")
-		if err := make(path); err != nil {
+		if err := test.make(path); err != nil {
 			t.Fatal(err)
 		}
 		_, err := newBackend(t, echo, same(path)).Sessions(t.Context())
@@ -174,7 +181,39 @@ func TestFolderOfSessions(t *testing.T) {
 			t.Errorf("%s: no error", name)
 			continue
 		}
-		checkUnavailable(t, err, path)
+		checkUnavailable(t, err, path, test.want, "TMPDIR names another place")
+	}
+}
+
+// A session that other users could have put there is not known, even if it runs.
+func TestPlantedSessions(t *testing.T) {
+	folder, planted := filepath.Join(t.TempDir(), "sessions"), filepath.Join(t.TempDir(), "sessions")
+	b := newBackend(t, echo, same(folder))
+	i := startSession(t, b, time.Now().Add(time.Hour))
+	t.Cleanup(func() { _ = i.Destroy(context.Background()) })
+	place := filepath.Join(folder, sessionID)
+	if err := errors.Join(os.Mkdir(planted, 0o700), os.Symlink(place, filepath.Join(planted, sessionID))); err != nil {
+		t.Fatal(err)
+	}
+	unknown := func(what string, b *local.Backend) {
+		t.Helper()
+		if found, err := b.Sessions(t.Context()); len(found) != 0 || err != nil {
+			t.Errorf("%s: the sessions are %v (%v)", what, found, err)
+		}
+		if err := b.End(t.Context(), sessionID); err == nil {
+			t.Errorf("%s: the session is ended", what)
+		}
+	}
+	unknown("a link", newBackend(t, echo, same(planted)))
+	if err := os.Chmod(place, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	unknown("open to others", b)
+	if err := os.Chmod(place, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := b.Sessions(t.Context()); err != nil || len(found) != 1 {
+		t.Errorf("the sessions are %v (%v)", found, err)
 	}
 }
 
