@@ -107,6 +107,10 @@ func become(word io.Writer) error {
 	if err := unix.Dup3(errorsFD, unix.Stderr, 0); err != nil {
 		return step(err, "taking over stderr")
 	}
+	// A session's is a FIFO that no server may be reading: it must not hold PID 1 up.
+	if err := unix.SetNonblock(unix.Stderr, true); err != nil {
+		return step(err, "taking over stderr")
+	}
 	return step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0])
 }
 

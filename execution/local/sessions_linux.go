@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +23,7 @@ import (
 //
 //	in, out        FIFOs, the supervisor's stdin and stdout, which it holds open at both
 //	               ends, so that neither ends with a server
-//	errors         what it has said on stderr
+//	errors         a FIFO, its stderr: what does not fit into it is lost
 //	session.json   who it is
 //	lock           held, flock(2), by the server that is connected
 const (
@@ -109,8 +107,10 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 			_ = os.RemoveAll(folder)
 		}
 	}()
-	if err := errors.Join(unix.Mkfifo(filepath.Join(folder, inFile), 0o600), unix.Mkfifo(filepath.Join(folder, outFile), 0o600)); err != nil {
-		return nil, unkept(err, filepath.Dir(folder))
+	for _, name := range []string{inFile, outFile, errorsFile} {
+		if err := unix.Mkfifo(filepath.Join(folder, name), 0o600); err != nil {
+			return nil, unkept(err, filepath.Dir(folder))
+		}
 	}
 	lock, err := lockSession(folder)
 	if err != nil {
@@ -145,9 +145,8 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 
 // openStreams opens the supervisor's ends of the FIFOs, both ends of each.
 func openStreams(folder string) (streams [3]*os.File, err error) {
-	flags := []int{os.O_RDWR, os.O_RDWR, os.O_WRONLY | os.O_CREATE | os.O_APPEND}
 	for n, name := range []string{inFile, outFile, errorsFile} {
-		if streams[n], err = os.OpenFile(filepath.Join(folder, name), flags[n], 0o600); err != nil {
+		if streams[n], err = os.OpenFile(filepath.Join(folder, name), os.O_RDWR, 0); err != nil {
 			for _, opened := range streams[:n] {
 				_ = opened.Close()
 			}
@@ -338,64 +337,4 @@ func (b *Backend) sweepSessions(ctx context.Context) (int, error) {
 func isOld(path string, age time.Duration) bool {
 	status, err := os.Stat(path)
 	return err == nil && time.Since(status.ModTime()) > age
-}
-
-// lasting is a connection to a session's sandbox.
-type lasting struct {
-	backend *Backend
-	folder  string
-	record  record
-	lock    *os.File
-	in, out *os.File
-
-	detach sync.Once
-}
-
-// connect opens this server's ends of the FIFOs.
-func (i *lasting) connect() error {
-	var err error
-	if i.in, err = os.OpenFile(filepath.Join(i.folder, inFile), os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
-		return err
-	}
-	if i.out, err = os.OpenFile(filepath.Join(i.folder, outFile), os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
-		return errors.Join(err, i.in.Close())
-	}
-	return nil
-}
-
-// Read reads what PID 1 writes to stdout.
-func (i *lasting) Read(p []byte) (int, error) {
-	n, err := i.out.Read(p)
-	if errors.Is(err, os.ErrClosed) {
-		err = io.EOF
-	}
-	return n, err
-}
-
-// Write writes to PID 1's stdin.
-func (i *lasting) Write(p []byte) (int, error) { return i.in.Write(p) }
-
-// SetWriteDeadline bounds writes.
-func (i *lasting) SetWriteDeadline(t time.Time) error { return i.in.SetWriteDeadline(t) }
-
-// Diagnostics gives what PID 1 wrote to stderr.
-func (i *lasting) Diagnostics() string {
-	file, err := os.Open(filepath.Join(i.folder, errorsFile))
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = file.Close() }()
-	text, _ := io.ReadAll(io.LimitReader(file, diagnosticBytes))
-	return string(text)
-}
-
-// Detach closes the connection, for any server to make another.
-func (i *lasting) Detach() {
-	i.detach.Do(func() { _ = errors.Join(i.in.Close(), i.out.Close(), i.lock.Close()) })
-}
-
-// Destroy ends the session.
-func (i *lasting) Destroy(ctx context.Context) error {
-	defer i.Detach()
-	return i.record.end(ctx, i.folder)
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +129,52 @@ func TestSessionsThatEnd(t *testing.T) {
 	if err := i.Destroy(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// What a session's PID 1 writes to stderr neither fills the disk nor holds it up, and
+// each server that is connected finds the beginning of it, even after the end.
+func TestSessionDiagnostics(t *testing.T) {
+	_ = asNobody(t)
+	folder := filepath.Join(t.TempDir(), "sessions")
+	first := newBackend(t, "import os\nfor n in range(200):\n try: os.write(2, b'no' * 30_000)\n except BlockingIOError: pass\n"+echo, same(folder))
+	i := startSession(t, first, time.Now().Add(time.Hour))
+	hear(t, bufio.NewReader(i), "ready\n")
+	check := func(when string) {
+		t.Helper()
+		if text := i.Diagnostics(); !strings.HasPrefix(text, "nono") || len(text) > 4096 {
+			t.Errorf("%s it has said %d bytes: %.20q", when, len(text), text)
+		}
+	}
+	check("at first")
+	check("asked again")
+	i.Detach()
+	check("detached")
+	if bytes := bytesBelow(t, folder); bytes > 64<<10 {
+		t.Errorf("the session has %d bytes on the disk", bytes)
+	}
+	i, err := newBackend(t, echo, same(folder)).Attach(t.Context(), sessionID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("to the next server")
+	if err := i.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	check("destroyed")
+}
+
+// bytesBelow adds up the sizes of the files below a folder.
+func bytesBelow(t *testing.T, folder string) (all int64) {
+	t.Helper()
+	if err := filepath.Walk(folder, func(_ string, info fs.FileInfo, err error) error {
+		if err == nil {
+			all += info.Size()
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // One that is overdue, though it ought to have ended itself, is ended.
