@@ -184,8 +184,7 @@ def tcp_unaccepted_empty(h):
 
 @watched
 def sockets(h):
-    limit = 4
-    for _ in range(limit):  # beyond the files that one process may have
+    for _ in range(8):  # beyond the files that one process may have
         if os.fork() == 0:
             try:
                 while True:
