@@ -35,6 +35,9 @@ type Instance interface {
 	// Destroy ends the sandbox and waits until it is gone. It may be called
 	// more than once; that the sandbox is already gone is success.
 	Destroy(ctx context.Context) error
+	// Kill is Destroy for a sandbox that does not answer: it does not wait for PID 1
+	// to leave by itself.
+	Kill(ctx context.Context) error
 	// Detach gives the stream up. The sandbox of a session goes on without it;
 	// any other ends.
 	Detach()
@@ -106,7 +109,14 @@ type Sandbox interface {
 	// Renew waits, after a run, until the sandbox is as fresh as at its start.
 	// After an error it must be closed.
 	Renew(ctx context.Context) error
-	// Done is closed when the sandbox has ended, by itself or by Close.
+	// Check waits until the sandbox, which must be idle, has shown that it is alive.
+	// After an error it must be closed.
+	Check(ctx context.Context) error
+	// Silent reports whether the sandbox was given up because it showed no sign of
+	// life.
+	Silent() bool
+	// Done is closed when the sandbox has ended, by itself or by Close, or is
+	// silent.
 	Done() <-chan struct{}
 	// Close ends the sandbox and returns when it is gone.
 	Close() error

@@ -153,13 +153,13 @@ func (b *Backend) remove(ctx context.Context, id string) error {
 func (i *instance) Read(p []byte) (int, error) {
 	for i.left == 0 {
 		if err := i.nextChunk(); err != nil {
-			return 0, i.end(err)
+			return 0, i.endStream(err)
 		}
 	}
 	n, err := i.in.Read(p[:min(uint64(len(p)), uint64(i.left))])
 	i.left -= uint32(n)
 	if err != nil {
-		return n, i.end(err)
+		return n, i.endStream(err)
 	}
 	return n, nil
 }
@@ -188,8 +188,8 @@ func (i *instance) nextChunk() error {
 	return err
 }
 
-// end notes the stream's end and gives its reason, every time the same.
-func (i *instance) end(err error) error {
+// endStream notes the stream's end and gives its reason, every time the same.
+func (i *instance) endStream(err error) error {
 	select {
 	case <-i.ended:
 	default:
@@ -215,11 +215,17 @@ func (i *instance) Diagnostics() string {
 // Destroy asks PID 1 to end, by ending its stdin, and has the engine kill it
 // if that takes too long. Somebody must be reading the stream, or it takes too
 // long for certain. The engine removes the container by itself.
-func (i *instance) Destroy(ctx context.Context) error {
+func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, !i.lasting) }
+
+// Kill has the engine kill PID 1, which may be stopped or paused.
+func (i *instance) Kill(ctx context.Context) error { return i.end(ctx, false) }
+
+// end ends the container, asking PID 1 first or not, and waits until it is gone.
+func (i *instance) end(ctx context.Context, ask bool) error {
 	i.destroy.Do(func() {
 		go func() {
 			defer close(i.gone)
-			i.failure = i.finish(context.WithoutCancel(ctx))
+			i.failure = i.finish(context.WithoutCancel(ctx), ask)
 		}()
 	})
 	select {
@@ -236,11 +242,11 @@ func (i *instance) Detach() {
 	i.backend.drop(i.id)
 }
 
-func (i *instance) finish(ctx context.Context) error {
+func (i *instance) finish(ctx context.Context, ask bool) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
 	defer cancel()
 	defer i.Detach()
-	if !i.lasting && i.leaves() {
+	if ask && i.leaves() {
 		return nil
 	}
 	if err := i.backend.remove(ctx, i.id); err != nil {

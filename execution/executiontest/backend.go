@@ -112,6 +112,9 @@ func (i *instance) Destroy(context.Context) error {
 	return nil
 }
 
+// Kill ends the instance, as Destroy does.
+func (i *instance) Kill(ctx context.Context) error { return i.Destroy(ctx) }
+
 // supervise plays the supervisor: it takes one job, runs it and reports it.
 func supervise(conn net.Conn, program Program) {
 	defer func() { _ = conn.Close() }()
@@ -121,15 +124,16 @@ func supervise(conn net.Conn, program Program) {
 		frame := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)))
 		_, _ = conn.Write(append(frame, payload...)) // the server may be gone
 	}
-	say('R', "protocol=2\npython=3.0.0\n")
+	say('R', "protocol=3\npython=3.0.0\n")
 	in := bufio.NewReader(conn)
-	req, limit, err := readJob(in)
+	pong := func() { say('P', "") }
+	req, limit, err := readJob(in, pong)
 	if err != nil {
 		return
 	}
 	go func() {
 		defer cancel()
-		_, _ = io.Copy(io.Discard, in) // pings, until the server goes
+		answerPings(in, pong) // until the server goes
 	}()
 	say('A', "")
 	started := time.Now()
@@ -164,8 +168,18 @@ func sayChunks(say func(byte, string), kind byte, text string) {
 	}
 }
 
+// answerPings reads pings to the end of the stream.
+func answerPings(in io.Reader, pong func()) {
+	for {
+		if _, _, err := readFrame(in); err != nil {
+			return
+		}
+		pong()
+	}
+}
+
 // readJob reads a job, and how much output it may make.
-func readJob(in io.Reader) (req execution.Request, outputLimit int, err error) {
+func readJob(in io.Reader, pong func()) (req execution.Request, outputLimit int, err error) {
 	var files []execution.File
 	for {
 		kind, payload, err := readFrame(in)
@@ -173,6 +187,8 @@ func readJob(in io.Reader) (req execution.Request, outputLimit int, err error) {
 			return req, 0, err
 		}
 		switch kind {
+		case 'P':
+			pong()
 		case 'J':
 			req.Timeout, req.Interactive, outputLimit = readLimits(payload)
 		case 'C':

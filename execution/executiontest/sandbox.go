@@ -28,6 +28,19 @@ func (s *Sandbox) Renew(context.Context) error {
 	return errors.New("the sandbox has run its one program")
 }
 
+// Check fails where the sandbox has ended.
+func (s *Sandbox) Check(context.Context) error {
+	select {
+	case <-s.done:
+		return errors.New("the sandbox has ended")
+	default:
+		return nil
+	}
+}
+
+// Silent reports false: the sandbox cannot freeze.
+func (s *Sandbox) Silent() bool { return false }
+
 var _ execution.Sandbox = (*Sandbox)(nil)
 
 // NewSandbox makes a sandbox that waits for its one run.

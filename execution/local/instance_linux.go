@@ -87,11 +87,17 @@ func (i *instance) Diagnostics() string {
 func (i *instance) Detach() { go func() { _ = i.Destroy(context.Background()) }() }
 
 // Destroy asks PID 1 to end, by ending its stdin, and kills it if that takes too long.
-func (i *instance) Destroy(ctx context.Context) error {
+func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, exitTime) }
+
+// Kill kills PID 1, which may be stopped.
+func (i *instance) Kill(ctx context.Context) error { return i.end(ctx, 0) }
+
+// end ends the sandbox, with a time for PID 1 to leave, and waits until it is gone.
+func (i *instance) end(ctx context.Context, patience time.Duration) error {
 	i.destroy.Do(func() {
 		go func() {
 			defer close(i.gone)
-			i.failure = i.finish()
+			i.failure = i.finish(patience)
 		}()
 	})
 	select {
@@ -102,9 +108,9 @@ func (i *instance) Destroy(ctx context.Context) error {
 	}
 }
 
-func (i *instance) finish() error {
+func (i *instance) finish(patience time.Duration) error {
 	_ = i.stdin.Close()
-	timer := time.NewTimer(exitTime)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-i.process.exited:

@@ -123,3 +123,6 @@ func (i *lasting) Destroy(ctx context.Context) error {
 	defer i.Detach()
 	return i.record.end(ctx, i.folder)
 }
+
+// Kill ends the session, as Destroy does.
+func (i *lasting) Kill(ctx context.Context) error { return i.Destroy(ctx) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,8 @@ type sandbox struct {
 	spec   execution.Spec
 	maker  *maker
 	done   chan struct{}
+	frozen atomic.Bool // it answers no ping
+	silent atomic.Bool // that was noticed
 	end    sync.Once
 	gone   sync.Once
 }
@@ -39,7 +42,7 @@ func (s *sandbox) Run(context.Context, execution.Request, execution.Limits) (*ex
 	return nil, errors.New("the pool must not run programs")
 }
 
-func (s *sandbox) Reusable() bool { return s.maker.reusable }
+func (s *sandbox) Reusable() bool { return s.maker.reusable && !s.Silent() }
 
 func (s *sandbox) Renew(ctx context.Context) error {
 	select {
@@ -48,6 +51,31 @@ func (s *sandbox) Renew(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+func (s *sandbox) Check(ctx context.Context) error {
+	s.maker.checks.Add(1)
+	if !s.frozen.Load() {
+		return nil
+	}
+	select {
+	case <-after(checkTime):
+		s.fallSilent()
+		return errors.New("it does not answer")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// checkTime is what a frozen sandbox's check takes.
+const checkTime = time.Second
+
+func (s *sandbox) Silent() bool { return s.silent.Load() }
+
+// fallSilent is what the runner does with one that does not answer.
+func (s *sandbox) fallSilent() {
+	s.silent.Store(true)
+	s.die()
 }
 
 func (s *sandbox) Done() <-chan struct{} { return s.done }
@@ -76,6 +104,8 @@ type maker struct {
 	renewTime            time.Duration
 	renewErr             error
 	fail                 func(attempt int) error
+
+	checks atomic.Int64
 
 	mu       sync.Mutex
 	attempts []time.Time

@@ -369,19 +369,6 @@ func (p *Pool) startFailedLocked(s *shelf, err error) {
 	}
 }
 
-// watch takes a sandbox off its shelf when it ends there by itself.
-func (p *Pool) watch(s *shelf, w *warm) {
-	<-w.Done()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if i := slices.Index(s.idle, w); i >= 0 {
-		s.idle = slices.Delete(s.idle, i, i+1)
-		s.backOff.fail(time.Now())
-		p.opts.Log.Warn("an idle sandbox ended by itself", "age", time.Since(w.since))
-		p.closeLocked(w)
-	}
-}
-
 // release takes a sandbox back after a run, and starts what is lacking now: most
 // runs are short, and a start beside one makes it twice as long (on 2 cores).
 // For a run that is not short, the place is taken when tend next looks.
@@ -394,30 +381,11 @@ func (p *Pool) release(w *warm) {
 	delete(p.leased, w)
 	w.runs++
 	if p.closed || p.spentLocked(w, w.runs) || p.yieldsLocked(w) {
-		p.closeLocked(w)
+		p.retireLocked(w)
 	} else {
 		p.renewLocked(w)
 	}
 	p.fillLocked()
-}
-
-// renewLocked puts a sandbox back on its shelf once it is fresh again.
-func (p *Pool) renewLocked(w *warm) {
-	s := w.shelf
-	p.renewing[w] = true
-	p.tasks.Go(func() {
-		err := w.Renew(p.ctx)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.renewing, w)
-		if err != nil {
-			p.opts.Log.Debug("a sandbox could not be renewed and is replaced", "error", err, "runs", w.runs)
-			p.closeLocked(w)
-		} else {
-			p.shelveLocked(s, w)
-		}
-		p.fillLocked()
-	})
 }
 
 // closeLocked ends a sandbox in the background. It counts until it is gone.

@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	greeting = "protocol=2\npython=3.13.5\n"
+	greeting = "protocol=3\npython=3.13.5\n"
 	// fine is what a supervisor says of a program that did nothing.
 	fine = "exit_code=0\nsignal=0\ntimed_out=0\nwall_us=1500\nkill_us=100\ncpu_us=1000\npeak_kb=9000\n" +
 		"memory_kills=0\nrefused_processes=0\nfull=0\n"
@@ -61,6 +61,23 @@ type supervisor struct {
 	conn  net.Conn
 	heard chan frame // pings left out
 	pings chan time.Time
+	// talking holds one token: whoever has it sends.
+	talking chan struct{}
+	// frozen is closed when the supervisor neither reads nor answers any more.
+	frozen chan struct{}
+	freeze sync.Once
+}
+
+// stop freezes the supervisor, until its connection ends.
+func (s *supervisor) stop() { s.freeze.Do(func() { close(s.frozen) }) }
+
+func (s *supervisor) isFrozen() bool {
+	select {
+	case <-s.frozen:
+		return true
+	default:
+		return false
+	}
 }
 
 // listen keeps what it hears, to the end.
@@ -69,11 +86,12 @@ func (s *supervisor) listen() {
 	in := bufio.NewReader(s.conn)
 	for {
 		f, err := readFrame(in)
-		if err != nil {
+		if err != nil || s.isFrozen() {
 			return
 		}
 		if f.kind == 'P' {
 			s.pings <- time.Now()
+			go s.pong() // ours does not wait for the server to read it either
 		} else {
 			s.heard <- f
 		}
@@ -81,12 +99,24 @@ func (s *supervisor) listen() {
 }
 
 // say sends one frame. That nobody listens any more is no fault of the test's.
-func (s *supervisor) say(kind byte, payload string) {
-	_, _ = s.conn.Write(frame{kind, payload}.bytes())
-}
+func (s *supervisor) say(kind byte, payload string) { s.send(string(frame{kind, payload}.bytes())) }
 
 // send sends bytes that need not be a frame.
-func (s *supervisor) send(data string) { _, _ = io.WriteString(s.conn, data) }
+func (s *supervisor) send(data string) {
+	s.talking <- struct{}{}
+	defer func() { <-s.talking }()
+	_, _ = io.WriteString(s.conn, data)
+}
+
+// pong sends a pong, unless something else is being sent, which does as well.
+func (s *supervisor) pong() {
+	select {
+	case s.talking <- struct{}{}:
+		defer func() { <-s.talking }()
+		_, _ = s.conn.Write(frame{'P', ""}.bytes())
+	default:
+	}
+}
 
 // job gives the frames of the job, up to and without "go".
 func (s *supervisor) job() []frame {
@@ -110,6 +140,7 @@ type instance struct {
 	diagnostics string
 	destroyErr  error
 	destroyed   atomic.Int64
+	killed      atomic.Int64
 	scripts     sync.WaitGroup
 }
 
@@ -122,6 +153,11 @@ func (i *instance) Destroy(context.Context) error {
 	_ = i.Close()
 	i.supervisor.leave()
 	return i.destroyErr
+}
+
+func (i *instance) Kill(ctx context.Context) error {
+	i.killed.Add(1)
+	return i.Destroy(ctx)
 }
 
 // newInstance makes an instance whose supervisor follows a script.
@@ -139,7 +175,10 @@ func newDeafInstance(t *testing.T, script func(s *supervisor)) *instance {
 func start(t *testing.T, scripts ...func(s *supervisor)) *instance {
 	t.Helper()
 	server, sandbox := net.Pipe()
-	s := &supervisor{conn: sandbox, heard: make(chan frame, 1000), pings: make(chan time.Time, 1000)}
+	s := &supervisor{
+		conn: sandbox, heard: make(chan frame, 1000), pings: make(chan time.Time, 10_000), frozen: make(chan struct{}),
+		talking: make(chan struct{}, 1),
+	}
 	i := &instance{Conn: deadlineErrors{server}, supervisor: s}
 	for _, script := range scripts {
 		i.scripts.Go(func() { script(s) })

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	manyRuns = "protocol=2\npython=3.13.5\nisolation=run\npreloaded=\npreload_failed=\n"
+	manyRuns = "protocol=3\npython=3.13.5\nisolation=run\npreloaded=\npreload_failed=\n"
 	renewed  = "clean_us=1\nprepare_us=1\n"
 	allHolds = "holds\tone wall\nholds\tanother wall\n"
 )
@@ -301,7 +301,7 @@ func TestProbe(t *testing.T) {
 func TestLaunchTellsFailedPreloads(t *testing.T) {
 	s := &starter{run: func() (execution.Instance, error) {
 		return newInstance(t, func(s *supervisor) {
-			s.say('R', "protocol=2\npython=3.13.5\nisolation=run\npreload_failed=nosuch: ModuleNotFoundError\x1b\n")
+			s.say('R', "protocol=3\npython=3.13.5\nisolation=run\npreload_failed=nosuch: ModuleNotFoundError\x1b\n")
 			s.job()
 			s.leave()
 		}), nil

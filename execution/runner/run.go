@@ -17,7 +17,11 @@ import (
 // is not reusable: something may be left of a program that came near its
 // limits, and a supervisor that breaks the protocol is not ours any more.
 func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits execution.Limits) (*execution.Result, error) {
+	s.pulse.set(busy)
 	result, odd, err := s.run(ctx, req, limits)
+	if errors.Is(err, errSilent) {
+		s.log.WarnContext(ctx, "a sandbox does not answer and is destroyed; the program had not started")
+	}
 	if odd || err != nil {
 		s.odd.Store(true)
 	}
@@ -65,7 +69,7 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 // unsent gives the error of a job that could not be sent: what the supervisor
 // says of it, where it broke off because files did not fit.
 func (s *Sandbox) unsent(ctx context.Context, err error, limits execution.Limits) error {
-	if !errors.Is(err, execution.ErrNotStarted) || ctx.Err() != nil {
+	if !errors.Is(err, execution.ErrNotStarted) || errors.Is(err, errSilent) || ctx.Err() != nil {
 		return err
 	}
 	timer := time.NewTimer(faultTime)
@@ -244,6 +248,9 @@ func (r *report) fail(err error) {
 		r.ended = true
 		r.facts = facts{timedOut: true, wall: r.timeout}
 		r.failure = "the sandbox did not report back and was destroyed; the run's files are lost"
+	case errors.Is(err, errSilent):
+		r.facts = facts{lost: true, wall: time.Since(r.started)}
+		r.failure = "the sandbox did not answer any more and was destroyed; the run's files are lost"
 	default:
 		r.facts = facts{lost: true, wall: time.Since(r.started)}
 		r.failure = "the sandbox ended before the program did, with its files (out of memory, or the engine stopped)"

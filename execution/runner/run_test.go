@@ -269,9 +269,15 @@ func TestRunLost(t *testing.T) {
 		"data before the end":   func(s *supervisor) { s.say('D', "early") },
 		"a skipped file":        func(s *supervisor) { s.say('S', "a\x00b") },
 		"done before the end":   func(s *supervisor) { s.say('Z', "") },
-		"a server's frame":      func(s *supervisor) { s.say('P', "") },
-		"a frame of 64 KB + 1":  func(s *supervisor) { s.send("O\x00\x01\x00\x01") },
-		"a frame of 4 GB":       func(s *supervisor) { s.send("O\xff\xff\xff\xff") },
+		"a server's frame":      func(s *supervisor) { s.say('G', "") },
+		"a pong that says more": func(s *supervisor) { s.say('P', "x") },
+		"a flood of pongs": func(s *supervisor) {
+			for range 1000 {
+				s.say('P', "")
+			}
+		},
+		"a frame of 64 KB + 1": func(s *supervisor) { s.send("O\x00\x01\x00\x01") },
+		"a frame of 4 GB":      func(s *supervisor) { s.send("O\xff\xff\xff\xff") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

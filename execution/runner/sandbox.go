@@ -14,19 +14,21 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// How long the parts of a run may take that no program takes part in. They are
-// generous, for a loaded machine: past them the sandbox counts as lost.
+// How long the parts of a run may take that no program takes part in. A sandbox
+// that shows no sign of life is given up within 2 s (see pulse). These bound one
+// that shows life and does not get on, as a machine that is loaded to the brim or
+// a supervisor that is not ours any more. Past them the sandbox counts as lost.
 const (
-	stageTime   = 30 * time.Second // to send the job
-	faultTime   = 1 * time.Second  // for the supervisor's word on a job that it did not take
-	graceTime   = 2 * time.Second  // past its timeout, for a run to be reported
+	stageTime   = 30 * time.Second // to take the job, and then to start the program
+	faultTime   = 1 * time.Second  // to explain why a job was not taken
+	graceTime   = 5 * time.Second  // past its timeout, for a run to be reported; killing may take 2 s
 	collectTime = 30 * time.Second // to send the files
 	destroyTime = 30 * time.Second // to end the sandbox
-	exitTime    = 2 * time.Second  // for the supervisor to leave by itself
 	renewTime   = 5 * time.Second  // to clean up and fork again
+	checkTime   = 1 * time.Second  // to answer one ping, while callers wait
 )
 
-const protocolVersion = 2
+const protocolVersion = 3
 
 // Sandbox is the server's side of one supervisor. It implements
 // [execution.Sandbox].
@@ -38,14 +40,19 @@ type Sandbox struct {
 	many     bool          // it serves more than one run
 	odd      atomic.Bool   // something happened after which it must serve no other run
 	prepared prepared      // how it got ready for the next run
+	pulse    *pulse        // whether it is alive
+	lasting  bool          // it is a session's, which goes on without this server
 	frames   chan frame    // what the supervisor says; closed when the stream ends
-	done     chan struct{} // closed when the stream has ended
+	ended    chan struct{} // closed when the stream has ended
+	done     chan struct{} // closed when the sandbox has ended or is silent
+	doneOnce sync.Once
+	silent   chan struct{} // closed when it is given up since it shows no sign of life
 	quit     chan struct{} // closed by Close: nobody listens any more
 	quitOnce sync.Once
 	unasked  atomic.Bool // of a session: no job is sent whole and unanswered, so that what comes is for another server
-	readErr  error       // why the stream ended; valid once done is closed
+	readErr  error       // why the stream ended; valid once ended is closed
 
-	writeMu sync.Mutex // serialises whole groups of frames
+	writing chan struct{} // holds one token: whoever has it writes, whole groups of frames
 	out     frameWriter
 }
 
@@ -54,7 +61,7 @@ type Sandbox struct {
 func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 	s := newSandbox(instance)
 	go s.read(atOnce)
-	go s.ping(s.done)
+	s.pulse.set(starting)
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -62,14 +69,19 @@ func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
 }
 
 func newSandbox(instance execution.Instance) *Sandbox {
-	return &Sandbox{
+	s := &Sandbox{
 		instance: instance,
 		log:      slog.New(slog.DiscardHandler),
 		frames:   make(chan frame, 4),
+		ended:    make(chan struct{}),
 		done:     make(chan struct{}),
+		silent:   make(chan struct{}),
 		quit:     make(chan struct{}),
+		writing:  make(chan struct{}, 1),
 		out:      frameWriter{w: bufio.NewWriterSize(instance, chunkBytes)},
 	}
+	s.pulse = newPulse(s.ping, s.giveUp)
+	return s
 }
 
 // begin waits until the supervisor is ready. When it fails, it destroys the
@@ -77,6 +89,7 @@ func newSandbox(instance execution.Instance) *Sandbox {
 func (s *Sandbox) begin(ctx context.Context) error {
 	err := s.handshake(ctx)
 	if err == nil {
+		s.pulse.set(s.rest())
 		return nil
 	}
 	closeErr := s.Close()
@@ -112,14 +125,72 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 		if text := s.instance.Diagnostics(); text != "" {
 			err = fmt.Errorf("%w: %s", err, printable(text))
 		}
+		return err
 	}
-	return err
+	s.pulse.set(s.rest())
+	return nil
+}
+
+// rest returns what is expected of the sandbox while it has nothing to do.
+func (s *Sandbox) rest() mode {
+	if s.lasting {
+		return atRest
+	}
+	return idle
+}
+
+// Check waits until the sandbox, which must be idle, has answered a ping. One
+// that does not within a second is silent from then on.
+func (s *Sandbox) Check(ctx context.Context) error {
+	select {
+	case <-s.pulse.answers: // an earlier answer
+	default:
+	}
+	go s.ping() // which may block
+	timer := time.NewTimer(checkTime)
+	defer timer.Stop()
+	select {
+	case <-s.pulse.answers:
+		return nil
+	case <-s.done:
+		return errOver
+	case <-timer.C:
+		s.giveUp()
+		return errSilent
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var errOver = errors.New("the sandbox has ended")
+
+// Silent reports whether the sandbox was given up because it showed no sign of
+// life.
+func (s *Sandbox) Silent() bool {
+	select {
+	case <-s.silent:
+		return true
+	default:
+		return false
+	}
+}
+
+// giveUp marks the sandbox as silent and ends what waits for it. It may be called
+// more than once.
+func (s *Sandbox) giveUp() {
+	s.odd.Store(true)
+	s.pulse.stop()
+	s.doneOnce.Do(func() {
+		close(s.silent)
+		close(s.done)
+	})
+	_ = s.instance.SetWriteDeadline(time.Now()) // after silent: see bound
 }
 
 // Python is the version of the sandbox's Python, as "3.13.5".
 func (s *Sandbox) Python() string { return s.python }
 
-// Done is closed when the sandbox has ended.
+// Done is closed when the sandbox has ended, or is silent.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
 
 // Close ends the sandbox and returns when it is gone.
@@ -127,8 +198,12 @@ func (s *Sandbox) Close() error {
 	s.quitOnce.Do(func() { close(s.quit) })
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTime)
 	defer cancel()
-	err := s.instance.Destroy(ctx)
-	<-s.done
+	end := s.instance.Destroy
+	if s.Silent() { // it would not heed the request to leave
+		end = s.instance.Kill
+	}
+	err := end(ctx)
+	<-s.ended
 	return err
 }
 
@@ -136,9 +211,11 @@ func (s *Sandbox) Close() error {
 // sandbox that is nothing: a frame out of turn waits in the channel and spoils
 // the next run, before that starts. Where the frames begin says begin.
 func (s *Sandbox) read(begin func(*bufio.Reader) error) {
-	defer close(s.done)
+	defer s.doneOnce.Do(func() { close(s.done) })
+	defer close(s.ended)
 	defer close(s.frames)
-	in := bufio.NewReaderSize(s.instance, 16<<10)
+	defer s.pulse.stop()
+	in := bufio.NewReaderSize(living{s.instance, s.pulse}, 16<<10)
 	if s.readErr = begin(in); s.readErr != nil {
 		return
 	}
@@ -146,6 +223,13 @@ func (s *Sandbox) read(begin func(*bufio.Reader) error) {
 		f, err := readFrame(in)
 		if err != nil {
 			s.readErr = err
+			return
+		}
+		if f.kind == kindPing && len(f.payload) == 0 {
+			if s.pulse.pong() {
+				continue
+			}
+			s.readErr = fmt.Errorf("%w: too many pongs", errFrame)
 			return
 		}
 		if s.unasked.Load() {
@@ -168,30 +252,59 @@ var errTaken = errors.New("another server has the session")
 // atOnce is where the frames of a new sandbox begin.
 func atOnce(*bufio.Reader) error { return nil }
 
-// ping keeps the supervisor from taking an idle or waiting server for a dead one,
-// until a channel is closed.
-func (s *Sandbox) ping(over <-chan struct{}) {
-	ticker := time.NewTicker(Silence / 3)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-over:
-			return
-		case <-ticker.C:
-		}
-		s.writeMu.Lock()
+// living is an instance whose every byte is a sign of life.
+type living struct {
+	execution.Instance
+	pulse *pulse
+}
+
+func (l living) Read(p []byte) (int, error) {
+	n, err := l.Instance.Read(p)
+	if n > 0 {
+		l.pulse.sign()
+	}
+	return n, err
+}
+
+// ping sends a ping, which the supervisor answers, and which keeps it from taking
+// the server for dead. While a job is being written there is no need: what arrives
+// of that does both.
+func (s *Sandbox) ping() {
+	select {
+	case s.writing <- struct{}{}:
+	default:
+		return
+	}
+	defer s.release()
+	if s.bound(Silence) == nil {
 		_ = s.out.frame(kindPing, nil)
-		_ = s.flush(Silence) // a failure shows as the stream's end
-		s.writeMu.Unlock()
+		_ = s.out.w.Flush() // a failure shows as the stream's end
 	}
 }
 
-// flush sends what was written, within a time. It needs writeMu.
-func (s *Sandbox) flush(within time.Duration) error {
-	if err := s.instance.SetWriteDeadline(time.Now().Add(within)); err != nil {
-		return err
+// hold waits for the right to write.
+func (s *Sandbox) hold(ctx context.Context) error {
+	select {
+	case s.writing <- struct{}{}:
+		return nil
+	case <-s.silent:
+		return errSilent
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return s.out.w.Flush()
+}
+
+// release gives up the right to write.
+func (s *Sandbox) release() { <-s.writing }
+
+// bound limits the time of the writes that follow. It fails where the sandbox is
+// silent: the deadline that giveUp sets must stand.
+func (s *Sandbox) bound(within time.Duration) error {
+	err := s.instance.SetWriteDeadline(time.Now().Add(within))
+	if s.Silent() {
+		return errSilent
+	}
+	return err
 }
 
 func (s *Sandbox) handshake(ctx context.Context) error {
@@ -217,16 +330,20 @@ func (s *Sandbox) handshake(ctx context.Context) error {
 // errLate says that a deadline of ours has passed.
 var errLate = errors.New("time is up")
 
-// next waits for a frame, for ctx or for a timer, whichever comes first. A nil
-// timer never fires.
+// next waits for a frame, until the sandbox is silent, ctx ends or a timer fires,
+// whichever comes first. A nil timer never fires.
 func (s *Sandbox) next(ctx context.Context, timer <-chan time.Time) (frame, error) {
+	s.pulse.wait()
+	defer s.pulse.resume()
 	select {
 	case f, ok := <-s.frames:
 		if !ok {
-			<-s.done
+			<-s.ended
 			return frame{}, fmt.Errorf("the sandbox ended: %w", s.readErr)
 		}
 		return f, nil
+	case <-s.silent:
+		return frame{}, errSilent
 	case <-timer:
 		return frame{}, errLate
 	case <-ctx.Done():

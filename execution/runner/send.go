@@ -52,22 +52,36 @@ func (s *Sandbox) send(ctx context.Context, req execution.Request, limits []byte
 // pings go between, so that a slow source costs no sandbox.
 func (j *job) write(ctx context.Context, frames func(out frameWriter) error) error {
 	s := j.sandbox
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
+	s.pulse.wait()
+	defer s.pulse.resume()
 	began := time.Now()
-	err := context.Cause(ctx) // before, not after: what is written is written
+	err := s.hold(ctx)
 	if err == nil {
-		err = s.instance.SetWriteDeadline(began.Add(j.left))
-	}
-	if err == nil {
-		defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
-		err = frames(s.out)
+		err = j.writeHeld(ctx, frames)
+		s.release()
 	}
 	j.left -= time.Since(began)
 	if err != nil {
 		return fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
 	}
 	return nil
+}
+
+// writeHeld writes frames. It needs the right to write.
+func (j *job) writeHeld(ctx context.Context, frames func(out frameWriter) error) error {
+	s := j.sandbox
+	if err := context.Cause(ctx); err != nil { // before, not after: what is written is written
+		return err
+	}
+	if err := s.bound(j.left); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
+	err := frames(s.out)
+	if err != nil && s.Silent() {
+		return errSilent
+	}
+	return err
 }
 
 // note sends a frame without a payload, within a time.

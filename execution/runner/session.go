@@ -22,9 +22,11 @@ const (
 	interruptTime = 4 * time.Second
 	// callOffTime is how long a call that was called off may take to end.
 	callOffTime = interruptTime + graceTime
-	// syncTime bounds the wait for a supervisor to notice a new server. It may
-	// have to wait for a call of the last one's.
+	// syncTime bounds the wait for a supervisor that shows life to notice a new
+	// server. It may have to wait for a call of the last one's.
 	syncTime = callOffTime + 2*time.Second
+	// pongTime is how soon after its answer a new server gets the first pong.
+	pongTime = 1 * time.Second
 )
 
 // Sessions starts sessions on a backend, and finds them there again.
@@ -45,7 +47,7 @@ func (s *Sessions) Start(ctx context.Context, spec execution.Spec) (execution.Se
 		return nil, err
 	}
 	sandbox := newSandbox(instance)
-	sandbox.log = s.log
+	sandbox.log, sandbox.lasting = s.log, true
 	go sandbox.read(atOnce)
 	if err := sandbox.begin(ctx); err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ func (s *Sessions) Attach(ctx context.Context, id string) (execution.Session, er
 		return nil, err
 	}
 	sandbox := newSandbox(instance)
-	sandbox.log = s.log
+	sandbox.log, sandbox.lasting = s.log, true
 	session := &Session{sandbox: sandbox}
 	if err := session.sync(ctx); err != nil {
 		session.Detach()
@@ -112,6 +114,8 @@ func (s *Session) Detach() {
 // server begin. Neither side knows what a server before it has left half said.
 func (s *Session) sync(ctx context.Context) error {
 	nonce := []byte(rand.Text())
+	s.sandbox.pulse.set(busy)
+	defer s.sandbox.pulse.set(atRest)
 	found := make(chan struct{})
 	go s.sandbox.read(func(in *bufio.Reader) error {
 		err := skipPast(in, encode(kindSync, nonce))
@@ -125,18 +129,37 @@ func (s *Session) sync(ctx context.Context) error {
 	err := (&job{sandbox: s.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
 		_, _ = out.w.Write(zeros)
 		_ = out.frame(kindSync, nonce)
+		s.sandbox.out.tag = nonce[:tagBytes]
 		return out.w.Flush()
 	})
 	if err != nil {
 		return err
 	}
-	s.sandbox.out.tag = nonce[:tagBytes]
-	timer := time.NewTimer(syncTime)
-	defer timer.Stop()
-	select {
-	case <-found:
+	if err := s.await(ctx, found, syncTime); err != nil {
+		return err
+	}
+	// A supervisor of an earlier version answers no pings, so none are expected of
+	// it. Ours sends the first pong with its answer.
+	err = s.await(ctx, s.sandbox.pulse.answers, pongTime)
+	if errors.Is(err, errLate) {
+		s.sandbox.pulse.deaf.Store(true)
 		return nil
-	case <-s.sandbox.done:
+	}
+	return err
+}
+
+// await waits for something of the sandbox.
+func (s *Session) await(ctx context.Context, what <-chan struct{}, within time.Duration) error {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	s.sandbox.pulse.wait()
+	defer s.sandbox.pulse.resume()
+	select {
+	case <-what:
+		return nil
+	case <-s.sandbox.silent:
+		return errSilent
+	case <-s.sandbox.ended:
 		return s.sandbox.readErr
 	case <-timer.C:
 		return errLate
@@ -174,7 +197,9 @@ func (s *Session) Call(
 		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
 	}
 	c := &exchange{session: s, operation: operation, req: req, limits: limits, began: time.Now()}
+	s.sandbox.pulse.set(busy) // the session also waits for a slow store as long as it hears pings
 	result, err := c.make(ctx)
+	s.sandbox.pulse.set(atRest)
 	s.sandbox.unasked.Store(true)
 	if !c.sound || !s.Usable() {
 		s.Detach() // nobody reads it any more
@@ -278,10 +303,7 @@ func (c *exchange) outlive(ctx context.Context) (context.Context, context.Cancel
 func (c *exchange) collect(ctx context.Context, timer *time.Timer) *execution.Result {
 	sandbox := c.session.sandbox
 	r := newReport(c.req, c.limits)
-	over := make(chan struct{})
-	go sandbox.ping(over) // the session waits for a slow store as long as it hears of us; between calls it need not
 	err := (&collection{sandbox: sandbox, report: r, keep: c.req.Keep, timer: timer, left: collectTime}).collect(ctx)
-	close(over)
 	if err != nil {
 		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", sandbox.instance.Diagnostics())
 		c.fail(r, err)
@@ -305,6 +327,8 @@ func (c *exchange) fail(r *report, err error) {
 	case ended: // as of a run
 	case errors.Is(err, errLate):
 		r.failure = "the session did not report back in time"
+	case errors.Is(err, errSilent):
+		r.failure = "the session does not answer any more; it may be frozen, and the program may go on"
 	default:
 		r.failure = "the session ended, or the connection to it (out of memory, deleted, or the engine stopped)"
 	}

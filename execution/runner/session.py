@@ -74,7 +74,6 @@ from supervisor import (
     take_over,
     unbuffered,
     views,
-    walk,
     without_ours,
     write_all,
 )
@@ -398,7 +397,8 @@ def report_quietly(error: BaseException) -> None:
 class Family:
     """The processes of a session, as their father sees them."""
 
-    def __init__(self) -> None:
+    def __init__(self, breathe: "Callable[[], None]" = lambda: None) -> None:
+        self.breathe = breathe  # while processes take their time to go
         self.children: "dict[int, Child]" = {}
         self.bell, ring = os.pipe()  # readable when one has ended
         for fd in (self.bell, ring):
@@ -431,6 +431,7 @@ class Family:
             except ProcessLookupError:
                 return
             self.reap()
+            self.breathe()
 
 
 class Child(Program):
@@ -468,6 +469,7 @@ class Child(Program):
             self.signal(_signal.SIGKILL)
             waiting.poll(100)
             self.family.reap()
+            self.family.breathe()
         return self.ending
 
 
@@ -644,18 +646,23 @@ class SessionChannel(Channel):
     def flush(self) -> None:
         """Sends what was posted. The server may take its time as long as it is heard of. Where it is not, or another one
         comes, nothing is said until a server is welcome."""
-        rest = memoryview(bytes(self.posted))
-        self.posted.clear()
         patience = time.monotonic() + self.silence
-        while rest and not self.unheard:
+        while self.posted and not self.unheard:
             try:
-                rest = rest[os.write(self.send_fd, rest) :]
+                self.push()
             except BlockingIOError:
                 if not self.await_room(patience):
                     continue
             except OSError:
                 self.unheard = True
             patience = time.monotonic() + self.silence
+        self.posted.clear()
+
+    def pong(self) -> None:
+        """As for runs. A server that is not spoken to any more would take it for the rest of what it was last sent; one that
+        waits for its answer looks for nothing else."""
+        if self.nonce or not self.unheard:
+            super().pong()
 
     def await_room(self, patience: float) -> bool:
         """Waits until the server takes more. Takes in what it says, and returns whether it has shown any life by then.
@@ -717,7 +724,8 @@ class SessionChannel(Channel):
             self.posted.clear()
             self.unheard = False
             nonce, self.nonce = self.nonce, b""
-            self.send(b"Y", nonce)
+            self.post(b"Y", nonce)
+            self.send(b"P")  # which says that pings will be answered
         elif self.lost:
             self.send(b"L")
 
@@ -800,6 +808,8 @@ class Call(Run):
 
     def hear(self, kind: bytes) -> None:
         # What else comes is a server's that has not noticed that it is no longer the one.
+        if kind == b"P":
+            self.channel.pong()
         if kind in (b"K", b"Y") and not self.timed_out:
             self.deadline = time.monotonic()
 
@@ -951,7 +961,7 @@ class Session:
         self.wall = wall
         self.sandbox = Sandbox(channel, workspace)
         self.root = self.sandbox.root
-        self.family = Family()
+        self.family = Family(channel.breathe)
         self.interpreter: "Optional[Interpreter]" = None
         self.state_lost = False  # the interpreter has ended, which nobody has heard yet
         self.last_words = [b"", b""]  # what it has printed since its last cell
@@ -987,6 +997,7 @@ class Session:
         while True:
             kind, payload = self.receive()
             if kind == b"J":
+                self.channel.begin_job()
                 job = Job(parse_limits(payload))
                 os.fchmod(self.root, 0o700)  # a program may have changed it
             elif kind == b"C":
@@ -1001,15 +1012,20 @@ class Session:
                 return job
             elif kind == b"H":
                 self.state_lost = False
+            elif kind == b"P":
+                self.channel.pong()
             elif kind in (b"N", b"Y", b"L"):
                 return None
             # K comes where the call had ended when the server called it off.
+            self.channel.breathe()
 
     def receive(self) -> "tuple[bytes, bytes]":
         """Waits for the next frame."""
         while True:
             if frame := self.channel.next_buffered():
                 return frame
+            if self.channel.buffer:
+                self.channel.breathe()  # a large frame may come slowly
             # What goes on between calls may still take memory.
             patience = min(self.channel.silence_left(), 2 * WATCH_SECONDS if has_children() else LOOK_SECONDS)
             for fd, _ in self.listening.poll(patience * 1000 + 1):
@@ -1078,7 +1094,7 @@ class Session:
 
     def run_cell(self, job: Job) -> None:
         """Runs a cell in the session's interpreter. Where that was about to end and has not taken it, a new one does."""
-        before = {found.path: found.stamp for found in walk(self.root)}
+        before = self.sandbox.stamps()
         await_tick(before.values())
         run = self.prepare_cell(job)
         self.start(run)
@@ -1087,7 +1103,7 @@ class Session:
             run = self.run_again(run, job)
         self.channel.post(b"X", self.facts(run))
         try:
-            send_files(self.channel, self.root, changes(self.root, before), job.limits)
+            send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits)
         except OSError as error:
             self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
         self.channel.send(b"Z")

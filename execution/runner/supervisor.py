@@ -18,6 +18,8 @@ What must hold, whatever the program does:
   * A run ends when its main process ends, never at the end of its pipes. Then everything else is killed.
   * Nothing of a run is left when the next begins; where that is in doubt, this process exits.
   * When the server falls silent, or no longer reads, this process exits and the kernel ends the sandbox with it.
+  * This process answers the server's pings within a second, and shows that it is alive (Channel.breathe) in whatever
+    takes longer: the server destroys a sandbox that shows no sign of life for two.
 """
 
 import sys
@@ -44,14 +46,14 @@ from errno import EBUSY, EINVAL, ELOOP, ENOSPC
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType, TracebackType
     from typing import Any, NoReturn, Optional
 else:
     import _signal
 
-PROTOCOL = 2
+PROTOCOL = 3
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
 SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
@@ -87,8 +89,10 @@ SMALL = 1 << 20  # bytes of memory of a process that need not be killed for it
 LOOKS = 5  # at most, at once, where those who were to be killed have gone
 THREAD_LOOKS = 5  # for a thread of a process that is still there
 STARTING_SECONDS = 0.2  # for which a new process may be about to become another program
+BREATH_SECONDS = 0.4  # of saying nothing, after which long work shows that this process is alive
 REAP_SECONDS = 0.25  # how often orphans of a running program are buried
 MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
+LINGER_SECONDS = 0.001  # between looks at killed processes that take their time to go
 BURY_SECONDS = 2  # that killed processes may take to go
 FREE_SECONDS = 1  # that the kernel may take to free their memory
 MAX_POSTED = 1 << 18  # bytes of output that wait to be sent together
@@ -252,7 +256,7 @@ class Channel:
         self.receive_fd = receive_fd
         self.send_fd = send_fd
         self.silence = silence  # seconds after which a quiet server counts as gone
-        self.heard = time.monotonic()
+        self.heard = self.said = time.monotonic()
         self.buffer = bytearray()
         self.posted = bytearray()
         self.listening = select.poll()
@@ -275,17 +279,45 @@ class Channel:
     def flush(self) -> None:
         """Sends what was posted. The server may take its time (it stores files while they come) as long as it is heard
         of. Raises Gone when it is not."""
-        rest = memoryview(bytes(self.posted))
-        self.posted.clear()
-        while rest:
+        while self.posted:
             try:
-                rest = rest[os.write(self.send_fd, rest) :]
+                self.push()
             except BlockingIOError:
                 for ready, _ in self.both.poll(self.silence_left() * 1000 + 1):
                     if ready == self.receive_fd:
                         self.read_available()
             except OSError as error:
                 raise Gone(str(error)) from error
+
+    def push(self) -> None:
+        """Sends as much of what was posted as there is room for. Raises OSError, BlockingIOError where there is none."""
+        del self.posted[: os.write(self.send_fd, self.posted)]
+        self.said = time.monotonic()
+
+    def pong(self) -> None:
+        """Shows the server that this process is alive. Waits for nothing and raises nothing: where there is no room, the
+        server has something to read, and a server that is gone shows elsewhere."""
+        if not self.posted:  # else that will do
+            self.post(b"P")
+        try:
+            self.push()
+        except OSError:
+            pass
+
+    def breathe(self) -> None:
+        """The same, if nothing was said for a while. Call it now and again in whatever may take long."""
+        if time.monotonic() - self.said >= BREATH_SECONDS:
+            self.pong()
+
+    def breathing(self, things: "Iterable[Found]") -> "Iterator[Found]":
+        """Breathes while things are gone through."""
+        for thing in things:
+            self.breathe()
+            yield thing
+
+    def begin_job(self) -> None:
+        """Counts a job's beginning as something said: a short run is to say nothing but its report."""
+        self.said = time.monotonic()
 
     def tear(self, reason: str) -> None:
         """Deals with a file that cannot be sent to its end, though nobody can write it any more. Raises Gone."""
@@ -332,13 +364,18 @@ class Channel:
         return False
 
     def receive(self, program_end: int) -> "tuple[bytes, bytes]":
-        """Waits for the next frame that is not a ping. Raises Gone when the server is, or the program's process."""
+        """Waits for the next frame that is not a ping, and answers those that are. Raises Gone when the server is, or the
+        program's process."""
         while True:
             frame = self.next_buffered()
             if frame is None:
+                if self.buffer:
+                    self.breathe()  # a large frame may come slowly
                 if self.wait(program_end):
                     raise Gone("the program's process ended before its code came")
-            elif frame[0] != b"P":
+            elif frame[0] == b"P":
+                self.pong()
+            else:
                 return frame
 
 
@@ -928,14 +965,14 @@ class OnlyProgram(Program):
         super().__init__(pipes.ours, os.pidfd_open(self.pid))
 
     def ended(self, ready: "list[int]") -> bool:
-        self.reap(os.WNOHANG)
+        self.reap()
         return self.ending is not None
 
-    def reap(self, options: int) -> bool:
-        """Buries processes that ended, with WNOHANG all that have, else waits for one. Returns whether any are left."""
+    def reap(self) -> bool:
+        """Buries all processes that have ended. Returns whether any are left."""
         while True:
             try:
-                pid, status, usage = os.wait4(-1, options)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return False
             if pid == 0:
@@ -944,8 +981,6 @@ class OnlyProgram(Program):
             self.peak_kb = max(self.peak_kb, usage.ru_maxrss)
             if pid == self.pid:
                 self.ending = Ending(status, at=time.monotonic())
-            if not options:
-                return True
 
     def kill(self, channel: Channel) -> Ending:
         """Kills every other process of the sandbox, again and again until none is left."""
@@ -954,9 +989,10 @@ class OnlyProgram(Program):
                 os.kill(-1, _signal.SIGKILL)
             except ProcessLookupError:
                 break
-            self.reap(0)
-        while self.reap(os.WNOHANG):
-            pass
+            if self.reap():
+                channel.breathe()
+                time.sleep(LINGER_SECONDS)
+        self.reap()
         ending = self.ending or Ending(at=time.monotonic())
         ending.cpu, ending.peak_kb = self.cpu, self.peak_kb
         return ending
@@ -1194,6 +1230,8 @@ class Cell(Program):
                 raise Gone("what a program has left does not die")
             if channel.wait(self.end_fd, BURY_SECONDS):
                 self.take_end()
+            else:
+                channel.breathe()
 
 
 class ZygoteLink:
@@ -1222,7 +1260,7 @@ class ZygoteLink:
     def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
         """Waits for a message."""
         while not self.channel.wait(self.link.fileno()):
-            pass
+            self.channel.breathe()
         return self.receive(kind)
 
     def next(self) -> Cell:
@@ -1497,9 +1535,12 @@ class MemoryWatch:
     """Stands in for a cgroup where there is none to bound memory: it looks at what all processes have, now and again,
     and kills the largest ones where that is too much, as the kernel would."""
 
-    def __init__(self, limit: int, places: "Iterable[str]", network: "Network") -> None:
+    def __init__(
+        self, limit: int, places: "Iterable[str]", network: "Network", breathe: "Callable[[], None]" = lambda: None
+    ) -> None:
         self.limit = limit  # bytes; 0: a cgroup bounds them
         self.network = network
+        self.breathe = breathe  # between looks
         self.places = tuple(places)
         self.own: "dict[int, int]" = {}  # what the zygote has between runs, by its number
         self.since: "dict[int, float]" = {}  # when processes were seen first
@@ -1521,6 +1562,7 @@ class MemoryWatch:
         for _ in range(LOOKS):
             if self.bound():
                 return
+            self.breathe()
         for pid in pids():
             if pid not in self.own and memory_of(pid) > SMALL:
                 self.kills += kill_quietly(pid)
@@ -1679,6 +1721,7 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
     while True:
         kind, payload = channel.receive(program.end_fd)
         if kind == b"J":
+            channel.begin_job()
             job = Job(parse_fields(payload))
         elif kind == b"C":
             job.code += payload
@@ -1697,6 +1740,7 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
             return job
         else:
             raise Gone(f"an unknown frame {kind!r}")
+        channel.breathe()
 
 
 def views(*parts: "bytes | bytearray") -> "list[memoryview]":
@@ -1789,6 +1833,7 @@ class Run:
         """Acts on a frame of the server's. Raises Gone for what it has no business to send during a run."""
         if kind != b"P":
             raise Gone(f"an unexpected frame {kind!r}")
+        self.channel.pong()
 
     def feed(self) -> None:
         """Writes some of stdin to the program."""
@@ -1838,19 +1883,21 @@ class Run:
                 left -= count
 
 
-def changes(workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str = "") -> "Iterator[Found]":
+def changes(
+    channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str = ""
+) -> "Iterator[Found]":
     """Lists what was made or changed in the workspace, but for a path that is spared, and what cannot be returned.
     Raises OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
-    for found in walk(workspace):
+    for found in channel.breathing(walk(workspace)):
         if found.path != spared and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
             yield found
 
 
-def any_change(workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str) -> bool:
+def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str) -> bool:
     """Whether changes would list anything, or cannot tell: somebody may still be at work."""
     try:
-        return any(True for _ in changes(workspace, before, spared))
+        return any(True for _ in changes(channel, workspace, before, spared))
     except OSError:
         return True
 
@@ -2015,7 +2062,7 @@ class Sandbox:
         self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
-        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network)
+        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, channel.breathe)
         self.watches = Watches(memory, KernelWatch(self.network))
         self.pressure = Pressure(memory, self.watches.kernel)
 
@@ -2030,7 +2077,7 @@ class Sandbox:
         except OSError as error:
             channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
             raise Gone("a job could not be staged") from None
-        staged = {found.path: found.stamp for found in walk(self.root)} if job.has_files else {}
+        staged = self.stamps() if job.has_files else {}
         run = Run(channel, program, job, self.watches)
         await_tick(staged.values())
         channel.send(b"A")
@@ -2040,13 +2087,17 @@ class Sandbox:
         channel.post(b"X", self.facts(run))
         try:
             # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
-            if any_change(self.root, staged, MAIN_FILE):
+            if any_change(channel, self.root, staged, MAIN_FILE):
                 channel.flush()
                 program.bury(channel)
-                send_files(channel, self.root, changes(self.root, staged, MAIN_FILE), job.limits)
+                send_files(channel, self.root, changes(channel, self.root, staged, MAIN_FILE), job.limits)
         except OSError as error:
             channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
         channel.send(b"Z")
+
+    def stamps(self) -> "dict[str, tuple[int, int, int]]":
+        """What lies in the workspace now: the stamp of each path."""
+        return {found.path: found.stamp for found in self.channel.breathing(walk(self.root))}
 
     def facts(self, run: Run) -> bytes:
         """What is known of a run that has ended."""
@@ -2082,6 +2133,7 @@ class Sandbox:
         while self.shared_memory.read() > self.free:  # some of it the kernel frees a little later
             if time.monotonic() > patience:
                 raise Gone("memory of the run is not freed")
+            self.channel.breathe()
             time.sleep(0.005)
         self.check_pressure()
         if self.network.in_use():
@@ -2097,6 +2149,7 @@ class Sandbox:
         left = [MAX_LEFTOVERS]
         try:
             for place in self.places:
+                self.channel.breathe()
                 place.clean(left)
             self.home.make()
         except OSError as error:

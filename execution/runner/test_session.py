@@ -26,6 +26,9 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
     return kind + struct.pack(">I", len(payload)) + payload
 
 
+WELCOME = frame(b"Y", b"nonce") + frame(b"P")
+
+
 class SessionChannelTest(unittest.TestCase):
     def setUp(self) -> None:
         self.receive_fd, self.server_out = self.pipe()
@@ -59,7 +62,7 @@ class SessionChannelTest(unittest.TestCase):
         self.hear(frame(b"Y", b"nonce"))
         self.channel.welcome()
         self.channel.welcome()
-        self.assertEqual(os.read(self.server_in, 1000), frame(b"L") + frame(b"Y", b"nonce"))
+        self.assertEqual(os.read(self.server_in, 1000), frame(b"L") + WELCOME)
 
     def test_what_the_last_server_still_says_is_dropped(self) -> None:
         mine, its = b"12345678 and more", b"87654321 and more"
@@ -91,7 +94,7 @@ class SessionChannelTest(unittest.TestCase):
         self.channel.send(b"O", b"somebody else's")
         self.channel.welcome()
         self.channel.send(b"R")
-        self.assertEqual(os.read(self.server_in, 1000), frame(b"Y", b"nonce") + frame(b"R"))
+        self.assertEqual(os.read(self.server_in, 1000), WELCOME + frame(b"R"))
 
     def test_a_server_that_does_not_read_is_not_waited_for(self) -> None:
         self.channel.send(b"O", bytes(1 << 20))
@@ -131,7 +134,20 @@ class SessionChannelTest(unittest.TestCase):
         self.assertEqual(self.channel.next_buffered(), (b"Y", b"nonce"))
         os.read(self.server_in, 1 << 20)
         self.channel.welcome()
-        self.assertEqual(os.read(self.server_in, 1000), frame(b"Y", b"nonce"))
+        self.assertEqual(os.read(self.server_in, 1000), WELCOME)
+
+    def test_who_waits_for_the_answer_gets_pongs(self) -> None:
+        self.hear(frame(b"Y", b"nonce"))
+        self.channel.pong()
+        self.assertEqual(os.read(self.server_in, 1000), frame(b"P"))
+
+    def test_a_server_that_is_not_spoken_to_any_more_gets_none(self) -> None:
+        self.channel.send(b"D", bytes(1 << 20))  # nobody reads: half of it is in the pipe
+        os.read(self.server_in, 1 << 20)
+        self.channel.pong()
+        os.set_blocking(self.server_in, False)
+        with self.assertRaises(BlockingIOError):
+            os.read(self.server_in, 1)
 
     def test_its_time_comes(self) -> None:
         self.assertLess(self.channel.silence_left(), 60.1)

@@ -100,6 +100,86 @@ class ChannelTest(unittest.TestCase):
         self.channel.send(b"Z")
         self.assertEqual(os.read(self.server_in, 100), b"F\0\0\0\x01aZ\0\0\0\0")
 
+    def received(self) -> bytes:
+        """What the server has got by now, without waiting."""
+        os.set_blocking(self.server_in, False)
+        try:
+            return os.read(self.server_in, 1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def test_a_ping_is_answered(self) -> None:
+        os.write(self.server_out, b"P\0\0\0\0G\0\0\0\0")
+        self.channel.receive(self.never)
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_who_has_just_spoken_need_not_breathe(self) -> None:
+        self.channel.send(b"O", b"x")
+        self.channel.breathe()
+        self.assertEqual(self.received(), b"O\0\0\0\1x")
+
+    def test_who_has_long_said_nothing_breathes_once(self) -> None:
+        self.channel.said -= 1
+        for _ in self.channel.breathing([supervisor.Found("a", "")] * 3):
+            pass
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_what_waits_to_be_sent_is_as_good_as_a_pong(self) -> None:
+        self.channel.post(b"X", b"y")
+        self.channel.pong()
+        self.assertEqual(self.received(), b"X\0\0\0\1y")
+
+    def test_no_pong_waits_or_fails_where_there_is_no_room(self) -> None:
+        filled = 0
+        while True:
+            try:
+                filled += os.write(self.send_fd, b"x" * 4096)
+            except BlockingIOError:
+                break
+        for _ in range(3):
+            self.channel.pong()
+        self.assertEqual(self.received(), b"x" * filled)
+        self.channel.flush()
+        self.assertEqual(self.received(), b"P\0\0\0\0")  # once
+
+    def test_no_pong_fails_where_the_server_has_gone(self) -> None:
+        os.close(self.server_in)
+        self.channel.pong()
+        with self.assertRaises(supervisor.Gone):
+            self.channel.flush()
+
+    def test_a_pong_does_not_break_a_frame(self) -> None:
+        payload = b"x" * (1 << 20)
+        self.channel.post(b"D", payload)
+        self.channel.pong()  # as much of it as there is room for
+        received = bytearray(self.received())
+        self.assertLess(len(received), len(payload))
+        while len(received) < 5 + len(payload):
+            self.channel.pong()
+            received += self.received()
+        self.channel.pong()
+        self.assertEqual(received, b"D\0\x10\0\0" + payload)
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_a_short_run_says_nothing_but_its_report(self) -> None:
+        self.channel.said -= 1  # it was idle
+        program = mock.Mock(end_fd=self.never)
+        with tempfile.TemporaryDirectory() as workspace:
+            job = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"J", b"a=1\n"), (b"C", b"1"), (b"G", b"")])
+            os.write(self.server_out, job)
+            supervisor.receive_job(self.channel, program, workspace)
+        self.assertEqual(self.received(), b"")
+
+    def test_a_large_frame_that_comes_slowly_is_answered(self) -> None:
+        os.write(self.server_out, b"C\0\0\0\2x")
+        self.channel.read_available()
+        self.channel.said -= 1
+        server = threading.Timer(0.05, os.write, (self.server_out, b"y"))
+        server.start()
+        self.assertEqual(self.channel.receive(self.never), (b"C", b"xy"))
+        server.join()
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
     def test_fields(self) -> None:
         self.channel.send(b"X", supervisor.fields(exit_code=3, full=0))
         self.assertEqual(os.read(self.server_in, 100), b"X\0\0\0\x13exit_code=3\nfull=0\n")
@@ -255,6 +335,9 @@ class WorkspaceTest(unittest.TestCase):
         self.path = folder.name
         self.root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         self.addCleanup(os.close, self.root)
+        pipe = os.pipe()
+        self.addCleanup(supervisor.close_all, pipe)
+        self.channel = supervisor.Channel(*pipe, 1)
 
     def write(self, path: str, text: str = "x") -> None:
         os.makedirs(os.path.dirname(f"{self.path}/{path}"), exist_ok=True)
@@ -271,11 +354,13 @@ class WorkspaceTest(unittest.TestCase):
 
     def test_the_program_itself_is_no_change_of_a_run(self) -> None:
         self.write("__main__.py")
-        self.assertFalse(supervisor.any_change(self.root, {}, supervisor.MAIN_FILE))
+        self.assertFalse(supervisor.any_change(self.channel, self.root, {}, supervisor.MAIN_FILE))
         self.write("a/__main__.py")
-        changed = supervisor.changes(self.root, {}, supervisor.MAIN_FILE)
+        changed = supervisor.changes(self.channel, self.root, {}, supervisor.MAIN_FILE)
         self.assertEqual([found.path for found in changed], ["a/__main__.py"])
-        self.assertEqual(len(list(supervisor.changes(self.root, {}))), 2)  # in a session it is nothing special
+        self.assertEqual(
+            len(list(supervisor.changes(self.channel, self.root, {}))), 2
+        )  # in a session it is nothing special
 
     def test_links_are_not_followed(self) -> None:
         os.symlink("/etc", f"{self.path}/d")
@@ -310,7 +395,7 @@ class WorkspaceTest(unittest.TestCase):
         self.assertIn("more than 3 entries", reasons[3])
         self.assertEqual(len(reasons), 4)
         before = {found.path: found.stamp for found in supervisor.walk(self.root)}
-        self.assertEqual(len(list(supervisor.changes(self.root, before))), 1)  # it is told each time
+        self.assertEqual(len(list(supervisor.changes(self.channel, self.root, before))), 1)  # it is told each time
 
     def test_staging_makes_folders_and_refuses_to_overwrite(self) -> None:
         os.close(supervisor.stage(self.path, "a/b/c"))
