@@ -1,11 +1,7 @@
 package runner
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,11 +18,8 @@ const (
 	interruptTime = 4 * time.Second
 	// callOffTime is how long a call that was called off may take to end.
 	callOffTime = interruptTime + graceTime
-	// syncTime bounds the wait for a supervisor that shows life to notice a new
-	// server. It may have to wait for a call of the last one's.
-	syncTime = callOffTime + 2*time.Second
-	// pongTime is how soon after its answer a new server gets the first pong.
-	pongTime = 1 * time.Second
+	// callBackTime bounds the sending of one frame to a sandbox that does not answer.
+	callBackTime = 100 * time.Millisecond
 )
 
 // Sessions starts sessions on a backend, and finds them there again.
@@ -110,85 +103,6 @@ func (s *Session) Detach() {
 	s.sandbox.instance.Detach()
 }
 
-// sync finds the place in the stream where the supervisor's answers to this
-// server begin. Neither side knows what a server before it has left half said.
-func (s *Session) sync(ctx context.Context) error {
-	nonce := []byte(rand.Text())
-	s.sandbox.pulse.set(busy)
-	defer s.sandbox.pulse.set(atRest)
-	found := make(chan struct{})
-	go s.sandbox.read(func(in *bufio.Reader) error {
-		err := skipPast(in, encode(kindSync, nonce))
-		if err == nil {
-			close(found)
-		}
-		return err
-	})
-	// More than the rest of any frame; where one would begin they are none.
-	zeros := make([]byte, headerBytes+maxFrameBytes+chunkBytes)
-	err := (&job{sandbox: s.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
-		_, _ = out.w.Write(zeros)
-		_ = out.frame(kindSync, nonce)
-		s.sandbox.out.tag = nonce[:tagBytes]
-		return out.w.Flush()
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.await(ctx, found, syncTime); err != nil {
-		return err
-	}
-	// A supervisor of an earlier version answers no pings, so none are expected of
-	// it. Ours sends the first pong with its answer.
-	err = s.await(ctx, s.sandbox.pulse.answers, pongTime)
-	if errors.Is(err, errLate) {
-		s.sandbox.pulse.deaf.Store(true)
-		return nil
-	}
-	return err
-}
-
-// await waits for something of the sandbox.
-func (s *Session) await(ctx context.Context, what <-chan struct{}, within time.Duration) error {
-	timer := time.NewTimer(within)
-	defer timer.Stop()
-	s.sandbox.pulse.wait()
-	defer s.sandbox.pulse.resume()
-	select {
-	case <-what:
-		return nil
-	case <-s.sandbox.silent:
-		return errSilent
-	case <-s.sandbox.ended:
-		return s.sandbox.readErr
-	case <-timer.C:
-		return errLate
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// encode gives a frame's bytes.
-func encode(kind byte, payload []byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload))), payload...)
-}
-
-// skipPast reads up to the end of a mark.
-func skipPast(in *bufio.Reader, mark []byte) error {
-	window := make([]byte, 0, 2*len(mark))
-	for !bytes.HasSuffix(window, mark) {
-		b, err := in.ReadByte()
-		if err != nil {
-			return err
-		}
-		if len(window) == cap(window) {
-			window = window[:copy(window, window[len(mark):])]
-		}
-		window = append(window, b)
-	}
-	return nil
-}
-
 // Call makes a call.
 func (s *Session) Call(
 	ctx context.Context, operation execution.Operation, req execution.Request, limits execution.Limits,
@@ -204,8 +118,11 @@ func (s *Session) Call(
 	if !c.sound || !s.Usable() {
 		s.Detach() // nobody reads it any more
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case errors.Is(err, errSilent): // another connection would wait for the same sandbox
+		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again, or end it", Err: err}
 	}
 	return result, err
 }
@@ -257,10 +174,10 @@ func (c *exchange) make(ctx context.Context) (*execution.Result, error) {
 
 // unheard is what comes of a call that was sent whole and of whose start no word
 // came. The supervisor may make it all the same: it says that a program starts, and
-// starts it, whether or not anybody hears that. So only what may be done twice may
-// be tried again.
+// starts it, whether or not anybody hears that. So only what may be done twice, or
+// what was called back, may be tried again.
 func (c *exchange) unheard(ctx context.Context, cause error) (*execution.Result, error) {
-	if c.operation == execution.ReadFile || c.operation == execution.WriteFiles {
+	if c.operation == execution.ReadFile || c.operation == execution.WriteFiles || errors.Is(cause, errSilent) && c.callBack() {
 		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
 	}
 	sandbox := c.session.sandbox
@@ -269,6 +186,20 @@ func (c *exchange) unheard(ctx context.Context, cause error) (*execution.Result,
 	r.facts = facts{lost: true}
 	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
 	return r.result(), nil
+}
+
+// callBack calls off a call that a silent supervisor has been sent whole. A
+// supervisor that is frozen finds that before it begins the call. It reports
+// whether that could be sent.
+func (c *exchange) callBack() bool {
+	s := c.session.sandbox
+	s.writing <- struct{}{} // whoever writes to a silent sandbox gives up at once
+	defer s.release()
+	if err := s.instance.SetWriteDeadline(time.Now().Add(callBackTime)); err != nil {
+		return false
+	}
+	_ = s.out.frame(kindCallOff, nil)
+	return s.out.w.Flush() == nil
 }
 
 // takeBack tells the supervisor, where a file's source is at fault, that the job

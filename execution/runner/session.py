@@ -7,6 +7,7 @@ the processes that they leave in the background, the workspace and /tmp.
 What must hold, whatever its programs do:
   * The session ends at its time, with or without a server. Nothing else ends it: servers come and go.
   * A server that comes finds the stream in order, whatever the one before it has left half said (see SessionChannel).
+  * A call that its server takes back before it has begun does not begin: the client was told that it may be made again.
   * A call ends at its time. A cell that does not heed the interrupt is killed with its interpreter, and that is told.
 """
 
@@ -23,7 +24,7 @@ import sys
 import time
 import traceback
 
-from errno import EAGAIN, EFBIG, EISDIR
+from errno import EAGAIN, ECANCELED, EFBIG, EISDIR
 
 from supervisor import (
     BURY_SECONDS,
@@ -93,6 +94,7 @@ LOOK_SECONDS = 300  # how often an idle session looks at the time: poll's clock 
 INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
 INTERRUPT_AGAIN_SECONDS = 0.2  # after which it is sent again: one that comes before the cell has begun is lost
 HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it has not ended
+STALE_SECONDS = 0.5  # between a look whether a call is wanted and its beginning, after which this process was frozen
 MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
 MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
 MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
@@ -556,13 +558,23 @@ class Shell(Child):
                     _signal.signal(number, _signal.SIG_DFL)
                 seconds = job.limits["cpu_seconds"]
                 limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+                if os.read(3, 1):  # ends when the command may begin
+                    os._exit(70)
                 execute_command(bytes(job.code))
             except BaseException as error:
                 write_all(2, f"the shell could not be started: {error}\n".encode())
             finally:
                 os._exit(126)
-        os.close(pipes.control)
         super().__init__(family, pipes, pipes.ours, pid)
+
+    def begin(self) -> None:
+        """Lets the command begin."""
+        os.close(self.control)
+
+    def discard(self) -> None:
+        """Ends a shell whose command is not to begin."""
+        self.end()
+        close_all((self.stdin, self.stdout, self.stderr, self.control, self.done, self.end_fd))
 
     def kill(self, channel: Channel) -> Ending:
         """Ends the shell and its group if its time is up. Else what it has left in the background lives on."""
@@ -794,6 +806,14 @@ class Call(Run):
     def __init__(self, channel: Channel, program: Program, job: Job, watches: Watches, background: Background) -> None:
         super().__init__(channel, program, job, watches)
         self.background = background
+        self.called_off = False
+
+    def is_called_off(self) -> bool:
+        """Whether the server, or one that has come after it, does not want the call any more."""
+        while self.channel.listening.poll(0):
+            self.channel.read_available()
+        self.listen()
+        return self.called_off
 
     def open(self) -> None:
         super().open()
@@ -811,6 +831,7 @@ class Call(Run):
         if kind == b"P":
             self.channel.pong()
         if kind in (b"K", b"Y") and not self.timed_out:
+            self.called_off = True
             self.deadline = time.monotonic()
 
 
@@ -1097,7 +1118,8 @@ class Session:
         before = self.sandbox.stamps()
         await_tick(before.values())
         run = self.prepare_cell(job)
-        self.start(run)
+        if not self.start(run):
+            return
         self.watch_cell(run)
         if run.untaken and self.interpreter is None:
             run = self.run_again(run, job)
@@ -1160,19 +1182,32 @@ class Session:
         """Runs a command in a shell of its own."""
         shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
         run = ShellCall(self.channel, shell, job, self.sandbox.watches, self.background)
-        self.start(run)
+        if not self.start(run):
+            shell.discard()
+            return
+        shell.begin()
         run.watch()
         for fd in (shell.stdout, shell.stderr):
             self.keep_listening(fd, keep=False)
         self.check_interpreter()
         self.conclude(self.facts(run))
 
-    def start(self, run: Run) -> None:
-        """Says that a call begins, and notes when. What the kernel has refused before is not the call's."""
+    def start(self, run: Call) -> bool:
+        """Says that a call begins, and notes when. Returns False where it is called off by then: a server that has got no
+        answer in time may have told its client to try again, so the call must not begin after that. What the kernel has
+        refused before is not the call's."""
         self.kills_before, _ = self.sandbox.pressure.look()
+        asked = time.monotonic()
+        if run.is_called_off():
+            self.channel.send(b"!", fields(errno=ECANCELED, message="called off", file=0))
+            return False
         self.begin()
         self.channel.flush()
+        if time.monotonic() - asked > STALE_SECONDS and run.is_called_off():
+            self.conclude(QUIET)
+            return False
         run.started = time.monotonic()
+        return True
 
     def forked(self, make: "Callable[[], Any]") -> "Any":
         """Makes a process. Where there are as many as there may be, all others are killed first: a client whose own

@@ -242,6 +242,50 @@ class StagingTest(unittest.TestCase):
         self.assertEqual((self.read("link"), os.path.islink(f"{self.folder}/link")), (b"mine", False))
 
 
+class StartTest(unittest.TestCase):
+    """The beginning of calls."""
+
+    def setUp(self) -> None:
+        receive_fd, self.server_out = os.pipe()
+        self.server_in, send_fd = os.pipe()
+        for fd in (receive_fd, self.server_out, self.server_in, send_fd):
+            self.addCleanup(os.close, fd)
+        channel = session.SessionChannel(receive_fd, send_fd, 1, time.time() + 60)
+        limits = {"timeout_ms": 1000, "output_bytes": 10}
+        program = mock.Mock(stdout=10, stderr=11)
+        background = session.Background(0)
+        self.run_ = session.Call(channel, program, supervisor.Job(limits), supervisor.MemoryWatch(0, ()), background)
+        self.session = mock.Mock(channel=channel)
+        self.session.sandbox.pressure.look.return_value = [0, 0]
+        self.session.begin = lambda: channel.post(b"A")
+        self.session.conclude = lambda facts: channel.send(b"Z")
+
+    def said(self) -> bytes:
+        return os.read(self.server_in, 1000)
+
+    def test_a_call_begins(self) -> None:
+        os.write(self.server_out, frame(b"P"))
+        self.assertTrue(session.Session.start(self.session, self.run_))
+        self.assertTrue(self.said().endswith(frame(b"A")))
+
+    def test_one_that_was_called_off_does_not(self) -> None:
+        for said in (frame(b"K"), frame(b"P") + frame(b"K"), frame(b"Y", b"nonce")):
+            os.write(self.server_out, said)
+            self.assertFalse(session.Session.start(self.session, self.run_), said)
+            self.assertNotIn(frame(b"A"), self.said(), said)
+
+    def test_nor_does_one_that_was_called_off_while_this_process_was_frozen(self) -> None:
+        flush = self.session.channel.flush
+
+        def freeze() -> None:
+            flush()
+            os.write(self.server_out, frame(b"K"))
+
+        with mock.patch.object(self.session.channel, "flush", freeze), mock.patch.object(session, "STALE_SECONDS", 0):
+            self.assertFalse(session.Session.start(self.session, self.run_))
+        self.assertEqual(self.said(), frame(b"A") + frame(b"Z"))
+
+
 class Odd:
     """A stream with something wrong."""
 

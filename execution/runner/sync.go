@@ -1,0 +1,98 @@
+package runner
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+const (
+	// syncTime bounds the wait for a supervisor that shows life to notice a new
+	// server. It may have to wait for a call of the last one's.
+	syncTime = callOffTime + 2*time.Second
+	// pongTime is how soon after its answer a new server gets the first pong.
+	pongTime = 1 * time.Second
+)
+
+// sync finds the place in the stream where the supervisor's answers to this
+// server begin. Neither side knows what a server before it has left half said.
+func (s *Session) sync(ctx context.Context) error {
+	nonce := []byte(rand.Text())
+	s.sandbox.pulse.set(busy)
+	defer s.sandbox.pulse.set(atRest)
+	found := make(chan struct{})
+	go s.sandbox.read(func(in *bufio.Reader) error {
+		err := skipPast(in, encode(kindSync, nonce))
+		if err == nil {
+			close(found)
+		}
+		return err
+	})
+	// More than the rest of any frame; where one would begin they are none.
+	zeros := make([]byte, headerBytes+maxFrameBytes+chunkBytes)
+	err := (&job{sandbox: s.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
+		_, _ = out.w.Write(zeros)
+		_ = out.frame(kindSync, nonce)
+		s.sandbox.out.tag = nonce[:tagBytes]
+		return out.w.Flush()
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.await(ctx, found, syncTime); err != nil {
+		return err
+	}
+	// A supervisor of an earlier version answers no pings, so none are expected of
+	// it. Ours sends the first pong with its answer.
+	err = s.await(ctx, s.sandbox.pulse.answers, pongTime)
+	if errors.Is(err, errLate) {
+		s.sandbox.pulse.deaf.Store(true)
+		return nil
+	}
+	return err
+}
+
+// await waits for something of the sandbox.
+func (s *Session) await(ctx context.Context, what <-chan struct{}, within time.Duration) error {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	s.sandbox.pulse.wait()
+	defer s.sandbox.pulse.resume()
+	select {
+	case <-what:
+		return nil
+	case <-s.sandbox.silent:
+		return errSilent
+	case <-s.sandbox.ended:
+		return s.sandbox.readErr
+	case <-timer.C:
+		return errLate
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// encode gives a frame's bytes.
+func encode(kind byte, payload []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload))), payload...)
+}
+
+// skipPast reads up to the end of a mark.
+func skipPast(in *bufio.Reader, mark []byte) error {
+	window := make([]byte, 0, 2*len(mark))
+	for !bytes.HasSuffix(window, mark) {
+		b, err := in.ReadByte()
+		if err != nil {
+			return err
+		}
+		if len(window) == cap(window) {
+			window = window[:copy(window, window[len(mark):])]
+		}
+		window = append(window, b)
+	}
+	return nil
+}
