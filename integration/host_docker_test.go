@@ -99,6 +99,18 @@ func (h dockerHost) kill(sandbox string) error {
 	return h.engine.ContainerKill(ctx, sandbox, "KILL")
 }
 
+func (h dockerHost) freeze(sandbox string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return h.engine.ContainerPause(ctx, sandbox)
+}
+
+func (h dockerHost) thaw(sandbox string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return h.engine.ContainerUnpause(ctx, sandbox)
+}
+
 func (h dockerHost) endSession(id string) {
 	left, _ := h.session(id)
 	for _, s := range left {

@@ -254,7 +254,14 @@ func (h *localHost) cpuTime(sandbox string) (time.Duration, error) {
 	return used, nil
 }
 
-func (h *localHost) kill(sandbox string) error {
+func (h *localHost) kill(sandbox string) error { return h.signal(sandbox, syscall.SIGKILL) }
+
+func (h *localHost) freeze(sandbox string) error { return h.signal(sandbox, syscall.SIGSTOP) }
+
+func (h *localHost) thaw(sandbox string) error { return h.signal(sandbox, syscall.SIGCONT) }
+
+// signal sends a signal to PID 1 of a sandbox.
+func (h *localHost) signal(sandbox string, number syscall.Signal) error {
 	if _, ok := findProcess(sandbox); !ok {
 		return os.ErrProcessDone
 	}
@@ -262,7 +269,7 @@ func (h *localHost) kill(sandbox string) error {
 	if err != nil {
 		return err
 	}
-	return syscall.Kill(pid, syscall.SIGKILL)
+	return syscall.Kill(pid, number)
 }
 
 func (h *localHost) endSession(id string) {

@@ -22,6 +22,9 @@ type host interface {
 	cpuTime(sandbox string) (time.Duration, error)
 	// kill ends a sandbox as the kernel does where memory is short.
 	kill(sandbox string) error
+	// freeze stops PID 1 of a sandbox, and thaw lets it go on.
+	freeze(sandbox string) error
+	thaw(sandbox string) error
 	// endSession ends a session that a test has left, if it is there.
 	endSession(id string)
 	// traces lists what else there is of a server that has ended in peace.

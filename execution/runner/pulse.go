@@ -19,6 +19,9 @@ const (
 	// maxMissed beats in a row without a sign of life make a sandbox silent: it is
 	// given up between 1.75 and 2 s after the last one.
 	maxMissed = 7
+	// maxMissedFirst is the same before the first sign, which comes when Python has
+	// started: 10 s.
+	maxMissedFirst = 40
 	// idlePause is the time from an idle sandbox's answer to its next ping.
 	idlePause = Silence / 3
 	// maxPongs is how many pongs may come between two beats.
@@ -35,7 +38,7 @@ type mode int
 const (
 	// atRest expects nothing and sends nothing: a session between calls.
 	atRest mode = iota
-	// starting sends pings and expects no answers.
+	// starting is busy with more patience for the first sign of life.
 	starting
 	// idle expects each ping to be answered.
 	idle
@@ -107,7 +110,7 @@ func (p *pulse) set(m mode) {
 		return
 	}
 	p.mode, p.beats, p.missed = m, 0, 0
-	p.seen, p.asked = p.signs.Load(), m == busy
+	p.seen, p.asked = p.signs.Load(), m == busy || m == starting
 	p.pongs.Store(0)
 	switch pause := p.pause(); {
 	case m == atRest && p.timer == nil:
@@ -122,7 +125,7 @@ func (p *pulse) set(m mode) {
 
 // pause returns the time until the next beat. It needs mu.
 func (p *pulse) pause() time.Duration {
-	if p.mode == busy || p.asked {
+	if p.asked {
 		return beatTime
 	}
 	return idlePause
@@ -152,23 +155,27 @@ func (p *pulse) look() (asks, silent bool) {
 	p.seen = signs
 	p.beats++
 	switch {
-	case answered || p.deaf.Load() || p.mode == starting, p.mode == busy && p.waiters.Load() == 0:
+	case answered || p.deaf.Load(), p.mode != idle && p.waiters.Load() == 0:
 		p.missed = 0
 	case p.asked:
 		p.missed++
 	}
-	if p.missed >= maxMissed {
+	most := maxMissed
+	if p.mode == starting && signs == 0 {
+		most = maxMissedFirst
+	}
+	if p.missed >= most {
 		p.stopped = true
 		return false, true
 	}
 	switch {
-	case p.mode == busy:
+	case p.mode != idle:
 		asks = p.beats%beatsPerPing == 0
 	case p.asked && answered:
 		p.asked = false
 	default:
 		asks = p.missed%beatsPerPing == 0
-		p.asked = p.mode == idle
+		p.asked = true
 	}
 	p.timer.Reset(p.pause())
 	return asks, false

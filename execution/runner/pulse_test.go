@@ -286,3 +286,36 @@ func TestShortRunsSeeNoPings(t *testing.T) {
 		}
 	})
 }
+
+// A sandbox may freeze while it starts. Until Python has started there is no sign
+// of life to expect.
+func TestFrozenWhileStarting(t *testing.T) {
+	for name, test := range map[string]struct {
+		script func(s *supervisor)
+		within time.Duration
+	}{
+		"before Python has started": {func(*supervisor) {}, 10 * time.Second},
+		"after that":                {func(s *supervisor) { s.say('P', "") }, mostSilence},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := newDeafInstance(t, test.script)
+				began := time.Now()
+				_, err := runner.Open(t.Context(), i)
+				if err == nil || !strings.Contains(err.Error(), "does not answer") {
+					t.Errorf("the error is %v", err)
+				}
+				if took := time.Since(began); took > test.within {
+					t.Errorf("it takes %v", took)
+				}
+			})
+		})
+	}
+}
+
+// Imports may take long, with signs of life.
+func TestSlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		open(t, newInstance(t, func(s *supervisor) { time.Sleep(50 * time.Second); s.say('R', greeting) }))
+	})
+}

@@ -42,6 +42,7 @@ func (s *Sessions) Start(ctx context.Context, spec execution.Spec) (execution.Se
 	sandbox := newSandbox(instance)
 	sandbox.log, sandbox.lasting = s.log, true
 	go sandbox.read(atOnce)
+	sandbox.pulse.set(starting)
 	if err := sandbox.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -93,8 +94,9 @@ func (s *Session) Usable() bool {
 	}
 }
 
-// Done is closed when the connection has ended.
-func (s *Session) Done() <-chan struct{} { return s.sandbox.done }
+// Done is closed when the connection has ended. One to a session that does not
+// answer ends with the call that finds that.
+func (s *Session) Done() <-chan struct{} { return s.sandbox.ended }
 
 // Detach gives the connection up.
 func (s *Session) Detach() {
@@ -122,7 +124,7 @@ func (s *Session) Call(
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.Is(err, errSilent): // another connection would wait for the same sandbox
-		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again, or end it", Err: err}
+		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again, or end it", Err: errSilent}
 	}
 	return result, err
 }

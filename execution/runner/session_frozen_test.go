@@ -38,6 +38,7 @@ func TestFrozenSessionBeforeTheStart(t *testing.T) {
 					queued <- f.kind
 				}
 			}))
+			go func() { <-session.Done(); session.Detach() }() // as the sessions' manager does
 			began := time.Now()
 			_, err := session.Call(t.Context(), operation, request, limits)
 			var domain *execution.Error

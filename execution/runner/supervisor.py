@@ -2234,6 +2234,7 @@ def main() -> None:
     widen(0)
     widen(1)
     channel = Channel(0, 1, float(silence))
+    channel.pong()  # Python has started: from here on this process shows that it is alive
     ours = machine == os.uname().machine
     wall = Filter(instructions if ours else "")  # the engine's own profile stands in any case
     try:
