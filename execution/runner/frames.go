@@ -20,7 +20,8 @@
 // bytes: what one server says can arrive among what the next one does,
 // and the supervisor says
 //
-//	R  ready: at first lines such as "protocol=2", "python=3.13.5" and
+//	P  a pong: the answer to a ping, or a sign of life in work that takes long
+//	R  ready: at first lines such as "protocol=3", "python=3.13.5" and
 //	   "isolation=run"; after each run but the last how long cleaning took
 //	A  the code is being let go: from here on the run counts
 //	O  some of stdout              E  some of stderr
@@ -32,6 +33,9 @@
 //	Z  that was all                !  the job could not be staged: lines
 //	Y  the nonce of a server that has come (sessions)
 //	L  lost: what came is no frame. Nothing is heard but a Y (sessions)
+//
+// A supervisor shows a sign of life within 2 s whenever this side waits for it
+// (pulse). One that does not is given up, and its sandbox destroyed.
 //
 // A supervisor that hears nothing for a while, pings included, ends itself and
 // with it the sandbox, so that a sandbox outlives neither its server nor its
