@@ -110,6 +110,19 @@ func TestFrozenAfterTheStart(t *testing.T) {
 	}
 }
 
+// Where the program's time was up before its sandbox fell silent, that is its end.
+func TestFrozenAfterTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		result := run(t, started(func(s *supervisor) {
+			time.Sleep(request.Timeout - 100*time.Millisecond)
+			s.stop()
+		}))
+		if !result.TimedOut() || result.ExitCode != nil || !strings.Contains(result.End.Message, "did not report back") {
+			t.Errorf("the result is %+v", result)
+		}
+	})
+}
+
 func TestFrozenWhileRenewing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sandbox := open(t, newInstance(t, many(func(s *supervisor) {

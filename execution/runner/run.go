@@ -244,7 +244,7 @@ func (r *report) fail(err error) {
 	switch {
 	case r.ended:
 		r.failure = "not all files could be fetched: " + err.Error()
-	case errors.Is(err, errLate):
+	case errors.Is(err, errLate), errors.Is(err, errSilent) && time.Since(r.started) >= r.timeout:
 		r.ended = true
 		r.facts = facts{timedOut: true, wall: r.timeout}
 		r.failure = "the sandbox did not report back and was destroyed; the run's files are lost"
