@@ -75,7 +75,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	server := httpapi.NewServer(httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Backend: s.backendName, Isolation: s.isolation, Version: version(),
 		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
-		MaxRequests: c.MaxSandboxes + c.QueueSize, Log: log, Mount: handlers,
+		InFlightBytes: int64(c.MaxInFlightMB) << 20, Log: log, Mount: handlers,
 		AllowedHosts: access.hosts, AllowedOrigins: access.origins, Auth: access.authenticator, Issuer: c.OAuthIssuer, PublicURL: c.PublicURL,
 	})
 	failed := make(chan error, 1)
@@ -120,7 +120,8 @@ func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	return mcp.Options{
 		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c), Backend: s.backendName,
 		SessionTTL: seconds(c.MCPSessionTTL), FileTTL: seconds(c.FileTTLSec), OutputBytes: c.MCPOutputBytes,
-		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes, MaxRequests: c.MaxSandboxes + c.QueueSize,
+		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes,
+		InFlightBytes: int64(c.MaxInFlightMB) << 20, MaxMessageBytes: int64(c.MaxBodyMB) << 20,
 		Log: s.log,
 	}
 }

@@ -18,8 +18,9 @@ import (
 )
 
 // Config is the settings. Each field names its variable, its default and what
-// is allowed: min and max for numbers, and in atmost a setting that it must not
-// exceed; oneof for words; and for other text a description.
+// is allowed: min and max for numbers, and in atmost a setting of which it must not
+// exceed the part that part divides it into, or the whole; oneof for words; and for
+// other text a description.
 type Config struct {
 	Host      string `env:"HOST, default=127.0.0.1" help:"address to listen on; 0.0.0.0 in the container image"`
 	Port      int    `env:"PORT, default=8000" min:"0" max:"65535" help:"port to listen on; 0 takes a free one"`
@@ -72,7 +73,8 @@ type Config struct {
 	SandboxMaxRuns  int `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000" help:"runs after which a sandbox is replaced"`
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
 	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000" help:"sessions there may be on the engine; each is a sandbox beside those of MAX_SANDBOXES"`
-	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" help:"size of a request's body"`
+	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10" help:"size of a request's body"`
+	MaxInFlightMB   int `env:"MAX_IN_FLIGHT_MB, default=512" min:"32" max:"1048576" help:"memory for all requests and connections at once: bodies, what is decoded of them, output and answers; one key's requests get at most half of it. A request beyond it gets 429 or 503. The server's resident memory stays below this and 64 MB"`
 	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" help:"life of a session that a model begins"`
 	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000" help:"output of a call that a model is shown; what is beyond it is cut out of the middle and saved as a file"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`
@@ -120,14 +122,25 @@ func (s Setting) allowed() string {
 }
 
 func (s Setting) bounded() string {
-	if bound := s.bound(); bound != "" {
+	switch bound, part := s.bound(); {
+	case bound == "":
+		return ""
+	case part > 1:
+		return fmt.Sprintf(", at most %s / %d", bound, part)
+	default:
 		return ", at most " + bound
 	}
-	return ""
 }
 
-// bound names the setting that this one must not exceed, if there is one.
-func (s Setting) bound() string { return s.field.Tag.Get("atmost") }
+// bound names the setting of which this one must not exceed a part, if there is one:
+// the whole is one part.
+func (s Setting) bound() (name string, part int64) {
+	part, err := strconv.ParseInt(s.field.Tag.Get("part"), 10, 64)
+	if err != nil {
+		part = 1
+	}
+	return s.field.Tag.Get("atmost"), part
+}
 
 // accepts says whether a value is allowed.
 func (s Setting) accepts(value string) bool {
@@ -198,16 +211,19 @@ func (c *Config) keepBounds(set func(name string) bool) []error {
 	var faults []error
 	fields, settings := reflect.ValueOf(c).Elem(), byName()
 	for _, s := range Settings() {
-		if s.bound() == "" {
+		name, part := s.bound()
+		if name == "" {
 			continue
 		}
-		value, bound := fields.FieldByIndex(s.field.Index), fields.FieldByIndex(settings[s.bound()].field.Index)
+		value, bound := fields.FieldByIndex(s.field.Index), fields.FieldByIndex(settings[name].field.Index).Int()
 		switch {
-		case value.Int() <= bound.Int():
-		case set(s.Name):
-			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s, which is %d", s.Name, value.Int(), s.bound(), bound.Int()))
+		case value.Int() <= bound/part:
+		case !set(s.Name):
+			value.SetInt(bound / part)
+		case part > 1:
+			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s / %d, which is %d", s.Name, value.Int(), name, part, bound/part))
 		default:
-			value.SetInt(bound.Int())
+			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s, which is %d", s.Name, value.Int(), name, bound))
 		}
 	}
 	return faults

@@ -17,6 +17,7 @@ const (
 	TooLarge        Code = "too_large"       // the request is larger than a limit
 	StoreFull       Code = "store_full"      // there is no room for more files
 	Busy            Code = "busy"            // as much is running and waiting as may; try later
+	Overloaded      Code = "overloaded"      // the memory for requests is held by others; try later
 	Unavailable     Code = "unavailable"     // shutting down, or no sandbox to be had
 	Cancelled       Code = "cancelled"       // the caller left
 	Internal        Code = "internal"        // our own fault: the user learns no detail
@@ -58,7 +59,22 @@ func (f FieldError) String() string {
 			fmt.Fprint(&name, part)
 		}
 	}
-	return fmt.Sprintf("%s %s (it is %#v)", name.String(), f.Message, f.Input)
+	input := f.Input
+	if text, ok := input.(string); ok {
+		input = Clip(text)
+	}
+	return fmt.Sprintf("%s %s (it is %#v)", name.String(), f.Message, input)
+}
+
+// maxFaults is how many faults of a request are told: enough to mend it, and few
+// enough that no answer is much larger than its request.
+const maxFaults = 20
+
+// FirstFaults returns the faults of a request that are told, and how many more
+// there are.
+func FirstFaults[T any](faults []T) (told []T, more int) {
+	told = faults[:min(len(faults), maxFaults)]
+	return told, len(faults) - len(told)
 }
 
 // Error gives the message for the user and, behind it, the cause.
@@ -75,9 +91,13 @@ func (e *Error) Explain() string {
 	if len(e.Fields) == 0 {
 		return e.Message
 	}
-	faults := make([]string, len(e.Fields))
-	for i, field := range e.Fields {
+	fields, more := FirstFaults(e.Fields)
+	faults := make([]string, len(fields), len(fields)+1)
+	for i, field := range fields {
 		faults[i] = field.String()
+	}
+	if more > 0 {
+		faults = append(faults, fmt.Sprintf("and %d more faults", more))
 	}
 	return strings.Join(faults, "; ")
 }

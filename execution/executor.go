@@ -43,7 +43,7 @@ type Executor struct {
 func NewExecutor(sandboxes Sandboxes, opts Options) *Executor {
 	waiting, stop := context.WithCancel(context.Background())
 	return &Executor{
-		sandboxes: sandboxes, opts: opts, share: NewShare(opts.MaxInFlight),
+		sandboxes: sandboxes, opts: opts, share: NewShare(int64(opts.MaxInFlight)),
 		waiting: waiting, stop: stop, idle: make(chan struct{}),
 	}
 }
@@ -118,7 +118,7 @@ func (e *Executor) enter(owner Owner) error {
 	switch {
 	case e.closing:
 		return errClosing
-	case !e.share.Enter(owner):
+	case !e.share.Enter(owner, 1):
 		return &Error{Code: Busy, Message: e.busy(owner)}
 	}
 	e.inFlight++
@@ -136,7 +136,7 @@ func (e *Executor) busy(owner Owner) string {
 func (e *Executor) leave(owner Owner) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.share.Leave(owner)
+	e.share.Leave(owner, 1)
 	e.inFlight--
 	e.closeIdleLocked()
 }

@@ -52,7 +52,7 @@ func (i Input) Open(ctx context.Context) (io.ReadCloser, error) {
 	}
 	content, err := source.Open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("opening the input %q: %w", i.Path, err)
+		return nil, fmt.Errorf("opening the input %q: %w", Clip(i.Path), err)
 	}
 	return &exactly{ReadCloser: content, input: i}, nil
 }
@@ -69,11 +69,11 @@ func (e *exactly) Read(p []byte) (int, error) {
 	e.given += int64(n)
 	switch {
 	case e.given > e.input.Size:
-		return 0, fmt.Errorf("the input %q has more than the %d bytes that it was said to have", e.input.Path, e.input.Size)
+		return 0, fmt.Errorf("the input %q has more than the %d bytes that it was said to have", Clip(e.input.Path), e.input.Size)
 	case errors.Is(err, io.EOF) && e.given < e.input.Size:
-		return 0, fmt.Errorf("the input %q ends after %d bytes of the %d that it was said to have", e.input.Path, e.given, e.input.Size)
+		return 0, fmt.Errorf("the input %q ends after %d bytes of the %d that it was said to have", Clip(e.input.Path), e.given, e.input.Size)
 	case err != nil && !errors.Is(err, io.EOF):
-		return n, fmt.Errorf("reading the input %q: %w", e.input.Path, err)
+		return n, fmt.Errorf("reading the input %q: %w", Clip(e.input.Path), err)
 	}
 	return n, err
 }

@@ -173,7 +173,7 @@ func checkFiles(files []Input) []FieldError {
 		for dir := path.Dir(file.Path); message == "" && dir != "."; dir = path.Dir(dir) {
 			folders[dir] = true
 			if names[dir] || dir == MainFile {
-				message = fmt.Sprintf("needs the folder %q, which is a file", dir)
+				message = fmt.Sprintf("needs the folder %q, which is a file", Clip(dir))
 			}
 		}
 		names[file.Path] = true

@@ -11,7 +11,7 @@ import (
 
 // fill has an owner enter as often as it may.
 func fill(s *execution.Share, owner execution.Owner) (count int) {
-	for s.Enter(owner) {
+	for s.Enter(owner, 1) {
 		count++
 	}
 	return count
@@ -32,12 +32,12 @@ func TestShare(t *testing.T) {
 		}
 	}
 	for range anna {
-		s.Leave("anna")
+		s.Leave("anna", 1)
 	}
 	if got := fill(s, "ben"); got < 40 {
 		t.Errorf("after one has left: %d", got)
 	}
-	if one := execution.NewShare(1); !one.Enter("anna") || one.Enter("ben") {
+	if one := execution.NewShare(1); !one.Enter("anna", 1) || one.Enter("ben", 1) {
 		t.Error("a share of one")
 	}
 }

@@ -43,7 +43,7 @@ func (e *Exchange) Input(ctx context.Context, path, id string) (execution.Input,
 	switch {
 	case err != nil && execution.AsError(err).Code == execution.NotFound:
 		return execution.Input{}, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
-			"File with ID '%s' not found for path '%s'.", clip(id), clip(path))}
+			"File with ID '%s' not found for path '%s'.", execution.Clip(id), execution.Clip(path))}
 	case err != nil:
 		return execution.Input{}, err
 	}

@@ -126,7 +126,7 @@ func isID(text string) bool {
 
 // notFound is the error for an id that stands for no file.
 func notFound(id string) error {
-	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File with ID '%s' not found", clip(id))}
+	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File with ID '%s' not found", execution.Clip(id))}
 }
 
 // failure is the error for a bucket that fails. Where ctx has ended, that is
@@ -136,14 +136,6 @@ func failure(ctx context.Context, err error) error {
 		return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
 	}
 	return fmt.Errorf("file store: %w", err)
-}
-
-func clip(text string) string {
-	const most = 100
-	if len(text) > most {
-		return strings.ToValidUTF8(text[:most], "") + "..."
-	}
-	return text
 }
 
 // Stat tells what is known of a file. The error of an unknown or expired id, or

@@ -11,6 +11,8 @@ const (
 	preflightAge = "600"
 	corsMethods  = "GET, POST, PUT, DELETE"
 	corsPrefix   = "Access-Control-"
+	// maxAskedBytes bounds the names of headers that an answer repeats.
+	maxAskedBytes = 1000
 )
 
 // exposedHeaders are those of answers that pages of allowed origins may read
@@ -35,7 +37,7 @@ func serveForeign(w *corsWriter, r *http.Request, next http.Handler) {
 	}
 	w.allow["Access-Control-Allow-Methods"] = corsMethods
 	w.allow["Access-Control-Max-Age"] = preflightAge
-	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" && len(asked) <= maxAskedBytes {
 		w.allow["Access-Control-Allow-Headers"] = asked // a "*" would not cover Authorization
 		w.Header().Add("Vary", "Access-Control-Request-Headers")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 // apiError is an error in FastAPI's shape, which clients know:
@@ -66,32 +68,17 @@ const statusCancelled = 499
 // must not see goes to the log.
 func toHTTP(ctx context.Context, opts Options, err error) error {
 	domain := execution.AsError(err)
-	out := &apiError{Detail: domain.Message, header: http.Header{}}
+	out := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
 	switch domain.Code {
 	case execution.Invalid:
-		out.status = http.StatusUnprocessableEntity
 		if len(domain.Fields) > 0 {
 			out.Detail = faults(domain.Fields)
 		}
-	case execution.Unauthenticated:
-		out.status = http.StatusUnauthorized
-	case execution.NotFound:
-		out.status = http.StatusNotFound
-	case execution.TooLarge:
-		out.status = http.StatusRequestEntityTooLarge
-	case execution.StoreFull:
-		out.status = http.StatusInsufficientStorage
-	case execution.Busy:
-		out.status = http.StatusTooManyRequests
+	case execution.Busy, execution.Overloaded, execution.Unavailable:
 		out.header.Set("Retry-After", retryAfter)
-	case execution.Unavailable:
-		out.status = http.StatusServiceUnavailable
-		out.header.Set("Retry-After", retryAfter)
-	case execution.Cancelled:
-		out.status = statusCancelled
 	case execution.Internal:
-		out.status = http.StatusInternalServerError
 		out.Detail = "internal error; the log of the server has more under request " + requestID(ctx)
+	case execution.NotFound, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Cancelled:
 	}
 	if theirs := domain.Code == execution.Cancelled || domain.Code == execution.Unauthenticated; domain.Err != nil && !theirs {
 		opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
@@ -99,8 +86,33 @@ func toHTTP(ctx context.Context, opts Options, err error) error {
 	return out
 }
 
+// statusOf returns the status that an error's code has.
+func statusOf(code execution.Code) int {
+	switch code {
+	case execution.Invalid:
+		return http.StatusUnprocessableEntity
+	case execution.Unauthenticated:
+		return http.StatusUnauthorized
+	case execution.NotFound:
+		return http.StatusNotFound
+	case execution.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case execution.StoreFull:
+		return http.StatusInsufficientStorage
+	case execution.Busy:
+		return http.StatusTooManyRequests
+	case execution.Unavailable, execution.Overloaded:
+		return http.StatusServiceUnavailable
+	case execution.Cancelled:
+		return statusCancelled
+	case execution.Internal:
+	}
+	return http.StatusInternalServerError
+}
+
 func faults(fields []execution.FieldError) []fault {
-	list := make([]fault, len(fields))
+	fields, more := execution.FirstFaults(fields)
+	list := make([]fault, len(fields), len(fields)+1)
 	for i, field := range fields {
 		name := ""
 		if last := len(field.Path) - 1; last >= 0 {
@@ -111,7 +123,7 @@ func faults(fields []execution.FieldError) []fault {
 			Msg: strings.TrimSpace(name + " " + field.Message), Input: clip(field.Input),
 		}
 	}
-	return list
+	return withMore(list, more)
 }
 
 //nolint:gochecknoinits // the library has no other place for it
@@ -125,15 +137,13 @@ func init() {
 
 // humaError gives the library's own errors, those of parsing and validation,
 // the shape of the contract.
-func humaError(_ huma.Context, status int, message string, causes ...error) huma.StatusError {
+func humaError(ctx huma.Context, status int, message string, causes ...error) huma.StatusError {
 	for _, cause := range causes {
-		if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
-			return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
-		}
-		if errors.Is(cause, errManyValues) {
-			return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
-				{Type: "too_long", Loc: []any{"body"}, Msg: errManyValues.Error(), Input: nil},
-			}}
+		if refused := bodyFault(cause); refused != nil {
+			if after := refused.header.Get("Retry-After"); after != "" && ctx != nil {
+				ctx.SetHeader("Retry-After", after) // the library writes those of handlers' errors alone
+			}
+			return refused
 		}
 	}
 	switch {
@@ -147,20 +157,50 @@ func humaError(_ huma.Context, status int, message string, causes ...error) huma
 		}
 		return &apiError{status: status, Detail: message}
 	}
-	list := make([]fault, 0, len(causes))
+	causes, more := execution.FirstFaults(causes)
+	list := make([]fault, 0, len(causes)+1)
 	for _, cause := range causes {
 		var detailer huma.ErrorDetailer
 		if errors.As(cause, &detailer) {
 			list = append(list, humaFault(detailer.ErrorDetail(), status == http.StatusBadRequest))
 		}
 	}
-	return &apiError{status: http.StatusUnprocessableEntity, Detail: list}
+	return &apiError{status: http.StatusUnprocessableEntity, Detail: withMore(list, more)}
+}
+
+// bodyFault returns the answer for a body that could not be read to its end, or nil
+// where something else is wrong.
+func bodyFault(cause error) *apiError {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
+		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
+	}
+	for _, known := range []error{wire.ErrManyValues, wire.ErrLongNumber} {
+		if errors.Is(cause, known) {
+			return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
+				{Type: "too_long", Loc: []any{"body"}, Msg: known.Error(), Input: nil},
+			}}
+		}
+	}
+	if domain, ok := errors.AsType[*execution.Error](cause); ok && statusOf(domain.Code) != http.StatusInternalServerError {
+		shaped := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
+		shaped.header.Set("Retry-After", retryAfter)
+		return shaped
+	}
+	return nil
+}
+
+// withMore ends a list of faults with how many more there are.
+func withMore(list []fault, more int) []fault {
+	if more > 0 {
+		list = append(list, fault{Type: "too_many", Loc: []any{"body"}, Msg: fmt.Sprintf("and %d more faults", more), Input: nil})
+	}
+	return list
 }
 
 // humaFault translates one fault. The library gives the location as
 // "body.files[0].path" and says in the message alone what kind it is.
 func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
-	f := fault{Type: "value_error", Loc: location(detail.Location), Msg: detail.Message, Input: clip(detail.Value)}
+	f := fault{Type: "value_error", Loc: location(detail.Location), Msg: execution.Clip(detail.Message), Input: clip(detail.Value)}
 	if property, ok := strings.CutPrefix(detail.Message, "expected required property "); ok {
 		property = strings.TrimSuffix(property, " to be present")
 		return fault{Type: "missing", Loc: append(f.Loc, property), Msg: property + " is required", Input: clip(detail.Value)}
@@ -169,7 +209,7 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		return fault{Type: "int_type", Loc: append(f.Loc, name), Msg: "expected integer", Input: value}
 	}
 	if unparsed {
-		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + detail.Message, Input: clip(detail.Value)}
+		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + f.Msg, Input: clip(detail.Value)}
 	}
 	for start, kind := range map[string]string{
 		"expected integer": "int_type", "expected number >=": "greater_than_equal", "expected number <=": "less_than_equal", "expected number": "float_type",
@@ -213,21 +253,53 @@ func location(text string) []any {
 	return parts
 }
 
-// clip keeps an error, or the log, from repeating a long value.
+// clip shortens a value, whatever its type, to what an answer repeats.
 func clip(value any) any {
-	const most = 200
-	text, ok := value.(string)
-	if !ok {
-		encoded, err := json.Marshal(value)
-		if err != nil || len(encoded) <= most {
-			return value
+	if text, ok := value.(string); ok {
+		return execution.Clip(text)
+	}
+	room := clippedParts
+	encoded, err := json.Marshal(abridged(value, &room))
+	if err != nil || room > 0 && len(encoded) <= clippedBytes {
+		return value
+	}
+	return execution.Clip(string(encoded))
+}
+
+// clippedBytes is how long a value's JSON may be so that it is repeated as it is.
+// clippedParts bounds the work to find that out.
+const clippedBytes, clippedParts = 200, 200
+
+// abridged returns the beginning of a decoded value: about room parts and
+// characters of it.
+func abridged(value any, room *int) any {
+	*room--
+	switch value := value.(type) {
+	case string:
+		*room -= len(value)
+		return execution.Clip(value)
+	case json.Number:
+		*room -= len(value)
+		return execution.Clip(string(value))
+	case []any:
+		var short []any
+		for _, one := range value {
+			if short = append(short, abridged(one, room)); *room <= 0 {
+				break
+			}
 		}
-		text = string(encoded)
+		return short
+	case map[string]any:
+		short := make(map[string]any)
+		for name, one := range value {
+			*room -= len(name)
+			if short[execution.Clip(name)] = abridged(one, room); *room <= 0 {
+				break
+			}
+		}
+		return short
 	}
-	if len(text) > most {
-		return strings.ToValidUTF8(text[:most], "") + "..."
-	}
-	return text
+	return value
 }
 
 func bodyTooLarge(limit int64) string {

@@ -51,9 +51,9 @@ func validates(_ context.Context, req execution.Request) (*execution.Result, err
 }
 
 const (
-	maxBody     = 2 << 20
-	maxFile     = 1 << 20
-	maxRequests = 3
+	maxBody  = 2 << 20
+	maxFile  = 1 << 20
+	inFlight = 64 << 20
 )
 
 // noFiles is a store for tests that care for none: it forgets what it takes.
@@ -71,7 +71,7 @@ func (noFiles) Hold(context.Context, string) (*filestore.Held, error) {
 func options(executor execute) httpapi.Options {
 	return httpapi.Options{
 		Executor: executor, Health: func(context.Context) error { return nil }, Version: "1.2.3",
-		Files: noFiles{}, Sessions: newSessions(), MaxBodyBytes: maxBody, MaxFileBytes: maxFile, Limits: limits, MaxRequests: maxRequests, Log: slog.New(slog.DiscardHandler),
+		Files: noFiles{}, Sessions: newSessions(), MaxBodyBytes: maxBody, MaxFileBytes: maxFile, Limits: limits, InFlightBytes: inFlight, Log: slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // guard refuses what a web page can send to a server on its reader's machine:
@@ -18,7 +20,7 @@ func guard(opts Options, next http.Handler) http.Handler {
 		answer := &corsWriter{ResponseWriter: w}
 		answer.Header().Add("Vary", "Origin")
 		if !allowedHost(opts, r) {
-			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+r.Host+" is not one of this server's (ALLOWED_HOSTS names them)")
+			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+execution.Clip(r.Host)+" is not one of this server's (ALLOWED_HOSTS names them)")
 			return
 		}
 		origin := strings.Join(r.Header.Values("Origin"), " ") // of two, neither is meant
@@ -28,7 +30,7 @@ func guard(opts Options, next http.Handler) http.Handler {
 		case slices.Contains(opts.AllowedOrigins, strings.ToLower(origin)):
 			serveForeign(answer, r, next)
 		default:
-			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+origin+" are not allowed (ALLOWED_ORIGINS names those that are)")
+			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+execution.Clip(origin)+" are not allowed (ALLOWED_ORIGINS names those that are)")
 		}
 	})
 }
@@ -48,13 +50,17 @@ func scheme(r *http.Request) string {
 	return "http"
 }
 
+// maxHostBytes is as long as a name of the DNS may be, with a port. Answers repeat
+// the Host in URLs.
+const maxHostBytes = 253 + len(":65535")
+
 // allowedHost says whether a request calls the server by a name that it may have.
 func allowedHost(opts Options, r *http.Request) bool {
 	if r.Host == "" {
 		return !r.ProtoAtLeast(1, 1) // no browser's, and HTTP/1.0 needs none
 	}
 	name, ok := hostName(r.Host)
-	return ok && (ownHost(name) || slices.Contains(opts.AllowedHosts, name))
+	return ok && len(r.Host) <= maxHostBytes && (ownHost(name) || slices.Contains(opts.AllowedHosts, name))
 }
 
 // hostName gives a Host's name or address without port, in lower case, or says

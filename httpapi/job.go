@@ -63,7 +63,7 @@ func (f inputFile) input(index int) (execution.Input, error) {
 	}
 	content, err := base64.StdEncoding.DecodeString(*f.ContentBase64)
 	if err != nil {
-		return fault("content_base64", "value_error", "must be standard base64: "+err.Error(), clip(*f.ContentBase64))
+		return fault("content_base64", "value_error", "must be standard base64: "+err.Error(), *f.ContentBase64)
 	}
 	return execution.Inline(f.Path, content), nil
 }

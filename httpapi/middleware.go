@@ -44,7 +44,7 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 					writeDetail(seen, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
 				}
 			}
-			log.InfoContext(ctx, "request", "request", id, "method", clip(r.Method), "path", clip(r.URL.Path),
+			log.InfoContext(ctx, "request", "request", id, "method", execution.Clip(r.Method), "path", execution.Clip(r.URL.Path),
 				"status", seen.status, "ms", time.Since(started).Milliseconds())
 		}()
 		next.ServeHTTP(seen, r)
@@ -101,12 +101,23 @@ func boundBodies(opts Options, next http.Handler) http.Handler {
 	})
 }
 
+// hurryStrangers bounds the time for the body of a request that is refused before
+// anything is charged for it: the server reads some of what is left of it.
+func hurryStrangers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangersTime)) // not for test recorders
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // timeBodies bounds the time that a body may take to arrive, even if the request
 // is refused: the server reads what is left of it.
 func timeBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		within := readBodyTime
-		if r.URL.Path == filesPath || writesSessionFile(r) {
+		if isFile(r) {
 			within = transferTime
 		}
 		control := http.NewResponseController(w)
@@ -138,46 +149,6 @@ func (b *timedBody) Read(p []byte) (int, error) {
 		err = fmt.Errorf("%w: %w", errStalled, err)
 	}
 	return n, err
-}
-
-// boundRequests refuses a request before its body is read when too many are
-// under way, or too many of its owner's. What only asks goes on, health for one,
-// and what makes room can be deleted. Streams that do not end by themselves have
-// a bound of their own: they would leave no room for runs.
-func boundRequests(limit int, next http.Handler) http.Handler {
-	runs, streams := execution.NewShare(limit), execution.NewShare(maxStreams)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case isStream(r):
-			r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
-			admit(streams, "too many streams are open; close one, or try again later", w, r, next)
-		case onlyAsks(r):
-			next.ServeHTTP(w, r)
-		default:
-			admit(runs, "too many requests are under way; try again later", w, r, next)
-		}
-	})
-}
-
-// onlyAsks says whether a request runs nothing and makes nothing.
-func onlyAsks(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
-		return true
-	}
-	return false
-}
-
-// admit serves a request if its owner's share allows one more.
-func admit(share *execution.Share, refusal string, w http.ResponseWriter, r *http.Request, next http.Handler) {
-	owner := execution.OwnerOf(r.Context())
-	if !share.Enter(owner) {
-		w.Header().Set("Retry-After", retryAfter)
-		writeDetail(w, http.StatusTooManyRequests, refusal)
-		return
-	}
-	defer share.Leave(owner)
-	next.ServeHTTP(w, r)
 }
 
 // boundAnswers bounds how long a client may take to read its answer. The time

@@ -145,10 +145,10 @@ func refusals() map[int]answer {
 		http.StatusUnsupportedMediaType: {"The body is declared as something other than JSON", []sample{
 			refusal("declared", "Another media type", "Unsupported Media Type: Content-Type must be application/json"),
 		}},
-		http.StatusTooManyRequests: {"As much runs and waits as may; Retry-After says when to try again", []sample{
-			refusal("busy", "The server is busy", "too many requests are under way; try again later"),
+		http.StatusTooManyRequests: {"As much runs and waits as may, or the key's share of the memory is held; Retry-After says when to try again", []sample{
+			refusal("busy", "The server is busy", "your requests under way hold your share of the server's memory (MAX_IN_FLIGHT_MB); try again later"),
 		}},
-		http.StatusServiceUnavailable: {"No sandbox is to be had, or the server is shutting down", []sample{
+		http.StatusServiceUnavailable: {"No sandbox is available, the memory for requests is held, or the server is shutting down", []sample{
 			refusal("closing", "The server is shutting down", "the server is shutting down"),
 			refusal("no-sandbox", "No sandbox starts", "no sandbox could be started"),
 		}},

@@ -49,9 +49,9 @@ type Options struct {
 	// Limits are those of the Executor: a request is checked against them before
 	// its stored files are looked for.
 	Limits execution.Limits
-	// MaxRequests bounds the requests that are being read, run and answered at
-	// once, and with MaxBodyBytes the memory that they take.
-	MaxRequests int
+	// InFlightBytes bounds the memory that requests and connections take at once.
+	// It must allow for ten bodies of MaxBodyBytes. Zero bounds nothing.
+	InFlightBytes int64
 	// AllowedHosts are names, in lower case and without ports, by which clients
 	// may call the server besides those that nobody can own in the public DNS.
 	AllowedHosts []string
@@ -75,9 +75,10 @@ type Options struct {
 const (
 	readHeaderTime = 10 * time.Second
 	readBodyTime   = 2 * time.Minute
+	strangersTime  = 5 * time.Second // for the body of a request that is refused before its owner is known
 	writeTime      = 2 * time.Minute // from the first byte of an answer
 	idleTime       = 2 * time.Minute
-	maxHeaderBytes = 64 << 10
+	maxHeaderBytes = 16 << 10
 )
 
 // NewServer makes the HTTP server; the caller gives it a listener.
@@ -91,7 +92,7 @@ func NewServer(opts Options) *http.Server {
 		// The library's own, for OPTIONS *, would come before the guard.
 		DisableGeneralOptionsHandler: true,
 	}
-	new(unusedConns).follow(server)
+	(&waitingConns{most: int(opts.InFlightBytes / smallPart / connectionBytes)}).follow(server)
 	return server
 }
 
@@ -112,8 +113,8 @@ func NewHandler(opts Options) http.Handler {
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	behind := boundRequests(opts.MaxRequests, boundBodies(opts, boundValues(asTheyAre(root))))
-	return observe(opts.Log, timeBodies(guard(opts, authenticate(opts, requireJSON(behind)))))
+	behind := boundBodies(opts, boundMemory(opts.InFlightBytes, asTheyAre(root)))
+	return observe(opts.Log, hurryStrangers(guard(opts, authenticate(opts, requireJSON(timeBodies(behind))))))
 }
 
 // asTheyAre has paths be unknown that are not in their shortest form, or that of
@@ -142,6 +143,8 @@ func newAPI(mux *http.ServeMux, opts Options) huma.API {
 	config.CreateHooks = nil                         // no $schema field in answers
 	config.DocsPath = ""                             // ours needs no third party
 	config.SchemasPath = ""
+	json := huma.Format{Marshal: writeAnswer, Unmarshal: huma.DefaultJSONFormat.Unmarshal}
+	config.Formats = map[string]huma.Format{"application/json": json, "json": json}
 	return humago.New(mux, config)
 }
 

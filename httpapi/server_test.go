@@ -149,40 +149,98 @@ func TestBodyLimitOfMountedDoors(t *testing.T) {
 	}
 }
 
-// A request too many is refused before its body is read; health stays
-// reachable.
-func TestRequestLimit(t *testing.T) {
+// unreadBefore is a body of which not a byte may be read before the answer began.
+type unreadBefore struct {
+	t      *testing.T
+	answer *httptest.ResponseRecorder
+	io.Reader
+}
+
+func (u unreadBefore) Read(p []byte) (int, error) {
+	if len(u.answer.Result().Header["Retry-After"]) == 0 {
+		u.t.Error("the body was read before the answer")
+	}
+	return u.Reader.Read(p)
+}
+
+// holding fills a server's memory with requests of an owner's, until release is called.
+func holding(opts httpapi.Options, bearer string) (h http.Handler, release func()) {
 	running, finish := make(chan struct{}), make(chan struct{})
-	h := handler(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	opts.Executor = execute(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		if req.Stdin == "" { // not one of those that fill
+			return validates(ctx, req)
+		}
 		running <- struct{}{}
 		<-finish
 		return validates(ctx, req)
 	})
+	h = httpapi.NewHandler(opts)
 	var clients sync.WaitGroup
-	for range maxRequests {
+	for refused := make(chan struct{}); ; {
 		clients.Go(func() {
-			if a := send(h, `{"code": ""}`); a.status != http.StatusOK {
-				t.Errorf("%d %s", a.status, a.body)
+			body := `{"code": "", "stdin": "` + strings.Repeat("x", maxBody-100) + `"}`
+			if a := serve(h, authorized(http.MethodPost, "/v1/execute", body, bearer)); a.status != http.StatusOK {
+				close(refused)
 			}
 		})
-		<-running
+		select {
+		case <-running:
+			continue
+		case <-refused:
+		}
+		return h, func() {
+			close(finish)
+			clients.Wait()
+		}
 	}
-	r := httptest.NewRequest(http.MethodPost, "/v1/execute", unread{t})
-	r.Host = "localhost"
-	r.Header.Set("Content-Type", "application/json")
-	a := serve(h, r)
-	a.want(t, http.StatusTooManyRequests, `{"detail": "too many requests are under way; try again later"}`)
-	if a.header.Get("Retry-After") != "1" {
-		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+}
+
+// A request for which there is no memory is refused before its body is read; health
+// stays reachable, what makes room can be deleted, and others are served.
+func TestMemoryLimit(t *testing.T) {
+	opts := options(nil)
+	opts.Auth = known{"anna's key": "anna", "ben's key": "ben"}
+	h, release := holding(opts, "Bearer anna's key")
+	w := httptest.NewRecorder()
+	r := authorized(http.MethodPost, "/v1/execute", "{}", "Bearer anna's key")
+	r.Body, r.ContentLength = io.NopCloser(unreadBefore{t, w, strings.NewReader(strings.Repeat(" ", maxBody))}), maxBody
+	h.ServeHTTP(w, r)
+	answer{w.Code, w.Header(), w.Body.String()}.want(t, http.StatusTooManyRequests,
+		`{"detail": "your requests under way hold your share of the server's memory (MAX_IN_FLIGHT_MB); try again later"}`)
+	if w.Header().Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", w.Header().Get("Retry-After"))
 	}
-	if a := serve(h, request(http.MethodGet, "/health", "")); a.status != http.StatusOK {
-		t.Errorf("health: %d %s", a.status, a.body)
+	if left, _ := io.Copy(io.Discard, r.Body); left != 0 {
+		t.Errorf("%d bytes of the body are left, so that its sender hears no answer", left)
 	}
-	close(finish)
-	clients.Wait()
-	go func() { <-running }()
-	if a := send(h, `{"code": ""}`); a.status != http.StatusOK {
+	for path, want := range map[string]int{"/health": http.StatusOK, "/v1/sessions": http.StatusOK} {
+		if a := serve(h, authorized(http.MethodGet, path, "", "Bearer anna's key")); a.status != want {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if a := serve(h, authorized(http.MethodPost, "/v1/execute", `{"code": ""}`, "Bearer ben's key")); a.status != http.StatusOK {
+		t.Errorf("another: %d %s", a.status, a.body)
+	}
+	release()
+	if a := serve(h, authorized(http.MethodPost, "/v1/execute", bodyOf(maxBody), "Bearer anna's key")); a.status != http.StatusOK {
 		t.Errorf("afterwards: %d %s", a.status, a.body)
+	}
+}
+
+// Where nobody is asked who they are, it is the server that has no room.
+func TestMemoryLimitOfAll(t *testing.T) {
+	h, release := holding(options(nil), "")
+	defer release()
+	body := bodyOf(maxBody)
+	for name, length := range map[string]int64{"known": int64(len(body)), "unknown": -1} {
+		r := request(http.MethodPost, "/v1/execute", body)
+		r.ContentLength = length
+		a := serve(h, r)
+		a.want(t, http.StatusServiceUnavailable,
+			`{"detail": "the requests under way hold the memory that the server has for them (MAX_IN_FLIGHT_MB); try again later"}`)
+		if a.header.Get("Retry-After") != "1" {
+			t.Errorf("a length that is %s: Retry-After is %q", name, a.header.Get("Retry-After"))
+		}
 	}
 }
 
@@ -199,7 +257,7 @@ func TestRequestLimitIsNotForQuestions(t *testing.T) {
 		}
 	})
 	var strangers sync.WaitGroup
-	for range maxRequests {
+	for range 3 {
 		strangers.Go(func() {
 			if a := serve(h, request(http.MethodHead, "/health", "")); a.status != http.StatusOK {
 				t.Errorf("HEAD: %d", a.status)

@@ -163,12 +163,18 @@ func (r *streamedRun) follow(events *eventWriter) error {
 	}
 }
 
+// sendAll sends output in events of bounded size: escaped, it is up to six times as
+// large, and a client that does not read holds no more than one event in that form.
 func (r *streamedRun) sendAll(events *eventWriter, pieces []piece) error {
 	for _, p := range pieces {
-		if err := events.send("output", outputEvent{p.stream, string(p.text)}); err != nil {
-			return err
+		for text := p.text; len(text) > 0; {
+			event := firstPiece(text)
+			if err := events.send("output", outputEvent{p.stream, string(event)}); err != nil {
+				return err
+			}
+			text = text[len(event):]
+			r.sent[p.stream] += len(event)
 		}
-		r.sent[p.stream] += len(p.text)
 	}
 	return nil
 }
@@ -185,9 +191,12 @@ func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventW
 		return events.send("error", errorEvent{message})
 	}
 	var rest []piece
-	for _, whole := range []piece{{execution.Stdout, []byte(r.result.Stdout)}, {execution.Stderr, []byte(r.result.Stderr)}} {
+	for _, whole := range []struct {
+		stream execution.Stream
+		text   string
+	}{{execution.Stdout, r.result.Stdout}, {execution.Stderr, r.result.Stderr}} {
 		if sent := r.sent[whole.stream]; sent < len(whole.text) {
-			rest = append(rest, piece{whole.stream, whole.text[sent:]})
+			rest = append(rest, piece{whole.stream, []byte(whole.text[sent:])})
 		}
 	}
 	if err := r.sendAll(events, rest); err != nil {

@@ -3,11 +3,8 @@ package httpapi
 import "net/http"
 
 const (
-	// maxStreams bounds the streams that last as long as their clients. Each
-	// holds some goroutines and buffers, and runs nothing.
-	maxStreams = 1000
-	// maxStreamBody bounds what a client sends to open one, in bytes. So many
-	// bodies of MaxBodyBytes would not fit.
+	// maxStreamBody bounds what a client sends to open a stream that lasts as long as
+	// it, in bytes.
 	maxStreamBody = 64 << 10
 	ssePath       = "/sse"
 )

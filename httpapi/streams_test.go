@@ -24,7 +24,7 @@ func open(ctx context.Context, h http.Handler, route, key, told string) answer {
 }
 
 // Streams that are open so that the server may tell something take no run's place.
-// They are bounded by themselves, and of each owner.
+// They have memory of their own, which is bounded, and of each owner.
 func TestEndlessStreams(t *testing.T) {
 	for _, route := range []string{"POST /mcp", "GET /mcp", "GET /sse"} {
 		t.Run(route, func(t *testing.T) {
@@ -36,6 +36,7 @@ func TestEndlessStreams(t *testing.T) {
 					<-r.Context().Done()
 				})
 				opts.Mount = map[string]http.Handler{"/mcp": endless, "/sse": endless}
+				opts.InFlightBytes = 512 << 20
 			})
 			ctx, leave := context.WithCancel(t.Context())
 			refused := make(chan answer)

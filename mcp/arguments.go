@@ -2,10 +2,10 @@ package mcp
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -148,33 +148,73 @@ func names(into any) []string {
 func checkNames(what string, given map[string]any, known []string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.Contains(known, name) {
-			return invalid(fmt.Sprintf("unknown %s %q: the known ones are %s", what, name, strings.Join(known, ", ")))
+			return invalid(fmt.Sprintf("unknown %s %q: the known ones are %s", what, execution.Clip(name), strings.Join(known, ", ")))
 		}
 	}
 	return nil
 }
 
-// decode reads arguments into their types and says which one has a wrong type.
+// decode puts arguments into the fields of a struct, and returns which one has a
+// wrong type. It copies no text: encoding and decoding them once more would take many
+// times their memory.
 func decode(given map[string]any, into any) error {
-	data, err := json.Marshal(given)
-	if err != nil {
-		return err
+	fields := reflect.ValueOf(into).Elem()
+	for i := range fields.NumField() {
+		name := fields.Type().Field(i).Tag.Get("json")
+		if given[name] == nil {
+			continue
+		}
+		if err := set(name, fields.Field(i), given[name]); err != nil {
+			return err
+		}
 	}
-	err = json.Unmarshal(data, into)
-	if wrong, ok := err.(*json.UnmarshalTypeError); ok { //nolint:errorlint // json returns it unwrapped
-		return wrongType(wrong.Field, wrong.Value, typeName(wrong))
-	}
-	return err
+	return nil
 }
 
-func typeName(wrong *json.UnmarshalTypeError) string {
-	switch kind := wrong.Type.Kind(); kind {
+func set(name string, field reflect.Value, value any) error {
+	if field.Kind() == reflect.Pointer {
+		field.Set(reflect.New(field.Type().Elem()))
+		field = field.Elem()
+	}
+	text, isText := value.(string)
+	number, isNumber := value.(float64)
+	list, isList := value.([]any)
+	switch kind := field.Kind(); {
+	case kind == reflect.String && isText:
+		field.SetString(text)
+	case kind == reflect.Int64 && isNumber && number == math.Trunc(number) && math.Abs(number) < 1<<63:
+		field.SetInt(int64(number))
+	case kind == reflect.Int64 && isNumber:
+		return wrongType(name, fmt.Sprintf("number %v", number), "integer")
+	case kind == reflect.Slice && isList:
+		return setList(name, field, list)
+	default:
+		return wrongType(name, kindOf(value), typeName(kind))
+	}
+	return nil
+}
+
+// setList sets a list of objects.
+func setList(name string, field reflect.Value, list []any) error {
+	field.Set(reflect.MakeSlice(field.Type(), len(list), len(list)))
+	for i, value := range list {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return wrongType(fmt.Sprintf("%s[%d]", name, i), kindOf(value), "object")
+		}
+		if err := decode(object, field.Index(i).Addr().Interface()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func typeName(kind reflect.Kind) string {
+	switch kind {
 	case reflect.Int64:
 		return "integer"
 	case reflect.Slice:
 		return "array"
-	case reflect.Struct:
-		return "object"
 	default:
 		return kind.String()
 	}

@@ -80,7 +80,7 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 		if errors.Is(context.Cause(ctx), errClosed) {
 			text = errClosed.Error()
 		}
-	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull:
+	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Overloaded:
 	}
 	return mcpsdk.NewToolResultError(clean(text))
 }
@@ -225,7 +225,7 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 	*args.Path = relative(*args.Path)
 	encoded := args.Encoding != nil && *args.Encoding == "base64"
 	if args.Encoding != nil && !encoded && *args.Encoding != "text" {
-		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", *args.Encoding))
+		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", execution.Clip(*args.Encoding)))
 	}
 	var file keptFile
 	result, err := s.opts.Sessions.Call(ctx, *args.Session, execution.ReadFile, execution.Request{Code: *args.Path, Keep: file.keep})
@@ -365,7 +365,7 @@ func (s *Server) endSession(ctx context.Context, call mcpsdk.CallToolRequest) (*
 	switch {
 	case err != nil && execution.AsError(err).Code == execution.NotFound:
 		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
-			"the session %s has ended already, or there never was one of that name", *args.Session)}
+			"the session %s has ended already, or there never was one of that name", execution.Clip(*args.Session))}
 	case err != nil:
 		return nil, err
 	}

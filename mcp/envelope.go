@@ -3,9 +3,13 @@ package mcp
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"strings"
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // envelope is what is to be known of a message before the library reads it. It
@@ -14,6 +18,85 @@ import (
 type envelope struct {
 	Method string          `json:"method"`
 	ID     json.RawMessage `json:"id"`
+}
+
+const (
+	// maxRepeated bounds what answers and notifications repeat of a request, in
+	// bytes: its id, which must be repeated exactly, its progress token, and names
+	// and URIs, which the library (v1.2.1) repeats in errors.
+	maxRepeated = 1000
+	// maxMeta bounds a request's _meta, which the library decodes several times.
+	maxMeta = 64 << 10
+)
+
+// measure is a value of which the size and the kind matter alone.
+type measure struct {
+	bytes  int
+	scalar bool
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (m *measure) UnmarshalJSON(text []byte) error {
+	*m = measure{len(text), text[0] != '{' && text[0] != '['}
+	return nil
+}
+
+// fault returns what is wrong with a request that would have its answer repeat too
+// much, or "".
+func (e envelope) fault(message []byte) string {
+	if len(e.ID) > maxRepeated {
+		return tooMuch("id", len(e.ID), maxRepeated)
+	}
+	if len(e.Method) > maxRepeated {
+		return tooMuch("method", len(e.Method), maxRepeated)
+	}
+	var request struct {
+		Params map[string]measure `json:"params"`
+	}
+	var meta struct {
+		Params struct {
+			Meta map[string]measure `json:"_meta"`
+		} `json:"params"`
+	}
+	_ = json.Unmarshal(message, &request) // what has another shape is the library's to refuse
+	for name, value := range request.Params {
+		if value.scalar && value.bytes > maxRepeated {
+			return tooMuch("params."+execution.Clip(name), value.bytes, maxRepeated)
+		}
+		if strings.EqualFold(name, "_meta") {
+			if value.bytes > maxMeta {
+				return tooMuch("params._meta", value.bytes, maxMeta)
+			}
+			_ = json.Unmarshal(message, &meta) // as above
+		}
+	}
+	for name, value := range meta.Params.Meta {
+		if value.bytes > maxRepeated && strings.EqualFold(name, "progressToken") {
+			return tooMuch("params._meta.progressToken", value.bytes, maxRepeated)
+		}
+	}
+	return ""
+}
+
+func tooMuch(what string, bytes, most int) string {
+	return fmt.Sprintf("%s has %d bytes: must have at most %d", what, bytes, most)
+}
+
+// refusal returns the answer to a request with such a fault, or nil. Nobody waits
+// for an answer to anything else, and nothing of it is repeated.
+func (e envelope) refusal(message []byte) mcpsdk.JSONRPCMessage {
+	if !e.hasID() {
+		return nil
+	}
+	fault := e.fault(message)
+	if fault == "" {
+		return nil
+	}
+	var id any
+	if len(e.ID) <= maxRepeated {
+		id, _ = e.id()
+	}
+	return errorAnswer(id, mcpsdk.INVALID_REQUEST, fault)
 }
 
 // open reads a message's envelope. Of what is no message it is empty.

@@ -10,6 +10,8 @@ import (
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // peer is a client that says what it says, and hears what it is told, over one
@@ -64,23 +66,29 @@ func (p *peer) part(ctx context.Context) {
 	p.server.server.UnregisterSession(ctx, p.session.SessionID())
 }
 
-// take takes what a client says: a message, or a batch of them.
+// take takes what a client says: a message, or a batch of them. The account of ctx is
+// closed by as many users as messages are answered, beside its own.
 func (p *peer) take(ctx context.Context, message json.RawMessage) {
-	none := func() {}
+	account := execution.AccountOf(ctx)
+	account.Share()
 	if !json.Valid(message) {
-		p.tellLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"), none)
+		p.tellLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"), account.Close)
 		return
 	}
 	if !isBatch(message) {
-		p.takeOne(ctx, message, none)
+		p.takeOne(ctx, message, account.Close)
 		return
 	}
+	defer account.Close()
 	var batch []json.RawMessage
-	if json.Unmarshal(message, &batch) != nil || len(batch) == 0 {
-		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The batch is empty"), none)
+	if json.Unmarshal(message, &batch) != nil || len(batch) == 0 || len(batch) > maxBatch {
+		account.Share()
+		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, batchFault), account.Close)
+		return
 	}
 	for _, message := range batch {
-		p.takeOne(ctx, message, none)
+		account.Share()
+		p.takeOne(ctx, message, account.Close)
 	}
 }
 
@@ -88,11 +96,14 @@ func (p *peer) take(ctx context.Context, message json.RawMessage) {
 // calls done.
 func (p *peer) takeOne(ctx context.Context, message json.RawMessage, done func()) {
 	e := open(message)
+	refusal := e.refusal(message)
 	id, ok := e.id()
 	switch {
 	case e.Method == string(mcpsdk.MethodNotificationCancelled) && !e.hasID():
 		p.cancel(message)
 		done()
+	case refusal != nil:
+		p.tellLater(refusal, done)
 	case e.Method != "" && ok:
 		p.begin(ctx, e.Method, id, message, done)
 	case e.hasID() && !ok:
@@ -176,6 +187,7 @@ func (p *peer) answer(ctx context.Context, id any, message json.RawMessage) (ans
 			answer = errorAnswer(id, mcpsdk.INTERNAL_ERROR, "Internal error")
 		}
 	}()
+	defer forgetClient(p.session) // a request that is refused early may leave something too
 	return p.server.server.HandleMessage(ctx, message)
 }
 
@@ -192,6 +204,17 @@ func (p *peer) tell(message mcpsdk.JSONRPCMessage) {
 	select {
 	case p.answers <- data:
 	case <-p.left:
+	}
+}
+
+// tellNow has a message be written before anything else is read, so that a client that
+// does not read cannot have any number of them wait.
+func (p *peer) tellNow(ctx context.Context, message mcpsdk.JSONRPCMessage) {
+	told := make(chan struct{})
+	p.tellLater(message, func() { close(told) })
+	select {
+	case <-told:
+	case <-ctx.Done():
 	}
 }
 

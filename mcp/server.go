@@ -66,9 +66,10 @@ type Options struct {
 	// Parallel is how many calls one client of stdio or SSE may have under way.
 	// Zero means 5.
 	Parallel int
-	// MaxRequests is how many requests over SSE may wait for their answers in all.
-	// Zero means 100.
-	MaxRequests int
+	// InFlightBytes bounds the memory that the requests of a client of stdio take at
+	// once, and MaxMessageBytes each of them. Over HTTP, others bound that. Zero bounds
+	// nothing.
+	InFlightBytes, MaxMessageBytes int64
 	// Log gets what users must not see.
 	Log *slog.Logger
 }
@@ -98,9 +99,6 @@ type Server struct {
 func New(opts Options) *Server {
 	if opts.Parallel == 0 {
 		opts.Parallel = 5
-	}
-	if opts.MaxRequests == 0 {
-		opts.MaxRequests = 100
 	}
 	if opts.OutputBytes == 0 {
 		opts.OutputBytes = defaultOutputBytes

@@ -162,15 +162,19 @@ func TestStdioCallsInParallel(t *testing.T) {
 	}
 }
 
-// newHTTP serves the HTTP transports.
-func newHTTP(t *testing.T, opts mcp.Options) (server *httptest.Server, endStreams func()) {
+// newHTTP serves the HTTP transports, behind some middleware.
+func newHTTP(t *testing.T, opts mcp.Options, behind ...func(http.Handler) http.Handler) (server *httptest.Server, endStreams func()) {
 	t.Helper()
 	handlers, endStreams := mcp.New(opts).Handlers()
 	mux := http.NewServeMux()
 	for path, handler := range handlers {
 		mux.Handle(path, handler)
 	}
-	server = httptest.NewServer(mux)
+	whole := http.Handler(mux)
+	for _, middleware := range behind {
+		whole = middleware(whole)
+	}
+	server = httptest.NewServer(whole)
 	t.Cleanup(func() {
 		endStreams()
 		server.Close()

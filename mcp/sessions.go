@@ -9,6 +9,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -79,15 +80,39 @@ func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
 	return false, nil
 }
 
-// maxKept is how many sessions the library (v1.2.1) may keep something of, of 10 kB
-// each. It would keep any number, each for an hour after its latest request.
+// forgetClients has the library (v1.2.1) keep nothing of what a client says of
+// itself, which may be of any size, for as long as its session lasts: neither from
+// the handshake nor, since 2026-07-28, from each request.
+func forgetClients(hooks *mcpserver.Hooks) {
+	hooks.AddAfterInitialize(func(ctx context.Context, _ any, _ *mcpsdk.InitializeRequest, _ *mcpsdk.InitializeResult) {
+		forgetClient(mcpserver.ClientSessionFromContext(ctx))
+	})
+	hooks.AddBeforeAny(func(ctx context.Context, _ any, _ mcpsdk.MCPMethod, _ any) {
+		forgetClient(mcpserver.ClientSessionFromContext(ctx))
+	})
+}
+
+// forgetClient empties what a session keeps of its client, but for the capabilities
+// that are the protocol's own.
+func forgetClient(session mcpserver.ClientSession) {
+	if s, ok := session.(mcpserver.SessionWithClientInfo); ok {
+		able := s.GetClientCapabilities()
+		able.Experimental, able.Extensions = nil, nil
+		s.SetClientInfo(mcpsdk.Implementation{})
+		s.SetClientCapabilities(able)
+	}
+}
+
+// maxKept is how many sessions the library (v1.2.1) may keep something of: ids,
+// queues and capabilities, 10 kB each, whatever their clients say ([forgetClients]).
+// It would keep any number, each for an hour after its latest request.
 const maxKept = 1000
 
 // keptSessions are those that the library keeps something of, with their owners.
 type keptSessions struct {
 	mu     sync.Mutex
 	latest *simplelru.LRU[string, execution.Owner]
-	of     map[execution.Owner]int
+	of     map[execution.Owner]int64
 }
 
 func newKeptSessions() *keptSessions {
@@ -95,7 +120,7 @@ func newKeptSessions() *keptSessions {
 	if err != nil {
 		panic(err) // of a size below one alone
 	}
-	return &keptSessions{latest: latest, of: make(map[execution.Owner]int)}
+	return &keptSessions{latest: latest, of: make(map[execution.Owner]int64)}
 }
 
 // use notes that a session is used, and gives the one that is to go for it, if one
@@ -106,7 +131,7 @@ func (k *keptSessions) use(id string, owner execution.Owner) (over string) {
 	if _, known := k.latest.Get(id); known {
 		return ""
 	}
-	if !execution.HasRoom(owner, k.of[owner], k.latest.Len(), maxKept) {
+	if !execution.HasRoom(owner, k.of[owner], int64(k.latest.Len()), maxKept, 1) {
 		over = k.oldestLocked(owner)
 		theirs, _ := k.latest.Peek(over)
 		k.latest.Remove(over)

@@ -31,7 +31,6 @@ const (
 // with its stream.
 type sse struct {
 	server *Server
-	share  *execution.Share // of what waits for an answer on all streams
 
 	mu      sync.Mutex
 	streams map[string]*sseStream
@@ -45,7 +44,7 @@ type sseStream struct {
 }
 
 func (s *Server) newSSE() *sse {
-	return &sse{server: s, share: execution.NewShare(s.opts.MaxRequests), streams: make(map[string]*sseStream)}
+	return &sse{server: s, streams: make(map[string]*sseStream)}
 }
 
 // serveStream is a client's stream.
@@ -137,7 +136,7 @@ func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this transport takes no batches", http.StatusBadRequest)
 		return
 	}
-	if !s.take(stream, message) {
+	if !stream.admit(r, message) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "too many requests wait for their answers to be read; read them, or try again later", http.StatusTooManyRequests)
 		return
@@ -145,26 +144,24 @@ func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// take takes a message, unless too much waits for answers already. What calls off
-// a request is always taken.
-func (s *sse) take(stream *sseStream, message []byte) bool {
+// admit takes a message, unless too many wait for answers already. What calls off a
+// request is always taken. The account of the message's own request stays open until
+// its answer is written.
+func (s *sseStream) admit(r *http.Request, message []byte) bool {
 	if open(message).isNotification() {
-		stream.take(stream.requests, message)
+		s.take(s.requests, message)
 		return true
 	}
-	owner := execution.OwnerOf(stream.requests)
 	select {
-	case stream.admitted <- struct{}{}:
+	case s.admitted <- struct{}{}:
 	default:
 		return false
 	}
-	if !s.share.Enter(owner) {
-		<-stream.admitted
-		return false
-	}
-	stream.takeOne(stream.requests, message, func() {
-		<-stream.admitted
-		s.share.Leave(owner)
+	account := execution.AccountOf(r.Context())
+	account.Share()
+	s.takeOne(execution.WithAccount(s.requests, account), message, func() {
+		<-s.admitted
+		account.Close()
 	})
 	return true
 }

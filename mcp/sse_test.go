@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
@@ -145,39 +146,59 @@ func TestUnreadStreamable(t *testing.T) {
 	})
 }
 
-// What waits for answers is bounded, on a stream and in all; what makes room is
-// always taken, and so is what comes when there is room.
+// What waits for answers is bounded on a stream, and charged to the account of the
+// request that it came with; what makes room is always taken, and so is what comes when
+// there is room.
 func TestBoundSSE(t *testing.T) {
+	const most = 64
 	r := newRuns()
-	r.begun = make(chan string, 100)
+	r.begun, r.ended = make(chan string, 2*most), make(chan string, 2*most)
 	opts := optionsOf(r)
-	opts.MaxRequests = 3
-	server, _ := newHTTP(t, opts)
+	opts.Parallel = 2 * most
+	budget := execution.NewBudget(1000)
+	server, _ := newHTTP(t, opts, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			account := budget.Open("")
+			defer account.Close()
+			if r.Method == http.MethodPost {
+				if err := account.Take(10); err != nil {
+					t.Error(err)
+				}
+			}
+			next.ServeHTTP(w, r.WithContext(execution.WithAccount(r.Context(), account)))
+		})
+	})
 	call := func(endpoint string, id int) int {
 		status, _, _ := post(t, server.Client(), server.URL+endpoint, "", strings.Replace(callCode, `"id": 2`, fmt.Sprintf(`"id": %d`, id), 1))
 		return status
 	}
 	first, one := openSSE(t, server)
 	_, other := openSSE(t, server)
-	for i, endpoint := range []string{one, one, other} {
-		if status := call(endpoint, i); status != http.StatusAccepted {
+	for i := range most {
+		if status := call(one, i); status != http.StatusAccepted {
 			t.Fatalf("call %d: %d", i, status)
 		}
 		<-r.begun
 	}
-	for _, endpoint := range []string{one, other} {
-		if status := call(endpoint, 9); status != http.StatusTooManyRequests {
-			t.Errorf("one more: %d", status)
-		}
+	if status := call(one, most); status != http.StatusTooManyRequests {
+		t.Errorf("one more: %d", status)
 	}
+	if err := budget.Open("").Take(1000 - 10*most + 1); err == nil {
+		t.Error("calls that wait for their answers are not charged")
+	}
+	if status := call(other, most); status != http.StatusAccepted {
+		t.Errorf("on another stream: %d", status)
+	}
+	<-r.begun
 	cancel := `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 0}}`
 	if status, _, text := post(t, server.Client(), server.URL+one, "", cancel); status != http.StatusAccepted {
 		t.Errorf("%d %s", status, text)
 	}
 	first.next(t) // the answer of what was called off
-	for call(other, 9) != http.StatusAccepted {
+	for call(one, most) != http.StatusAccepted {
 		runtime.Gosched()
 	}
+	<-r.begun
 }
 
 // What is no message for a stream is refused at once.

@@ -5,8 +5,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
+
+	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 // lastWords is how long a client that has left, or is left, gets to read what is
@@ -18,6 +24,10 @@ const lastWords = 3 * time.Second
 // A read or a write that does not come back is left behind.
 func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
 	p := s.newPeer("stdio")
+	var budget *execution.Budget
+	if s.opts.InFlightBytes > 0 {
+		budget = execution.NewBudget(s.opts.InFlightBytes)
+	}
 	requests, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	requests, err := p.join(requests)
@@ -33,7 +43,7 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 			return err
 		}, nil)
 	}()
-	err = p.listen(requests, in)
+	err = p.listen(requests, in, budget)
 	if errors.Is(err, io.EOF) {
 		cancel(errClosed)
 		err = nil
@@ -48,13 +58,13 @@ var errClosed = errors.New("the client closed stdin before the call ended")
 
 // listen takes each line until there are no more, which is [io.EOF], ctx ends or
 // nobody reads the answers.
-func (p *peer) listen(ctx context.Context, in io.Reader) error {
+func (p *peer) listen(ctx context.Context, in io.Reader, budget *execution.Budget) error {
 	lines, over := make(chan []byte), make(chan error, 1)
 	go func() { over <- p.readLines(ctx, in, lines) }()
 	for {
 		select {
 		case line := <-lines:
-			p.take(ctx, line)
+			p.takeLine(ctx, line, budget)
 		case err := <-over:
 			return err
 		case <-ctx.Done():
@@ -65,11 +75,43 @@ func (p *peer) listen(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// readLines reads lines that are not empty.
+// takeLine takes a line, if there is memory for it. What calls off a request is
+// always taken.
+func (p *peer) takeLine(ctx context.Context, line []byte, budget *execution.Budget) {
+	if line == nil {
+		fault := fmt.Sprintf("the message has more than %d MB, as many as a request may have", p.server.opts.MaxMessageBytes>>20)
+		p.tellNow(ctx, errorAnswer(nil, mcpsdk.INVALID_REQUEST, fault))
+		return
+	}
+	account := budget.Open("")
+	defer account.Close()
+	e, code := open(line), mcpsdk.INVALID_REQUEST
+	err := wire.Check(line)
+	if err == nil && !e.isNotification() {
+		err = account.Take(wire.RequestBytes + wire.BodyTimes*int64(len(line)))
+		code = codeBusy
+	}
+	if err == nil {
+		p.take(execution.WithAccount(ctx, account), line)
+		return
+	}
+	var id any
+	if len(e.ID) <= maxRepeated {
+		id, _ = e.id()
+	}
+	p.tellNow(ctx, errorAnswer(id, code, err.Error()))
+}
+
+// codeBusy is for a request that may be sent again later. JSON-RPC leaves such codes
+// to servers.
+const codeBusy = -32000
+
+// readLines reads lines that are not empty. One that is too long is nil, and nothing
+// of it is kept.
 func (p *peer) readLines(ctx context.Context, in io.Reader, lines chan<- []byte) error {
 	for reader := bufio.NewReader(in); ; {
-		line, err := reader.ReadBytes('\n')
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		line, tooLong, err := readLine(reader, p.server.opts.MaxMessageBytes)
+		if line = bytes.TrimSpace(line); len(line) > 0 || tooLong {
 			select {
 			case lines <- line:
 			case <-ctx.Done():
@@ -80,6 +122,21 @@ func (p *peer) readLines(ctx context.Context, in io.Reader, lines chan<- []byte)
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+// readLine reads a line of at most most bytes, or any number where that is zero. Of a
+// longer one it keeps nothing.
+func readLine(reader *bufio.Reader, most int64) (line []byte, tooLong bool, err error) {
+	for {
+		piece, err := reader.ReadSlice('\n')
+		if tooLong = tooLong || most > 0 && int64(len(line)+len(piece)) > most; tooLong {
+			line, piece = nil, nil
+		}
+		line = append(line, piece...)
+		if err != bufio.ErrBufferFull { //nolint:errorlint // bufio returns it as it is
+			return line, tooLong, err
 		}
 	}
 }

@@ -7,17 +7,19 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 const (
-	// maxBatch is how many messages a batch may have: they are taken one after the
-	// other, under one request's share of the server.
-	maxBatch = 100
-	// maxValues is how many values a message may have: some fifty times what calls
-	// have. Decoded, each takes many times the two bytes that it may be written in.
-	maxValues = 100_000
+	// maxBatch is how many messages a batch may have: they are under one request's
+	// share of the server.
+	maxBatch   = 100
+	batchFault = "a batch must be a list of 1 to 100 messages"
 )
 
 // checked refuses, in front of the library's streamable transport (v1.2.1), what
@@ -25,6 +27,10 @@ const (
 // session where there must be one, and messages that would take much memory.
 func (s *sessions) checked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fault := headerFault(r.Header); fault != "" {
+			http.Error(w, fault, http.StatusBadRequest)
+			return
+		}
 		switch r.Method {
 		case http.MethodPost:
 			s.serveMessages(w, r, next)
@@ -38,6 +44,22 @@ func (s *sessions) checked(next http.Handler) http.Handler {
 			refuseMethod(w, http.MethodGet, http.MethodPost, http.MethodDelete)
 		}
 	})
+}
+
+// headerFault returns which of the protocol's headers is too long, or "": the library
+// (v1.2.1) repeats them in errors.
+func headerFault(header http.Header) string {
+	for name, values := range header {
+		if !strings.HasPrefix(name, "Mcp-") {
+			continue
+		}
+		for _, value := range values {
+			if len(name)+len(value) > maxRepeated {
+				return tooMuch("the header "+execution.Clip(name), len(value), maxRepeated-len(name))
+			}
+		}
+	}
+	return ""
 }
 
 // check says whether a request belongs to a session, and answers it if not.
@@ -78,7 +100,12 @@ func (s *sessions) serveMessages(w http.ResponseWriter, r *http.Request, next ht
 // requests alone must say of themselves, and the official Go SDK says nothing.
 func serveMessage(w http.ResponseWriter, r *http.Request, message []byte, next http.Handler) {
 	e, modern := open(message), isModern(r.Header, message)
+	refusal := e.refusal(message)
 	switch {
+	case refusal != nil:
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(refusal) // the client may be gone
 	case modern && e.isNotification():
 		w.WriteHeader(http.StatusAccepted)
 	case !modern && e.Method != "" && e.Method != string(mcpsdk.MethodInitialize) && r.Header.Get(sessionIDHeader) == "":
@@ -90,35 +117,64 @@ func serveMessage(w http.ResponseWriter, r *http.Request, message []byte, next h
 
 // readMessage reads a request's body, or answers that it is none to be taken.
 func readMessage(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
-	body, err := io.ReadAll(r.Body)
+	// Not io.ReadAll, whose growing leaves as much behind as it returns.
+	buffer := bytes.NewBuffer(make([]byte, 0, max(0, r.ContentLength)+bytes.MinRead))
+	_, err := buffer.ReadFrom(r.Body)
 	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	domain, refused := errors.AsType[*execution.Error](err)
 	switch {
 	case tooLarge:
 		http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
-		return nil, false
+	case errors.Is(err, wire.ErrManyValues), errors.Is(err, wire.ErrLongNumber):
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	case refused && domain.Code == execution.Busy:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, domain.Message, http.StatusTooManyRequests)
+	case refused:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, domain.Message, http.StatusServiceUnavailable)
 	case err != nil:
 		http.Error(w, "the body could not be read", http.StatusBadRequest)
-		return nil, false
-	case hasManyValues(body):
-		http.Error(w, "the message has too many values", http.StatusBadRequest)
-		return nil, false
+	default:
+		return buffer.Bytes(), true
 	}
-	return body, true
+	return nil, false
 }
 
-// withBody gives a request another body.
+// withBody gives a request another body, which is kept until it has been read.
 func withBody(r *http.Request, body []byte) *http.Request {
 	r = r.WithContext(r.Context())
-	r.Body = io.NopCloser(bytes.NewReader(body)) // the server closes its own
 	r.ContentLength = int64(len(body))
+	r.Body = &readOnce{bytes.NewReader(body)} // the server closes its own
 	return r
+}
+
+// readOnce is a body that nothing holds any more when it has been read: what reads
+// it has a copy of its own.
+type readOnce struct{ rest *bytes.Reader }
+
+func (b *readOnce) Read(p []byte) (int, error) {
+	if b.rest == nil {
+		return 0, io.EOF
+	}
+	n, err := b.rest.Read(p)
+	if err != nil || b.rest.Len() == 0 {
+		b.rest = nil
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *readOnce) Close() error {
+	b.rest = nil
+	return nil
 }
 
 // serveBatch answers each request of a batch with an event.
 func serveBatch(w http.ResponseWriter, r *http.Request, body []byte, next http.Handler) {
 	var batch []json.RawMessage
 	if json.Unmarshal(body, &batch) != nil || len(batch) == 0 || len(batch) > maxBatch {
-		http.Error(w, "a batch must be a list of 1 to 100 messages", http.StatusBadRequest)
+		http.Error(w, batchFault, http.StatusBadRequest)
 		return
 	}
 	needsNone := func(m json.RawMessage) bool {
@@ -143,20 +199,4 @@ func serveBatch(w http.ResponseWriter, r *http.Request, body []byte, next http.H
 		serveMessage(one, r, message, next)
 		one.Flush()
 	}
-}
-
-// hasManyValues says whether a message has more values than any call needs.
-func hasManyValues(message []byte) bool {
-	values, inText := 0, false
-	for i := 0; i < len(message); i++ {
-		switch c := message[i]; {
-		case inText && c == '\\':
-			i++
-		case c == '"':
-			inText = !inText
-		case !inText && (c == ',' || c == '[' || c == '{'):
-			values++
-		}
-	}
-	return values > maxValues
 }

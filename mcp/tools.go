@@ -143,6 +143,7 @@ func (s *Server) endTool() mcpsdk.Tool {
 func (s *Server) hooks() *mcpserver.Hooks {
 	hooks := new(mcpserver.Hooks)
 	s.hideUnknown(hooks)
+	forgetClients(hooks)
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcpsdk.ListToolsRequest, result *mcpsdk.ListToolsResult) {
 		s.awaitPrepared(ctx)
 		if s.facts.Load() == nil {

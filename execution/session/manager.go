@@ -129,7 +129,7 @@ func notFound(id string) error {
 	if len(id) > most {
 		id = strings.ToValidUTF8(id[:most], "") + "..."
 	}
-	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
+	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", execution.Clip(id))}
 }
 
 func isNotFound(err error) bool {
@@ -241,7 +241,7 @@ func (m *Manager) reserve(ctx context.Context, id string) error {
 	case len(all) >= m.opts.Max && owner == "":
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
 			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", len(all))}
-	case !execution.HasRoom(owner, own, len(all), m.opts.Max):
+	case !execution.HasRoom(owner, int64(own), int64(len(all)), int64(m.opts.Max), 1):
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
 			"you have %d sessions, as many as you may at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
 	}

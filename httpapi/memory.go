@@ -1,0 +1,122 @@
+package httpapi
+
+import (
+	"io"
+	"net/http"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/wire"
+)
+
+// What requests are charged for beside what [wire] says, in bytes.
+const (
+	// headerBytes is what one header takes beside its text.
+	headerBytes = 160
+	// transferBytes is what a file's way takes, in either direction: the buffers of
+	// both ends.
+	transferBytes = 4 * chunkBytes
+)
+
+// memory is the server's memory for requests. It is divided once and for all, so
+// that each part has room whatever the others do.
+type memory struct {
+	requests *execution.Budget // for what runs or makes something
+	asks     *execution.Budget // for what only asks
+	streams  *execution.Budget // for what lasts as long as its client
+}
+
+// smallPart is how many times each of the other parts is smaller than the whole: a
+// fourth part is for connections.
+const smallPart = 8
+
+func newMemory(bytes int64) memory {
+	if bytes == 0 {
+		return memory{}
+	}
+	small := bytes / smallPart
+	return memory{requests: execution.NewBudget(bytes - 3*small), asks: execution.NewBudget(small), streams: execution.NewBudget(small)}
+}
+
+// boundMemory charges each request for the memory that it takes, before its body is
+// read, and refuses it where there is none. What only asks goes on, health for one,
+// and what makes room can be deleted.
+func boundMemory(bytes int64, next http.Handler) http.Handler {
+	all := newMemory(bytes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		account := all.budgetFor(w, r).Open(execution.OwnerOf(r.Context()))
+		defer account.Close()
+		if err := account.Take(cost(r)); err != nil {
+			all.refuse(w, r, execution.AsError(err))
+			return
+		}
+		if r.ContentLength < 0 && !isFile(r) {
+			r.Body = wire.Charged(r.Body, account, wire.BodyTimes)
+		}
+		if mustBeJSON(r) {
+			r.Body = wire.Body(r.Body, account)
+		}
+		next.ServeHTTP(w, r.WithContext(execution.WithAccount(r.Context(), account)))
+	})
+}
+
+// budgetFor returns the budget that a request is charged to.
+func (m memory) budgetFor(w http.ResponseWriter, r *http.Request) *execution.Budget {
+	switch {
+	case isStream(r):
+		r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
+		return m.streams
+	case onlyAsks(r):
+		return m.asks
+	}
+	return m.requests
+}
+
+// refuse answers a request of which the body has not been read. It then reads the
+// body and keeps nothing of it: a client that is still sending hears no answer.
+func (m memory) refuse(w http.ResponseWriter, r *http.Request, why *execution.Error) {
+	text := why.Message
+	if isStream(r) {
+		text = "too many streams are open; close one, or try again later"
+	}
+	w.Header().Set("Retry-After", retryAfter)
+	account := m.asks.Open(execution.OwnerOf(r.Context()))
+	defer account.Close()
+	reads := r.Header.Get("Expect") == "" && account.Take(wire.RequestBytes) == nil
+	if !reads {
+		w.Header().Set("Connection", "close")
+	}
+	writeDetail(w, statusOf(why.Code), text)
+	if reads && r.ContentLength != 0 {
+		_ = http.NewResponseController(w).Flush() // not for test recorders
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+}
+
+// cost is what a request takes that has come as far as its header.
+func cost(r *http.Request) int64 {
+	bytes := int64(wire.RequestBytes)
+	for name, values := range r.Header {
+		for _, value := range values {
+			bytes += int64(headerBytes + len(name) + len(value))
+		}
+	}
+	switch {
+	case isFile(r):
+		return bytes + transferBytes
+	case isStream(r):
+		return bytes + wire.BodyTimes*min(max(0, r.ContentLength), maxStreamBody)
+	}
+	return bytes + wire.BodyTimes*max(0, r.ContentLength)
+}
+
+// isFile reports whether a request's body is a file, which is passed on as it comes.
+func isFile(r *http.Request) bool { return r.URL.Path == filesPath || writesSessionFile(r) }
+
+// onlyAsks says whether a request runs nothing and makes nothing.
+func onlyAsks(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
+		return true
+	}
+	return false
+}
