@@ -107,6 +107,7 @@ func limits(c config.Config) execution.Limits {
 		MaxTimeout: milliseconds(c.MaxExecTimeoutMS), CPUTime: seconds(c.CPUTimeLimitSec), OutputBytes: c.MaxOutputBytes,
 		WorkspaceBytes: int64(c.WorkspaceLimitMB) << 20, ResultFiles: c.MaxResultFiles,
 		ResultFileBytes: int64(c.MaxFileSizeMB) << 20, ResultBytes: int64(c.MaxResultMB) << 20,
+		CPUs: c.CPULimit, MemoryBytes: int64(c.MemoryLimitMB) << 20,
 	}
 }
 

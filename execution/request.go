@@ -86,7 +86,7 @@ type File struct {
 	Content []byte
 }
 
-// Limits bound every run. All fields must be positive.
+// Limits bound every run. All fields must be positive, but for CPUs and MemoryBytes.
 type Limits struct {
 	// MaxTimeout is the longest Timeout a request may ask for.
 	MaxTimeout time.Duration
@@ -103,6 +103,10 @@ type Limits struct {
 	ResultFileBytes int64
 	// ResultBytes is the size of all files that a run returns.
 	ResultBytes int64
+	// CPUs and MemoryBytes are what a sandbox has: no usage beyond that is
+	// reported. Zero means that it is not known.
+	CPUs        float64
+	MemoryBytes int64
 }
 
 // Validate checks a request against the limits and fills in what it left out.

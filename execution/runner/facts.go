@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -63,6 +64,22 @@ func (f *facts) parse(payload []byte) error {
 	before, _ := values.number("memory_kills_before", math.MaxInt64) // since the last call; sessions alone say so
 	f.lostForMemory = f.stateLost && f.memoryKills+before > 0
 	return err
+}
+
+// cpuSlack is what a run may have used beyond its cores' time: before it began, its
+// process has waited, and quotas are kept by periods.
+const cpuSlack = time.Second
+
+// clamp lowers what cannot be true: a supervisor that is not ours any more may claim
+// anything. A run has taken no longer than this side has waited since it was sent, no
+// more CPU time than all cores have in that, and no more memory than there is.
+func (f *facts) clamp(waited time.Duration, limits execution.Limits) {
+	f.wall, f.kill = min(f.wall, waited), min(f.kill, waited)
+	cores := max(limits.CPUs, float64(runtime.NumCPU())) // without cgroups there is no quota
+	f.usage.CPU = min(f.usage.CPU, time.Duration(float64(waited)*cores)+cpuSlack)
+	if limits.MemoryBytes > 0 {
+		f.usage.PeakMemoryBytes = min(f.usage.PeakMemoryBytes, limits.MemoryBytes)
+	}
 }
 
 const stoppedForMemory = "the kernel stopped it: more memory than the sandbox has"

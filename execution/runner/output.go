@@ -1,6 +1,9 @@
 package runner
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // truncated ends an output that was cut. Clients look for it: it is part of
 // the HTTP contract.
@@ -49,11 +52,16 @@ func (o *output) news() string {
 
 // toText makes UTF-8 of bytes: each that is none becomes U+FFFD.
 func toText(data []byte) string {
-	text := string(data)
-	if !utf8.ValidString(text) {
-		text = string([]rune(text))
+	if utf8.Valid(data) {
+		return string(data)
 	}
-	return text
+	var text strings.Builder
+	for len(data) > 0 {
+		char, size := utf8.DecodeRune(data)
+		text.WriteRune(char)
+		data = data[size:]
+	}
+	return text.String()
 }
 
 // trimPartialRune drops the bytes of a character that lacks some at the end.

@@ -3,7 +3,10 @@ package runner
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +21,7 @@ var reportLimits = execution.Limits{
 }
 
 func newTestReport() *report {
-	return newReport(execution.Request{Timeout: time.Second}, reportLimits)
+	return newReport(context.Background(), execution.Request{Timeout: time.Second}, reportLimits)
 }
 
 // takeAll feeds a stream of frames to a report as Run does, up to the first
@@ -141,5 +144,103 @@ func TestPrintable(t *testing.T) {
 		if got := printable(text); got != want {
 			t.Errorf("%q became %q, not %q", text, got, want)
 		}
+	}
+}
+
+// fed is a report that has taken in frames.
+func fed(r *report, frames ...frame) *report {
+	for _, f := range frames {
+		if err := r.take(f); err != nil {
+			r.fail(err)
+			break
+		}
+	}
+	return r
+}
+
+// A supervisor that is not ours any more makes no answer large: what it says of
+// skipped files is bounded in each and in all.
+func TestSkippedFilesAreBounded(t *testing.T) {
+	hostile := strings.Repeat("\x01", 30_000)
+	limits := reportLimits
+	limits.ResultFiles = 10_000
+	for name, f := range map[string]frame{
+		"skipped": {kindSkipped, []byte(hostile + "\x00" + hostile)},
+		"torn":    {kindTorn, []byte(hostile)},
+	} {
+		r := fed(newReport(context.Background(), execution.Request{}, limits), frame{kindEnded, written(nil)})
+		for i := range limits.ResultFiles {
+			if f.kind == kindTorn {
+				fed(r, frame{kindFile, fmt.Appendf(nil, "%s%d", strings.Repeat("\x02", 200), i)})
+			}
+			fed(r, f)
+		}
+		result := fed(r, frame{kindDone, nil}).result()
+		if r.failure != "" {
+			t.Errorf("%s: %s", name, r.failure)
+		}
+		total := 0
+		for _, file := range result.Skipped {
+			if len(file.Path) > 4100 || len(file.Reason) > 1100 {
+				t.Fatalf("%s: a path of %d bytes, a reason of %d", name, len(file.Path), len(file.Reason))
+			}
+			total += len(file.Path) + len(file.Reason)
+		}
+		last := result.Skipped[len(result.Skipped)-1]
+		if total > 1<<20 || len(result.Skipped) < 100 || !strings.Contains(last.Reason, "too long to list") {
+			t.Errorf("%s: %d bytes of %d files, the last is %+v", name, total, len(result.Skipped), last)
+		}
+	}
+}
+
+// What a supervisor claims to have measured is not passed on where it cannot be true.
+func TestFactsAreClamped(t *testing.T) {
+	limits := reportLimits
+	limits.CPUs, limits.MemoryBytes = 2, 64<<20
+	lie := frame{kindEnded, written(map[string]string{
+		"wall_us": "9223372036854775", "kill_us": "9223372036854775", "cpu_us": "9223372036854775", "peak_kb": "9007199254740991",
+	})}
+	began := time.Now()
+	r := fed(newReport(context.Background(), execution.Request{}, limits), lie, frame{kindDone, nil})
+	result, waited := r.result(), time.Since(began)
+	if result.Duration > waited || r.facts.kill > waited {
+		t.Errorf("it ran for %v and died for %v, within %v", result.Duration, r.facts.kill, waited)
+	}
+	if most := time.Duration(max(2, runtime.NumCPU()))*waited + cpuSlack; result.Usage.CPU > most || result.Usage.CPU < 0 {
+		t.Errorf("it used %v of CPU within %v", result.Usage.CPU, waited)
+	}
+	if result.Usage.PeakMemoryBytes != limits.MemoryBytes {
+		t.Errorf("it used %d bytes of %d", result.Usage.PeakMemoryBytes, limits.MemoryBytes)
+	}
+	truth := frame{kindEnded, written(map[string]string{"wall_us": "1", "kill_us": "1", "cpu_us": "5", "peak_kb": "7"})}
+	result = fed(newReport(context.Background(), execution.Request{}, limits), truth).result()
+	if result.Duration != time.Microsecond || result.Usage.CPU != 5*time.Microsecond || result.Usage.PeakMemoryBytes != 7<<10 {
+		t.Errorf("what may be true becomes %v, %+v", result.Duration, result.Usage)
+	}
+}
+
+// Output for which there is no memory is cut, and the result says so.
+func TestOutputIsCharged(t *testing.T) {
+	limits := reportLimits
+	limits.OutputBytes = 1 << 20
+	const budget = 1 << 20
+	account := execution.NewBudget(budget).Open("")
+	piece := []byte(strings.Repeat("x", 10_000))
+	r := newReport(execution.WithAccount(context.Background(), account), execution.Request{}, limits)
+	for range 100 {
+		fed(r, frame{kindStdout, piece})
+	}
+	result := fed(r, frame{kindStderr, []byte("short")}, frame{kindEnded, written(nil)}, frame{kindDone, nil}).result()
+	if size := len(result.Stdout); size < budget/outputTimes-len(piece) || size > budget/outputTimes+len(piece) || !strings.HasSuffix(result.Stdout, truncated) {
+		t.Errorf("%d bytes are kept: ...%q", size, result.Stdout[size-20:])
+	}
+	if result.Stderr != "short" || result.ExitCode == nil || !strings.Contains(result.End.Message, "MAX_IN_FLIGHT_MB") {
+		t.Errorf("%+v", result)
+	}
+	account.Close()
+
+	free := fed(newReport(context.Background(), execution.Request{}, limits), frame{kindStdout, piece}, frame{kindEnded, written(nil)}, frame{kindDone, nil})
+	if result := free.result(); result.Stdout != string(piece) || result.End.Message != "" {
+		t.Errorf("where nothing is bounded, %d bytes, %q", len(result.Stdout), result.End.Message)
 	}
 }

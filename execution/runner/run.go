@@ -44,7 +44,8 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 	case f.kind != kindStarted || len(f.payload) != 0:
 		return nil, false, fmt.Errorf("%w: %w: frame %q before the start", execution.ErrNotStarted, errFrame, f.kind)
 	}
-	r := newReport(req, limits)
+	r := newReport(ctx, req, limits)
+	r.sent = began
 	if req.Started != nil {
 		req.Started()
 	}
@@ -54,7 +55,7 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 	case err != nil && ctx.Err() != nil:
 		return nil, false, context.Cause(ctx)
 	case err != nil:
-		s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", s.instance.Diagnostics())
+		s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", shown(s.instance.Diagnostics(), maxReason))
 		r.fail(err)
 	}
 	result := r.result()
@@ -107,8 +108,10 @@ func stagingError(values fields, limits execution.Limits) error {
 // see the package comment.
 type report struct {
 	limits   execution.Limits
+	account  *execution.Account // of the request
 	timeout  time.Duration
 	listener func(execution.Stream, string) // may be nil
+	sent     time.Time                      // when the sending of the job began
 	started  time.Time
 	stdout   output
 	stderr   output
@@ -119,16 +122,20 @@ type report struct {
 	skipped  []execution.SkippedFile
 	begun    int   // how many files have begun to come in
 	listed   int   // how many skipped files the supervisor has named
+	told     int   // bytes of their paths and reasons
+	unpaid   int   // bytes of output for which the account is not charged yet
 	fileSize int64 // of all files so far
 	facts    facts
 	failure  string // why the report is not whole
+	starved  bool   // some output was dropped because there was no memory for it
 	ended    bool   // the program has ended: no more output, files may follow
 	complete bool
 }
 
-func newReport(req execution.Request, limits execution.Limits) *report {
+func newReport(ctx context.Context, req execution.Request, limits execution.Limits) *report {
+	now := time.Now()
 	return &report{
-		limits: limits, timeout: req.Timeout, listener: req.Output, started: time.Now(), keeps: req.Keep != nil, taken: make(map[string]bool),
+		limits: limits, account: execution.AccountOf(ctx), timeout: req.Timeout, listener: req.Output, sent: now, started: now, keeps: req.Keep != nil, taken: make(map[string]bool),
 		stdout: output{limit: limits.OutputBytes}, stderr: output{limit: limits.OutputBytes},
 	}
 }
@@ -137,20 +144,21 @@ func newReport(req execution.Request, limits execution.Limits) *report {
 func (r *report) take(f frame) error {
 	switch {
 	case f.kind == kindStdout && !r.ended:
-		r.stdout.add(f.payload)
+		r.add(&r.stdout, f.payload)
 		r.tell(execution.Stdout, &r.stdout)
 	case f.kind == kindStderr && !r.ended:
-		r.stderr.add(f.payload)
+		r.add(&r.stderr, f.payload)
 		r.tell(execution.Stderr, &r.stderr)
 	case f.kind == kindEnded && !r.ended:
 		if err := r.facts.parse(f.payload); err != nil {
 			return err
 		}
+		r.facts.clamp(time.Since(r.sent), r.limits)
 		r.ended = true
 	case f.kind == kindData && r.file != nil:
 		return r.addData(f.payload)
 	case f.kind == kindTorn && r.file != nil:
-		r.skipFile(printable(string(f.payload)))
+		r.skipFile(shown(string(f.payload), maxReason))
 	case f.kind == kindFile && r.ended:
 		r.endFile()
 		return r.beginFile(string(f.payload))
@@ -164,6 +172,27 @@ func (r *report) take(f frame) error {
 		return fmt.Errorf("%w: frame %q out of turn", errFrame, f.kind)
 	}
 	return nil
+}
+
+const (
+	// outputTimes is how many copies there are of an output: as it came, with room
+	// to grow, as text, and in a stream also until its client has read it.
+	outputTimes = 4
+	// freeOutput is what a request is charged for anyway.
+	freeOutput = 8 << 10
+)
+
+// add takes in some output, and charges the account for it. Where there is no memory
+// for it, the output ends here: the program has run, and nobody could undo that.
+func (r *report) add(o *output, data []byte) {
+	r.unpaid += min(len(data), max(0, o.limit-len(o.data)))
+	if r.unpaid > freeOutput {
+		if r.account.Take(int64(outputTimes*r.unpaid)) != nil {
+			o.limit, r.starved = len(o.data), true
+		}
+		r.unpaid = 0
+	}
+	o.add(data)
 }
 
 // tell tells the listener what is new in an output.
@@ -208,6 +237,9 @@ func (r *report) addData(data []byte) error {
 		return fmt.Errorf("%w: files larger than allowed, or an empty piece of one", errFrame)
 	}
 	if !r.keeps {
+		if err := r.account.Take(2 * size); err != nil { // it grows by as much as it has
+			return err
+		}
 		r.file.Content = append(r.file.Content, data...)
 	}
 	return nil
@@ -221,9 +253,18 @@ func (r *report) endFile() {
 	}
 }
 
+const (
+	// maxShownPath and maxReason bound the path and the reason of a skipped file, in
+	// bytes. Escaped, they are up to four times as long.
+	maxShownPath = 1000
+	maxReason    = 250
+	// maxTold bounds the paths and reasons of all skipped files of a run.
+	maxTold = 1 << 20
+)
+
 // skipFile gives up the file that comes in.
 func (r *report) skipFile(reason string) {
-	r.skipped = append(r.skipped, execution.SkippedFile{Path: printable(r.file.Path), Reason: reason})
+	r.skip(r.file.Path, reason)
 	r.file = nil
 }
 
@@ -232,8 +273,21 @@ func (r *report) addSkipped(payload []byte) error {
 	if r.listed++; r.listed > r.limits.ResultFiles+1 {
 		return fmt.Errorf("%w: too many skipped files", errFrame)
 	}
-	r.skipped = append(r.skipped, execution.SkippedFile{Path: printable(path), Reason: printable(reason)})
+	r.skip(path, shown(reason, maxReason))
 	return nil
+}
+
+// skip lists a file that is not returned, if there is room for it: else the list ends
+// with how it does.
+func (r *report) skip(path, reason string) {
+	if r.told > maxTold {
+		return
+	}
+	one := execution.SkippedFile{Path: shown(path, maxShownPath), Reason: reason}
+	if r.told += len(one.Path) + len(one.Reason); r.told > maxTold {
+		one = execution.SkippedFile{Reason: "more files were not returned: their names are too long to list them"}
+	}
+	r.skipped = append(r.skipped, one)
 }
 
 // fail notes that the report ends here.
@@ -276,6 +330,9 @@ func (r *report) result() *execution.Result {
 	if r.failure != "" {
 		result.End.Message = strings.TrimPrefix(result.End.Message+"; "+r.failure, "; ")
 	}
+	if r.starved {
+		result.End.Message = strings.TrimPrefix(result.End.Message+"; "+outputStarved, "; ")
+	}
 	if code := r.facts.exitCode; !result.TimedOut() {
 		if r.facts.lost {
 			code = lostExitCode
@@ -284,6 +341,11 @@ func (r *report) result() *execution.Result {
 	}
 	return result
 }
+
+const outputStarved = "output was cut: the requests under way hold the memory that there is for them (MAX_IN_FLIGHT_MB)"
+
+// shown returns the beginning of a text from a sandbox, harmless to show.
+func shown(text string, most int) string { return printable(execution.ClipTo(text, most)) }
 
 // printable makes text from a sandbox harmless to show: what is no UTF-8 and
 // what controls a terminal is escaped.

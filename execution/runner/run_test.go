@@ -25,7 +25,7 @@ func TestRun(t *testing.T) {
 			s.say('E', "oh")
 			time.Sleep(time.Second)
 			s.say('O', "two")
-			s.say('X', "exit_code=3\nsignal=0\ntimed_out=0\nwall_us=1000500\nkill_us=100\ncpu_us=20000\npeak_kb=4096\n"+
+			s.say('X', "exit_code=3\nsignal=0\ntimed_out=0\nwall_us=999900\nkill_us=100\ncpu_us=20000\npeak_kb=4096\n"+
 				"memory_kills=0\nrefused_processes=0\nfull=0\n")
 			s.say('F', "empty")
 			s.say('F', "data/a.bin")
@@ -43,8 +43,8 @@ func TestRun(t *testing.T) {
 		code := 3
 		want := &execution.Result{
 			Stdout: "one two", Stderr: "oh", ExitCode: &code, End: execution.End{Reason: execution.Exited},
-			Started: began, Duration: 1000500 * time.Microsecond,
-			Stages: execution.Stages{Run: 1000500 * time.Microsecond, Kill: 100 * time.Microsecond},
+			Started: began, Duration: 999900 * time.Microsecond,
+			Stages: execution.Stages{Run: 999900 * time.Microsecond, Kill: 100 * time.Microsecond},
 			Usage:  execution.Usage{CPU: 20 * time.Millisecond, PeakMemoryBytes: 4 << 20},
 			Files: []execution.File{
 				{Path: "empty", Content: []byte{}}, {Path: "data/a.bin", Size: 3, Content: []byte{0, 1, 0xff}},

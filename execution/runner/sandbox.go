@@ -123,7 +123,7 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 	if err != nil {
 		s.odd.Store(true)
 		if text := s.instance.Diagnostics(); text != "" {
-			err = fmt.Errorf("%w: %s", err, printable(text))
+			err = fmt.Errorf("%w: %s", err, shown(text, maxShownPath))
 		}
 		return err
 	}
@@ -323,7 +323,7 @@ func (s *Sandbox) handshake(ctx context.Context) error {
 		return fmt.Errorf("%w: Python %.40q", errFrame, s.python)
 	}
 	s.many = values["isolation"] == string(execution.IsolationRun)
-	s.preload = printable(values["preload_failed"])
+	s.preload = shown(values["preload_failed"], maxShownPath)
 	return nil
 }
 

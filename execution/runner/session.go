@@ -183,8 +183,8 @@ func (c *exchange) unheard(ctx context.Context, cause error) (*execution.Result,
 		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
 	}
 	sandbox := c.session.sandbox
-	sandbox.log.WarnContext(ctx, "the start of a call was not heard of", "error", cause, "diagnostics", sandbox.instance.Diagnostics())
-	r := newReport(c.req, c.limits)
+	sandbox.log.WarnContext(ctx, "the start of a call was not heard of", "error", cause, "diagnostics", shown(sandbox.instance.Diagnostics(), maxReason))
+	r := newReport(ctx, c.req, c.limits)
 	r.facts = facts{lost: true}
 	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
 	return r.result(), nil
@@ -235,10 +235,11 @@ func (c *exchange) outlive(ctx context.Context) (context.Context, context.Cancel
 // collect takes in the report.
 func (c *exchange) collect(ctx context.Context, timer *time.Timer) *execution.Result {
 	sandbox := c.session.sandbox
-	r := newReport(c.req, c.limits)
+	r := newReport(ctx, c.req, c.limits)
+	r.sent = c.began
 	err := (&collection{sandbox: sandbox, report: r, keep: c.req.Keep, timer: timer, left: collectTime}).collect(ctx)
 	if err != nil {
-		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", sandbox.instance.Diagnostics())
+		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", shown(sandbox.instance.Diagnostics(), maxReason))
 		c.fail(r, err)
 	}
 	c.sound = err == nil
@@ -290,12 +291,12 @@ func (c *exchange) explain(result *execution.Result, forMemory bool) {
 // fault gives the error of a call that the supervisor refused, by its errno.
 func (c *exchange) fault(values fields) error {
 	number, _ := values.number("errno", 1<<16)
-	message := printable(values["message"])
+	message := shown(values["message"], maxReason)
 	cause := fmt.Errorf("the session refused: %.300q", message)
 	reading := c.operation == execution.ReadFile
 	switch code := syscall.Errno(number); {
 	case reading && (code == syscall.ENOENT || code == syscall.ENOTDIR):
-		return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File '%s' not found in the session", c.req.Code)}
+		return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File '%s' not found in the session", execution.Clip(c.req.Code))}
 	case code == syscall.ENOSPC || code == syscall.EFBIG:
 		return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
 			"it does not fit in the workspace of %d MB", c.limits.WorkspaceBytes>>20)}
