@@ -22,6 +22,9 @@ import (
 // known of every file of theirs.
 const listsAtOnce = 2
 
+// listedBytes is what an object takes while it is listed; a file is two of them.
+const listedBytes = 1000
+
 // List lists the files of the request's owner, those that have expired left out,
 // in no order. Where ctx has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
@@ -114,7 +117,7 @@ func ignoreNotFound(err error) error {
 // objects lists a folder of the bucket, or what is below it too.
 func (s *Store) objects(ctx context.Context, folder string, below bool) ([]*blob.ListObject, error) {
 	if s.folder != "" {
-		return s.listFolder(folder, below)
+		return s.listFolder(ctx, folder, below)
 	}
 	options := &blob.ListOptions{Prefix: folder}
 	if !below {
@@ -129,7 +132,11 @@ func (s *Store) objects(ctx context.Context, folder string, below bool) ([]*blob
 			return found, nil
 		case err != nil:
 			return nil, failure(ctx, err)
-		case !object.IsDir:
+		case object.IsDir:
+		default:
+			if err := execution.AccountOf(ctx).Take(listedBytes); err != nil {
+				return nil, err
+			}
 			found = append(found, object)
 		}
 	}
@@ -137,7 +144,7 @@ func (s *Store) objects(ctx context.Context, folder string, below bool) ([]*blob
 
 // listFolder lists a folder of a bucket that is one itself. The library's listing
 // fails where a file goes meanwhile, as one does with each upload (v0.47.0).
-func (s *Store) listFolder(folder string, below bool) ([]*blob.ListObject, error) {
+func (s *Store) listFolder(ctx context.Context, folder string, below bool) ([]*blob.ListObject, error) {
 	entries, err := os.ReadDir(filepath.Join(s.folder, folder))
 	if folder != "" && errors.Is(err, os.ErrNotExist) {
 		return nil, nil // its owner has stored nothing yet
@@ -145,9 +152,12 @@ func (s *Store) listFolder(folder string, below bool) ([]*blob.ListObject, error
 	if err != nil {
 		return nil, fmt.Errorf("file store: %w", err)
 	}
+	if err := execution.AccountOf(ctx).Take(listedBytes * int64(len(entries))); err != nil {
+		return nil, err
+	}
 	var found []*blob.ListObject
 	for _, entry := range entries {
-		objects, err := s.listEntry(folder, entry, below)
+		objects, err := s.listEntry(ctx, folder, entry, below)
 		if err != nil {
 			return nil, err
 		}
@@ -157,9 +167,9 @@ func (s *Store) listFolder(folder string, below bool) ([]*blob.ListObject, error
 }
 
 // listEntry lists one entry of a folder. One that has gone is none.
-func (s *Store) listEntry(folder string, entry os.DirEntry, below bool) ([]*blob.ListObject, error) {
+func (s *Store) listEntry(ctx context.Context, folder string, entry os.DirEntry, below bool) ([]*blob.ListObject, error) {
 	if inner := entry.Name() + "/"; below && entry.IsDir() && isOwnersFolder(inner) {
-		return s.listFolder(inner, false)
+		return s.listFolder(ctx, inner, false)
 	}
 	info, err := entry.Info()
 	switch {

@@ -134,7 +134,13 @@ const uploadTime = 30 * time.Minute
 func (s *Store) upload(ctx context.Context, key string, r io.Reader) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTime)
 	defer cancel()
-	return s.bucket.Upload(ctx, key, r, s.uploadOptions())
+	options := s.uploadOptions()
+	account, cost := execution.AccountOf(ctx), uploadParts*int64(options.BufferSize)
+	if err := account.Take(cost); err != nil {
+		return err
+	}
+	defer account.Give(cost)
+	return s.bucket.Upload(ctx, key, r, options)
 }
 
 // source keeps its reader's error, one of which is that the request's context
@@ -159,8 +165,11 @@ func (s *source) Read(p []byte) (int, error) {
 
 const contentType = "application/octet-stream"
 
-// uploadOptions bound the memory of an upload: it holds up to three parts, one
-// that is sent, one that is read and the first.
+// uploadParts is how many parts an upload holds: one that is sent, one that is read
+// and the first.
+const uploadParts = 3
+
+// uploadOptions bound the memory of an upload.
 func (s *Store) uploadOptions() *blob.WriterOptions {
 	const leastPart, maxParts, atOnce = 5 << 20, 10_000, 1 // S3 takes no smaller parts, and no more of them
 	part := max(leastPart, s.opts.MaxFileBytes/maxParts+1)

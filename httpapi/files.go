@@ -243,6 +243,9 @@ func download(files Files, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
+	if err := execution.AccountOf(r.Context()).Take(chunkBytes); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", attachment(file.Name))
 	w.Header().Set("Content-Length", strconv.FormatInt(file.Size, 10))

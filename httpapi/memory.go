@@ -65,7 +65,7 @@ func (m memory) budgetFor(w http.ResponseWriter, r *http.Request) *execution.Bud
 	case isStream(r):
 		r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
 		return m.streams
-	case onlyAsks(r):
+	case onlyAsks(r) && r.URL.Path != filesPath: // a list may be long
 		return m.asks
 	}
 	return m.requests

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 // needsSession is the session of a tool that begins none.
@@ -51,6 +52,11 @@ func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 				out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			}
 		}()
+		// The text of the answer is paid for before anything runs: afterwards nobody
+		// could undo what a program has done.
+		if err := execution.AccountOf(ctx).Take(textTimes * int64(s.opts.OutputBytes)); err != nil {
+			return s.failure(ctx, err), nil
+		}
 		out, err := handle(ctx, call)
 		if err != nil {
 			return s.failure(ctx, err), nil
@@ -252,9 +258,10 @@ type keptFile struct {
 }
 
 // keep is an [execution.Keep].
-func (f *keptFile) keep(_ context.Context, _ string, content io.Reader) (string, error) {
+func (f *keptFile) keep(ctx context.Context, _ string, content io.Reader) (string, error) {
 	f.data.Reset()
-	n, err := io.Copy(&f.data, io.LimitReader(content, maxPictureBytes))
+	charged := wire.Charged(io.NopCloser(content), execution.AccountOf(ctx), loadTimes+cleanTimes)
+	n, err := io.Copy(&f.data, io.LimitReader(charged, maxPictureBytes))
 	if err != nil {
 		return "", err
 	}
@@ -269,8 +276,12 @@ func (f *keptFile) whole() bool { return f.size == int64(f.data.Len()) }
 func (s *Server) show(ctx context.Context, f *keptFile, path string, encoded bool) (*mcpsdk.CallToolResult, error) {
 	data := f.data.Bytes()
 	if encoded {
-		if size := base64.StdEncoding.EncodedLen(int(f.size)); size > pictureBudget {
+		size := base64.StdEncoding.EncodedLen(int(f.size))
+		if size > pictureBudget {
 			return nil, tooLong(path, f.size, "read parts of it with execute_python")
+		}
+		if err := execution.AccountOf(ctx).Take(answerTimes * int64(size)); err != nil {
+			return nil, err
 		}
 		return mcpsdk.NewToolResultText(base64.StdEncoding.EncodeToString(data)), nil
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	_ "image/gif" // kinds of pictures that can be made smaller
 	_ "image/jpeg"
 	"image/png"
@@ -20,6 +21,8 @@ import (
 	_ "golang.org/x/image/webp" // as above
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // Bounds of the pictures in one result, with which every client known to us
@@ -102,10 +105,14 @@ func (g *gallery) add(ctx context.Context, name string, data []byte, share int) 
 		return mcpsdk.ImageContent{}, false, errors.New("the pictures of one answer take too long to decode")
 	}
 	if err == nil {
-		g.shown[sum] = name
-		g.bytes -= base64.StdEncoding.DecodedLen(len(content.Data))
+		err = execution.AccountOf(ctx).Take(answerTimes * int64(len(content.Data)))
 	}
-	return content, smaller, err
+	if err != nil {
+		return mcpsdk.ImageContent{}, false, err
+	}
+	g.shown[sum] = name
+	g.bytes -= base64.StdEncoding.DecodedLen(len(content.Data))
+	return content, smaller, nil
 }
 
 func (g *gallery) draw(ctx context.Context, data []byte, share int) (content mcpsdk.ImageContent, smaller bool, err error) {
@@ -124,15 +131,48 @@ func (g *gallery) draw(ctx context.Context, data []byte, share int) (content mcp
 		return content, false, errors.New("there is no room for more pictures in one answer")
 	}
 	g.pixels -= pixels
+	account, cost := execution.AccountOf(ctx), decodedBytes(data, config, kind, fits)
+	if err := account.Take(cost); err != nil {
+		return content, false, err
+	}
+	defer account.Give(cost)
 	full, _, err := image.Decode(&whileWanted{bytes.NewReader(data), ctx.Err})
 	switch {
 	case err != nil:
 		return content, false, errors.New("it is no whole picture")
+	case fits && kind == "png":
+		return imageContent(plainPNG(data), pictureType(kind)), false, nil
 	case fits:
 		return imageContent(data, pictureType(kind)), false, nil
 	}
 	data, err = shrink(ctx, full, len(data), share)
 	return imageContent(data, "image/png"), true, err
+}
+
+// decodedBytes is what a picture takes while it is decoded and, where it does not fit,
+// made smaller.
+func decodedBytes(data []byte, config image.Config, kind string, fits bool) int64 {
+	pixel := 4
+	switch kind {
+	case "png":
+		switch config.ColorModel {
+		case color.NRGBA64Model, color.RGBA64Model:
+			pixel = 8
+		}
+		if data[pngInterlace] != 0 {
+			pixel *= 2 // each pass is a picture
+		}
+	case "jpeg":
+		if bytes.Contains(data, []byte{0xFF, 0xC2}) { // progressive: all coefficients are kept
+			pixel = 20
+		}
+	case "webp":
+		pixel = 12
+	}
+	if !fits {
+		pixel += 4
+	}
+	return int64(pixel) * int64(config.Width) * int64(config.Height)
 }
 
 // whileWanted is a picture's bytes, until nobody wants it any more: decoders know

@@ -16,6 +16,14 @@ const (
 	maxLinks  = 20
 )
 
+// How many copies there are of some values at once, for which requests are charged.
+const (
+	answerTimes = 4 // of what an answer has: as content, in JSON, and on its way
+	loadTimes   = 2 // of a file that is read: it grows as it comes
+	cleanTimes  = 4 // of an output that is cleaned
+	textTimes   = 8 // of a text that is shown, of which some characters are escaped
+)
+
 // presentation is a result in the making: text first, and complete, since it is
 // what every model reads; then pictures and links to other files.
 type presentation struct {
@@ -49,6 +57,9 @@ func (s *Server) present(ctx context.Context, r *run, result *execution.Result, 
 func (s *Server) output(ctx context.Context, p *presentation, r *run, result *execution.Result) (saved []execution.File) {
 	stdout, outCut := s.withoutMark(result.Stdout)
 	stderr, errCut := s.withoutMark(result.Stderr)
+	if execution.AccountOf(ctx).Take(cleanTimes*int64(len(stdout)+len(stderr))) != nil {
+		stdout, stderr = execution.ClipTo(stdout, s.opts.OutputBytes), execution.ClipTo(stderr, s.opts.OutputBytes)
+	}
 	stdout, stderr = clean(stdout), clean(stderr)
 	room := s.opts.OutputBytes
 	forErrors := min(len(stderr), max(room/3, room-len(stdout)))
@@ -157,6 +168,11 @@ const shownBelow = ", shown below"
 // showPicture gives a picture of at most share bytes, and how it is shown, or why
 // not.
 func (s *Server) showPicture(ctx context.Context, g *gallery, file execution.File, share int) (_ mcpsdk.ImageContent, note string) {
+	account := execution.AccountOf(ctx)
+	if err := account.Take(loadTimes * min(file.Size, maxPictureBytes)); err != nil {
+		return mcpsdk.ImageContent{}, "not shown: " + execution.AsError(err).Message
+	}
+	defer account.Give(loadTimes * min(file.Size, maxPictureBytes))
 	data, err := s.load(ctx, file)
 	if err != nil {
 		return mcpsdk.ImageContent{}, "not shown: " + execution.AsError(err).Message

@@ -61,9 +61,18 @@ func (s *Server) readResource(ctx context.Context, request mcpsdk.ReadResourceRe
 		return nil, fmt.Errorf("the file has %s bytes, more than the %s that can be read as a resource%s",
 			grouped(file.Size), grouped(maxResourceBytes), orGet(ctx, file.ID))
 	}
+	// As text, each byte may be six in JSON; in base64 it is more than one.
+	if err := execution.AccountOf(ctx).Take((loadTimes + textTimes) * file.Size); err != nil {
+		return nil, s.resourceError(ctx, err)
+	}
 	data, err := io.ReadAll(file)
 	if err != nil {
 		return nil, s.resourceError(ctx, err)
+	}
+	if text := escapedLen(data) - len(data); text > 0 {
+		if err := execution.AccountOf(ctx).Take(answerTimes * int64(text)); err != nil {
+			return nil, s.resourceError(ctx, err)
+		}
 	}
 	return []mcpsdk.ResourceContents{resource(uri, mimeType(file.Name, data), data)}, nil
 }
@@ -127,4 +136,18 @@ func link(ctx context.Context, file execution.File) mcpsdk.ResourceLink {
 		about += ", also at " + url
 	}
 	return mcpsdk.NewResourceLink(fileURI+file.ID, file.Path, about, mimeType(file.Path, nil))
+}
+
+// escapedLen is how long a text is in JSON, as the library (v1.2.1) writes it.
+func escapedLen(text []byte) int {
+	size := len(text)
+	for _, c := range text {
+		switch {
+		case c < 0x20, c == '<', c == '>', c == '&':
+			size += len(`\u0000`) - 1
+		case c == '"', c == '\\':
+			size++
+		}
+	}
+	return size
 }

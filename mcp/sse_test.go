@@ -154,14 +154,15 @@ func TestBoundSSE(t *testing.T) {
 	r := newRuns()
 	r.begun, r.ended = make(chan string, 2*most), make(chan string, 2*most)
 	opts := optionsOf(r)
-	opts.Parallel = 2 * most
-	budget := execution.NewBudget(1000)
+	opts.Parallel, opts.OutputBytes = 2*most, 1
+	const bytes, message = 10_000, 10
+	budget := execution.NewBudget(bytes)
 	server, _ := newHTTP(t, opts, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			account := budget.Open("")
 			defer account.Close()
 			if r.Method == http.MethodPost {
-				if err := account.Take(10); err != nil {
+				if err := account.Take(message); err != nil {
 					t.Error(err)
 				}
 			}
@@ -183,7 +184,7 @@ func TestBoundSSE(t *testing.T) {
 	if status := call(one, most); status != http.StatusTooManyRequests {
 		t.Errorf("one more: %d", status)
 	}
-	if err := budget.Open("").Take(1000 - 10*most + 1); err == nil {
+	if err := budget.Open("").Take(bytes - message*most + 1); err == nil {
 		t.Error("calls that wait for their answers are not charged")
 	}
 	if status := call(other, most); status != http.StatusAccepted {

@@ -16,11 +16,15 @@ func clean(text string) string {
 	if isPlain(text) {
 		return text
 	}
-	lines := strings.Split(asLines(stripEscapes(text)), "\n")
-	for i, line := range lines {
-		lines[i] = strings.Map(keepVisible, overwrite(line))
+	var out strings.Builder // no list of lines, which would take 16 bytes for each
+	for line := range strings.SplitAfterSeq(asLines(stripEscapes(text)), "\n") {
+		line, ended := strings.CutSuffix(line, "\n")
+		out.WriteString(strings.Map(keepVisible, overwrite(line)))
+		if ended {
+			out.WriteByte('\n')
+		}
 	}
-	return strings.Join(lines, "\n")
+	return out.String()
 }
 
 // asLines has characters that separate lines do so.
