@@ -44,6 +44,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	if err != nil {
 		return err
 	}
+	limitMemory(c, system)
 	s, err := newService(c, system, log)
 	if err != nil {
 		return err
@@ -157,6 +158,7 @@ func stdio(ctx context.Context, system System) error {
 	// A client that is gone shows as a failed write, and that is a normal end: the
 	// signal would end the process with its sandboxes.
 	signal.Ignore(syscall.SIGPIPE)
+	limitMemory(c, system)
 	s, err := newService(c, system, log)
 	if err != nil {
 		return err
