@@ -25,7 +25,7 @@ func TestSettingsReachTheirPlaces(t *testing.T) {
 	c := defaults(t)
 	wantLimits := execution.Limits{
 		MaxTimeout: time.Minute, CPUTime: 5 * time.Second, OutputBytes: 1_000_000, WorkspaceBytes: 64 << 20,
-		ResultFiles: 100, ResultFileBytes: 100 << 20, ResultBytes: 20 << 20,
+		ResultFiles: 100, ResultFileBytes: 100 << 20, ResultBytes: 20 << 20, CPUs: 1, MemoryBytes: 256 << 20,
 	}
 	if diff := cmp.Diff(wantLimits, limits(c)); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)

@@ -95,7 +95,7 @@ func TestLoadValues(t *testing.T) {
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
 		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
-		"WORKSPACE_LIMIT_MB": "300", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm",
+		"WORKSPACE_LIMIT_MB": "300", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm", "MAX_BODY_MB": "100",
 	})
 	if err == nil {
 		t.Fatal("no error")
@@ -108,6 +108,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
 		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
 		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules with commas between`,
+		`MAX_BODY_MB is 100: must be at most MAX_IN_FLIGHT_MB / 10, which is 51`,
 		`ISOLATION is "vm": must be one of auto, run, container`,
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -119,11 +120,11 @@ func TestLoadReportsEveryFault(t *testing.T) {
 // What is not set is no reason to refuse what is: a default gives way to the
 // setting that bounds it.
 func TestDefaultsGiveWay(t *testing.T) {
-	c, err := load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "MAX_SANDBOXES": "2", "FILE_STORE_MAX_MB": "50"})
+	c, err := load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "MAX_SANDBOXES": "2", "FILE_STORE_MAX_MB": "50", "MAX_IN_FLIGHT_MB": "64"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.WorkspaceLimitMB != 32 || c.TmpLimitMB != 32 || c.PoolSize != 2 || c.MaxFileSizeMB != 50 {
+	if c.WorkspaceLimitMB != 32 || c.TmpLimitMB != 32 || c.PoolSize != 2 || c.MaxFileSizeMB != 50 || c.MaxBodyMB != 6 {
 		t.Errorf("%+v", c)
 	}
 	_, err = load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "TMP_LIMIT_MB": "64", "FILE_STORE_MAX_MB": "50", "MAX_FILE_SIZE_MB": "100"})

@@ -7,7 +7,7 @@ import (
 
 // quoted is how many bytes of a client's value are repeated, such as in an error
 // or in the log. Escaped, they are at most six times as many.
-const quoted = 200
+const quoted = 160
 
 // Clip shortens a client's value, or a sandbox's, to what may be repeated. All
 // interfaces use it where they create a text, so that no text grows with what was

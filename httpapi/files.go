@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net/http"
@@ -102,10 +104,11 @@ func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error)
 
 // upload stores the field "file" of a form as it arrives.
 func upload(files Files, w http.ResponseWriter, r *http.Request) error {
+	around := &aroundFile{Reader: formBody(r.Body), left: formBytes}
 	r.Body = struct {
 		io.Reader
 		io.Closer
-	}{formBody(r.Body), r.Body}
+	}{around, r.Body}
 	form, err := r.MultipartReader()
 	if err != nil {
 		return fieldFault("missing", "the body must be multipart/form-data with the field file")
@@ -117,7 +120,8 @@ func upload(files Files, w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return formFault(err)
 	}
-	info, err := files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file})
+	around.left = math.MaxInt64
+	info, err := files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file, around: around})
 	if err != nil {
 		return formFault(err)
 	}
@@ -132,6 +136,24 @@ func upload(files Files, w http.ResponseWriter, r *http.Request) error {
 func formBody(body io.Reader) io.Reader {
 	return io.MultiReader(bufio.NewReaderSize(body, chunkBytes), strings.NewReader("\r\n"), cutShort{})
 }
+
+// aroundFile reads a form as long as what is around its file is short: the form's
+// reader would hold headers of 10 MB.
+type aroundFile struct {
+	io.Reader
+	left int64
+}
+
+func (a *aroundFile) Read(p []byte) (int, error) {
+	if a.left <= 0 {
+		return 0, errLongForm
+	}
+	n, err := a.Reader.Read(p[:min(int64(len(p)), a.left)])
+	a.left -= int64(n)
+	return n, err
+}
+
+var errLongForm = errors.New("the form has too much around its file")
 
 // cutShort is where there should be more.
 type cutShort struct{}
@@ -164,8 +186,9 @@ func nextFile(form *multipart.Reader) (*multipart.Part, error) {
 // onlyFile reads a file and then the rest of its form: one that is cut short or
 // has two files is an error, so that nothing of it is kept.
 type onlyFile struct {
-	form *multipart.Reader
-	file *multipart.Part
+	form   *multipart.Reader
+	file   *multipart.Part
+	around *aroundFile
 }
 
 func (f *onlyFile) Read(p []byte) (int, error) {
@@ -176,6 +199,7 @@ func (f *onlyFile) Read(p []byte) (int, error) {
 	case err != io.EOF: //nolint:errorlint // what has it for its cause is a fault
 		return n, formError{err}
 	}
+	f.around.left = formBytes
 	_, err = nextFile(f.form)
 	if err == nil {
 		err = fieldFault("value_error", "the field file is given twice; upload one file at a time")
@@ -214,6 +238,8 @@ func formFault(err error) error {
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: fileTooLarge(tooLarge.Limit - formBytes)}
 	case errors.As(err, &shaped), errors.As(err, &domain), errors.Is(err, errStalled):
 		return err
+	case errors.Is(err, errLongForm):
+		return fieldFault("too_long", fmt.Sprintf("the form may have %d bytes beside the file: headers and other fields", formBytes))
 	case errors.As(err, &form):
 		return fieldFault("value_error", "the form ends early or is not valid multipart/form-data")
 	}

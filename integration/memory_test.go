@@ -32,7 +32,7 @@ const (
 // attacker is a client with a key that wants all of a server's memory.
 type attacker struct {
 	server  *server
-	ctx     context.Context
+	ctx     context.Context //nolint:containedctx // of the attack: what it does takes no other
 	clients sync.WaitGroup
 	served  atomic.Int64 // answers that began with 200 or 202
 	refused atomic.Int64 // with 429 or 503
@@ -66,7 +66,7 @@ func (a *attacker) post(path, body string, then func(conn net.Conn)) {
 
 // status reads how an answer begins, and counts it.
 func (a *attacker) status(conn net.Conn) (session string) {
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		return ""
 	}
@@ -86,8 +86,11 @@ func (a *attacker) read(conn net.Conn) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// hold reads nothing until the attack is over.
-func (a *attacker) hold(net.Conn) { <-a.ctx.Done() }
+// hold reads no more than how an answer begins, until the attack is over.
+func (a *attacker) hold(conn net.Conn) {
+	a.status(conn)
+	<-a.ctx.Done()
+}
 
 // each has so many clients do something, again and again.
 func (a *attacker) each(clients int, do func(client int)) {
@@ -179,7 +182,7 @@ func waysToTakeMemory() map[string]func(a *attacker) {
 		},
 		"bodies of no known length": func(a *attacker) {
 			chunk := strings.Repeat("#", 1<<20)
-			body := fmt.Sprintf("b\r\n{\"code\": \"\"\r\n") + strings.Repeat(fmt.Sprintf("%x\r\n%s\r\n", len(chunk), chunk), bodyMB-1)
+			body := "b\r\n{\"code\": \"\"\r\n" + strings.Repeat(fmt.Sprintf("%x\r\n%s\r\n", len(chunk), chunk), bodyMB-1)
 			a.each(60, func(int) {
 				a.say("POST /v1/execute\nTransfer-Encoding: chunked\r\n\r\n", strings.NewReader(body), a.hold)
 			})
@@ -194,9 +197,10 @@ func waysToTakeMemory() map[string]func(a *attacker) {
 			a.each(20, func(int) {
 				a.say("GET /sse\n\r\n", nil, func(conn net.Conn) {
 					lines := bufio.NewScanner(conn)
-					for lines.Scan() && !strings.HasPrefix(lines.Text(), "data: ") {
+					endpoint, found := "", false
+					for !found && lines.Scan() {
+						endpoint, found = strings.CutPrefix(lines.Text(), "data: ")
 					}
-					endpoint := strings.TrimPrefix(lines.Text(), "data: ")
 					for i := 0; a.ctx.Err() == nil; i++ {
 						body := fmt.Sprintf(toolCall, strconv.Itoa(i), code("print('<' * 30000)"), `"p"`)
 						if i%2 == 0 {
@@ -326,6 +330,7 @@ func TestLocalMemory(t *testing.T) {
 }
 
 func attack(t *testing.T, s *server, way func(*attacker)) {
+	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.process.Pid), []byte("5"), 0); err != nil {
 		t.Fatal(err) // it has VmHWM begin anew
 	}

@@ -2,6 +2,7 @@ package mcp_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -177,3 +178,34 @@ func TestStdioPanic(t *testing.T) {
 type panicking struct{ noFiles }
 
 func (panicking) Stat(context.Context, string) (filestore.Info, error) { panic("in the store") }
+
+// A message over stdio is bounded, and so is what waits for its answer: others are
+// refused at once, and what calls off a request is taken.
+func TestStdioIsBounded(t *testing.T) {
+	r := newRuns()
+	opts := optionsOf(r)
+	opts.MaxMessageBytes, opts.InFlightBytes, opts.OutputBytes = 1<<20, 1<<20, 1
+	c := connect(t, opts)
+	c.write(`{"jsonrpc": "2.0", "id": 5, "method": "ping", "x": "` + strings.Repeat("x", 1<<20) + `"}`)
+	if m := c.read(); m.ID != nil || m.Error == nil || m.Error.Message != "the message has more than 1 MB, as many as a request may have" {
+		t.Errorf("%+v", m)
+	}
+	c.request("ping", "{}")
+
+	call := `{"jsonrpc": "2.0", "id": %d, "method": "tools/call", "params": {"name": "execute_python", "arguments": {"code": "` + strings.Repeat("x", 100<<10) + `"}}}`
+	for id := range 2 {
+		c.write(fmt.Sprintf(call, 100+id))
+		<-r.begun
+	}
+	c.write(fmt.Sprintf(call, 102))
+	if m := c.read(); m.ID == nil || *m.ID != 102 || m.Error == nil || !strings.Contains(m.Error.Message, "MAX_IN_FLIGHT_MB") {
+		t.Errorf("one more: %+v", m)
+	}
+	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 100}}`)
+	<-r.ended
+	if m := c.read(); m.ID == nil || *m.ID != 100 {
+		t.Errorf("%+v", m)
+	}
+	c.write(fmt.Sprintf(call, 103))
+	<-r.begun
+}

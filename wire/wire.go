@@ -27,8 +27,8 @@ const (
 	// come before them. A request with a thousand files has three thousand.
 	maxValues = 20_000
 	// maxNumber bounds how many characters a number has: decoders repeat one that
-	// is too large in their errors. No float64 needs more than 1,100.
-	maxNumber = 1200
+	// is too large in their errors.
+	maxNumber = 1000
 	// valueBytes is what a value takes when it is decoded, beside its text. An
 	// object of one member, which counts as two, takes 350 bytes for each time that
 	// it is decoded.
