@@ -106,7 +106,14 @@ func run(t *testing.T, b *local.Backend) string {
 // says what it says.
 func asNobody(t *testing.T) bool {
 	t.Helper()
-	const inside = "VIVARIUM_TEST_AS_NOBODY"
+	return asUser(t, syscall.Credential{Uid: 65534, Gid: 65534})
+}
+
+// asUser runs a test of this binary once more as a user with some settings, and reports
+// whether it did: only root can, and not in such a run.
+func asUser(t *testing.T, who syscall.Credential, settings ...string) bool {
+	t.Helper()
+	const inside = "VIVARIUM_TEST_AS_USER"
 	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
 		return false
 	}
@@ -121,11 +128,11 @@ func asNobody(t *testing.T) bool {
 	}
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Dir = "/"
-	cmd.Env = []string{inside + "=1", "PATH=/usr/bin:/bin", "HOME=/nonexistent"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.Env = append([]string{inside + "=1", "PATH=/usr/bin:/bin", "HOME=/nonexistent"}, settings...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &who}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("as an ordinary user: %v\n%s", err, out)
+		t.Errorf("as user %d: %v\n%s", who.Uid, err, out)
 	}
 	return true
 }
