@@ -119,6 +119,15 @@ check ada "a user's service" "$service --user $(basename "$vivarium") doctor" "$
 check root "a service with Delegate" "$service -p User=ada -p Delegate=yes $(basename "$vivarium") doctor" "$second"
 check root "a service without" "$service -p User=ada $(basename "$vivarium") doctor" "its unit needs Delegate=yes"
 check ada "a program that wants too much memory" "EXECUTOR_BACKEND=local $(basename "$vivarium") exec --timeout 60s 'bytearray(900 << 20)'; echo \$?" 137
+# Every way to have the kernel keep memory, as TestKernelMemory tries them.
+{ echo 'ONLY, SLACK, COUNTED, LIMIT, SECONDS = "", 96, True, 256, 3.0' && cat ../integration/testdata/hoard.py; } >"$folder/hoard.py"
+scp -qP "$port" "${options[@]}" "$folder/hoard.py" root@127.0.0.1:/tmp/
+hoard="EXECUTOR_BACKEND=local MEMORY_LIMIT_MB=256 MAX_EXEC_TIMEOUT_MS=900000 CPU_TIME_LIMIT_SEC=600 $(basename "$vivarium") exec --timeout 900s --from /tmp/hoard.py"
+check root "the kernel's memory" "$hoard >/tmp/hoarded; cat /tmp/hoarded >&2; grep -c ^ok /tmp/hoarded | xargs test 30 -lt && grep -c UNBOUNDED /tmp/hoarded; echo ways \$?" "ways 1"
+for way in netlink tcp_unaccepted sockets locks; do
+  as root "sed -i '1s/ = \"[a-z_]*\", 96, True, 256, .*/ = \"$way\", 96, True, 256, 120.0/' /tmp/hoard.py"
+  check root "the kernel's memory: $way" "$hoard; echo \$?" "137"
+done
 as root "echo 0 > /proc/sys/user/max_user_namespaces"
 check ada "no namespaces" "$doctor" "user namespaces are switched off: sudo sysctl -w user.max_user_namespaces=15000"
 as root "echo 15000 > /proc/sys/user/max_user_namespaces"
