@@ -15,13 +15,11 @@ COPY bin/vivarium-image /vivarium
 # Whatever the file is, the folder is there and the user's. Files are kept in it,
 # or in the volume that is mounted there, unless FILE_STORAGE_DIR or
 # FILE_STORAGE_URL says otherwise; roots to trust for https are in the binary.
-#
-# The user is another one than any sandbox has: the kernel counts pipe buffers, watches
-# and the like for each user. A volume of an earlier version belongs to 65532:
-#
-#   docker run --rm --user 0 -v vivarium-files:/files debian chown -R 65533:65533 /files
 COPY --chown=65533:65533 LICENSE /files/
 ENV HOST=0.0.0.0 PORT=8000 HOME=/ TMPDIR=/files
+# This must not be 65532, the user of sandboxes: the kernel counts pipe buffers, inotify
+# instances, epoll watches and pending signals by user, so programs could use up the
+# server's. It must not be 65534 either, which stands for unknown users.
 USER 65533:65533
 EXPOSE 8000
 ENTRYPOINT ["/vivarium"]

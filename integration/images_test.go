@@ -17,6 +17,7 @@ import (
 
 	"github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/go-connections/nat"
 )
 
@@ -217,20 +218,80 @@ func buildServerImage(t *testing.T, image string) {
 	}
 }
 
-// runServerImage runs the image and gives its address on the loopback.
-func runServerImage(t *testing.T, image, socket string) string {
-	t.Helper()
-	info, err := os.Stat(socket)
+// Files in a volume outlive the server's container. A volume that belongs to another
+// user, as those of earlier versions do, is refused with what to do.
+func TestDockerServerVolume(t *testing.T) {
+	socket, binary := engineSocket(t), serverImage(t)
+	files, err := shared.engine.VolumeCreate(t.Context(), volume.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := shared.engine.VolumeRemove(context.Background(), files.Name, true); err != nil {
+			t.Error(err)
+		}
+	})
+	mount := files.Name + ":/files"
+	var id string
+	t.Run("new", func(t *testing.T) {
+		s := &server{url: runServerImage(t, binary, socket, mount)}
+		if err := s.awaitHealth(); err != nil {
+			t.Fatal(err)
+		}
+		id = s.upload(t, "a.bin", "\x00\xff")
+	})
+	t.Run("again", func(t *testing.T) {
+		s := &server{url: runServerImage(t, binary, socket, mount)}
+		if err := s.awaitHealth(); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.download(t, id); got != "\x00\xff" {
+			t.Errorf("the file came back as %q", got)
+		}
+	})
+	runOnce(t, &container.Config{Image: slimImage, User: "0", Entrypoint: []string{"chown", "-R", "65532", "/files"}}, &container.HostConfig{Binds: []string{mount}}, 0)
+	log := runOnce(t, &container.Config{Image: binary}, besideEngine(t, socket, mount), 1)
+	if want := "/files belongs to uid 65532, who can replace /files/vivarium-files-65533 in it: run `chown 65533 /files`"; !strings.Contains(log, "FILE_STORAGE_DIR: ") || !strings.Contains(log, want) {
+		t.Errorf("%q is not in the log:\n%s", want, log)
+	}
+}
+
+// runOnce runs a container to its end, which must have a status, and gives its log.
+func runOnce(t *testing.T, config *container.Config, host *container.HostConfig, status int64) string {
+	t.Helper()
+	made, err := shared.engine.ContainerCreate(t.Context(), config, host, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := shared.engine.ContainerRemove(context.Background(), made.ID, container.RemoveOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := shared.engine.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ended, failed := shared.engine.ContainerWait(t.Context(), made.ID, container.WaitConditionNotRunning)
+	select {
+	case err := <-failed:
+		t.Fatal(err)
+	case end := <-ended:
+		if end.StatusCode != status {
+			t.Errorf("it ended with status %d", end.StatusCode)
+		}
+	}
+	return containerLog(t.Context(), made.ID)
+}
+
+// runServerImage runs the image and gives its address on the loopback.
+func runServerImage(t *testing.T, image, socket string, mounts ...string) string {
+	t.Helper()
+	host := besideEngine(t, socket, mounts...)
+	host.PortBindings = nat.PortMap{"8000/tcp": {{HostIP: "127.0.0.1", HostPort: "0"}}}
 	made, err := shared.engine.ContainerCreate(t.Context(), &container.Config{
 		Image: image, Env: []string{"PYTHON_EXECUTOR_DOCKER_IMAGE=" + slimImage, "POOL_SIZE=1"},
 		ExposedPorts: nat.PortSet{"8000/tcp": {}},
-	}, &container.HostConfig{
-		Binds: []string{socket + ":/var/run/docker.sock"}, GroupAdd: []string{groupOf(info)},
-		PortBindings: nat.PortMap{"8000/tcp": {{HostIP: "127.0.0.1", HostPort: "0"}}},
-	}, nil, nil, "")
+	}, host, nil, nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,6 +304,16 @@ func runServerImage(t *testing.T, image, socket string) string {
 		t.Fatal(err)
 	}
 	return "http://127.0.0.1:" + c.NetworkSettings.Ports["8000/tcp"][0].HostPort
+}
+
+// besideEngine gives a container the engine's socket, and mounts.
+func besideEngine(t *testing.T, socket string, mounts ...string) *container.HostConfig {
+	t.Helper()
+	info, err := os.Stat(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &container.HostConfig{Binds: append(mounts, socket+":/var/run/docker.sock"), GroupAdd: []string{groupOf(info)}}
 }
 
 // endServerContainer stops the server as an orchestrator does: it must leave

@@ -140,7 +140,7 @@ func checkParent(folder, path string) error {
 		return err
 	}
 	if owner := ownerOf(status); !isTrusted(owner) {
-		return &Error{folder, fmt.Sprintf("belongs to uid %d, who can replace %s in it", owner, path), "name another folder"}
+		return &Error{folder, fmt.Sprintf("belongs to uid %d, who can replace %s in it", owner, path), fmt.Sprintf("run `chown %d %s`, or name another folder", os.Geteuid(), folder)}
 	}
 	// With the sticky bit they can replace only what is theirs.
 	if writable(status) && status.Mode()&fs.ModeSticky == 0 {

@@ -122,7 +122,7 @@ func TestFoldersOfOthers(t *testing.T) {
 	}
 	if os.Geteuid() == 0 { // who alone can give a folder away
 		scenes["another user's"] = scene{"a=700; a!", "a", folder.NoWriters, "ROOT/a belongs to uid 64123, and this server runs as uid 0: name a folder of its own, or, if you trust what is in this one, run `chown -R 0 ROOT/a`"}
-		scenes["in another user's"] = scene{"b=755; b!", "b/a", folder.NoWriters, "ROOT/b belongs to uid 64123, who can replace ROOT/b/a in it"}
+		scenes["in another user's"] = scene{"b=755; b!", "b/a", folder.NoWriters, "ROOT/b belongs to uid 64123, who can replace ROOT/b/a in it: run `chown 0 ROOT/b`"}
 		scenes["by another user's link"] = scene{"tmp=1777; real=700; tmp/link>../real; tmp/link!", "tmp/link/a", folder.NoWriters, "ROOT/tmp/link is a symbolic link of uid 64123"}
 	} else {
 		scenes["root's"] = scene{"", strings.Repeat("../", 32) + "usr", folder.NoWriters, "/usr belongs to uid 0, and this server runs as uid"}

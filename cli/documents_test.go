@@ -1,0 +1,26 @@
+package cli_test
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution/walls"
+)
+
+// The server's image has a user of its own: what the kernel allows each user is not
+// shared with sandboxes.
+func TestServerImageUser(t *testing.T) {
+	recipe, err := os.ReadFile("../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := regexp.MustCompile(`(?m)^USER (\d+):(\d+)$`).FindStringSubmatch(string(recipe))
+	if user == nil || user[1] != user[2] || user[1] == "0" || user[1] == strconv.Itoa(walls.User) {
+		t.Fatalf("the user is %q", user)
+	}
+	if owner := regexp.MustCompile(`(?m)^COPY --chown=(\S+) \S+ /files/$`).FindStringSubmatch(string(recipe)); owner == nil || owner[1] != user[1]+":"+user[1] {
+		t.Errorf("/files belongs to %q, and the server is %q", owner, user)
+	}
+}
