@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -22,5 +23,24 @@ func TestServerImageUser(t *testing.T) {
 	}
 	if owner := regexp.MustCompile(`(?m)^COPY --chown=(\S+) \S+ /files/$`).FindStringSubmatch(string(recipe)); owner == nil || owner[1] != user[1]+":"+user[1] {
 		t.Errorf("/files belongs to %q, and the server is %q", owner, user)
+	}
+}
+
+// No document has users put a secret into the arguments of a container, where all users
+// of a machine can see it.
+func TestDocumentsKeepSecretsOutOfArguments(t *testing.T) {
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(documents) == 0 {
+		t.Fatalf("the documents are %q (%v)", documents, err)
+	}
+	secret := regexp.MustCompile(`(?:-e|--env)[ =",]+(?:API_KEYS|\w*(?:SECRET|TOKEN|PASSWORD)\w*)=\S*`)
+	for _, document := range append(documents, "../README.md", "../server.json", "../mcpb/manifest.json") {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range secret.FindAllString(string(text), -1) {
+			t.Errorf("%s: %s", document, found)
+		}
 	}
 }
