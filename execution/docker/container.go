@@ -83,7 +83,7 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 			MemorySwap: spec.MemoryBytes, // memory and swap together: no swap
 			// For cgroups of version 1; runc 1.1 takes the limit and does not set it. The
 			// supervisor bounds what waits in sockets in any case.
-			KernelMemoryTCP: walls.SocketBytes(spec.MemoryBytes),
+			KernelMemoryTCP: walls.SocketBytes(spec.MemoryBytes), //nolint:staticcheck // SA1019: there is no other way to ask for it
 			NanoCPUs:        int64(math.Round(spec.CPUs * nanosPerCPU)),
 			PidsLimit:       &processes,
 			Ulimits: []*units.Ulimit{

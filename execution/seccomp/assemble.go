@@ -100,10 +100,10 @@ func byNumber(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, inf
 
 // verdictOf returns the kernel's verdict for a rule's action.
 func verdictOf(rule specs.LinuxSyscall) (uint32, error) {
-	switch rule.Action {
-	case specs.ActAllow:
+	if rule.Action == specs.ActAllow {
 		return verdictAllow, nil
-	case specs.ActErrno:
+	}
+	if rule.Action == specs.ActErrno {
 		number := operationNotPermitted
 		if rule.ErrnoRet != nil {
 			number = *rule.ErrnoRet
@@ -204,18 +204,23 @@ func testOf(c specs.LinuxSeccompArg, skip uint8) ([]bpf.Instruction, error) {
 	switch c.Op {
 	case specs.OpEqualTo:
 		return []bpf.Instruction{
-			upper, bpf.JumpIf{Cond: bpf.JumpEqual, Val: high, SkipFalse: skip + 2},
+			upper,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: high, SkipFalse: skip + 2},
 			lower, unequal(bpf.JumpEqual, low),
 		}, nil
 	case specs.OpMaskedEqual: // Value is the mask
 		return []bpf.Instruction{
-			upper, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: high},
+			upper,
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: high},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(c.ValueTwo >> 32), SkipFalse: skip + 3},
-			lower, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: low}, unequal(bpf.JumpEqual, uint32(c.ValueTwo)),
+			lower,
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: low},
+			unequal(bpf.JumpEqual, uint32(c.ValueTwo)),
 		}, nil
 	case specs.OpNotEqual:
 		return []bpf.Instruction{
-			upper, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: high, SkipTrue: 2},
+			upper,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: high, SkipTrue: 2},
 			lower, unequal(bpf.JumpNotEqual, low),
 		}, nil
 	case specs.OpLessThan:
