@@ -130,6 +130,7 @@ LANDLOCK_ADD_RULE = 445
 LANDLOCK_RESTRICT_SELF = 446
 LANDLOCK_RULE_PATH_BENEATH = 1
 LANDLOCK_ACCESS_FS_WRITE_FILE = 1 << 1
+LANDLOCK_ACCESS_FS_REFER = 1 << 13
 
 FS_IOC_GETFLAGS = 0x80086601  # ioctl_iflags(2)
 FS_IOC_SETFLAGS = 0x40086602
@@ -190,8 +191,10 @@ def hide_arguments() -> None:
 
 def make_rules() -> int:
     """Makes rules for Landlock by which nothing in /proc can be written, where a process could lower its rank among the
-    victims of the kernel, say. Returns their descriptor, or -1 where the kernel has no Landlock."""
-    attributes = struct.pack("Q", LANDLOCK_ACCESS_FS_WRITE_FILE)
+    victims of the kernel, say. Returns their descriptor, or -1 where the kernel has no Landlock, or one that would not
+    let files be moved from folder to folder (before Linux 5.19)."""
+    allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER
+    attributes = struct.pack("Q", allowed_access)
     rules: int = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     if rules < 0:
         return -1
@@ -201,7 +204,7 @@ def make_rules() -> int:
                 place = os.open("/" + name, os.O_PATH | os.O_DIRECTORY)
             except OSError:
                 continue  # it is a file, which nobody can write
-            allowed = struct.pack("=Qi", LANDLOCK_ACCESS_FS_WRITE_FILE, place)
+            allowed = struct.pack("=Qi", allowed_access, place)
             system("syscall", LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, allowed, 0)
             os.close(place)
     return rules

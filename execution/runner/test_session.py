@@ -29,6 +29,11 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 WELCOME = frame(b"Y", b"nonce") + frame(b"P")
 
 
+WATCHES = supervisor.Watches(
+    supervisor.MemoryWatch(0, (), supervisor.Network()), supervisor.KernelWatch(supervisor.Network())
+)
+
+
 class SessionChannelTest(unittest.TestCase):
     def setUp(self) -> None:
         self.receive_fd, self.server_out = self.pipe()
@@ -254,7 +259,7 @@ class StartTest(unittest.TestCase):
         limits = {"timeout_ms": 1000, "output_bytes": 10}
         program = mock.Mock(stdout=10, stderr=11)
         background = session.Background(0)
-        self.run_ = session.Call(channel, program, supervisor.Job(limits), supervisor.MemoryWatch(0, ()), background)
+        self.run_ = session.Call(channel, program, supervisor.Job(limits), WATCHES, background)
         self.session = mock.Mock(channel=channel)
         self.session.sandbox.pressure.look.return_value = [0, 0]
         self.session.begin = lambda: channel.post(b"A")
@@ -421,7 +426,7 @@ class CellCallTest(unittest.TestCase):
         program = types.SimpleNamespace(stdin=self.program_in, stdout=1, stderr=2)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        call = session.CellCall(None, program, job, supervisor.MemoryWatch(0, ()), session.Background(0))  # type: ignore[arg-type]
+        call = session.CellCall(None, program, job, WATCHES, session.Background(0))  # type: ignore[arg-type]
         call.poll.register(self.program_in)
         return call
 

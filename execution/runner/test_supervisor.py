@@ -198,7 +198,9 @@ class RunTest(unittest.TestCase):
             channel,
             program,
             supervisor.Job({"output_bytes": 150_000, "timeout_ms": 1000}),
-            supervisor.MemoryWatch(0, ()),
+            supervisor.Watches(
+                supervisor.MemoryWatch(0, (), supervisor.Network()), supervisor.KernelWatch(supervisor.Network())
+            ),
         )
         run.say(program.stdout, b"x" * 200_000)
         sizes = []
@@ -230,7 +232,7 @@ class MemoryWatchTest(unittest.TestCase):
     """Looks at processes that have what is said, by number and with who has made them, under a limit of 100."""
 
     def setUp(self) -> None:
-        self.watch = supervisor.MemoryWatch(100, ())
+        self.watch = supervisor.MemoryWatch(100, (), supervisor.Network())
         self.now = 1000.0
 
     def look(
