@@ -74,7 +74,7 @@ type Config struct {
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000" help:"requests that may wait for a sandbox; one more gets 429"`
 	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000" help:"sessions there may be on the engine; each is a sandbox beside those of MAX_SANDBOXES"`
 	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10" help:"size of a request's body"`
-	MaxInFlightMB   int `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576" help:"memory for all requests and connections at once: bodies, what is decoded of them, output and answers; one key's requests get at most half of it. A request beyond it gets 429 or 503. The server's resident memory stays below this and 64 MB"`
+	MaxInFlightMB   int `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576" help:"memory for all requests and connections at once: bodies, what is decoded of them, output and answers; one key's requests get at most two fifths of it. A request beyond it gets 429 or 503. The server's resident memory stays below this and 64 MB"`
 	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" help:"life of a session that a model begins"`
 	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000" help:"output of a call that a model is shown; what is beyond it is cut out of the middle and saved as a file"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600" help:"time that running programs get to finish at shutdown"`

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 
@@ -20,30 +21,42 @@ const (
 // memory is the server's memory for requests. It is divided once and for all, so
 // that each part has room whatever the others do.
 type memory struct {
-	requests *execution.Budget // for what runs or makes something
-	asks     *execution.Budget // for what only asks
-	streams  *execution.Budget // for what lasts as long as its client
+	requests  *execution.Budget // for what runs or makes something
+	asks      *execution.Budget // for what only asks
+	streams   *execution.Budget // for what lasts as long as its client
+	strangers execution.Owner   // who bears no key, where one can: "" is everybody
 }
 
 // smallPart is how many times each of the other parts is smaller than the whole: a
 // fourth part is for connections.
 const smallPart = 8
 
-func newMemory(bytes int64) memory {
-	if bytes == 0 {
+func newMemory(opts Options) memory {
+	if opts.InFlightBytes == 0 {
 		return memory{}
 	}
-	small := bytes / smallPart
-	return memory{requests: execution.NewBudget(bytes - 3*small), asks: execution.NewBudget(small), streams: execution.NewBudget(small)}
+	small := opts.InFlightBytes / smallPart
+	m := memory{
+		requests: execution.NewBudget(opts.InFlightBytes - 3*small), asks: execution.NewBudget(small), streams: execution.NewBudget(small),
+	}
+	if opts.Auth != nil {
+		m.strangers = "strangers" // those get no more than one key
+	}
+	return m
+}
+
+// owner returns whose share of the memory a request takes.
+func (m memory) owner(r *http.Request) execution.Owner {
+	return cmp.Or(execution.OwnerOf(r.Context()), m.strangers)
 }
 
 // boundMemory charges each request for the memory that it takes, before its body is
 // read, and refuses it where there is none. What only asks goes on, health for one,
 // and what makes room can be deleted.
-func boundMemory(bytes int64, next http.Handler) http.Handler {
-	all := newMemory(bytes)
+func boundMemory(opts Options, next http.Handler) http.Handler {
+	all := newMemory(opts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		account := all.budgetFor(w, r).Open(execution.OwnerOf(r.Context()))
+		account := all.budgetFor(w, r).Open(all.owner(r))
 		defer account.Close()
 		if err := account.Take(cost(r)); err != nil {
 			all.refuse(w, r, execution.AsError(err))
@@ -79,7 +92,7 @@ func (m memory) refuse(w http.ResponseWriter, r *http.Request, why *execution.Er
 		text = "too many streams are open; close one, or try again later"
 	}
 	w.Header().Set("Retry-After", retryAfter)
-	account := m.asks.Open(execution.OwnerOf(r.Context()))
+	account := m.asks.Open(m.owner(r))
 	defer account.Close()
 	reads := r.Header.Get("Expect") == "" && account.Take(wire.RequestBytes) == nil
 	if !reads {

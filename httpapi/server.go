@@ -113,7 +113,7 @@ func NewHandler(opts Options) http.Handler {
 	for pattern, handler := range opts.Mount {
 		root.Handle(pattern, handler)
 	}
-	behind := boundBodies(opts, boundMemory(opts.InFlightBytes, asTheyAre(root)))
+	behind := boundBodies(opts, boundMemory(opts, asTheyAre(root)))
 	return observe(opts.Log, hurryStrangers(guard(opts, authenticate(opts, requireJSON(timeBodies(behind))))))
 }
 

@@ -227,6 +227,42 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
+// Strangers, who may ask how the server is, leave memory for the questions of those
+// who have a key.
+func TestStrangersLeaveRoom(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	opts := options(validates)
+	opts.InFlightBytes = 16 << 20
+	opts.Auth = known{"anna's key": "anna"}
+	opts.Health = func(context.Context) error {
+		asked <- struct{}{}
+		<-answer
+		return nil
+	}
+	h := httpapi.NewHandler(opts)
+	refused := make(chan int)
+	var strangers sync.WaitGroup
+	for more := true; more; {
+		strangers.Go(func() {
+			if a := serve(h, request(http.MethodGet, "/health", "")); a.status != http.StatusOK {
+				refused <- a.status
+			}
+		})
+		select {
+		case <-asked:
+		case status := <-refused:
+			if more = false; status != http.StatusTooManyRequests {
+				t.Errorf("one more is answered with %d", status)
+			}
+		}
+	}
+	if a := serve(h, authorized(http.MethodGet, "/v1/sessions", "", "Bearer anna's key")); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	close(answer)
+	strangers.Wait()
+}
+
 // Where nobody is asked who they are, it is the server that has no room.
 func TestMemoryLimitOfAll(t *testing.T) {
 	h, release := holding(options(nil), "")
