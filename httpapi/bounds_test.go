@@ -169,33 +169,66 @@ func TestLongForm(t *testing.T) {
 	}
 }
 
-// Connections on which nothing happens are bounded: one more has the oldest closed.
-func TestIdleConnections(t *testing.T) {
+// waits is a server with room for four connections on which there is no request.
+func waits(t *testing.T) (dial func() net.Conn, ask func(conn net.Conn) error) {
+	t.Helper()
 	opts := options(validates)
-	opts.InFlightBytes = 1 << 20 // room for four
+	opts.InFlightBytes = 1 << 20
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = httpapi.NewServer(opts)
 	server.Start()
 	t.Cleanup(server.Close)
-	var conns []net.Conn
-	for range 5 {
+	dial = func() net.Conn {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
-		conns = append(conns, conn)
-		if len(conns) == 1 {
-			continue // it says nothing
+		return conn
+	}
+	return dial, func(conn net.Conn) error {
+		_, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+		if err == nil {
+			_, err = io.ReadAtLeast(conn, make([]byte, 4096), 15)
 		}
-		if _, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadAtLeast(conn, make([]byte, 4096), 15); err != nil {
-			t.Errorf("connection %d: %v", len(conns), err)
+		return err
+	}
+}
+
+// Connections on which nothing happens are bounded: the oldest of many that say
+// nothing is closed, and none of a client that waits between two requests.
+func TestSilentConnections(t *testing.T) {
+	dial, ask := waits(t)
+	client := dial()
+	if err := ask(client); err != nil {
+		t.Fatal(err)
+	}
+	oldest := dial()
+	for range 20 {
+		_, _ = dial().Write([]byte("GET /health HTTP/1.1\r\nHost:"))
+	}
+	if n, err := oldest.Read(make([]byte, 1)); err == nil {
+		t.Errorf("the oldest is still open: %d", n)
+	}
+	if err := ask(client); err != nil {
+		t.Errorf("a client's second request: %v", err)
+	}
+}
+
+// Many that were used and say nothing more close none of a client that has just come.
+func TestIdleConnections(t *testing.T) {
+	dial, ask := waits(t)
+	oldest := dial()
+	if err := ask(oldest); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		client := dial()
+		if err := ask(client); err != nil {
+			t.Errorf("a client that has just come: %v", err)
 		}
 	}
-	if n, err := conns[0].Read(make([]byte, 1)); err == nil {
+	if n, err := oldest.Read(make([]byte, 1)); err == nil {
 		t.Errorf("the oldest is still open: %d", n)
 	}
 }

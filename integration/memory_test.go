@@ -26,7 +26,7 @@ const (
 	inFlightMB, slackMB = 128, 64
 	bodyMB              = 12
 	// attackTime is how long each way is tried at least.
-	attackTime = 2500 * time.Millisecond
+	attackTime = 2000 * time.Millisecond
 )
 
 // attacker is a client with a key that wants all of a server's memory.
