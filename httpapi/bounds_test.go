@@ -173,7 +173,7 @@ func TestLongForm(t *testing.T) {
 func waits(t *testing.T) (dial func() net.Conn, ask func(conn net.Conn) error) {
 	t.Helper()
 	opts := options(validates)
-	opts.InFlightBytes = 1 << 20
+	opts.InFlightBytes = 2 << 20
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = httpapi.NewServer(opts)
 	server.Start()

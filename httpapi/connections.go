@@ -8,8 +8,9 @@ import (
 )
 
 // connectionBytes is what a connection takes on which there is no request: its
-// buffers, or what has come of a header.
-const connectionBytes = 32 << 10
+// buffers, or what has come of a header, of which each short line takes many times its
+// text.
+const connectionBytes = 64 << 10
 
 // waitingConns are the connections on which there is no request: none has come yet,
 // or the last was answered. Requests are charged for the memory that they take;
