@@ -8,8 +8,8 @@ import (
 
 // ownBytes is what the server takes beside the memory for requests: what it knows of
 // sandboxes, files and sessions. With the program itself, which the collector does not
-// count, it is below 64 MB.
-const ownBytes = 24 << 20
+// count, and what the collector lags behind, it is below 64 MB.
+const ownBytes = 16 << 20
 
 // limitMemory has the collector keep what is left of past requests within the memory
 // for requests, unless the environment says otherwise.
