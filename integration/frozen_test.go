@@ -18,7 +18,7 @@ import (
 // thawTime is how long a call on a frozen sandbox may take in a test: it takes
 // 2 s and, where it is tried again, the start of a sandbox. Without the watch for
 // signs of life it took 30 to 60 s.
-const thawTime = 10 * time.Second
+const thawTime = 30 * time.Second
 
 // freezeIdle freezes all sandboxes of a server, which must come to have so many
 // idle ones, and gives their ids.
