@@ -77,8 +77,9 @@ func programRules() []specs.LinuxSyscall {
 	notThere := uint(noSuchCall)
 	return []specs.LinuxSyscall{
 		{Names: forbidden(), Action: specs.ActErrno}, // EPERM
-		// Its flags lie in memory, out of a filter's reach; C libraries then take clone.
-		{Names: append(lockPipes(), "clone3"), Action: specs.ActErrno, ErrnoRet: &notThere},
+		// The flags of clone3 lie in memory, out of a filter's reach; C libraries then take clone.
+		// Rules of Landlock are memory that belongs to no process. The supervisor needs some.
+		{Names: append(lockPipes(), "clone3", "landlock_create_ruleset"), Action: specs.ActErrno, ErrnoRet: &notThere},
 		{Names: []string{"prctl"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, setSeccomp)}},
 		// At 0 a process's memory goes to the host's handler of dumps, at our 1 to nobody: core(5).
 		{Names: []string{"setrlimit"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, coreLimit)}},
