@@ -43,7 +43,7 @@ func loadRules(many, bounded bool) ([]specs.LinuxSyscall, error) {
 }
 
 // uncounted takes from rules what makes memory that no process is seen to have: queues,
-// segments and semaphores of System V, files without a name, rules of Landlock, and what
+// segments and semaphores of System V, files without a name, and what
 // processes share that is no file (mmap(2)): it stays when they have let go of a part of it.
 func uncounted(rules []specs.LinuxSyscall) []specs.LinuxSyscall {
 	denied, notThere := []string{"memfd_create", "shmget", "semget", "msgget"}, noSuchCall
