@@ -1650,6 +1650,10 @@ class KernelWatch:
             self.excess = excess
             self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.spared)
 
+    def begin(self, now: float) -> None:
+        """Puts the next look off: a program begins, and no other runs. Short runs then need none."""
+        self.next, self.next_locks = now + WATCH_SECONDS / 2, now + LOCKS_SECONDS
+
     def find_excess(self, now: float) -> str:
         """What there is too much of: "sockets", "unread", "locks", "ptys" or nothing."""
         sockets = self.network.sockets()
@@ -2085,6 +2089,7 @@ class Sandbox:
         await_tick(staged.values())
         channel.send(b"A")
         run.started = time.monotonic()
+        self.watches.kernel.begin(run.started)
         program.release(job)
         run.watch()
         channel.post(b"X", self.facts(run))
