@@ -11,9 +11,10 @@ import (
 //go:embed limits.py
 var limitsSource string
 
-// hoardSource is a program that opens more sockets than a sandbox may have.
+// hoardSource is a program that opens more sockets than a sandbox may have. Where there
+// are no cgroups a process has few files, so it takes several.
 const hoardSource = `import os, socket, time
-for _ in range(4):
+for _ in range(8):
     if os.fork() == 0:
         kept = []
         try:
