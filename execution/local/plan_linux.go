@@ -78,7 +78,7 @@ func textFile(path, format string, args ...any) file {
 // environment is PID 1's.
 func (b *Backend) environment(spec execution.Spec, py python) []string {
 	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+walls.Hostname) // as container engines have it
-	all = append(all, walls.Environment(execution.Spec{Settings: execution.Settings{Ptys: spec.Ptys}})...)
+	all = append(all, walls.Environment(spec)...)
 	folder := filepath.Dir(py.path)
 	for i, entry := range all {
 		if path, ok := strings.CutPrefix(entry, "PATH="); ok && !slices.Contains(strings.Split(path, ":"), folder) {
