@@ -71,14 +71,14 @@ func (p program) check(t *testing.T, a *answer) {
 	}
 }
 
-// TestPrograms runs every program, and after each a plain one: whatever the
-// first did, the next answer is right too.
+// TestPrograms runs every program. Where one sandbox serves many runs, a plain one follows
+// each: whatever the first did, the next answer is right too.
 func TestPrograms(t *testing.T) {
-	t.Run("run", func(t *testing.T) { runPrograms(t, shared.server) })
-	t.Run("container", func(t *testing.T) { runPrograms(t, startServer(t, "ISOLATION=container")) })
+	t.Run("run", func(t *testing.T) { runPrograms(t, shared.server, true) })
+	t.Run("container", func(t *testing.T) { runPrograms(t, startServer(t, "ISOLATION=container"), false) })
 }
 
-func runPrograms(t *testing.T, s *server) {
+func runPrograms(t *testing.T, s *server, follow bool) {
 	t.Helper()
 	for _, p := range programs() {
 		t.Run(p.name, func(t *testing.T) {
@@ -89,8 +89,9 @@ func runPrograms(t *testing.T, s *server) {
 			if a.DurationMS > limit+1500 {
 				t.Errorf("it took %d ms of %d", a.DurationMS, limit)
 			}
-			next := mustRun(t, s, request{"code": "print(6*7)"})
-			program{stdout: "42\n"}.check(t, next)
+			if follow {
+				program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
+			}
 		})
 	}
 }
