@@ -279,7 +279,7 @@ func TestSessionCommands(t *testing.T) {
 		{program: program{name: "too long", timeout: 300, exit: "null", reason: "timeout", stdout: "began\n"}, bash: "echo began; sleep 60"},
 		{program: program{name: "a pipe that breaks"}, bash: "yes | head -1 > /dev/null"},
 		{
-			program: program{name: "too long, with a background", timeout: 300, exit: "null", reason: "timeout"},
+			program: program{name: "too long, with a background", timeout: 3000, exit: "null", reason: "timeout"},
 			bash:    "sleep 61 & setsid sleep 62 & setsid -w sleep 63",
 		},
 		sh("of which what has a session of its own is left", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep '^6[123]$' | sort", "62\n63\n"),
