@@ -117,10 +117,10 @@ func endings() []program {
 		{name: "syntax error", code: "def f(:\n  pass", exit: "1", stderr: "~SyntaxError"},
 		{name: "NUL in the code", code: "print(1)\x00", exit: "1", stderr: "~null bytes"},
 		{name: "recursion", code: "def f(): f()\nf()", exit: "1", stderr: "~RecursionError"},
-		{name: "timeout", code: `print("before", end=""); import time; time.sleep(100)`, timeout: 300, exit: "null", reason: "timeout", stdout: "before"},
+		{name: "timeout", code: `print("before", end=""); import time; time.sleep(100)`, timeout: 1500, exit: "null", reason: "timeout", stdout: "before"},
 		{name: "timeout keeps files", code: `open("a","w").write("hi")
 import time
-time.sleep(100)`, timeout: 300, exit: "null", reason: "timeout", files: "a"},
+time.sleep(100)`, timeout: 1500, exit: "null", reason: "timeout", files: "a"},
 		{name: "busy loop", code: "while True: pass", timeout: 300, exit: "null", reason: "timeout"},
 		{name: "ignores signals", code: "import signal, time\nfor s in (1,2,3,15): signal.signal(s, signal.SIG_IGN)\ntime.sleep(50)", timeout: 300, exit: "null", reason: "timeout"},
 		{name: "memory", code: "x = bytearray(400 << 20)", exit: "137", reason: "memory_limit", signal: "SIGKILL"},

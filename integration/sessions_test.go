@@ -276,7 +276,7 @@ func TestSessionCommands(t *testing.T) {
 		py("for Python too", "print(open('a.txt').read())", "hello\n\n"),
 		{program: program{name: "a failure", exit: "7", stdout: "out\n", stderr: "err\n"}, bash: "echo out; echo err >&2; exit 7"},
 		{program: program{name: "nothing to read", stdout: ""}, bash: "cat"},
-		{program: program{name: "too long", timeout: 300, exit: "null", reason: "timeout", stdout: "began\n"}, bash: "echo began; sleep 60"},
+		{program: program{name: "too long", timeout: 1500, exit: "null", reason: "timeout", stdout: "began\n"}, bash: "echo began; sleep 60"},
 		{program: program{name: "a pipe that breaks"}, bash: "yes | head -1 > /dev/null"},
 		{
 			program: program{name: "too long, with a background", timeout: 3000, exit: "null", reason: "timeout"},
