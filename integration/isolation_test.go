@@ -214,7 +214,7 @@ func TestRunsInOneSandboxAreApart(t *testing.T) {
 	first := current()
 	for _, trace := range traces() {
 		t.Run(trace.name, func(t *testing.T) {
-			left := mustRun(t, s, request{"code": places + trace.leave + "\nNone", "timeout_ms": 20_000})
+			left := mustRun(t, s, request{"code": places + trace.leave + "\nNone"})
 			if left.exitCode() != "0" {
 				t.Fatalf("what should leave traces failed: %s", left.Stderr)
 			}

@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -391,12 +392,20 @@ func (s *server) execute(ctx context.Context, body request) (*answer, error) {
 	return a, nil
 }
 
+// patient returns a request that gives its program the time that slow machines need,
+// unless it asks for another: some take seconds to fill the memory of a sandbox.
+func patient(body request) request {
+	all := request{"timeout_ms": 20_000}
+	maps.Copy(all, body)
+	return all
+}
+
 // mustRun runs a program that the service must take.
 func mustRun(t *testing.T, s *server, body request) *answer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	a, err := s.execute(ctx, body)
+	a, err := s.execute(ctx, patient(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,7 @@ func (s *session) call(t *testing.T, route string, body request) *answer {
 
 func (s *session) python(t *testing.T, code string) *answer {
 	t.Helper()
-	return s.call(t, "/execute", request{"code": code})
+	return s.call(t, "/execute", patient(request{"code": code}))
 }
 
 func (s *session) bash(t *testing.T, cmd string) *answer {
@@ -123,7 +123,7 @@ func (s *session) check(t *testing.T, steps []step) {
 			body["timeout_ms"] = step.timeout
 		}
 		ok := t.Run(fmt.Sprintf("%d %s", i, step.name), func(t *testing.T) {
-			a := s.call(t, route, body)
+			a := s.call(t, route, patient(body))
 			step.check(t, a)
 			if lost := step.lost && !step.refused(a); a.StateLost != lost {
 				t.Errorf("state lost: %v (%s)", a.StateLost, a.End.Message)
