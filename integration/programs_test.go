@@ -85,8 +85,9 @@ func runPrograms(t *testing.T, s *server, follow bool) {
 			limit := cmp.Or(p.timeout, 10_000)
 			a := mustRun(t, s, request{"code": p.code, "stdin": p.stdin, "timeout_ms": limit})
 			p.check(t, a)
-			// What comes after the program's time is ours: killing, draining, reporting.
-			if a.DurationMS > limit+1500 {
+			// What comes after the program's time is ours: killing, draining, reporting. It ends
+			// soon, on a loaded machine too.
+			if a.DurationMS > limit+5000 {
 				t.Errorf("it took %d ms of %d", a.DurationMS, limit)
 			}
 			if follow {
