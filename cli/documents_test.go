@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // The server's image has a user of its own: what the kernel allows each user is not
@@ -18,7 +18,7 @@ func TestServerImageUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	user := regexp.MustCompile(`(?m)^USER (\d+):(\d+)$`).FindStringSubmatch(string(recipe))
-	if user == nil || user[1] != user[2] || user[1] == "0" || user[1] == strconv.Itoa(walls.User) {
+	if user == nil || user[1] != user[2] || user[1] == "0" || user[1] == strconv.Itoa(hardening.User) {
 		t.Fatalf("the user is %q", user)
 	}
 	if owner := regexp.MustCompile(`(?m)^COPY --chown=(\S+) \S+ /files/$`).FindStringSubmatch(string(recipe)); owner == nil || owner[1] != user[1]+":"+user[1] {

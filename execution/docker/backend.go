@@ -21,8 +21,8 @@ import (
 	dockerclient "github.com/docker/docker/client"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // connectTime bounds the first words with the engine, and a look at an image.
@@ -64,7 +64,7 @@ type Backend struct {
 	negotiation chan struct{} // holds one token; whoever has it may negotiate
 	negotiated  atomic.Bool   // the client speaks the engine's version
 
-	users    walls.Users
+	users    hardening.Users
 	remapped atomic.Bool // the engine has users of its own, of whom there are few
 
 	mu    sync.Mutex
@@ -190,7 +190,7 @@ func unreachable(err error) bool {
 // takeUser returns the user of a new container, which no other has where that can be.
 func (b *Backend) takeUser() int {
 	if b.remapped.Load() {
-		return walls.User
+		return hardening.User
 	}
 	return b.users.Take()
 }

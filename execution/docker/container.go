@@ -10,7 +10,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // Labels of a sandbox's container.
@@ -30,11 +30,11 @@ func (b *Backend) config(spec execution.Spec, user int, now time.Time) *containe
 		command = b.opts.Command(spec)
 	}
 	return &container.Config{
-		Hostname:    walls.Hostname,
-		User:        fmt.Sprintf("%d:%d", user, walls.User),
+		Hostname:    hardening.Hostname,
+		User:        fmt.Sprintf("%d:%d", user, hardening.User),
 		Image:       spec.Image,
 		Entrypoint:  command,
-		Env:         append(walls.Environment(spec), b.opts.Environment...),
+		Env:         append(hardening.Environment(spec), b.opts.Environment...),
 		WorkingDir:  b.opts.Workspace,
 		OpenStdin:   true,
 		StdinOnce:   !isSession(spec), // the container's stdin ends with our connection
@@ -64,7 +64,7 @@ func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
 // hostConfig gives the walls of a sandbox's container.
 func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfig {
 	const nanosPerCPU = 1e9
-	processes := walls.Processes(spec)
+	processes := hardening.Processes(spec)
 	return &container.HostConfig{
 		Sysctls:        sysctls(spec),
 		AutoRemove:     true,
@@ -76,22 +76,22 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 		CgroupnsMode:   container.CgroupnsModePrivate,
 		Runtime:        spec.Runtime,
 		LogConfig:      container.LogConfig{Type: "none"},
-		OomScoreAdj:    walls.VictimScore,
+		OomScoreAdj:    hardening.VictimScore,
 		Tmpfs:          b.tmpfs(spec, user),
 		Resources: container.Resources{
 			Memory:     spec.MemoryBytes,
 			MemorySwap: spec.MemoryBytes, // memory and swap together: no swap
 			// For cgroups of version 1; runc 1.1 takes the limit and does not set it. The
 			// supervisor bounds what waits in sockets in any case.
-			KernelMemoryTCP: walls.SocketBytes(spec.MemoryBytes), //nolint:staticcheck // SA1019: there is no other way to ask for it
+			KernelMemoryTCP: hardening.SocketBytes(spec.MemoryBytes), //nolint:staticcheck // SA1019: there is no other way to ask for it
 			NanoCPUs:        int64(math.Round(spec.CPUs * nanosPerCPU)),
 			PidsLimit:       &processes,
 			Ulimits: []*units.Ulimit{
 				// Where dumps go to a program, 0 does not keep them from it: core(5).
 				{Name: "core", Soft: 1, Hard: 1},
-				{Name: "nofile", Soft: walls.OpenFiles, Hard: walls.OpenFiles},
-				{Name: "sigpending", Soft: walls.Signals, Hard: walls.Signals},
-				{Name: "memlock", Soft: walls.LockedBytes, Hard: walls.LockedBytes},
+				{Name: "nofile", Soft: hardening.OpenFiles, Hard: hardening.OpenFiles},
+				{Name: "sigpending", Soft: hardening.Signals, Hard: hardening.Signals},
+				{Name: "memlock", Soft: hardening.LockedBytes, Hard: hardening.LockedBytes},
 			},
 		},
 	}
@@ -103,7 +103,7 @@ func sysctls(spec execution.Spec) map[string]string {
 	if spec.Network != "none" {
 		return nil
 	}
-	return walls.Sysctls()
+	return hardening.Sysctls()
 }
 
 // tmpfs returns the file systems in memory, by place. Empty ones that cannot be written
@@ -113,12 +113,12 @@ func (b *Backend) tmpfs(spec execution.Spec, user int) map[string]string {
 	const covered = "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1"
 	owned := func(size int64, exec, mode string) string {
 		return fmt.Sprintf("rw,nosuid,nodev,%s,size=%d,nr_inodes=%d,mode=%s,uid=%d,gid=%d",
-			exec, size, walls.Inodes(size), mode, user, walls.User)
+			exec, size, hardening.Inodes(size), mode, user, hardening.User)
 	}
 	all := map[string]string{
 		b.opts.Workspace: owned(spec.WorkspaceBytes, "exec", "0700"),
 		"/tmp":           owned(spec.TempBytes, "noexec", "1777"),
-		"/dev/shm":       owned(walls.SharedMemoryBytes, "noexec", "1777"),
+		"/dev/shm":       owned(hardening.SharedMemoryBytes, "noexec", "1777"),
 		"/dev/mqueue":    covered,
 	}
 	if spec.Ptys == 0 {

@@ -16,8 +16,8 @@ import (
 	"sync/atomic"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 // Backend starts sandboxes on this machine. It is safe for concurrent use.
@@ -34,7 +34,7 @@ type Backend struct {
 	groupsFault error           // why there are no cgroups
 	filters     map[bool][]byte // of system calls, by whether a sandbox serves many runs
 
-	users walls.Users
+	users hardening.Users
 	works atomic.Bool // sandboxes have been seen to
 
 	mu      sync.Mutex
@@ -55,7 +55,7 @@ func New(opts Options) (*Backend, error) {
 // findBounds finds what sandboxes are bounded by here.
 func (b *Backend) findBounds() error {
 	if isMachinesRoot() && !b.root {
-		return unavailable(nil, "the server is root where no other user is known (such as systemd's PrivateUsers=yes), and programs would be root too: start it as another user, or with the users up to %d", walls.User)
+		return unavailable(nil, "the server is root where no other user is known (such as systemd's PrivateUsers=yes), and programs would be root too: start it as another user, or with the users up to %d", hardening.User)
 	}
 	ctx := context.Background() // for all who ask, whoever came first
 	b.groups, b.groupsFault = findControllers(ctx, b.server, func(ctx context.Context) error {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // groupPrefix is how the names of our cgroups begin.
@@ -304,7 +304,7 @@ func (g group) limits(s execution.Settings) []limit {
 	if g.version == 1 {
 		add(memoryController, "memory.limit_in_bytes", memory, false)
 		add(memoryController, "memory.memsw.limit_in_bytes", memory, true) // with swap
-		add(memoryController, "memory.kmem.tcp.limit_in_bytes", strconv.FormatInt(walls.SocketBytes(s.MemoryBytes), 10), true)
+		add(memoryController, "memory.kmem.tcp.limit_in_bytes", strconv.FormatInt(hardening.SocketBytes(s.MemoryBytes), 10), true)
 		add(cpuController, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod), true)
 		add(cpuController, "cpu.cfs_quota_us", quota, true)
 		return all

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // unavailable is the error of a sandbox that cannot be had.
@@ -69,7 +69,7 @@ func (h host) explainInside(err error, f *fault) error {
 	case refused(err) && f.Step == "mounting /proc":
 		return unavailable(err, "this is a container, of whose /proc parts are hidden: start it with --security-opt systempaths=unconfined, or use its engine (EXECUTOR_BACKEND=docker)")
 	case starting && errors.Is(err, unix.EACCES):
-		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or what it lives in: chmod -R a+rX lets all", walls.User, program)
+		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or what it lives in: chmod -R a+rX lets all", hardening.User, program)
 	case starting:
 		return unavailable(err, "the interpreter cannot be started: in the sandbox %s is not seen, or not what it needs", program)
 	}

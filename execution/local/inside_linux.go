@@ -15,7 +15,7 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
 
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // Become turns this process into the sandbox that its parent has planned: PID 1
@@ -146,7 +146,7 @@ func lockDown(p plan) error {
 	limits := map[int]uint64{
 		unix.RLIMIT_CORE: 1, // where dumps go to a program, 0 does not keep them from it: core(5)
 		// These count for the server's user too.
-		unix.RLIMIT_SIGPENDING: walls.Signals, unix.RLIMIT_MEMLOCK: walls.LockedBytes,
+		unix.RLIMIT_SIGPENDING: hardening.Signals, unix.RLIMIT_MEMLOCK: hardening.LockedBytes,
 	}
 	if p.Processes > 0 {
 		limits[unix.RLIMIT_NPROC] = p.Processes

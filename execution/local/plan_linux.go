@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 const (
@@ -30,14 +30,14 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 		command[0] = py.path
 	}
 	p := plan{
-		User: walls.User, Group: walls.User, Become: b.root, Hostname: walls.Hostname,
+		User: hardening.User, Group: hardening.User, Become: b.root, Hostname: hardening.Hostname,
 		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
-		OpenFiles: walls.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
+		OpenFiles: hardening.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
 		Trees: append(b.rootTrees(py), g.trees()...),
 		Files: []file{
-			textFile("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", walls.User, walls.User),
-			textFile("/etc/group", "root:x:0:\nsandbox:x:%d:\n", walls.User),
-			textFile("/etc/hosts", "127.0.0.1 localhost %s\n", walls.Hostname),
+			textFile("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", hardening.User, hardening.User),
+			textFile("/etc/group", "root:x:0:\nsandbox:x:%d:\n", hardening.User),
+			textFile("/etc/hosts", "127.0.0.1 localhost %s\n", hardening.Hostname),
 			textFile("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 		},
 		Links: []link{
@@ -49,7 +49,7 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 		Spaces: []space{
 			{Path: b.opts.Workspace, Mode: "0700", Bytes: spec.WorkspaceBytes},
 			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
-			{Path: "/dev/shm", Mode: "1777", Bytes: walls.SharedMemoryBytes, NoExec: true},
+			{Path: "/dev/shm", Mode: "1777", Bytes: hardening.SharedMemoryBytes, NoExec: true},
 		},
 	}
 	if p.Ptys = spec.Ptys; p.Ptys > 0 {
@@ -66,7 +66,7 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 		p.Trees = slices.DeleteFunc(p.Trees, func(t tree) bool { return t.To == "/dev/zero" })
 		p.Files = append(p.Files, file{Path: "/dev/zero", Bytes: zeroBytes})
 		p.DataBytes = uint64(spec.MemoryBytes)
-		p.Processes = uint64(walls.Processes(spec))
+		p.Processes = uint64(hardening.Processes(spec))
 	}
 	return p
 }
@@ -77,8 +77,8 @@ func textFile(path, format string, args ...any) file {
 
 // environment is PID 1's.
 func (b *Backend) environment(spec execution.Spec, py python) []string {
-	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+walls.Hostname) // as container engines have it
-	all = append(all, walls.Environment(spec)...)
+	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+hardening.Hostname) // as container engines have it
+	all = append(all, hardening.Environment(spec)...)
 	folder := filepath.Dir(py.path)
 	for i, entry := range all {
 		if path, ok := strings.CutPrefix(entry, "PATH="); ok && !slices.Contains(strings.Split(path, ":"), folder) {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // What no mount of a sandbox's own gives, and what those do not give besides from
@@ -229,7 +229,7 @@ func furnish(p plan, trees []opened, owner []string) error {
 			attributes = noPrograms
 		}
 		if err := putNew(below(s.Path), "tmpfs", attributes, append(owner, "mode="+s.Mode,
-			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", walls.Inodes(s.Bytes)))...); err != nil {
+			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", hardening.Inodes(s.Bytes)))...); err != nil {
 			return step(err, "making %s", s.Path)
 		}
 	}
@@ -318,7 +318,7 @@ func coverFolder(path string) error {
 
 // setSwitches sets what the kernel has for these namespaces alone.
 func setSwitches() error {
-	for name, value := range walls.Sysctls() {
+	for name, value := range hardening.Sysctls() {
 		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
 			return step(err, "setting %s", name)
 		}

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/local"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
 func TestMain(m *testing.M) {
@@ -195,7 +195,7 @@ func TestWalls(t *testing.T) {
 	if got.PID != 1 || got.Host != "sandbox" || got.Folder != "/workspace" || !slices.Equal(got.Processes, []string{"1"}) {
 		t.Errorf("it is process %d of %v on %s in %s", got.PID, got.Processes, got.Host, got.Folder)
 	}
-	if len(got.User) < 2 || got.User[0] != walls.User || got.User[1] != walls.User || slices.Contains(got.User, 0) {
+	if len(got.User) < 2 || got.User[0] != hardening.User || got.User[1] != hardening.User || slices.Contains(got.User, 0) {
 		t.Errorf("it is %v", got.User)
 	}
 	if !slices.Equal(got.Caps, []string{"0000000000000000"}) || got.NNP != "1" || got.Filter != "2" || got.Mount != -1 || got.Errno != refused {

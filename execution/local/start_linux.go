@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // makeTime bounds the making of a sandbox up to the start of its supervisor.
@@ -130,7 +130,7 @@ func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, beg
 		}
 		return nil, errors.Join(err, g.remove())
 	}
-	if err := g.bound(walls.Processes(spec)); err != nil {
+	if err := g.bound(hardening.Processes(spec)); err != nil {
 		made.end()
 		return nil, errors.Join(unavailable(err, "the processes of a sandbox cannot be limited"), g.remove())
 	}
@@ -194,12 +194,12 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 func attributes(root bool, host int) *syscall.SysProcAttr {
 	hostGroup := os.Getegid()
 	if root {
-		hostGroup = walls.User
+		hostGroup = hardening.User
 	}
 	return &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: host, Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: walls.User, HostID: hostGroup, Size: 1}},
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: hardening.User, HostID: host, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: hardening.User, HostID: hostGroup, Size: 1}},
 		// Root leaves its groups; others may not, and keep them: none is known inside.
 		GidMappingsEnableSetgroups: root,
 		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
@@ -214,8 +214,8 @@ func (b *Backend) takeUser() (user int, release func()) {
 	switch {
 	case !b.root:
 		return os.Geteuid(), func() {}
-	case !isKnownUser(walls.FirstUser + walls.UserCount - 1):
-		return walls.User, func() {}
+	case !isKnownUser(hardening.FirstUser + hardening.UserCount - 1):
+		return hardening.User, func() {}
 	}
 	user = b.users.Take()
 	return user, func() { b.users.Release(user) }
@@ -224,7 +224,7 @@ func (b *Backend) takeUser() (user int, release func()) {
 // isRoot says whether this process may be another user. In a user namespace that
 // knows none but itself, as `unshare -r` makes, it is root by name alone.
 func isRoot() bool {
-	return os.Geteuid() == 0 && isKnownUser(walls.User)
+	return os.Geteuid() == 0 && isKnownUser(hardening.User)
 }
 
 // isKnownUser reports whether there is a user in this process's user namespace.
@@ -286,7 +286,7 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 // sets that is root, nothing in the sandbox can undo: proc_pid_oom_score_adj(5).
 func (p *process) lowerRank() error {
 	place := fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid)
-	err := os.WriteFile(place, []byte(strconv.Itoa(walls.VictimScore)), 0)
+	err := os.WriteFile(place, []byte(strconv.Itoa(hardening.VictimScore)), 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ESRCH) {
 		return nil // it has ended, and says why; or it has a lower rank already
 	}

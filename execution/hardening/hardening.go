@@ -1,6 +1,6 @@
-// Package walls defines the parameters of a sandbox that all backends share: who is in it,
+// Package hardening defines the parameters of a sandbox that all backends share: who is in it,
 // the limits that no setting changes, and what follows from those that one does.
-package walls
+package hardening
 
 import (
 	"strconv"

@@ -1,4 +1,4 @@
-package walls
+package hardening
 
 import (
 	"math/rand/v2"

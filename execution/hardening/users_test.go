@@ -1,23 +1,23 @@
-package walls_test
+package hardening_test
 
 import (
 	"testing"
 
-	"github.com/vivarium-sandbox/vivarium/execution/walls"
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 func TestUsers(t *testing.T) {
-	var users walls.Users
+	var users hardening.Users
 	seen := make(map[int]bool)
-	for range walls.UserCount {
+	for range hardening.UserCount {
 		user := users.Take()
-		if seen[user] || user < walls.FirstUser || user >= walls.FirstUser+walls.UserCount {
+		if seen[user] || user < hardening.FirstUser || user >= hardening.FirstUser+hardening.UserCount {
 			t.Fatalf("user %d is given twice, or out of range", user)
 		}
 		seen[user] = true
 	}
-	users.Release(walls.FirstUser + 7)
-	if user := users.Take(); user != walls.FirstUser+7 {
+	users.Release(hardening.FirstUser + 7)
+	if user := users.Take(); user != hardening.FirstUser+7 {
 		t.Errorf("user %d is given, not the only one that is free", user)
 	}
 	if user := users.Take(); !seen[user] {
