@@ -12,7 +12,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/execution/local"
-	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
@@ -58,12 +58,12 @@ func newBackend(c config.Config, system System, log *slog.Logger) (backend, erro
 // builds say goes to stderr.
 func newDocker(c config.Config, system System) (*docker.Backend, error) {
 	home, _ := system.Lookup("HOME")
-	command, err := runner.NewCommand()
+	command, err := supervisor.NewCommand()
 	if err != nil {
 		return nil, err
 	}
 	return docker.New(docker.Options{
-		Command: command.Line, Environment: runner.Environment(), Workspace: runner.Workspace,
+		Command: command.Line, Environment: supervisor.Environment(), Workspace: supervisor.Workspace,
 		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
 		Provide: provide(system.Stderr), Progress: system.Stderr,
 	})
@@ -71,12 +71,12 @@ func newDocker(c config.Config, system System) (*docker.Backend, error) {
 
 // newLocal makes the backend that needs no engine.
 func newLocal(c config.Config) (*local.Backend, error) {
-	command, err := runner.NewCommand()
+	command, err := supervisor.NewCommand()
 	if err != nil {
 		return nil, err
 	}
 	return local.New(local.Options{
-		Command: command, Environment: runner.Environment(), Workspace: runner.Workspace,
+		Command: command, Environment: supervisor.Environment(), Workspace: supervisor.Workspace,
 		Python: c.LocalPython, Rootfs: c.LocalRootfs,
 	})
 }

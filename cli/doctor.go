@@ -12,7 +12,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
-	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/execution/launch"
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
@@ -165,7 +165,7 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 		finding(missing, "%s", execution.AsError(err).Explain())
 		return
 	}
-	launcher := runner.NewLauncher(backend, slog.New(slog.DiscardHandler))
+	launcher := launch.NewLauncher(backend, slog.New(slog.DiscardHandler))
 	spec := execution.Spec{Image: digest, Settings: sandboxSettings(c)}
 	var refusal error
 	if spec.Isolation != execution.IsolationContainer {
@@ -194,7 +194,7 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 
 // probe says what holds in a sandbox that serves many runs. The error says why
 // there is none, or what does not hold.
-func probe(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, finding finder) error {
+func probe(ctx context.Context, launcher *launch.Launcher, spec execution.Spec, finding finder) error {
 	findings, err := launcher.Probe(ctx, spec)
 	lacking := slower
 	if spec.Isolation == execution.IsolationRun {
@@ -211,7 +211,7 @@ func probe(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, 
 }
 
 // examineLimits says which limits hold that no cgroup enforces.
-func examineLimits(ctx context.Context, launcher *runner.Launcher, spec execution.Spec, finding finder) {
+func examineLimits(ctx context.Context, launcher *launch.Launcher, spec execution.Spec, finding finder) {
 	findings, err := launcher.Limits(ctx, spec)
 	for _, f := range findings {
 		if f.Holds {
@@ -226,7 +226,7 @@ func examineLimits(ctx context.Context, launcher *runner.Launcher, spec executio
 }
 
 // startOne starts a sandbox that serves one run.
-func startOne(ctx context.Context, launcher *runner.Launcher, spec execution.Spec) error {
+func startOne(ctx context.Context, launcher *launch.Launcher, spec execution.Spec) error {
 	spec.Isolation = execution.IsolationContainer
 	sandbox, err := launcher.Launch(ctx, spec)
 	if err != nil {

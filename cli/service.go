@@ -12,6 +12,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
+	"github.com/vivarium-sandbox/vivarium/execution/launch"
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
 	"github.com/vivarium-sandbox/vivarium/execution/session"
@@ -34,7 +35,7 @@ const (
 // service is the part that every command shares: programs run in it.
 type service struct {
 	backend  backend
-	launcher *runner.Launcher
+	launcher *launch.Launcher
 	pool     *pool.Pool
 	keeper   *pool.Keeper
 	executor *execution.Executor
@@ -48,7 +49,7 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 	if err != nil {
 		return nil, err
 	}
-	launcher := runner.NewLauncher(backend, log)
+	launcher := launch.NewLauncher(backend, log)
 	start := func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 		ctx, cancel := context.WithTimeout(ctx, startTime)
 		defer cancel()

@@ -9,16 +9,17 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/execution/executiontest"
+	"github.com/vivarium-sandbox/vivarium/execution/launch"
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
-	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // The Docker backend does what every backend must, with either isolation.
 func TestDockerConformance(t *testing.T) {
-	conform(t, func(t *testing.T, command runner.Command) instanceBackend {
+	conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
 		t.Helper()
 		backend, err := docker.New(docker.Options{
-			Command: command.Line, Environment: runner.Environment(), Workspace: runner.Workspace,
+			Command: command.Line, Environment: supervisor.Environment(), Workspace: supervisor.Workspace,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -34,7 +35,7 @@ type instanceBackend interface {
 	Close() error
 }
 
-type newBackend func(t *testing.T, command runner.Command) instanceBackend
+type newBackend func(t *testing.T, command supervisor.Command) instanceBackend
 
 // conform runs what every backend must do, with either isolation. Nothing may be left.
 func conform(t *testing.T, open newBackend) {
@@ -49,12 +50,12 @@ func conform(t *testing.T, open newBackend) {
 func newExecutor(t *testing.T, open newBackend, isolation execution.Isolation) *execution.Executor {
 	t.Helper()
 	const megabyte = 1 << 20
-	command, err := runner.NewCommand()
+	command, err := supervisor.NewCommand()
 	if err != nil {
 		t.Fatal(err)
 	}
 	backend := open(t, command)
-	launcher := runner.NewLauncher(backend, slog.New(slog.DiscardHandler))
+	launcher := launch.NewLauncher(backend, slog.New(slog.DiscardHandler))
 	sandboxes, err := pool.New(launcher.Launch, pool.Options{Target: 2, Max: 6})
 	if err != nil {
 		t.Fatal(err)

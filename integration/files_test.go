@@ -74,7 +74,7 @@ func TestFileFolderOpenToOthers(t *testing.T) {
 	if err := os.Chmod(folder, 0o777|os.ModeSticky); err != nil {
 		t.Fatal(err)
 	}
-	s, err := launch([]string{"FILE_STORAGE_DIR=" + folder})
+	s, err := startProcess([]string{"FILE_STORAGE_DIR=" + folder})
 	if err == nil {
 		t.Fatalf("the server starts (%v)", s.end())
 	}

@@ -101,14 +101,26 @@ func TestSlimImage(t *testing.T) {
 // The supervisor's own tests run in a sandbox, as any program does.
 func TestSupervisorUnits(t *testing.T) {
 	var files []request
-	for _, name := range []string{"supervisor.py", "session.py", "test_supervisor.py", "test_session.py"} {
-		text, err := os.ReadFile(filepath.Join("..", "execution", "runner", name))
+	var tests []string
+	found, err := filepath.Glob("../execution/supervisor/*/*.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range found {
+		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
+		name := filepath.Base(file)
 		files = append(files, request{"path": name, "content_base64": encode(string(text))})
+		if strings.HasPrefix(name, "test_") {
+			tests = append(tests, strings.TrimSuffix(name, ".py"))
+		}
 	}
-	for _, module := range []string{"test_supervisor", "test_session"} {
+	if len(tests) < 10 {
+		t.Fatalf("found only %q", tests)
+	}
+	for _, module := range tests {
 		a := mustRun(t, shared.server, request{
 			"code":       "import unittest\nunittest.main(module='" + module + "', argv=['-v'], verbosity=2)",
 			"timeout_ms": 30000, "files": files,

@@ -256,7 +256,7 @@ func TestDockerIsChosen(t *testing.T) {
 
 func startServerWithoutEngine(t *testing.T) *server {
 	t.Helper()
-	s, err := launch([]string{"DOCKER_HOST=tcp://127.0.0.1:1"})
+	s, err := startProcess([]string{"DOCKER_HOST=tcp://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/vivarium-sandbox/vivarium/execution/local"
-	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // hostPython is the machine's own, whatever PATH says.
@@ -37,7 +37,7 @@ func TestLocalConformance(t *testing.T) {
 		"rootfs": {Rootfs: rootfs(slimImage)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conform(t, func(t *testing.T, command runner.Command) instanceBackend {
+			conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
 				t.Helper()
 				return newLocal(t, options, command)
 			})
@@ -47,9 +47,9 @@ func TestLocalConformance(t *testing.T) {
 
 func rootfs(image string) string { return shared.host.(*localHost).images[image] }
 
-func newLocal(t *testing.T, options local.Options, command runner.Command) *local.Backend {
+func newLocal(t *testing.T, options local.Options, command supervisor.Command) *local.Backend {
 	t.Helper()
-	options.Command, options.Environment, options.Workspace = command, runner.Environment(), runner.Workspace
+	options.Command, options.Environment, options.Workspace = command, supervisor.Environment(), supervisor.Workspace
 	options.Folder = t.TempDir()
 	backend, err := local.New(options)
 	if err != nil {
@@ -298,7 +298,7 @@ func TestLocalVirtualEnvironment(t *testing.T) {
 // client, which has no use for that, hears them with its first call.
 func TestLocalWithoutPython(t *testing.T) {
 	const want = `LOCAL_PYTHON is "/nowhere/python": must be the path of a Python, or a name in PATH`
-	s, err := launch(onHost("/nowhere/python"))
+	s, err := startProcess(onHost("/nowhere/python"))
 	if err == nil {
 		t.Errorf("the server starts (%v)", s.end())
 	} else if !strings.Contains(err.Error(), want) {

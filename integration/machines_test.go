@@ -94,7 +94,7 @@ func TestLocalWithoutCgroups(t *testing.T) {
 // A root file system without what makes it one is refused in words.
 func TestLocalRootfsWithoutSystem(t *testing.T) {
 	folder := folderOf(t, *userFlag)
-	_, err := launch([]string{"LOCAL_ROOTFS=" + folder})
+	_, err := startProcess([]string{"LOCAL_ROOTFS=" + folder})
 	if want := fmt.Sprintf("LOCAL_ROOTFS is %q: must be a folder with a root file system, and has no folder usr", folder); err == nil || !strings.Contains(err.Error(), want) {
 		t.Error(err)
 	}

@@ -204,8 +204,8 @@ func startBinary(binary string, env []string) (*server, error) {
 	return s, s.awaitHealth()
 }
 
-// launch starts a server on a free port and waits until it listens.
-func launch(env []string) (*server, error) { return launchBinary(shared.binary, env) }
+// startProcess starts a server on a free port and waits until it listens.
+func startProcess(env []string) (*server, error) { return launchBinary(shared.binary, env) }
 
 func launchBinary(binary string, env []string) (*server, error) {
 	cmd := exec.Command(binary, "serve")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -40,7 +41,7 @@ func newStack(t *testing.T, b *executiontest.Backend) *execution.Executor {
 		if err != nil {
 			return nil, err
 		}
-		return runner.Open(ctx, instance)
+		return runner.Open(ctx, instance, slog.New(slog.DiscardHandler))
 	}
 	p, err := pool.New(start, pool.Options{Target: 2, Max: 4})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -22,6 +23,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	greeting = "protocol=3\npython=3.13.5\n"
+	manyRuns = "protocol=3\npython=3.13.5\nisolation=run\npreloaded=\npreload_failed=\n"
+	renewed  = "clean_us=1\nprepare_us=1\n"
 	// fine is what a supervisor says of a program that did nothing.
 	fine = "exit_code=0\nsignal=0\ntimed_out=0\nwall_us=1500\nkill_us=100\ncpu_us=1000\npeak_kb=9000\n" +
 		"memory_kills=0\nrefused_processes=0\nfull=0\n"
@@ -32,6 +35,9 @@ var limits = execution.Limits{
 	MaxTimeout: time.Minute, CPUTime: 5 * time.Second, OutputBytes: 64, WorkspaceBytes: 1 << 20,
 	ResultFiles: 3, ResultFileBytes: 1000, ResultBytes: 2000,
 }
+
+// quiet is a log that keeps nothing.
+var quiet = slog.New(slog.DiscardHandler)
 
 var request = execution.Request{Code: "pass", Timeout: 2 * time.Second}
 
@@ -201,7 +207,7 @@ func (deadlineErrors) SetReadDeadline(time.Time) error { return os.ErrInvalid }
 // the end.
 func open(t *testing.T, i *instance) *runner.Sandbox {
 	t.Helper()
-	s, err := runner.Open(t.Context(), i)
+	s, err := runner.Open(t.Context(), i, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}

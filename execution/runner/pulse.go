@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // A sandbox must show a sign of life within 2 s whenever the server waits for
@@ -23,7 +25,7 @@ const (
 	// started: 10 s.
 	maxMissedFirst = 40
 	// idlePause is the time from an idle sandbox's answer to its next ping.
-	idlePause = Silence / 3
+	idlePause = supervisor.Silence / 3
 	// maxPongs is how many pongs may come between two beats.
 	maxPongs = 100
 )

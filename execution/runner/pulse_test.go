@@ -11,6 +11,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	python "github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // A silent sandbox is given up so soon after its last sign of life.
@@ -153,7 +154,7 @@ func TestFrozenWhileIdle(t *testing.T) {
 		time.Sleep(time.Second)
 		began := time.Now()
 		<-sandbox.Done()
-		if took := time.Since(began); took > runner.Silence/3+mostSilence || !sandbox.Silent() {
+		if took := time.Since(began); took > python.Silence/3+mostSilence || !sandbox.Silent() {
 			t.Errorf("it took %v; silent: %t", took, sandbox.Silent())
 		}
 	})
@@ -314,7 +315,7 @@ func TestFrozenWhileStarting(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				i := newDeafInstance(t, test.script)
 				began := time.Now()
-				_, err := runner.Open(t.Context(), i)
+				_, err := runner.Open(t.Context(), i, quiet)
 				if err == nil || !strings.Contains(err.Error(), "does not answer") {
 					t.Errorf("the error is %v", err)
 				}

@@ -229,7 +229,7 @@ func TestRunWithADeafSupervisor(t *testing.T) {
 	large.Code = strings.Repeat("x", 1<<20)
 	for name, req := range map[string]execution.Request{"a small job": request, "a large job": large} {
 		t.Run(name, func(t *testing.T) {
-			sandbox, err := runner.Open(t.Context(), stalled{newInstance(t, ready(func(*supervisor) {})), new(time.Time)})
+			sandbox, err := runner.Open(t.Context(), stalled{newInstance(t, ready(func(*supervisor) {})), new(time.Time)}, quiet)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // How long the parts of a run may take that no program takes part in. A sandbox
@@ -57,9 +58,10 @@ type Sandbox struct {
 }
 
 // Open waits until the supervisor of a started instance says that it is ready.
-// When it fails, it destroys the instance.
-func Open(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
+// When it fails, it destroys the instance. It logs what is odd about the sandbox.
+func Open(ctx context.Context, instance execution.Instance, log *slog.Logger) (*Sandbox, error) {
 	s := newSandbox(instance)
+	s.log = log
 	go s.read(atOnce)
 	s.pulse.set(starting)
 	if err := s.begin(ctx); err != nil {
@@ -98,6 +100,9 @@ func (s *Sandbox) begin(ctx context.Context) error {
 	}
 	return errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 }
+
+// PreloadFault returns what could not be imported ahead, and why. Empty where all could.
+func (s *Sandbox) PreloadFault() string { return s.preload }
 
 // Reusable says whether the sandbox may serve another run.
 func (s *Sandbox) Reusable() bool { return s.many && !s.odd.Load() }
@@ -276,7 +281,7 @@ func (s *Sandbox) ping() {
 		return
 	}
 	defer s.release()
-	if s.bound(Silence) == nil {
+	if s.bound(supervisor.Silence) == nil {
 		_ = s.out.frame(kindPing, nil)
 		_ = s.out.w.Flush() // a failure shows as the stream's end
 	}

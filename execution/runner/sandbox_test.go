@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	python "github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 func TestOpen(t *testing.T) {
@@ -52,7 +51,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			i := newInstance(t, test.script)
 			i.diagnostics = "python3: not found"
-			sandbox, err := runner.Open(t.Context(), i)
+			sandbox, err := runner.Open(t.Context(), i, quiet)
 			if err == nil {
 				_ = sandbox.Close()
 				t.Fatal("no error")
@@ -76,7 +75,7 @@ func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		began := time.Now()
-		_, err := runner.Open(ctx, i)
+		_, err := runner.Open(ctx, i, quiet)
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, i.destroyErr) {
 			t.Errorf("the error is %v", err)
 		}
@@ -134,7 +133,7 @@ func (l lingering) Destroy(ctx context.Context) error {
 
 // An end is not held up by what nobody wants to hear.
 func TestCloseListensToTheEnd(t *testing.T) {
-	sandbox, err := runner.Open(t.Context(), lingering{newInstance(t, ready(func(*supervisor) {}))})
+	sandbox, err := runner.Open(t.Context(), lingering{newInstance(t, ready(func(*supervisor) {}))}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +142,7 @@ func TestCloseListensToTheEnd(t *testing.T) {
 	}
 }
 
-// The supervisor ends itself when it hears nothing for [runner.Silence].
+// The supervisor ends itself when it hears nothing for [python.Silence].
 func TestPings(t *testing.T) {
 	for name, script := range map[string]func(s *supervisor){
 		"of an idle sandbox": ready(func(*supervisor) {}),
@@ -168,7 +167,7 @@ func TestPings(t *testing.T) {
 				}
 				for len(i.supervisor.pings) > 0 {
 					ping := <-i.supervisor.pings
-					if gap := ping.Sub(last); gap > runner.Silence/2 {
+					if gap := ping.Sub(last); gap > python.Silence/2 {
 						t.Errorf("nothing for %v: one lost ping ends the sandbox", gap)
 					}
 					last = ping
@@ -194,7 +193,7 @@ func TestRunAfterAPingGotStuck(t *testing.T) {
 		if _, err := sandbox.Run(t.Context(), request, limits); !errors.Is(err, execution.ErrNotStarted) {
 			t.Errorf("the error is %v", err)
 		}
-		if took := time.Since(began); took > runner.Silence {
+		if took := time.Since(began); took > python.Silence {
 			t.Errorf("it took %v", took)
 		}
 	})
@@ -206,7 +205,7 @@ type refusing struct{ *instance }
 func (refusing) SetWriteDeadline(time.Time) error { return io.ErrClosedPipe }
 
 func TestRunOnAClosedConnection(t *testing.T) {
-	sandbox, err := runner.Open(t.Context(), refusing{newInstance(t, ready(func(*supervisor) {}))})
+	sandbox, err := runner.Open(t.Context(), refusing{newInstance(t, ready(func(*supervisor) {}))}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,52 +217,12 @@ func TestRunOnAClosedConnection(t *testing.T) {
 	}
 }
 
-func TestCommand(t *testing.T) {
-	makeCommand, err := runner.NewCommand()
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings := execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"}
-	command := makeCommand.Line(execution.Spec{Settings: settings})
-	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || len(command) != 11 {
-		t.Fatalf("the command is %.60q", command)
-	}
-	want := []string{runner.Workspace, strconv.Itoa(int(runner.Silence.Seconds())), "run", "numpy"}
-	if !slices.Equal(command[5:9], want) {
-		t.Errorf("the arguments are %q, not %q", command[5:9], want)
-	}
-	const instruction = 16 // digits
-	if command[9] == "" || len(command[10]) < 20*instruction || len(command[10])%instruction != 0 {
-		t.Errorf("the filter is %q for %q", command[10], command[9])
-	}
-	settings.Isolation = execution.IsolationSession
-	session := makeCommand.Line(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
-	if len(session) != 13 || session[11] != "1700000000005" || !strings.Contains(session[12], "class Session") {
-		t.Errorf("a session's arguments are %.60q", session[11:])
-	}
-	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")
-	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != runner.Workspace {
-		t.Errorf("from a file the command is %.60q", compiled)
-	}
-	for i, argument := range append(session, makeCommand.CompileLine()...) {
-		if len(argument) >= 128<<10 { // MAX_ARG_STRLEN
-			t.Errorf("argument %d is longer than Linux takes: %d bytes", i, len(argument))
-		}
-	}
-}
-
-// Programs see no variable of the server's: there are ours alone.
-func TestEnvironment(t *testing.T) {
-	t.Setenv("SECRET_TOKEN", "hunter2")
-	seen := make(map[string]bool)
-	for _, variable := range runner.Environment() {
-		name, value, found := strings.Cut(variable, "=")
-		if !found || value == "" || seen[name] {
-			t.Errorf("%q is malformed, empty or there twice", variable)
-		}
-		seen[name] = true
-	}
-	if seen["SECRET_TOKEN"] || !seen["PATH"] || !seen["HOME"] {
-		t.Errorf("the environment is %v", runner.Environment())
+// What a sandbox reports of modules is text that its log can show.
+func TestPreloadFault(t *testing.T) {
+	i := newInstance(t, func(s *supervisor) {
+		s.say('R', "protocol=3\npython=3.13.5\nisolation=run\npreload_failed=nosuch: ModuleNotFoundError\x1b\n")
+	})
+	if got, want := open(t, i).PreloadFault(), `nosuch: ModuleNotFoundError\x1b`; got != want {
+		t.Errorf("the fault is %q, not %q", got, want)
 	}
 }

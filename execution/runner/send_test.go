@@ -14,6 +14,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	python "github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // source is one that is a function.
@@ -64,7 +65,7 @@ func TestRunWithABrokenSource(t *testing.T) {
 			i := newInstance(t, ready(func(s *supervisor) {
 				heard = s.job()
 			}))
-			sandbox, err := runner.Open(t.Context(), i)
+			sandbox, err := runner.Open(t.Context(), i, quiet)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,7 +109,7 @@ func TestRunWithASlowSource(t *testing.T) {
 		if diff := cmp.Diff(want, (<-jobs)[2:], cmp.AllowUnexported(frame{})); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if pings := len(i.supervisor.pings); pings < int(3*time.Minute/runner.Silence) {
+		if pings := len(i.supervisor.pings); pings < int(3*time.Minute/python.Silence) {
 			t.Errorf("%d pings", pings)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	python "github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // sessionBackend has one instance.
@@ -474,7 +475,7 @@ func TestSessionWithASlowStore(t *testing.T) {
 		if err != nil || len(result.Files) != 3 {
 			t.Errorf("%+v, %v", result, err)
 		}
-		if pings := len(i.supervisor.pings); pings < int(slow/runner.Silence) {
+		if pings := len(i.supervisor.pings); pings < int(slow/python.Silence) {
 			t.Errorf("%d pings in %v", pings, slow)
 		}
 		synctest.Wait()

@@ -36,7 +36,7 @@ type call struct {
 	verdict     uint32
 }
 
-// Assemble returns the filter of a list of rules for one machine, as the kernel takes it:
+// assemble returns the filter of a list of rules for one machine, as the kernel takes it:
 // instructions of struct sock_filter (linux/filter.h). A call that no rule applies to gets
 // the fallback, an error number or [specs.ActAllow]. Names that the machine does not know
 // are left out.
@@ -44,7 +44,7 @@ type call struct {
 // The filter searches for the number of the call, and looks at arguments only when it has
 // found it: an argument is never taken for a number. (github.com/elastic/go-seccomp-bpf, as
 // of v1.6.0, goes on with the argument in the place of the number where conditions fail.)
-func Assemble(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, info *arch.Info) ([]byte, error) {
+func assemble(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, info *arch.Info) ([]byte, error) {
 	calls, err := byNumber(rules, fallback, info)
 	if err != nil {
 		return nil, err

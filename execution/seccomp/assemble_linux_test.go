@@ -94,7 +94,7 @@ func TestFilterIsRules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, err := Assemble(rules, specs.ActErrno, info)
+		code, err := assemble(rules, specs.ActErrno, info)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func Filter(many, bounded bool) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the seccomp filter: %w", err)
 	}
-	return Assemble(rules, specs.ActErrno, info)
+	return assemble(rules, specs.ActErrno, info)
 }
 
 // loadRules returns the profile's rules for a process without capabilities, on this

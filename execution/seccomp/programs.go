@@ -1,4 +1,4 @@
-package runner
+package seccomp
 
 import (
 	"encoding/hex"
@@ -6,8 +6,6 @@ import (
 
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
 
 // forbidden are the system calls that no program may make, whatever else the
@@ -34,12 +32,6 @@ func forbidden() []string {
 	}
 }
 
-// lockPipes are the system calls that hold a pipe's lock while they wait for
-// something else: whoever reads or opens that pipe then, PID 1 for one, sleeps
-// where no signal reaches it, and so its container could not be removed. Programs
-// that get ENOSYS copy in another way.
-func lockPipes() []string { return []string{"splice", "tee", "vmsplice", "sendfile"} }
-
 // Linux's own numbers: the server may run on another system than its engine.
 const (
 	// newNamespaces are the flags of clone(2) that make namespaces: NEWNS,
@@ -51,20 +43,19 @@ const (
 
 	coreLimit  = 4  // RLIMIT_CORE
 	setSeccomp = 22 // PR_SET_SECCOMP
-	noSuchCall = 38 // ENOSYS
 )
 
-// programFilter assembles the seccomp filter that programs run behind, for the
+// ProgramFilter assembles the seccomp filter that programs run behind, for the
 // machine that this server runs on: its name as uname(2) gives it, and the
 // instructions as hexadecimal digits. Another machine's supervisor does without
 // it and refuses to serve many runs. Both are empty where the server's own
 // machine is one that nobody has written the filter for.
-func programFilter() (machine, instructions string, err error) {
+func ProgramFilter() (machine, instructions string, err error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return "", "", nil //nolint:nilerr // the library does not know this machine
 	}
-	encoded, err := seccomp.Assemble(programRules(), specs.ActAllow, info)
+	encoded, err := assemble(programRules(), specs.ActAllow, info)
 	if err != nil {
 		return "", "", err
 	}
@@ -74,7 +65,7 @@ func programFilter() (machine, instructions string, err error) {
 // programRules returns what programs are denied; the rest is the sandbox's own profile's
 // to judge.
 func programRules() []specs.LinuxSyscall {
-	notThere := uint(noSuchCall)
+	notThere := noSuchCall
 	return []specs.LinuxSyscall{
 		{Names: forbidden(), Action: specs.ActErrno}, // EPERM
 		// The flags of clone3 lie in memory, out of a filter's reach; C libraries then take clone.

@@ -1,4 +1,4 @@
-package runner
+package launch
 
 import (
 	"context"
@@ -44,10 +44,10 @@ func (l *Launcher) Limits(ctx context.Context, spec execution.Spec) ([]Finding, 
 
 // runOnce runs a program in a sandbox that serves no other.
 func (l *Launcher) runOnce(ctx context.Context, spec execution.Spec, code string) (*execution.Result, error) {
-	sandbox, err := l.Launch(ctx, spec)
+	launched, err := l.Launch(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	result, err := sandbox.Run(ctx, execution.Request{Code: code, Timeout: probeTime}, probeLimits())
-	return result, errors.Join(err, sandbox.Close())
+	result, err := launched.Run(ctx, execution.Request{Code: code, Timeout: probeTime}, probeLimits())
+	return result, errors.Join(err, launched.Close())
 }

@@ -1,4 +1,6 @@
-package runner
+// Package launch starts sandboxes and decides which isolation they have: whether one may
+// serve many runs, each in a fresh inner sandbox, or serves one run.
+package launch
 
 import (
 	"context"
@@ -9,8 +11,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
 
 //go:embed probe.py
@@ -34,12 +38,20 @@ type Starter interface {
 	Start(ctx context.Context, spec execution.Spec) (execution.Instance, error)
 }
 
+// sandbox is an open sandbox, as [runner.Open] returns it.
+type sandbox interface {
+	execution.Sandbox
+	// PreloadFault returns what could not be imported ahead, and why. Empty where all could.
+	PreloadFault() string
+}
+
 // Launcher starts sandboxes. Where the isolation is left to it, it decides:
 // before the first container of a kind may serve many runs, programs in it must
 // find every wall standing. Where they do not, each run gets a container of its
 // own. It is safe for concurrent use.
 type Launcher struct {
 	backend Starter
+	open    func(ctx context.Context, instance execution.Instance) (sandbox, error)
 	log     *slog.Logger
 
 	probing chan struct{} // holds one token; whoever has it may probe
@@ -69,16 +81,21 @@ type Finding struct {
 
 // NewLauncher makes a Launcher. It tells log what it decides.
 func NewLauncher(backend Starter, log *slog.Logger) *Launcher {
-	return &Launcher{backend: backend, log: log, probing: make(chan struct{}, 1), verdicts: make(map[kind]Verdict)}
+	open := func(ctx context.Context, instance execution.Instance) (sandbox, error) {
+		return runner.Open(ctx, instance, log)
+	}
+	return &Launcher{
+		backend: backend, open: open, log: log, probing: make(chan struct{}, 1), verdicts: make(map[kind]Verdict),
+	}
 }
 
 // Launch starts a sandbox and waits until it is ready.
 func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	if spec.Isolation == execution.IsolationContainer {
-		return l.open(ctx, spec)
+		return l.start(ctx, spec)
 	}
 	if isolation, known := l.known(spec); known {
-		return l.open(ctx, as(isolation, spec))
+		return l.start(ctx, as(isolation, spec))
 	}
 	select { // one probe is enough: the others wait for what it finds
 	case l.probing <- struct{}{}:
@@ -87,7 +104,7 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 		return nil, context.Cause(ctx)
 	}
 	if isolation, known := l.known(spec); known {
-		return l.open(ctx, as(isolation, spec))
+		return l.start(ctx, as(isolation, spec))
 	}
 	return l.launchUnknown(ctx, spec)
 }
@@ -103,18 +120,18 @@ func (l *Launcher) known(spec execution.Spec) (execution.Isolation, bool) {
 
 // launchUnknown probes, and decides.
 func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
-	sandbox, _, refusal := l.try(ctx, as(execution.IsolationRun, spec))
+	opened, _, refusal := l.try(ctx, as(execution.IsolationRun, spec))
 	switch {
 	case refusal == nil:
 		l.decide(ctx, spec, Verdict{Isolation: execution.IsolationRun})
-		return sandbox, nil
+		return opened, nil
 	case ctx.Err() != nil:
 		return nil, refusal
 	case spec.Isolation == execution.IsolationRun:
 		return nil, fmt.Errorf("ISOLATION=run cannot be had: %w", refusal)
 	}
 	// What keeps every container from starting says nothing about the isolation.
-	sandbox, err := l.open(ctx, as(execution.IsolationContainer, spec))
+	single, err := l.start(ctx, as(execution.IsolationContainer, spec))
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +140,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 		verdict.doubted = time.Now().Add(doubtTime)
 	}
 	l.decide(ctx, spec, verdict)
-	return sandbox, nil
+	return single, nil
 }
 
 // errRefused is the refusal of a sandbox that was there and said, or showed,
@@ -143,11 +160,11 @@ func (l *Launcher) Verdict(spec execution.Spec) Verdict {
 // Probe starts a sandbox that serves many runs, and says what holds in it. The
 // error says why there is none, or what does not hold.
 func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, error) {
-	sandbox, findings, err := l.try(ctx, as(execution.IsolationRun, spec))
+	opened, findings, err := l.try(ctx, as(execution.IsolationRun, spec))
 	if err != nil {
 		return findings, err
 	}
-	return findings, sandbox.Close()
+	return findings, opened.Close()
 }
 
 func as(isolation execution.Isolation, spec execution.Spec) execution.Spec {
@@ -172,7 +189,7 @@ func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
 	}
 }
 
-func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, error) {
+func (l *Launcher) start(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	instance, err := l.backend.Start(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -181,54 +198,53 @@ func (l *Launcher) open(ctx context.Context, spec execution.Spec) (*Sandbox, err
 }
 
 // ready waits until the supervisor of an instance is ready.
-func (l *Launcher) ready(ctx context.Context, instance execution.Instance) (*Sandbox, error) {
+func (l *Launcher) ready(ctx context.Context, instance execution.Instance) (sandbox, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("it was not ready within %v", readyTime))
 	defer cancel()
-	sandbox, err := Open(ctx, instance)
+	opened, err := l.open(ctx, instance)
 	if err != nil {
 		return nil, err
 	}
-	sandbox.log = l.log
-	if sandbox.preload != "" {
-		l.log.WarnContext(ctx, "not every module could be imported ahead", "reason", sandbox.preload)
+	if fault := opened.PreloadFault(); fault != "" {
+		l.log.WarnContext(ctx, "not every module could be imported ahead", "reason", fault)
 	}
-	return sandbox, nil
+	return opened, nil
 }
 
 // try starts a sandbox that serves many runs and has programs look around in it.
-func (l *Launcher) try(ctx context.Context, spec execution.Spec) (*Sandbox, []Finding, error) {
+func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	instance, err := l.backend.Start(ctx, spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	sandbox, err := l.ready(ctx, instance)
+	opened, err := l.ready(ctx, instance)
 	if err != nil {
 		if instance.Diagnostics() != "" { // the supervisor has said why
 			err = fmt.Errorf("%w: %w", errRefused, err)
 		}
 		return nil, nil, err
 	}
-	findings, err := lookAround(ctx, sandbox)
+	findings, err := lookAround(ctx, opened)
 	if err != nil {
-		return nil, findings, errors.Join(err, sandbox.Close())
+		return nil, findings, errors.Join(err, opened.Close())
 	}
-	return sandbox, findings, nil
+	return opened, findings, nil
 }
 
 // lookAround runs the probe twice: the second one must find nothing of the first.
-func lookAround(ctx context.Context, sandbox *Sandbox) ([]Finding, error) {
+func lookAround(ctx context.Context, s execution.Sandbox) ([]Finding, error) {
 	var findings []Finding
 	for range 2 {
-		result, err := sandbox.Run(ctx, execution.Request{Code: probeSource, Timeout: probeTime}, probeLimits())
+		result, err := s.Run(ctx, execution.Request{Code: probeSource, Timeout: probeTime}, probeLimits())
 		if err != nil {
 			return nil, err
 		}
 		if findings, err = parseFindings(result); err != nil {
 			return findings, err
 		}
-		if err := sandbox.Renew(ctx); err != nil {
+		if err := s.Renew(ctx); err != nil {
 			return findings, err
 		}
 	}
@@ -260,4 +276,14 @@ func parseFindings(result *execution.Result) ([]Finding, error) {
 		return findings, fmt.Errorf("%w: does not hold: %s", errRefused, strings.Join(failing, "; "))
 	}
 	return findings, nil
+}
+
+// printable replaces what a terminal may act on: a sandbox can print anything.
+func printable(text string) string {
+	return strings.Map(func(char rune) rune {
+		if unicode.IsPrint(char) {
+			return char
+		}
+		return '?'
+	}, text)
 }

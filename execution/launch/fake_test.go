@@ -1,0 +1,115 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+const allHolds = "holds\tone wall\nholds\tanother wall\n"
+
+// starter starts fakes, by the isolation that is asked for, and notes what was.
+type starter struct {
+	run  func() (execution.Instance, error)
+	only func() (execution.Instance, error)
+
+	mu    sync.Mutex
+	asked []execution.Isolation
+}
+
+func (s *starter) Start(_ context.Context, spec execution.Spec) (execution.Instance, error) {
+	s.mu.Lock()
+	s.asked = append(s.asked, spec.Isolation)
+	s.mu.Unlock()
+	if spec.Isolation == execution.IsolationRun {
+		return s.run()
+	}
+	return s.only()
+}
+
+// instance is a started sandbox that can be opened, or not.
+type instance struct {
+	execution.Instance
+	diagnostics string
+	hangs       bool   // it never becomes ready
+	refuses     error  // why it does not become ready
+	opened      opened // what it is once it is ready
+}
+
+func (i *instance) Diagnostics() string { return i.diagnostics }
+
+// opened is an open sandbox whose programs print what they are given to.
+type opened struct {
+	execution.Sandbox
+	reusable bool
+	preload  string
+	prints   []string // by one program after the other
+	renewal  error
+}
+
+func (o *opened) Reusable() bool              { return o.reusable }
+func (o *opened) PreloadFault() string        { return o.preload }
+func (o *opened) Renew(context.Context) error { return o.renewal }
+func (o *opened) Close() error                { return nil }
+
+func (o *opened) Run(context.Context, execution.Request, execution.Limits) (*execution.Result, error) {
+	if len(o.prints) == 0 {
+		return nil, errors.New("no program was expected")
+	}
+	text := o.prints[0]
+	o.prints = o.prints[1:]
+	status := 0
+	return &execution.Result{Stdout: text, ExitCode: &status, End: execution.End{Reason: execution.Exited}}, nil
+}
+
+// openFake opens an instance as its fields say.
+func openFake(ctx context.Context, i execution.Instance) (sandbox, error) {
+	fake := i.(*instance)
+	switch {
+	case fake.hangs:
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	case fake.refuses != nil:
+		return nil, fake.refuses
+	}
+	return &fake.opened, nil
+}
+
+// probed is a sandbox for many runs whose probes print something.
+func probed(prints ...string) func() (execution.Instance, error) {
+	return func() (execution.Instance, error) {
+		return &instance{opened: opened{reusable: true, prints: prints}}, nil
+	}
+}
+
+// single is a sandbox for one run.
+func single() (execution.Instance, error) { return &instance{}, nil }
+
+func starts(i *instance) func() (execution.Instance, error) {
+	return func() (execution.Instance, error) { return i, nil }
+}
+
+func fails(err error) func() (execution.Instance, error) {
+	return func() (execution.Instance, error) { return nil, err }
+}
+
+var spec = execution.Spec{Image: "sha256:a", Settings: execution.Settings{Isolation: execution.IsolationAuto}}
+
+func launcher(s *starter) (*Launcher, *strings.Builder) {
+	log := &strings.Builder{}
+	l := NewLauncher(s, slog.New(slog.NewTextHandler(log, nil)))
+	l.open = openFake
+	return l, log
+}
+
+func closeSandbox(t *testing.T, s execution.Sandbox) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,29 @@
+"""Compiles the supervisor's modules in a process that then ends, and loads them.
+
+The arguments are the name and the source of each module, in the order in which they are loaded, then "--" and the
+supervisor's own. What compiling leaves in the heap would be copied, mapped and unmapped again with each run's process:
+without it a run costs a tenth less."""
+
+import marshal
+import os
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("Python %d.%d is too old: it must be 3.9 or newer" % sys.version_info[:2])
+try:
+    import _ctypes
+except ImportError:
+    sys.exit("this Python lacks the module ctypes: on Debian and Ubuntu install python3, not python3-minimal alone")
+end = sys.argv.index("--")
+out, into = os.pipe()
+pid = os.fork()
+if pid == 0:
+    with open(into, "wb") as pipe:
+        sources = zip(sys.argv[1:end:2], sys.argv[2:end:2])
+        marshal.dump([(name, compile(source, name + ".py", "exec")) for name, source in sources], pipe)
+    os._exit(0)
+os.close(into)
+with open(out, "rb") as pipe:
+    modules = marshal.loads(pipe.read())
+os.waitpid(pid, 0)
+del sys.argv[1 : end + 1], end, out, into, pid, pipe, _ctypes

@@ -1,0 +1,63 @@
+package supervisor_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport lists the groups of modules that the modules of a group may import, which is
+// the boundary between the processes of a sandbox: what PID 1 has read must not be found in
+// the memory of a program, nor of the zygote, which all programs are copies of.
+var mayImport = map[string][]string{
+	"shared":  {"shared"},
+	"program": {"shared", "program"},
+	"zygote":  {"shared", "program", "zygote"},
+	"pid1":    {"shared", "program", "zygote", "pid1"},
+	"session": {"shared", "program", "pid1", "session"},
+}
+
+var importLine = regexp.MustCompile(`(?m)^\s*(?:from (\w+) import|import (\w+))`)
+
+func TestBoundary(t *testing.T) {
+	groupOf := make(map[string]string)
+	files, err := filepath.Glob("*/*.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		group, name := filepath.Split(strings.TrimSuffix(file, ".py"))
+		groupOf[name] = strings.TrimSuffix(group, "/")
+	}
+	found := make(map[string]bool)
+	for _, file := range files {
+		group := filepath.Dir(file)
+		if group == "tests" {
+			continue
+		}
+		allowed, known := mayImport[group]
+		if !known {
+			t.Errorf("%s is in a group that nothing is written about", file)
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range importLine.FindAllStringSubmatch(string(source), -1) {
+			imported := match[1] + match[2]
+			from, ours := groupOf[imported]
+			found[group] = found[group] || ours
+			if ours && !slices.Contains(allowed, from) {
+				t.Errorf("%s imports %s, a module of %s; it may import those of %q", file, imported, from, allowed)
+			}
+		}
+	}
+	for group := range mayImport {
+		if group != "shared" && !found[group] {
+			t.Errorf("no module of %s imports any of ours: is the pattern still right?", group)
+		}
+	}
+}

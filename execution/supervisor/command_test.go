@@ -1,0 +1,66 @@
+package supervisor_test
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
+)
+
+// The arguments are python3 -I -c, what loads the modules, a name and a source for each of
+// them, "--", and the supervisor's own.
+func TestCommand(t *testing.T) {
+	makeCommand, err := supervisor.NewCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"}
+	command := makeCommand.Line(execution.Spec{Settings: settings})
+	end := slices.Index(command, "--")
+	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || end < 0 || command[end-2] != "serve_many" {
+		t.Fatalf("the command is %.60q", command)
+	}
+	own := command[end+1:]
+	want := []string{supervisor.Workspace, strconv.Itoa(int(supervisor.Silence.Seconds())), "numpy"}
+	if len(own) != 6 || !slices.Equal(own[:3], want) || own[5] != "0" {
+		t.Fatalf("the arguments are %.60q; want %q, the filter and 0", own, want)
+	}
+	const instruction = 16 // digits
+	if own[3] == "" || len(own[4]) < 20*instruction || len(own[4])%instruction != 0 {
+		t.Errorf("the filter is %q for %q", own[4], own[3])
+	}
+	settings.Isolation = execution.IsolationSession
+	session := makeCommand.Line(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
+	if session[len(session)-1] != "1700000000005" || !slices.Contains(session, "notebook") || slices.Contains(session, "zygote") {
+		t.Errorf("a session's arguments are %.60q", session)
+	}
+	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")
+	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != supervisor.Workspace {
+		t.Errorf("from a file the command is %.60q", compiled)
+	}
+	for i, argument := range slices.Concat(command, session, makeCommand.CompileLine()) {
+		if len(argument) >= 128<<10 { // MAX_ARG_STRLEN
+			t.Errorf("argument %d is longer than Linux takes: %d bytes", i, len(argument))
+		}
+	}
+}
+
+// Programs see no variable of the server's: there are ours alone.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("SECRET_TOKEN", "hunter2")
+	seen := make(map[string]bool)
+	for _, variable := range supervisor.Environment() {
+		name, value, found := strings.Cut(variable, "=")
+		if !found || value == "" || seen[name] {
+			t.Errorf("%q is malformed, empty or there twice", variable)
+		}
+		seen[name] = true
+	}
+	if seen["SECRET_TOKEN"] || !seen["PATH"] || !seen["HOME"] {
+		t.Errorf("the environment is %v", supervisor.Environment())
+	}
+}

@@ -1,0 +1,57 @@
+package supervisor
+
+import (
+	"embed"
+	"path"
+	"strings"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+//go:embed shared/*.py program/*.py zygote/*.py pid1/*.py session/*.py
+var moduleFiles embed.FS
+
+//go:embed bootstrap.py
+var bootstrapSource string
+
+//go:embed compile.py
+var compileSource string
+
+//go:embed start.py
+var startSource string
+
+//go:embed load.py
+var loadSource string
+
+// modulesOf returns the files of the modules that a sandbox needs, in the order in which
+// they are loaded: each after those that it imports. The last one serves.
+func modulesOf(isolation execution.Isolation) []string {
+	all := strings.Fields(`
+		shared/kernel shared/handover
+		program/tracebacks program/display program/ending program/program
+		pid1/channel pid1/workspace pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run
+		pid1/sandbox pid1/main`)
+	switch isolation {
+	case execution.IsolationRun:
+		return append(all, "zygote/zygote", "pid1/inner_sandbox", "pid1/serve_many")
+	case execution.IsolationSession:
+		return append(all, strings.Fields(`
+			program/child program/notebook
+			session/session_channel session/session_processes session/session_calls session/staging session/session`)...)
+	default:
+		return append(all, "pid1/serve_one")
+	}
+}
+
+// sources returns the name and the source of each module, in order.
+func sources(isolation execution.Isolation) ([]string, error) {
+	var all []string
+	for _, file := range modulesOf(isolation) {
+		source, err := moduleFiles.ReadFile(file + ".py")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, path.Base(file), string(source))
+	}
+	return all, nil
+}

@@ -1,0 +1,107 @@
+"""The folders that programs can write, and taking away what a run has left there."""
+
+import ctypes
+import os
+
+from kernel import libc, system
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
+PLACES = ("/tmp", "/dev/shm")  # where programs can write, beside the workspace
+MAX_LEFTOVERS = 2000  # what a run may leave for us to delete; beyond it the sandbox is given up
+MAX_LEFT_DEPTH = 64
+FS_IOC_GETFLAGS = 0x80086601  # ioctl_iflags(2)
+FS_IOC_SETFLAGS = 0x40086602
+
+
+def empty(folder: int, left: "list[int]", depth: int = 0) -> None:
+    """Deletes all that is in an open folder. Nobody else may be there. Raises OSError where that fails, or where there
+    is more than `left` allows."""
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            left[0] -= 1
+            if left[0] < 0 or depth > MAX_LEFT_DEPTH:
+                raise OSError("the run left too much behind")
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=folder)
+                continue
+            os.chmod(entry.name, 0o700, dir_fd=folder)
+            below = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                empty(below, left, depth + 1)
+            finally:
+                os.close(below)
+            os.rmdir(entry.name, dir_fd=folder)
+
+
+def clear_flags(folder: int) -> None:
+    """Clears a folder's attributes (ioctl_iflags(2)). File systems that have none refuse."""
+    flags = ctypes.c_long(0)
+    if libc.ioctl(folder, ctypes.c_ulong(FS_IOC_GETFLAGS), ctypes.byref(flags)) == 0 and flags.value & 0xFFFFFFFF:
+        flags.value = 0
+        system("ioctl", folder, ctypes.c_ulong(FS_IOC_SETFLAGS), ctypes.byref(flags))
+
+
+def unexpected_places(known: "Iterable[str]") -> "list[str]":
+    """Folders that programs may be able to write and that nobody would empty, such as an image's volumes. What is
+    below /dev, /proc and /sys is the engine's, and no program's but for those that are known."""
+    found = []
+    with open("/proc/self/mountinfo") as mounts:
+        for mount in mounts:
+            point, options = mount.split(" ")[4:6]
+            engines = f"{point}/".startswith(("/dev/", "/proc/", "/sys/"))
+            if "rw" in options.split(",") and not engines and point not in known and os.path.isdir(point):
+                found.append(point)
+    return found
+
+
+def is_full(folder: str) -> bool:
+    """Whether a file system has no room left for data or for files."""
+    status = os.statvfs(folder)
+    return status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
+
+
+class Place:
+    """A folder that programs can write. Where it is the programs' own, they can leave marks on itself too."""
+
+    def __init__(self, path: str) -> None:
+        self.folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        status = os.fstat(self.folder)
+        self.owned = status.st_uid == os.getuid()
+        self.mode = status.st_mode & 0o7777
+        self.times = status.st_atime_ns, status.st_mtime_ns
+
+    def clean(self, left: "list[int]") -> None:
+        """Makes the folder what it was at the start. Raises OSError where it cannot."""
+        if self.owned:
+            os.fchmod(self.folder, self.mode | 0o700)
+        empty(self.folder, left)
+        if self.owned:
+            for name in os.listxattr(self.folder):  # access control lists are among them
+                os.removexattr(self.folder, name)
+            clear_flags(self.folder)
+            os.fchmod(self.folder, self.mode)
+            os.utime(self.folder, ns=self.times)
+
+
+class Home:
+    """What the image prepared (Matplotlib's font index, say), linked into the program's home, which starts empty."""
+
+    def __init__(self, skeleton: str, home: str) -> None:
+        self.folders: "list[str]" = []
+        self.links: "list[tuple[str, str]]" = []
+        for folder, _, files in os.walk(skeleton):
+            target = home + folder[len(skeleton) :]
+            if target != home:
+                self.folders.append(target)
+            self.links += [(f"{folder}/{name}", f"{target}/{name}") for name in files]
+
+    def make(self) -> None:
+        """Makes the folders and links. Raises OSError."""
+        for folder in self.folders:
+            os.mkdir(folder)
+        for source, target in self.links:
+            os.symlink(source, target)

@@ -1,0 +1,121 @@
+"""Programs in inner sandboxes, and the link to the zygote that makes them."""
+
+import _socket
+import os
+import struct
+import time
+
+from channel import Channel, Gone, Unable
+from handover import DONE, ENDED, HANDED
+from kernel import Filter
+from process import BURY_SECONDS, Ending, Program
+from zygote import be_zygote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Optional
+else:
+    import _signal
+
+MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
+
+
+def cpu_clock(handle: int) -> int:
+    """The clock that counts the CPU time of a process, given its pidfd (clock_getcpuclockid(3))."""
+    with open(f"/proc/self/fdinfo/{handle}") as lines:
+        pid = next(int(line[4:]) for line in lines if line.startswith("Pid:"))
+    return ~pid << 3 | 2
+
+
+class Cell(Program):
+    """A program in an inner sandbox of its own, which the zygote has made."""
+
+    def __init__(self, fds: "tuple[int, ...]", zygote: "ZygoteLink") -> None:
+        *pipes, self.init, handle = fds
+        super().__init__(tuple(pipes), zygote.link.fileno())
+        self.clock = cpu_clock(handle)
+        self.made = time.monotonic()
+        os.close(handle)
+        self.zygote = zygote
+        self.word: "Optional[Ending]" = None  # the program's own
+        self.ending: "Optional[Ending]" = None
+
+    def ended(self, ready: "list[int]") -> bool:
+        if self.end_fd in ready:
+            self.take_end()
+        elif self.done in ready:
+            self.take_word()
+        return self.ending is not None or self.word is not None
+
+    def take_end(self) -> None:
+        """Reads from the zygote, which says nothing else while a program runs, how that has ended."""
+        status, cpu, peak_kb, at = ENDED.unpack(self.zygote.receive(b"E")[0])
+        self.ending = Ending(status, cpu / 1e6, peak_kb, at)
+
+    def take_word(self) -> None:
+        """Reads the program's farewell. What is none leaves everything as it is: its end will show."""
+        try:
+            status, cpu, peak_kb = DONE.unpack(os.read(self.done, DONE.size))
+            own_cpu = time.clock_gettime(self.clock)  # it cannot hide its own process's time
+        except (OSError, struct.error):
+            return  # it took its word back, broke it, or has gone meanwhile
+        now = time.monotonic()
+        if cpu / 1e6 <= (now - self.made + 1) * (os.cpu_count() or 1) and peak_kb < MAX_PEAK_KB:
+            self.word = Ending(status << 8, max(cpu / 1e6, own_cpu), peak_kb, now)
+
+    def kill(self, channel: Channel) -> Ending:
+        try:
+            _signal.pidfd_send_signal(self.init, _signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the zygote was faster
+        os.close(self.init)
+        if self.word is None:
+            self.bury(channel)
+        ending = self.word or self.ending
+        assert ending is not None
+        return ending
+
+    def bury(self, channel: Channel) -> None:
+        patience = time.monotonic() + BURY_SECONDS
+        while self.ending is None:
+            if time.monotonic() > patience:
+                raise Gone("what a program has left does not die")
+            if channel.wait(self.end_fd, BURY_SECONDS):
+                self.take_end()
+            else:
+                channel.breathe()
+
+
+class ZygoteLink:
+    """The supervisor's end of the link to the zygote."""
+
+    def __init__(self, channel: Channel, workspace: str, wall: Filter, modules: "list[str]") -> None:
+        self.channel = channel
+        self.link, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            self.link.close()
+            be_zygote(theirs, workspace, wall, modules)
+        theirs.close()
+        self.report = self.await_message(b"R")[0]  # what could be preloaded
+        os.waitpid(pid, 0)
+
+    def receive(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
+        """Reads the message that the zygote has sent, which must be of a kind."""
+        data, rights, _, _ = self.link.recvmsg(1 << 16, _socket.CMSG_SPACE(HANDED.size))
+        if data[:1] == b"!":
+            raise Unable(data[1:].decode())
+        if data[:1] != kind:
+            raise Unable(f"the zygote ended or says {data[:1]!r}, not {kind!r}")
+        return data[1:], HANDED.unpack(rights[0][2]) if rights else ()
+
+    def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
+        """Waits for a message."""
+        while not self.channel.wait(self.link.fileno()):
+            self.channel.breathe()
+        return self.receive(kind)
+
+    def next(self) -> Cell:
+        """Waits for the next program's process."""
+        return Cell(self.await_message(b"P")[1], self)

@@ -1,0 +1,127 @@
+"""The process of a program as PID 1 sees it, and the only program of a sandbox that serves one run."""
+
+import os
+import time
+
+from channel import Channel
+from display import shows
+from handover import Pipes, RELEASE, take_over
+from kernel import Filter, be_first_victim, close_all, default_signals, make_rules, obey, set_dumpable, write_all
+from program import await_and_run, make_streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from run import Job
+    from typing import Optional
+else:
+    import _signal
+
+LINGER_SECONDS = 0.001  # between looks at killed processes that take their time to go
+BURY_SECONDS = 2  # that killed processes may take to go
+
+
+class Ending:
+    """How a program's main process ended."""
+
+    def __init__(self, status: int = 0, cpu: float = 0.0, peak_kb: int = 0, at: float = 0.0) -> None:
+        self.status = status  # as waitpid gives it
+        self.cpu = cpu  # seconds, of all processes that were waited for
+        self.peak_kb = peak_kb  # resident memory of the largest of them
+        self.at = at  # on the monotonic clock
+
+
+class Program:
+    """A forked interpreter that waits for code, and our ends of its pipes."""
+
+    def __init__(self, pipes: "tuple[int, ...]", end_fd: int) -> None:
+        self.stdin, self.stdout, self.stderr, self.control, self.done = pipes
+        self.end_fd = end_fd  # readable when its main process has ended
+        for fd in (self.stdin, self.stdout, self.stderr, self.done):
+            os.set_blocking(fd, False)  # the program can read from its own pipes, and so take what poll has seen
+
+    def release(self, job: "Job") -> None:
+        """Hands over the code: from here on the program runs."""
+        limits = job.limits
+        head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"])
+        try:
+            write_all(self.control, head + job.code)
+        except BrokenPipeError:
+            pass  # it died while waiting; its status tells
+        os.close(self.control)
+
+    def ended(self, ready: "list[int]") -> bool:
+        """Whether the program is over; ready are the fds that can be read. Call it now and again."""
+        raise NotImplementedError
+
+    def interrupt(self) -> float:
+        """Asks the program to end, its time being up, and returns the seconds that it gets for it: 0 is none."""
+        return 0.0
+
+    def kill(self, channel: Channel) -> Ending:
+        """Kills whatever is left of the program, and says how its main process ended."""
+        raise NotImplementedError
+
+    def bury(self, channel: Channel) -> None:
+        """Waits until nothing of the program is left. Raises Gone when that takes too long."""
+
+
+class OnlyProgram(Program):
+    """The one program of a sandbox, a child of this process. Nothing else than it is in the sandbox."""
+
+    def __init__(self, workspace: str, wall: Filter) -> None:
+        pipes = Pipes()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setsid()
+                take_over(pipes)
+                default_signals()
+                set_dumpable(True)
+                be_first_victim()
+                obey(make_rules())
+                os.chdir(workspace)
+                make_streams()
+                wall.install()
+                shows.install(workspace)
+                await_and_run(workspace)
+            finally:
+                os._exit(70)  # reached only when setting the process up failed
+        close_all(pipes.theirs)
+        self.ending: "Optional[Ending]" = None
+        self.cpu = 0.0
+        self.peak_kb = 0
+        super().__init__(pipes.ours, os.pidfd_open(self.pid))
+
+    def ended(self, ready: "list[int]") -> bool:
+        self.reap()
+        return self.ending is not None
+
+    def reap(self) -> bool:
+        """Buries all processes that have ended. Returns whether any are left."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self.cpu += usage.ru_utime + usage.ru_stime
+            self.peak_kb = max(self.peak_kb, usage.ru_maxrss)
+            if pid == self.pid:
+                self.ending = Ending(status, at=time.monotonic())
+
+    def kill(self, channel: Channel) -> Ending:
+        """Kills every other process of the sandbox, again and again until none is left."""
+        while True:
+            try:
+                os.kill(-1, _signal.SIGKILL)
+            except ProcessLookupError:
+                break
+            if self.reap():
+                channel.breathe()
+                time.sleep(LINGER_SECONDS)
+        self.reap()
+        ending = self.ending or Ending(at=time.monotonic())
+        ending.cpu, ending.peak_kb = self.cpu, self.peak_kb
+        return ending

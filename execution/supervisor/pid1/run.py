@@ -1,0 +1,198 @@
+"""A job of the server's, and one program's run from its release to its end."""
+
+import os
+import select
+import time
+
+from channel import Channel, Gone
+from handover import parse_fields
+from kernel import CHUNK, close_all, write_all
+from memory import WATCH_SECONDS
+from process import Ending, Program
+from workspace import stage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from watches import Watches
+
+MAX_POSTED = 1 << 18  # bytes of output that wait to be sent together
+MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can ask for (pipe-max-size)
+
+
+class Job:
+    """What the server asks for: limits, code, stdin. Files go straight into the workspace."""
+
+    def __init__(self, limits: "dict[str, int]") -> None:
+        self.limits = limits
+        self.code = bytearray()
+        self.stdin = bytearray()
+        self.has_files = False
+
+
+def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
+    """Collects a job and stages its files. Raises OSError when they do not fit, Gone when the server is."""
+    job = Job({})
+    file = -1
+    while True:
+        kind, payload = channel.receive(program.end_fd)
+        if kind == b"J":
+            channel.begin_job()
+            job = Job(parse_fields(payload))
+        elif kind == b"C":
+            job.code += payload
+        elif kind == b"I":
+            job.stdin += payload
+        elif kind == b"F":
+            if file >= 0:
+                os.close(file)
+            file = stage(workspace, payload.decode())
+            job.has_files = True
+        elif kind == b"D":
+            write_all(file, payload)
+        elif kind == b"G":
+            if file >= 0:
+                os.close(file)
+            return job
+        else:
+            raise Gone(f"an unknown frame {kind!r}")
+        channel.breathe()
+
+
+def views(*parts: "bytes | bytearray") -> "list[memoryview]":
+    """Views of the parts that are not empty."""
+    return [memoryview(part) for part in parts if part]
+
+
+class Run:
+    """One program from its release to its end."""
+
+    def __init__(self, channel: Channel, program: Program, job: Job, watches: "Watches") -> None:
+        self.channel = channel
+        self.program = program
+        self.watches = watches
+        self.stdin = views(job.stdin)  # what the program is still to read, of which there is one copy: it may be large
+        self.refused = False  # it closed its stdin: the rest is not wanted
+        self.room = {program.stdout: job.limits["output_bytes"], program.stderr: job.limits["output_bytes"]}
+        self.cut: "set[int]" = set()  # those of which something was left out
+        self.kinds = {program.stdout: b"O", program.stderr: b"E"}
+        self.timeout = job.limits["timeout_ms"] / 1000
+        self.ending = Ending()
+        self.timed_out = False
+        self.started = self.gone = 0.0  # when the program was let go, and when nothing was left of it
+        self.deadline = 0.0
+        self.poll = select.poll()
+
+    def watch(self) -> None:
+        """Forwards output and feeds stdin until the main process has ended or its time is up, then kills the rest."""
+        self.deadline = self.started + self.timeout
+        self.open()
+        self.await_end()
+        self.ending = self.program.kill(self.channel)
+        self.gone = time.monotonic()
+        self.drain()
+        self.close()
+
+    def open(self) -> None:
+        """Begins to listen to the program."""
+        program = self.program
+        for fd in (self.channel.receive_fd, program.end_fd, program.stdout, program.stderr, program.done):
+            self.poll.register(fd, select.POLLIN)
+        if self.stdin:
+            self.poll.register(program.stdin, select.POLLOUT)
+        else:
+            os.close(program.stdin)
+
+    def close(self) -> None:
+        """Closes the program's pipes."""
+        close_all((self.program.stdout, self.program.stderr, self.program.done))
+        if self.stdin:
+            os.close(self.program.stdin)
+
+    def await_end(self) -> None:
+        """Forwards and feeds until the main process has ended or its time is up."""
+        ended = False
+        while not ended:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                self.timed_out = True
+                more = self.program.interrupt()
+                if not more:
+                    return
+                self.deadline = time.monotonic() + more
+                continue
+            wait = min(left, WATCH_SECONDS, self.channel.silence_left())
+            ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
+            for fd in ready:
+                self.handle(fd)
+            self.listen()
+            self.watches.look()
+            ended = self.program.ended(ready)
+            if not ended:  # else it goes out with what is said of the end
+                self.channel.flush()
+
+    def handle(self, fd: int) -> None:
+        """Acts on one descriptor that is ready."""
+        if fd == self.channel.receive_fd:
+            self.channel.read_available()
+        elif fd == self.program.stdin:
+            self.feed()
+        elif fd == self.program.done or fd in self.kinds and not self.forward(fd):
+            self.poll.unregister(fd)
+
+    def listen(self) -> None:
+        """Acts on what the server has said, some of it perhaps while it was spoken to."""
+        while frame := self.channel.next_buffered():
+            self.hear(frame[0])
+
+    def hear(self, kind: bytes) -> None:
+        """Acts on a frame of the server's. Raises Gone for what it has no business to send during a run."""
+        if kind != b"P":
+            raise Gone(f"an unexpected frame {kind!r}")
+        self.channel.pong()
+
+    def feed(self) -> None:
+        """Writes some of stdin to the program."""
+        try:
+            self.stdin[0] = self.stdin[0][os.write(self.program.stdin, self.stdin[0][:CHUNK]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.stdin.clear()
+            self.refused = True
+        if self.stdin and not self.stdin[0]:
+            del self.stdin[0]
+        if not self.stdin:
+            self.poll.unregister(self.program.stdin)
+            self.fed()
+
+    def fed(self) -> None:
+        """Ends the program's stdin: it has all of it."""
+        os.close(self.program.stdin)
+
+    def forward(self, fd: int) -> int:
+        """Reads some output and says it. Returns the number of bytes read, 0 at the end, -1 when there is nothing now."""
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return -1
+        self.say(fd, data)
+        return len(data)
+
+    def say(self, fd: int, data: bytes) -> None:
+        """Posts what is within the limit of a pipe's output; what is beyond it becomes one empty frame."""
+        part = data[: self.room[fd]]
+        self.room[fd] -= len(part)
+        for start in range(0, len(part), CHUNK):  # more than one frame may hold has come between a session's cells
+            self.channel.post(self.kinds[fd], part[start : start + CHUNK])
+        if len(part) < len(data) and fd not in self.cut:
+            self.cut.add(fd)
+            self.channel.post(self.kinds[fd])
+        if len(self.channel.posted) > MAX_POSTED:
+            self.channel.flush()
+
+    def drain(self) -> None:
+        """Forwards what is still in the pipes, which is bounded: whoever else wrote has been killed."""
+        for fd in self.kinds:
+            left = MAX_DRAIN
+            while left > 0 and (count := self.forward(fd)) > 0:
+                left -= count

@@ -1,0 +1,134 @@
+"""A sandbox: what stays while runs come and go. It serves a run, reports on it, and cleans up after it."""
+
+import os
+import sys
+import time
+
+from errno import ENOSPC
+
+from channel import Channel, Gone
+from cleanup import Home, MAX_LEFTOVERS, PLACES, Place, SKELETON, is_full
+from handover import fields
+from kernel import limit
+from memory import Counter, MemoryWatch
+from network import Network
+from process import Program
+from program import MAIN_FILE
+from run import Run, receive_job
+from watches import KernelWatch, Pressure, Watches
+from workspace import any_change, await_tick, changes, send_files, walk
+
+PROTOCOL = 3
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+SHARED_SLACK = 1 << 20  # bytes by which the kernel's count of shared memory may be off
+FREE_SECONDS = 1  # that the kernel may take to free their memory
+
+
+class Sandbox:
+    """All that stands still while runs come and go."""
+
+    def __init__(self, channel: Channel, workspace: str) -> None:
+        self.channel = channel
+        self.workspace = workspace
+        self.root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
+        self.places = [Place(place) for place in (workspace, *PLACES) if os.access(place, os.W_OK)]
+        self.network = Network()
+        # Bytes in files of memory and in shared memory, whoever holds them; 0 where the kernel does not tell.
+        self.shared_memory = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
+        self.free = 0  # of them, how many are in use between runs
+        self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
+        self.home.make()
+        limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
+        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, channel.breathe)
+        self.watches = Watches(memory, KernelWatch(self.network))
+        self.pressure = Pressure(memory, self.watches.kernel)
+
+    def serve_run(self, program: Program) -> None:
+        """Takes one job, runs it, reports it."""
+        channel = self.channel
+        try:
+            job = receive_job(channel, program, self.workspace)
+            # Tracebacks and inspect read the source from here.
+            with open(f"{self.workspace}/{MAIN_FILE}", "wb") as main:
+                main.write(job.code)
+        except OSError as error:
+            channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
+            raise Gone("a job could not be staged") from None
+        staged = self.stamps() if job.has_files else {}
+        run = Run(channel, program, job, self.watches)
+        await_tick(staged.values())
+        channel.send(b"A")
+        run.started = time.monotonic()
+        self.watches.kernel.begin(run.started)
+        program.release(job)
+        run.watch()
+        channel.post(b"X", self.facts(run))
+        try:
+            # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
+            if any_change(channel, self.root, staged, MAIN_FILE):
+                channel.flush()
+                program.bury(channel)
+                send_files(channel, self.root, changes(channel, self.root, staged, MAIN_FILE), job.limits)
+        except OSError as error:
+            channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        channel.send(b"Z")
+
+    def stamps(self) -> "dict[str, tuple[int, int, int]]":
+        """What lies in the workspace now: the stamp of each path."""
+        return {found.path: found.stamp for found in self.channel.breathing(walk(self.root))}
+
+    def facts(self, run: Run) -> bytes:
+        """What is known of a run that has ended."""
+        status = run.ending.status
+        memory_kills, refused_processes = self.pressure.look()
+        return fields(
+            exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            timed_out=int(run.timed_out),
+            wall_us=max(0, int((run.ending.at - run.started) * 1e6)),
+            kill_us=max(0, int((run.gone - run.ending.at) * 1e6)),
+            cpu_us=int(run.ending.cpu * 1e6),
+            peak_kb=run.ending.peak_kb,
+            memory_kills=memory_kills,
+            refused_processes=refused_processes,
+            excess=self.watches.kernel.take_excess(),
+            # Looked up only if the program failed: it takes a while.
+            full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
+        )
+
+    def settle(self) -> None:
+        """Takes what is in use now, with a zygote and no run yet, for what is in use between runs. Raises Gone."""
+        self.empty()  # of what the imports have written
+        self.watches.settle()
+        self.check_pressure()
+        self.network.unused = self.network.read()
+        self.free = self.shared_memory.read() + SHARED_SLACK
+
+    def clean(self) -> None:
+        """Takes away what a run has left, of which nothing runs any more. Raises Gone where that is in doubt."""
+        self.empty()
+        patience = time.monotonic() + FREE_SECONDS
+        while self.shared_memory.read() > self.free:  # some of it the kernel frees a little later
+            if time.monotonic() > patience:
+                raise Gone("memory of the run is not freed")
+            self.channel.breathe()
+            time.sleep(0.005)
+        self.check_pressure()
+        if self.network.in_use():
+            raise Gone("the run has left connections, which the kernel keeps for a while")
+
+    def check_pressure(self) -> None:
+        """Raises Gone where the kernel has refused something since the last look."""
+        if any(self.pressure.look()):
+            raise Gone("the run came near its limits while it was killed")
+
+    def empty(self) -> None:
+        """Makes the places where programs write what they were at the start. Raises Gone."""
+        left = [MAX_LEFTOVERS]
+        try:
+            for place in self.places:
+                self.channel.breathe()
+                place.clean(left)
+            self.home.make()
+        except OSError as error:
+            raise Gone(f"cleaning failed: {error}") from None

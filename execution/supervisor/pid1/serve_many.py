@@ -1,0 +1,37 @@
+"""Serves one run after the other, each in a fresh inner sandbox (ISOLATION=run)."""
+
+import os
+import time
+
+from channel import Channel, Unable
+from cleanup import PLACES, unexpected_places
+from handover import fields
+from inner_sandbox import ZygoteLink
+from main import Start
+from sandbox import PROTOCOL, PYTHON, Sandbox
+from zygote import preload_names
+
+
+def serve(channel: Channel, start: Start) -> None:
+    """Serves one run after the other until the server has enough of it. Raises Unable where the kernel or the engine
+    refuses what that takes."""
+    if not start.has_filter:
+        raise Unable(f"the server's seccomp filter is for {start.machine}, and this is {os.uname().machine}")
+    if places := unexpected_places((start.workspace, *PLACES)):
+        raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
+    sandbox = Sandbox(channel, start.workspace)
+    if not sandbox.network.files:
+        raise Unable("the kernel does not tell how many sockets are in use")
+    zygote = ZygoteLink(channel, start.workspace, start.wall, preload_names(start.preload))
+    program = zygote.next()
+    sandbox.settle()
+    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygote.report)
+    while True:
+        sandbox.serve_run(program)
+        began = time.monotonic()
+        program.bury(channel)
+        sandbox.clean()
+        cleaned = time.monotonic()
+        program = zygote.next()
+        prepared = time.monotonic()
+        channel.send(b"R", fields(clean_us=int((cleaned - began) * 1e6), prepare_us=int((prepared - cleaned) * 1e6)))

@@ -1,0 +1,18 @@
+"""Serves the only run of a sandbox (ISOLATION=container)."""
+
+import gc
+
+from channel import Channel
+from handover import fields
+from main import Start
+from process import OnlyProgram
+from sandbox import PROTOCOL, PYTHON, Sandbox
+
+
+def serve(channel: Channel, start: Start) -> None:
+    """Serves the sandbox's only run."""
+    sandbox = Sandbox(channel, start.workspace)
+    gc.freeze()  # a collection in the program then leaves these pages shared
+    program = OnlyProgram(start.workspace, start.wall)
+    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="container"))
+    sandbox.serve_run(program)

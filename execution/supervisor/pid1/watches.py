@@ -1,0 +1,123 @@
+"""What no cgroup bounds or counts, looked at now and again while programs run."""
+
+import os
+import time
+
+from kernel import CHUNK
+from memory import Counter, FEW_SOCKETS, MemoryWatch, WATCH_SECONDS, kill_quietly, parent_of, pids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from network import Network
+
+PTYS = int(os.environ.pop("VIVARIUM_PTYS", "0"))  # pseudo-terminals that programs may have open
+# What the kernel keeps for programs outside of the memory cgroup; see KernelWatch.
+MAX_SOCKETS = 512
+MAX_UNREAD = 32 << 20  # bytes in the queues of IP and netlink sockets
+MAX_LOCKS = 10_000
+LOCKS_SECONDS = 0.25  # how often locks are counted
+
+
+class KernelWatch:
+    """Bounds what the kernel keeps for programs and counts in no cgroup (measured on Linux 6.18): unread messages of
+    netlink, connections that nobody has accepted, datagrams that wait for their end, and locks on files. It looks now
+    and again, and kills all programs where there is more than they may have."""
+
+    def __init__(self, network: "Network") -> None:
+        self.network = network
+        self.spared: "set[int]" = set()  # processes of the supervisor's
+        self.next = self.next_locks = 0.0  # when to look again
+        self.kills = 0
+        self.excess = ""  # what there was too much of since the last run: a word for the server
+
+    def settle(self) -> None:
+        """Takes the zygote, the only child of this process, for one that is not killed."""
+        self.spared = {pid for pid in pids() if parent_of(pid) == os.getpid()}
+
+    def look(self) -> None:
+        """Looks, if it is time, and kills where that must be."""
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.next = now + WATCH_SECONDS / 2
+        if excess := self.find_excess(now):
+            self.excess = excess
+            self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.spared)
+
+    def begin(self, now: float) -> None:
+        """Puts the next look off: a program begins, and no other runs. Short runs then need none."""
+        self.next, self.next_locks = now + WATCH_SECONDS / 2, now + LOCKS_SECONDS
+
+    def find_excess(self, now: float) -> str:
+        """What there is too much of: "sockets", "unread", "locks", "ptys" or nothing."""
+        sockets = self.network.sockets()
+        if sockets > MAX_SOCKETS:
+            return "sockets"
+        if sockets > FEW_SOCKETS and self.network.unread() > MAX_UNREAD:
+            return "unread"
+        if now >= self.next_locks:
+            self.next_locks = now + LOCKS_SECONDS
+            if count_locks() > MAX_LOCKS:
+                return "locks"
+            # Where the engine makes the terminals, it does not bound them.
+            if PTYS and len(os.listdir("/dev/pts")) > PTYS + 1:  # ptmx is there too
+                return "ptys"
+        return ""
+
+    def take_excess(self) -> str:
+        """What there was too much of since the last call."""
+        excess, self.excess = self.excess, ""
+        return excess
+
+
+def count_locks() -> int:
+    """How many locks on files the programs of this sandbox have (fcntl(2)), up to a few more than they may."""
+    found = 0
+    try:
+        with open("/proc/locks", "rb", 0) as file:
+            while found <= MAX_LOCKS and (part := file.read(CHUNK)):
+                found += part.count(b" POSIX ")
+    except OSError:
+        pass  # the kernel does not tell
+    return found
+
+
+class Pressure:
+    """What the kernel has refused this container since the last look (cgroup v2, then v1)."""
+
+    def __init__(self, watch: MemoryWatch, kernel: KernelWatch) -> None:
+        self.watch = watch
+        self.kernel = kernel
+        self.counters = (
+            Counter(("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"), "oom_kill"),
+            Counter(("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"), "max"),
+        )
+        self.known = self.read()
+
+    def read(self) -> "list[int]":
+        """How many processes were killed for memory, and how many were refused, ever."""
+        kills, refused = (counter.read() for counter in self.counters)
+        return [kills + self.watch.kills + self.kernel.kills, refused]
+
+    def look(self) -> "list[int]":
+        """How many processes were killed for memory, and how many were refused, since the last look."""
+        before, self.known = self.known, self.read()
+        return [now - then for now, then in zip(self.known, before)]
+
+
+class Watches:
+    """Looks now and again at what no cgroup bounds."""
+
+    def __init__(self, memory: MemoryWatch, kernel: KernelWatch) -> None:
+        self.memory = memory
+        self.kernel = kernel
+
+    def look(self) -> None:
+        """Looks, if it is time, and kills where that must be."""
+        self.memory.look()
+        self.kernel.look()
+
+    def settle(self) -> None:
+        """Takes what there is now, with a zygote and no run yet, for the supervisor's own."""
+        self.memory.settle()
+        self.kernel.settle()

@@ -1,0 +1,212 @@
+"""The files of the workspace: staging inputs, finding what a run made or changed, and sending it."""
+
+import os
+import stat
+import time
+
+from errno import EBUSY, EINVAL, ELOOP
+
+from channel import Channel
+from kernel import CHUNK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Optional
+
+MAX_DEPTH = 31  # folders below the workspace that are searched for files
+MAX_PATH = 1024  # bytes of a path that is returned; the server takes no longer or deeper ones (execution.PathFault)
+MAX_ENTRIES = 20_000  # directory entries that are looked at
+CLOCK_REALTIME_COARSE = 5  # the time module has no name for it
+UNSEARCHED = (0, 0, -1)  # the stamp of what may well have changed
+
+
+class Found:
+    """A regular file in the workspace, or an entry that is not returned and why."""
+
+    def __init__(self, path: str, reason: str, stamp: "tuple[int, int, int]" = (0, 0, 0)) -> None:
+        self.path = path
+        self.reason = reason  # empty: a regular file
+        self.stamp = stamp  # of stamp_of: differs when the file was made or changed
+        self.size = stamp[2]
+
+
+def stamp_of(status: os.stat_result) -> "tuple[int, int, int]":
+    """What is kept of a file to see whether it changes. A program can set the modification time, but not the change
+    time."""
+    return status.st_ino, status.st_ctime_ns, status.st_size
+
+
+def name_fault(name: str) -> str:
+    """Why a name cannot be handed to a client, or ''. Names come from the program: any bytes but '/' and NUL."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8"
+    if "\\" in name or any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in name):
+        return "its name has a backslash or a control character"
+    return ""
+
+
+def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[int]]" = None) -> "Iterator[Found]":
+    """Lists a folder that is open as a descriptor, and those below it, in order of name, following no link."""
+    left = budget if budget is not None else [MAX_ENTRIES]
+    with os.scandir(folder) as entries:
+        listed = sorted((entry for entry, _ in zip(entries, range(left[0] + 1))), key=lambda entry: entry.name)
+    for entry in listed:
+        path = prefix + entry.name
+        if left[0] <= 0:
+            reason = f"the workspace has more than {MAX_ENTRIES} entries; this and later ones were not searched"
+            yield Found(path, reason, UNSEARCHED)
+            return
+        left[0] -= 1
+        if fault := name_fault(entry.name):
+            yield Found(path, fault)
+        elif len(path.encode()) > MAX_PATH:
+            yield Found(path[:100] + "...", f"its path has more than {MAX_PATH} bytes")
+        elif entry.is_dir(follow_symlinks=False):
+            yield from walk_folder(folder, entry.name, path, depth + 1, left)
+        elif entry.is_file(follow_symlinks=False):
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield Found(path, "", stamp_of(status))
+        else:
+            yield Found(path, "it is a link" if entry.is_symlink() else "it is not a regular file")
+
+
+def enter(folder: int, name: str) -> int:
+    """Opens a folder in an open one, only to look further from it. A link is none: without O_PATH gVisor follows it, for
+    want of heed to O_NOFOLLOW where O_DIRECTORY is set."""
+    return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+
+
+def walk_folder(parent: int, name: str, path: str, depth: int, budget: "list[int]") -> "Iterator[Found]":
+    """Lists the folder `name` of an open folder."""
+    if depth > MAX_DEPTH:
+        yield Found(path, f"it lies more than {MAX_DEPTH} folders deep")
+        return
+    try:
+        place = enter(parent, name)
+        try:
+            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+        finally:
+            os.close(place)
+    except OSError as error:
+        yield Found(path, os.strerror(error.errno).lower())
+        return
+    try:
+        yield from walk(folder, path + "/", depth, budget)
+    except OSError as error:
+        yield Found(path, os.strerror(error.errno).lower())
+    finally:
+        os.close(folder)
+
+
+def open_beneath(root: int, path: str) -> int:
+    """Opens a file below an open folder for reading, following no link on the way."""
+    folder = os.dup(root)
+    try:
+        *parents, name = path.split("/")
+        for parent in parents:
+            below = enter(folder, parent)
+            os.close(folder)
+            folder = below
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+    try:
+        # Somebody who still runs may have put something else there, and to open a pipe can take for ever.
+        if not stat.S_ISREG(kind := os.fstat(place).st_mode):
+            number = ELOOP if stat.S_ISLNK(kind) else EINVAL
+            raise OSError(number, "a link" if number == ELOOP else "not a regular file")
+        # A lease (fcntl(2)) would have this sleep for lease-break-time, 45 s, for each file.
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+    except BlockingIOError:
+        raise OSError(EBUSY, "in use") from None
+    finally:
+        os.close(place)
+
+
+def stage(workspace: str, path: str) -> int:
+    """Creates a file for an input, with its folders, and returns it open for writing. The server checked the path."""
+    full = f"{workspace}/{path}"
+    os.makedirs(os.path.dirname(full), exist_ok=True)
+    return os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+
+
+def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
+    """Waits until a change of a file would give it another change time: kernels older than 6.13 take that from a clock
+    that ticks every 1 to 10 ms, and a program may change an input sooner after its staging."""
+    newest = max((changed for _, changed, _ in stamps), default=0)
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= newest < time.time_ns():
+        time.sleep(0.0005)
+
+
+def changes(
+    channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str = ""
+) -> "Iterator[Found]":
+    """Lists what was made or changed in the workspace, but for a path that is spared, and what cannot be returned.
+    Raises OSError."""
+    os.fchmod(workspace, 0o700)  # the program may have changed it
+    for found in channel.breathing(walk(workspace)):
+        if found.path != spared and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
+            yield found
+
+
+def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str) -> bool:
+    """Whether changes would list anything, or cannot tell: somebody may still be at work."""
+    try:
+        return any(True for _ in changes(channel, workspace, before, spared))
+    except OSError:
+        return True
+
+
+def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", limits: "dict[str, int]") -> None:
+    """Sends what the run made or changed, within the limits, and names what is not sent and why."""
+    files, total = limits["files"], limits["total_bytes"]
+    skipped = 0
+    for found in changed:
+        reason = found.reason
+        if not reason and files <= 0:
+            reason = f"the run made more than {limits['files']} files"
+        elif not reason and found.size > limits["file_bytes"]:
+            reason = f"it has {found.size} bytes, more than {limits['file_bytes']}"
+        elif not reason and found.size > total:
+            reason = f"the run's files have more than {limits['total_bytes']} bytes together"
+        if not reason:
+            reason = send_file(channel, workspace, found)
+        if not reason:
+            files -= 1
+            total -= found.size
+        elif skipped < limits["files"]:
+            skipped += 1
+            channel.post(b"S", found.path.encode("utf-8", "backslashreplace") + b"\0" + reason.encode())
+        else:
+            channel.post(b"S", b"\0and more; the list was cut here")
+            return
+
+
+def send_file(channel: Channel, workspace: int, found: Found) -> str:
+    """Sends one file; returns why it could not be, or ''. Where that shows only when some of it has been sent, the
+    channel sees to it that the server does not take it for whole."""
+    try:
+        fd = open_beneath(workspace, found.path)
+    except OSError as error:
+        return str(error.strerror).lower()
+    try:
+        if stamp_of(os.fstat(fd)) != found.stamp:
+            return "it was changed before it was read"
+        channel.post(b"F", found.path.encode())
+        left = found.size
+        while left > 0 and (data := os.read(fd, min(CHUNK, left))):
+            channel.send(b"D", data)
+            left -= len(data)
+        if left > 0 or stamp_of(os.fstat(fd)) != found.stamp:
+            channel.tear("it was changed while it was read")
+    except OSError as error:
+        channel.tear(f"it cannot be read: {os.strerror(error.errno).lower()}")
+    finally:
+        os.close(fd)
+    return ""

@@ -1,0 +1,177 @@
+"""The program's own process: it waits for the code, compiles it, runs it in a fresh `__main__` and reports what it raises."""
+
+import _ast
+import gc
+import io
+import os
+import resource
+import select
+import sys
+
+from ending import end_program
+from handover import RELEASE
+from kernel import PLAIN_MODULES, limit, read_to_end
+from tracebacks import OURS, report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from ending import Farewell
+    from types import CodeType, ModuleType, TracebackType
+    from typing import NoReturn, Optional
+else:
+    import _signal
+
+MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
+# Of each process of a program; the zygote may have more (see Zygote.serve). Taken out of the environment, as is
+# VIVARIUM_WATCH_MEMORY: programs have no business with it.
+OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
+REHEARSE_SECONDS = 0.03  # how long a program's process waits for its code before it rehearses
+FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
+COROUTINE_FLAG = 0x80  # CO_COROUTINE: set in a code object that awaits
+OURS.append(globals())
+
+
+def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
+    """Compiles the program; when interactive and its last statement is an expression, that one as a REPL would. Code
+    that awaits outside of functions becomes a coroutine's."""
+    flags: int = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(source, path, "exec", _ast.PyCF_ONLY_AST | flags, dont_inherit=True)
+    last = tree.body[-1] if interactive and tree.body else None
+    if not isinstance(last, _ast.Expr):
+        return [compile(tree, path, "exec", flags, dont_inherit=True)]
+    tree.body.pop()
+    body: "CodeType" = compile(tree, path, "exec", flags, dont_inherit=True)
+    flags |= body.co_flags & FUTURE_FLAGS
+    return [body, compile(_ast.Interactive([last]), path, "single", flags, dont_inherit=True)]
+
+
+def make_main(path: str) -> "ModuleType":
+    """Makes the `__main__` that the program runs in, as `python3 FILE` would."""
+    main = type(sys)("__main__")
+    main.__dict__.update(__builtins__=sys.modules["builtins"], __file__=path, __cached__=None)
+    sys.modules["__main__"] = main
+    sys.argv[:] = [path]
+    sys.path.insert(0, os.path.dirname(path))
+    sys.dont_write_bytecode = True  # a staged module must not leave a __pycache__ among the results
+    return main
+
+
+def unbuffered(fd: int, errors: str) -> io.TextIOWrapper:
+    """A text stream as `python3 -u` has it: a program that is killed has printed what it printed."""
+    raw = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="\n", write_through=True)
+
+
+def exit_status_of(stop: SystemExit) -> int:
+    """The exit status that sys.exit(x) asks for; a message is printed, as the interpreter does."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF if -(1 << 31) <= stop.code < 1 << 31 else 0xFF
+    print(stop.code, file=sys.stderr)
+    return 1
+
+
+async def run_coroutines(codes: "list[CodeType]", namespace: "dict[str, object]") -> "Optional[BaseException]":
+    """Runs code of which some awaits, and returns what it raised: from here the event loop's frames, which are not the
+    program's, are not in the traceback. A cancellation is for the loop to judge."""
+    try:
+        for code in codes:
+            coroutine = eval(code, namespace)
+            if code.co_flags & COROUTINE_FLAG:
+                await coroutine
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        return error
+    return None
+
+
+def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
+    """Runs code, all of it in one event loop if any of it awaits."""
+    if any(code.co_flags & COROUTINE_FLAG for code in codes):
+        import asyncio  # takes 30 ms, and only these programs need it
+
+        if error := asyncio.run(run_coroutines(codes, namespace)):
+            raise error
+        return
+    for code in codes:
+        exec(code, namespace)
+
+
+def execute(source: bytes, path: str, interactive: bool) -> int:
+    """Runs the program in a fresh `__main__` and returns its exit status."""
+    namespace = make_main(path).__dict__
+    try:
+        run_codes(compile_program(source, path, interactive), namespace)
+    except SystemExit as stop:
+        return exit_status_of(stop)
+    except KeyboardInterrupt as interrupt:
+        report(interrupt)
+        return -_signal.SIGINT
+    except BaseException as error:
+        report(error)
+        return 1
+    return 0
+
+
+def rehearse() -> None:
+    """Runs a tiny program that fails, and throws its output away. The process then has the pages and modules that most
+    programs need; what is left of a run is a third (measured: see docs/performance.md)."""
+    streams = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as null:
+        sys.stdout = sys.stderr = null
+        try:
+            for code in compile_program(b"class A: pass\nprint(6 * 7, A())\n1 / 0", "", True):
+                exec(code, {"__name__": "__main__"})
+        except ZeroDivisionError as error:
+            report(error)  # imports traceback, which takes 10 ms
+        finally:
+            sys.stdout, sys.stderr = streams
+    gc.freeze()  # or the collection at the program's end looks at it all
+
+
+def make_streams() -> None:
+    """Makes what print and input use. Pipes must stand at 0, 1 and 2: the objects remember what they found there."""
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout, sys.stderr = unbuffered(1, "surrogateescape"), unbuffered(2, "backslashreplace")
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def reseed() -> None:
+    """Gives this fork random numbers of its own. The random module sees to that itself."""
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed()
+
+
+def forget_shadowed(workspace: str) -> None:
+    """Forgets modules that were imported ahead and that have the name of one in the workspace: that comes first on the
+    program's path, so it must be what the program imports."""
+    ours = set()
+    for name in os.listdir(workspace):
+        if name.endswith(".py"):
+            ours.add(name[:-3])
+        elif os.path.isfile(f"{workspace}/{name}/__init__.py"):  # a folder of data has no such claim
+            ours.add(name)
+    for module in list(sys.modules):
+        if module.partition(".")[0] in ours and module not in PLAIN_MODULES and module != "__main__":
+            del sys.modules[module]
+
+
+def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoReturn":
+    """Waits for the code on the control pipe, runs it, exits."""
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    waiting = select.poll()
+    waiting.register(3, select.POLLIN)
+    if not waiting.poll(REHEARSE_SECONDS * 1000):  # under load there is no time for it
+        rehearse()
+    job = read_to_end(3)
+    if not job:
+        os._exit(0)  # the supervisor is gone
+    interactive, has_files, cpu_seconds = RELEASE.unpack_from(job)
+    limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+    limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    if has_files:
+        forget_shadowed(workspace)
+    inherited = next(reversed(sys.modules))
+    source = job[RELEASE.size :]
+    end_program(execute(source, f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, farewell)

@@ -1,0 +1,310 @@
+"""A session: a sandbox that one client keeps for a while.
+
+A session takes calls one after the other: Python in one interpreter, whose state stays; commands in a shell of their
+own; reads and writes of files. All of it belongs to one client, so unlike runs, calls are not kept apart: they share
+the processes that they leave in the background, the workspace and /tmp.
+
+These hold, whatever its programs do:
+  * The session ends at its time, with or without a server. Nothing else ends it: servers come and go.
+  * A server that comes finds the stream in order, whatever the one before it has left half sent (see SessionChannel).
+  * A call that its server takes back before it has begun does not begin: the client was told that it may be made again.
+  * A call ends at its time. A cell that does not heed the interrupt is killed with its interpreter, and the answer
+    says so."""
+
+import gc
+import os
+import select
+import time
+
+from errno import EAGAIN, ECANCELED, EFBIG
+
+from channel import Channel, Gone
+from handover import fields, parse_fields
+from kernel import Filter
+from main import Start
+from memory import WATCH_SECONDS
+from run import Job, Run
+from sandbox import PROTOCOL, PYTHON, Sandbox
+from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
+from session_channel import LOOK_SECONDS, SessionChannel
+from session_processes import Family, Interpreter, Shell, has_children
+from staging import Staging
+from workspace import Found, await_tick, changes, open_beneath, send_file, send_files, stamp_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn, Optional
+
+STALE_SECONDS = 0.5  # between a look whether a call is wanted and its beginning, after which this process was frozen
+QUIET = fields(
+    exit_code=0, signal=0, timed_out=0, wall_us=0, kill_us=0, cpu_us=0, peak_kb=0, memory_kills=0, refused_processes=0,
+    full=0, state_lost=0,
+)  # fmt: skip
+
+
+OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
+
+
+def parse_limits(payload: bytes) -> "dict[str, int]":
+    """Reads a job's limits. There are none in a frame that a server has not sent to its end."""
+    try:
+        return parse_fields(payload)
+    except ValueError:
+        return {}
+
+
+class Session:
+    """Takes calls until the session ends."""
+
+    def __init__(self, channel: SessionChannel, workspace: str, wall: Filter) -> None:
+        self.channel = channel
+        self.workspace = workspace
+        self.wall = wall
+        self.sandbox = Sandbox(channel, workspace)
+        self.root = self.sandbox.root
+        self.family = Family(channel.breathe)
+        self.interpreter: "Optional[Interpreter]" = None
+        self.state_lost = False  # the interpreter has ended, which nobody has heard yet
+        self.last_words = [b"", b""]  # what it has printed since its last cell
+        self.kills_before = 0  # processes that were killed for memory between the last call and this one
+        self.background = Background(min(most_processes(), MAX_JOBS))
+        self.listening = select.poll()
+        for fd in (channel.receive_fd, self.family.bell):
+            self.listening.register(fd, select.POLLIN)
+
+    def serve(self) -> "NoReturn":
+        """Serves calls. Raises Gone at the end."""
+        self.channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="session"))
+        while True:
+            self.channel.welcome()
+            staging = Staging(self.root)
+            job = self.receive_job(staging)
+            if job is None:
+                staging.drop()
+                continue
+            staging.commit()
+            try:
+                if staging.error is not None:
+                    raise staging.error
+                self.serve_call(job)
+            except OSError as error:
+                message = str(error.strerror).lower().replace("\n", " ")
+                self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=staging.at))
+            del job  # or the next would come in beside it
+
+    def receive_job(self, staging: Staging) -> "Optional[Job]":
+        """Collects a job. Returns None when it does not come whole: the server takes it back, or another has come."""
+        job = Job({})
+        while True:
+            kind, payload = self.receive()
+            if kind == b"J":
+                self.channel.begin_job()
+                job = Job(parse_limits(payload))
+                os.fchmod(self.root, 0o700)  # a program may have changed it
+            elif kind == b"C":
+                job.code += payload
+            elif kind == b"I":
+                job.stdin += payload
+            elif kind == b"F":
+                staging.begin(payload.decode(errors="replace"))
+            elif kind == b"D":
+                staging.add(payload)
+            elif kind == b"G" and job.limits:
+                return job
+            elif kind == b"H":
+                self.state_lost = False
+            elif kind == b"P":
+                self.channel.pong()
+            elif kind in (b"N", b"Y", b"L"):
+                return None
+            # K comes where the call had ended when the server called it off.
+            self.channel.breathe()
+
+    def receive(self) -> "tuple[bytes, bytes]":
+        """Waits for the next frame."""
+        while True:
+            if frame := self.channel.next_buffered():
+                return frame
+            if self.channel.buffer:
+                self.channel.breathe()  # a large frame may come slowly
+            # What goes on between calls may still take memory.
+            patience = min(self.channel.silence_left(), 2 * WATCH_SECONDS if has_children() else LOOK_SECONDS)
+            for fd, _ in self.listening.poll(patience * 1000 + 1):
+                if fd == self.channel.receive_fd:
+                    self.channel.read_available()
+                elif fd != self.family.bell and not (fd in self.background.kept and self.background.drain(fd)):
+                    self.forget(fd)
+            self.family.reap()
+            self.sandbox.watches.look()
+
+    def keep_listening(self, fd: int, keep: bool) -> None:
+        """Listens to a pipe between calls. What is kept comes with the next cell."""
+        closed = self.background.add(fd, keep)
+        if closed is not None:
+            self.forget(closed)
+        self.listening.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """Listens to a pipe no more, if it still does."""
+        try:
+            self.listening.unregister(fd)
+        except KeyError:
+            pass  # it has come to its end
+
+    def serve_call(self, job: Job) -> None:
+        """Makes a call and reports on it. Raises OSError for what it cannot do, before it has begun."""
+        operation = job.limits["op"]
+        if operation == OP_PYTHON:
+            self.run_cell(job)
+        elif operation == OP_BASH:
+            self.run_command(job)
+        elif operation == OP_READ:
+            self.read_file(job)
+        elif operation == OP_WRITE:
+            self.begin()
+            self.conclude(QUIET)
+        else:
+            raise Gone(f"an unknown operation {operation}")
+
+    def begin(self) -> None:
+        """Says that a call begins."""
+        self.channel.post(b"A")
+
+    def conclude(self, facts: bytes) -> None:
+        """Says how a call has ended, all of it."""
+        self.channel.post(b"X", facts)
+        self.channel.send(b"Z")
+
+    def facts(self, run: Run) -> bytes:
+        """What is known of a run that has ended. That the interpreter has is told until somebody has heard it."""
+        return self.sandbox.facts(run) + fields(state_lost=int(self.state_lost), memory_kills_before=self.kills_before)
+
+    def read_file(self, job: Job) -> None:
+        """Sends a file. Raises OSError."""
+        path = job.code.decode()
+        fd = open_beneath(self.root, path)
+        found = Found(path, "", stamp_of(os.fstat(fd)))
+        os.close(fd)
+        if found.size > job.limits["file_bytes"]:
+            raise OSError(EFBIG, "too large")
+        self.begin()
+        self.channel.post(b"X", QUIET)
+        if reason := send_file(self.channel, self.root, found):
+            self.channel.post(b"S", path.encode() + b"\0" + reason.encode())
+        self.channel.send(b"Z")
+
+    def run_cell(self, job: Job) -> None:
+        """Runs a cell in the session's interpreter. Where that was about to end and has not taken it, a new one does."""
+        before = self.sandbox.stamps()
+        await_tick(before.values())
+        run = self.prepare_cell(job)
+        if not self.start(run):
+            return
+        self.watch_cell(run)
+        if run.untaken and self.interpreter is None:
+            run = self.run_again(run, job)
+        self.channel.post(b"X", self.facts(run))
+        try:
+            send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits)
+        except OSError as error:
+            self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        self.channel.send(b"Z")
+
+    def make_interpreter(self, job: Job) -> Interpreter:
+        """Makes an interpreter, whose first cell begins with what the last one has printed in the end. Raises OSError."""
+        made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall, job))
+        for fd, words in zip((made.stdout, made.stderr), self.last_words):
+            self.background.kept[fd] = bytearray(words)
+        self.last_words = [b"", b""]
+        return made
+
+    def run_again(self, run: CellCall, job: Job) -> CellCall:
+        """Runs a cell that no interpreter has taken, if there is room for another one. Returns the last run."""
+        try:
+            run = self.prepare_cell(job)
+        except OSError:
+            return run
+        run.started = time.monotonic()
+        self.watch_cell(run)
+        return run
+
+    def prepare_cell(self, job: Job) -> CellCall:
+        """Prepares the call of a cell, and an interpreter if there is none. Raises OSError."""
+        self.check_interpreter()
+        if self.interpreter is None:
+            self.interpreter = self.make_interpreter(job)
+        self.interpreter.prepare()
+        return CellCall(self.channel, self.interpreter, job, self.sandbox.watches, self.background)
+
+    def watch_cell(self, run: CellCall) -> None:
+        """Sees a cell to its end."""
+        pipes = run.program.stdout, run.program.stderr
+        for fd in pipes:
+            self.forget(fd)
+        run.watch()
+        for fd in pipes:
+            self.keep_listening(fd, keep=True)
+        self.check_interpreter()
+
+    def check_interpreter(self) -> None:
+        """Forgets an interpreter that has ended."""
+        self.family.reap()
+        if self.interpreter is not None and self.interpreter.ending is not None:
+            fds = self.interpreter.stdout, self.interpreter.stderr
+            for fd in fds:
+                self.forget(fd)
+            self.last_words = [self.background.take_last(fd) for fd in fds]
+            self.interpreter.close()
+            self.interpreter = None
+            self.state_lost = True
+
+    def run_command(self, job: Job) -> None:
+        """Runs a command in a shell of its own."""
+        shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
+        run = ShellCall(self.channel, shell, job, self.sandbox.watches, self.background)
+        if not self.start(run):
+            shell.discard()
+            return
+        shell.begin()
+        run.watch()
+        for fd in (shell.stdout, shell.stderr):
+            self.keep_listening(fd, keep=False)
+        self.check_interpreter()
+        self.conclude(self.facts(run))
+
+    def start(self, run: Call) -> bool:
+        """Says that a call begins, and notes when. Returns False where it is called off by then: a server that has got no
+        answer in time may have told its client to try again, so the call must not begin after that. What the kernel has
+        refused before is not the call's."""
+        self.kills_before, _ = self.sandbox.pressure.look()
+        asked = time.monotonic()
+        if run.is_called_off():
+            self.channel.send(b"!", fields(errno=ECANCELED, message="called off", file=0))
+            return False
+        self.begin()
+        self.channel.flush()
+        if time.monotonic() - asked > STALE_SECONDS and run.is_called_off():
+            self.conclude(QUIET)
+            return False
+        run.started = time.monotonic()
+        return True
+
+    def forked(self, make: "Callable[[], Any]") -> "Any":
+        """Makes a process. Where there are as many as there may be, all others are killed first: a client whose own
+        processes fill the session could not even end them. Raises OSError."""
+        try:
+            return make()
+        except OSError as error:
+            if error.errno != EAGAIN:
+                raise
+        self.family.kill()
+        self.check_interpreter()
+        return make()
+
+
+def serve(channel: Channel, start: Start) -> None:
+    """Serves a session until it expires. A server that does not read for the time of silence is not waited for."""
+    session = Session(SessionChannel(channel, start.expires), start.workspace, start.wall)
+    gc.freeze()  # a collection in the interpreter then leaves these pages shared
+    session.serve()

@@ -1,0 +1,234 @@
+"""The processes of a session as PID 1 sees them: the interpreter, and a shell for each command."""
+
+import os
+import resource
+import select
+import struct
+import time
+
+from errno import EAGAIN
+
+from channel import Channel
+from child import be_child, execute_command
+from display import shows
+from handover import Pipes, WORD
+from kernel import CHUNK, Filter, close_all, limit, write_all
+from notebook import Notebook
+from process import BURY_SECONDS, Ending, Program
+from program import make_streams
+from run import Job
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+    from typing import Optional
+else:
+    import _signal
+
+INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
+INTERRUPT_AGAIN_SECONDS = 0.2  # after which it is sent again: one that comes before the cell has begun is lost
+MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
+
+
+class Family:
+    """The processes of a session, as their father sees them."""
+
+    def __init__(self, breathe: "Callable[[], None]" = lambda: None) -> None:
+        self.breathe = breathe  # while processes take their time to go
+        self.children: "dict[int, Child]" = {}
+        self.bell, ring = os.pipe()  # readable when one has ended
+        for fd in (self.bell, ring):
+            os.set_blocking(fd, False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # or the kernel would not tell
+        _signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+
+    def reap(self) -> None:
+        """Buries all that have ended, orphans among them."""
+        try:
+            os.read(self.bell, CHUNK)
+        except BlockingIOError:
+            pass  # it has not rung
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if child := self.children.pop(pid, None):
+                child.ending = Ending(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, time.monotonic())
+
+    def kill(self) -> None:
+        """Kills every process of the session, again and again until none is left, or those that are take too long to go."""
+        patience = time.monotonic() + BURY_SECONDS
+        while time.monotonic() < patience:
+            try:
+                os.kill(-1, _signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self.reap()
+            self.breathe()
+
+
+class Child(Program):
+    """A process of a session's that calls are made in, with a process group of its own."""
+
+    def __init__(self, family: Family, pipes: Pipes, ours: "tuple[int, ...]", pid: int) -> None:
+        close_all(pipes.theirs)
+        self.family = family
+        self.pid = pid
+        self.ending: "Optional[Ending]" = None
+        family.children[pid] = self
+        super().__init__(ours, os.pidfd_open(pid))
+
+    def ended(self, ready: "list[int]") -> bool:
+        self.family.reap()
+        return self.ending is not None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the process and its group."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def end(self) -> Ending:
+        """Kills the process and its group, if it has not ended. One that takes long to go, since it has much memory to
+        give back, is buried later: it does nothing any more."""
+        patience = time.monotonic() + BURY_SECONDS
+        waiting = select.poll()
+        waiting.register(self.end_fd, select.POLLIN)
+        while self.ending is None:
+            if time.monotonic() > patience:
+                self.ending = Ending(_signal.SIGKILL, at=time.monotonic())
+                break
+            self.signal(_signal.SIGKILL)
+            waiting.poll(100)
+            self.family.reap()
+            self.family.breathe()
+        return self.ending
+
+
+class Interpreter(Child):
+    """The process of the notebook."""
+
+    def __init__(self, family: Family, workspace: str, wall: Filter, job: Job) -> None:
+        pipes = Pipes()
+        pid = fork(pipes)
+        if pid == 0:
+            try:
+                job.code, job.stdin = bytearray(), bytearray()  # its first cell comes as others do, and this stays
+                be_child(pipes, workspace, wall, _signal.SIGINT)  # no cell runs yet
+                make_streams()
+                shows.install(workspace)
+                Notebook(workspace).serve()
+            finally:
+                os._exit(70)  # the program has broken what the notebook needs
+        os.close(pipes.stdin)  # cells get theirs with their code
+        super().__init__(family, pipes, (pipes.control, pipes.stdout, pipes.stderr, pipes.stdin, pipes.done), pid)
+        self.word: "Optional[Ending]" = None  # the notebook's own, of the cell that runs
+        self.spent = 0.0  # seconds of CPU time of the cells before
+        self.interrupted = 0.0  # when it was first, by the monotonic clock
+
+    def prepare(self) -> None:
+        """Forgets the last cell, and what anybody has written to the pipe for the word since. Raises OSError where there
+        is no end to that."""
+        self.word = None
+        self.interrupted = 0.0
+        try:
+            for _ in range(MAX_JUNK_READS):
+                if not os.read(self.done, CHUNK):
+                    return
+        except BlockingIOError:
+            return
+        self.end()
+        raise OSError(EAGAIN, "the interpreter floods its own end")
+
+    def ended(self, ready: "list[int]") -> bool:
+        if self.word is None:
+            self.take_word()  # whatever is ready: junk may have come before it
+        return super().ended(ready) or self.word is not None
+
+    def take_word(self) -> None:
+        """Reads how the cell has ended. What is no such word leaves everything as it is."""
+        try:
+            status, cpu, peak_kb = WORD.unpack(os.read(self.done, WORD.size))
+        except (OSError, struct.error):
+            return
+        if status == _signal.SIGXCPU or status & ~0xFF00 == 0:
+            self.word = Ending(status, min(cpu, 1 << 50) / 1e6, min(peak_kb, 1 << 32), time.monotonic())
+
+    def interrupt(self) -> float:
+        self.interrupted = self.interrupted or time.monotonic()
+        if time.monotonic() - self.interrupted >= INTERRUPT_SECONDS:
+            return 0.0
+        self.signal(_signal.SIGINT)
+        return INTERRUPT_AGAIN_SECONDS
+
+    def kill(self, channel: Channel) -> Ending:
+        """Ends the interpreter, unless the cell has ended by itself: then it lives on."""
+        if self.ending is None and self.word is not None:
+            self.spent += self.word.cpu
+            return self.word
+        ending = self.end()
+        ending.cpu = max(0.0, ending.cpu - self.spent)
+        return ending
+
+    def close(self) -> None:
+        """Closes what is left of an interpreter that has ended."""
+        close_all((self.stdin, self.stdout, self.stderr, self.done, self.end_fd))
+
+
+class Shell(Child):
+    """A shell that runs one command."""
+
+    def __init__(self, family: Family, workspace: str, wall: Filter, job: Job) -> None:
+        pipes = Pipes()
+        pid = fork(pipes)
+        if pid == 0:
+            try:
+                be_child(pipes, workspace, wall)
+                for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores
+                    _signal.signal(number, _signal.SIG_DFL)
+                seconds = job.limits["cpu_seconds"]
+                limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+                if os.read(3, 1):  # ends when the command may begin
+                    os._exit(70)
+                execute_command(bytes(job.code))
+            except BaseException as error:
+                write_all(2, f"the shell could not be started: {error}\n".encode())
+            finally:
+                os._exit(126)
+        super().__init__(family, pipes, pipes.ours, pid)
+
+    def begin(self) -> None:
+        """Lets the command begin."""
+        os.close(self.control)
+
+    def discard(self) -> None:
+        """Ends a shell whose command is not to begin."""
+        self.end()
+        close_all((self.stdin, self.stdout, self.stderr, self.control, self.done, self.end_fd))
+
+    def kill(self, channel: Channel) -> Ending:
+        """Ends the shell and its group if its time is up. Else what it has left in the background lives on."""
+        return self.ending or self.end()
+
+
+def fork(pipes: Pipes) -> int:
+    """Forks. Where that fails, closes the pipes and raises OSError."""
+    try:
+        return os.fork()
+    except OSError:
+        close_all((*pipes.ours, *pipes.theirs))
+        raise
+
+
+def has_children() -> bool:
+    """Whether any process of the sandbox is left: all that lose their parent become children of PID 1."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    except ChildProcessError:
+        return False

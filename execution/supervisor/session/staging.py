@@ -1,0 +1,109 @@
+"""Files that come into a session: they are put in place together, when all are complete."""
+
+import os
+import stat
+
+from errno import EISDIR
+
+from kernel import write_all
+from workspace import enter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+
+class Staging:
+    """Files that come in: they are put in place together, when all are complete."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.file = -1
+        self.at = -1  # which file it is, from 0 on
+        self.waiting: "dict[str, str]" = {}  # paths, by the names that the files have meanwhile
+        self.error: "Optional[OSError]" = None  # the first; nothing is taken after it
+
+    def begin(self, path: str) -> None:
+        """Begins a file."""
+        self.end_file()
+        self.at += self.error is None
+        name = f".vivarium-{os.urandom(8).hex()}"
+        try:
+            self.file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=self.root)
+            self.waiting[name] = path
+        except OSError as error:
+            self.error = self.error or error
+
+    def add(self, data: bytes) -> None:
+        """Adds bytes to the file."""
+        if self.error is None:
+            try:
+                write_all(self.file, data)
+            except OSError as error:
+                self.error = error
+
+    def end_file(self) -> None:
+        """Ends the file that has come in."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+    def commit(self) -> None:
+        """Puts the files in place."""
+        self.end_file()
+        try:
+            if self.error is None:
+                for self.at, path in enumerate(self.waiting.values()):
+                    check_beneath(self.root, path)
+                for self.at, name in enumerate(list(self.waiting)):
+                    put_beneath(self.root, name, self.waiting[name])
+                    del self.waiting[name]
+        except OSError as error:
+            self.error = error
+        self.drop()
+
+    def drop(self) -> None:
+        """Deletes files that are not in place."""
+        self.end_file()
+        for name in self.waiting:
+            try:
+                os.unlink(name, dir_fd=self.root)
+            except OSError:
+                pass  # a program has taken it away, or the workspace's mode
+        self.waiting.clear()
+
+
+def put_beneath(root: int, name: str, path: str) -> None:
+    """Moves a file below an open folder to a path there, replacing what file is there, and makes its folders. Follows
+    no link. Raises OSError."""
+    *parents, last = path.split("/")
+    folder = os.dup(root)
+    try:
+        for parent in parents:
+            try:
+                os.mkdir(parent, 0o755, dir_fd=folder)
+            except FileExistsError:
+                pass
+            below = enter(folder, parent)
+            os.close(folder)
+            folder = below
+        os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def check_beneath(root: int, path: str) -> None:
+    """Raises the OSError with which put_beneath would fail for what is there by now."""
+    *parents, last = path.split("/")
+    folder = os.dup(root)
+    try:
+        for parent in parents:
+            below = enter(folder, parent)
+            os.close(folder)
+            folder = below
+        if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise OSError(EISDIR, os.strerror(EISDIR))
+    except FileNotFoundError:
+        pass  # it will be made
+    finally:
+        os.close(folder)

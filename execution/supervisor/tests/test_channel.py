@@ -1,0 +1,184 @@
+"""The tests of channel.py. They run in a sandbox, as any program does."""
+
+import os
+import struct
+import tempfile
+import threading
+import time
+import unittest
+
+from unittest import mock
+
+import channel
+import handover
+import run
+import workspace
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    return kind + struct.pack(">I", len(payload)) + payload
+
+
+class ChannelTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.receive_fd, self.server_out = self.pipe()
+        self.server_in, self.send_fd = self.pipe()
+        self.channel = channel.Channel(self.receive_fd, self.send_fd, 0.2)
+        self.never, _ = self.pipe()  # readable only if a program's process ended
+
+    def pipe(self) -> "tuple[int, int]":
+        pair = os.pipe()
+        self.addCleanup(os.closerange, min(pair), min(pair) + 1)  # a test may have closed it
+        self.addCleanup(os.closerange, max(pair), max(pair) + 1)
+        return pair
+
+    def test_frames_are_put_together_from_any_pieces(self) -> None:
+        stream = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
+        got = []
+        for byte in stream:
+            os.write(self.server_out, bytes([byte]))
+            self.channel.read_available()
+            while frame := self.channel.next_buffered():
+                got.append(frame)
+        self.assertEqual(got, [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
+
+    def test_receive_skips_pings(self) -> None:
+        os.write(self.server_out, b"P\0\0\0\0G\0\0\0\0")
+        self.assertEqual(self.channel.receive(self.never), (b"G", b""))
+
+    def test_silence_means_gone(self) -> None:
+        with self.assertRaisesRegex(channel.Gone, "silent"):
+            self.channel.receive(self.never)
+
+    def test_a_closed_connection_means_gone(self) -> None:
+        os.close(self.server_out)
+        with self.assertRaisesRegex(channel.Gone, "closed"):
+            self.channel.receive(self.never)
+
+    def test_a_huge_frame_means_gone(self) -> None:
+        os.write(self.server_out, b"C\xff\xff\xff\xff")
+        with self.assertRaisesRegex(channel.Gone, "4294967295 bytes"):
+            self.channel.receive(self.never)
+
+    def test_a_server_that_neither_reads_nor_speaks_means_gone(self) -> None:
+        with self.assertRaisesRegex(channel.Gone, "silent"):
+            self.channel.send(b"O", b"x" * (1 << 20))
+
+    def test_a_server_that_closes_while_it_does_not_read_means_gone(self) -> None:
+        os.close(self.server_out)
+        with self.assertRaisesRegex(channel.Gone, "closed"):
+            self.channel.send(b"O", b"x" * (1 << 20))
+
+    def test_a_server_that_speaks_may_be_slow_to_read(self) -> None:
+        began = time.monotonic()
+        received = bytearray()
+
+        def serve() -> None:
+            while time.monotonic() < began + 3 * self.channel.silence:
+                os.write(self.server_out, b"P\0\0\0\0")
+                time.sleep(self.channel.silence / 4)
+            while len(received) < (1 << 20) + 5:
+                received.extend(os.read(self.server_in, 1 << 16))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        self.channel.send(b"D", b"x" * (1 << 20))
+        server.join()
+        self.assertEqual(received, b"D\0\x10\0\0" + b"x" * (1 << 20))
+
+    def test_what_was_said_while_nobody_listened_counts(self) -> None:
+        os.write(self.server_out, b"P\0\0\0\0")
+        self.channel.heard -= 10
+        self.assertEqual(self.channel.silence_left(), 0)
+        self.channel.read_available()
+        self.assertGreater(self.channel.silence_left(), 0)
+
+    def test_what_is_posted_goes_out_before_what_is_sent(self) -> None:
+        self.channel.post(b"F", b"a")
+        self.channel.send(b"Z")
+        self.assertEqual(os.read(self.server_in, 100), b"F\0\0\0\x01aZ\0\0\0\0")
+
+    def received(self) -> bytes:
+        """What the server has got by now, without waiting."""
+        os.set_blocking(self.server_in, False)
+        try:
+            return os.read(self.server_in, 1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def test_a_ping_is_answered(self) -> None:
+        os.write(self.server_out, b"P\0\0\0\0G\0\0\0\0")
+        self.channel.receive(self.never)
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_who_has_just_spoken_need_not_breathe(self) -> None:
+        self.channel.send(b"O", b"x")
+        self.channel.breathe()
+        self.assertEqual(self.received(), b"O\0\0\0\1x")
+
+    def test_who_has_long_said_nothing_breathes_once(self) -> None:
+        self.channel.said -= 1
+        for _ in self.channel.breathing([workspace.Found("a", "")] * 3):
+            pass
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_what_waits_to_be_sent_is_as_good_as_a_pong(self) -> None:
+        self.channel.post(b"X", b"y")
+        self.channel.pong()
+        self.assertEqual(self.received(), b"X\0\0\0\1y")
+
+    def test_no_pong_waits_or_fails_where_there_is_no_room(self) -> None:
+        filled = 0
+        while True:
+            try:
+                filled += os.write(self.send_fd, b"x" * 4096)
+            except BlockingIOError:
+                break
+        for _ in range(3):
+            self.channel.pong()
+        self.assertEqual(self.received(), b"x" * filled)
+        self.channel.flush()
+        self.assertEqual(self.received(), b"P\0\0\0\0")  # once
+
+    def test_no_pong_fails_where_the_server_has_gone(self) -> None:
+        os.close(self.server_in)
+        self.channel.pong()
+        with self.assertRaises(channel.Gone):
+            self.channel.flush()
+
+    def test_a_pong_does_not_break_a_frame(self) -> None:
+        payload = b"x" * (1 << 20)
+        self.channel.post(b"D", payload)
+        self.channel.pong()  # as much of it as there is room for
+        received = bytearray(self.received())
+        self.assertLess(len(received), len(payload))
+        while len(received) < 5 + len(payload):
+            self.channel.pong()
+            received += self.received()
+        self.channel.pong()
+        self.assertEqual(received, b"D\0\x10\0\0" + payload)
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_a_short_run_says_nothing_but_its_report(self) -> None:
+        self.channel.said -= 1  # it was idle
+        program = mock.Mock(end_fd=self.never)
+        with tempfile.TemporaryDirectory() as workspace:
+            job = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"J", b"a=1\n"), (b"C", b"1"), (b"G", b"")])
+            os.write(self.server_out, job)
+            run.receive_job(self.channel, program, workspace)
+        self.assertEqual(self.received(), b"")
+
+    def test_a_large_frame_that_comes_slowly_is_answered(self) -> None:
+        os.write(self.server_out, b"C\0\0\0\2x")
+        self.channel.read_available()
+        self.channel.said -= 1
+        server = threading.Timer(0.05, os.write, (self.server_out, b"y"))
+        server.start()
+        self.assertEqual(self.channel.receive(self.never), (b"C", b"xy"))
+        server.join()
+        self.assertEqual(self.received(), b"P\0\0\0\0")
+
+    def test_fields(self) -> None:
+        self.channel.send(b"X", handover.fields(exit_code=3, full=0))
+        self.assertEqual(os.read(self.server_in, 100), b"X\0\0\0\x13exit_code=3\nfull=0\n")
+        self.assertEqual(handover.parse_fields(b"a=1\nb=22\n"), {"a": 1, "b": 22})

@@ -1,0 +1,200 @@
+"""The tests of notebook.py. They run in a sandbox, as any program does."""
+
+import inspect
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+import unittest
+
+from errno import EMFILE
+from typing import TextIO
+from unittest import mock
+
+import display
+import notebook
+
+
+class Odd:
+    """A stream with something wrong."""
+
+    @property
+    def closed(self) -> bool:
+        raise ValueError("underlying buffer has been detached")
+
+
+class OutputsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        saved = sys.stdout, sys.stderr
+        self.addCleanup(self.restore, *saved)
+        self.outputs = notebook.Outputs()
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        for pipe in self.outputs.pipes.values():
+            try:
+                os.close(pipe)
+            except OSError:
+                pass  # the test has
+
+    def restore(self, out: "io.TextIOBase", err: "io.TextIOBase") -> None:
+        sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+
+    def test_streams_are_mended_whatever_is_wrong_with_them(self) -> None:
+        detached = io.TextIOWrapper(io.BytesIO())
+        detached.detach()
+        for broken in (detached, Odd(), None):
+            sys.stdout = sys.stderr = broken  # type: ignore[assignment]
+            self.outputs.mend()
+            self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2), broken)
+        del sys.stdout, sys.stderr
+        self.outputs.mend()
+        self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2))
+
+    def test_a_stream_of_the_programs_own_stays(self) -> None:
+        sys.stdout = mine = io.StringIO()
+        self.outputs.mend()
+        self.assertIs(sys.stdout, mine)
+
+    def test_pipes_that_are_gone_stop_no_cell(self) -> None:
+        sys.stdout = None  # type: ignore[assignment]
+        for fd, pipe in self.outputs.pipes.items():
+            os.close(pipe)
+            self.outputs.pipes[fd] = 1 << 20  # no descriptor
+        self.outputs.mend()
+
+
+class StdinTest(unittest.TestCase):
+    def setUp(self) -> None:
+        saved = os.dup(0)
+        self.addCleanup(os.close, saved)
+        self.addCleanup(os.dup2, saved, 0)
+
+    def make(self, data: bytes) -> TextIO:
+        """A standard input, of a source that has more."""
+        with tempfile.TemporaryFile() as source:
+            source.write(data + b"code")
+            source.seek(0)
+            stdin = notebook.make_stdin(source.fileno(), len(data))
+            self.assertEqual(os.read(source.fileno(), 10), b"code")
+        return stdin
+
+    def test_there_is_one_copy_of_it(self) -> None:
+        data = bytes(1 << 22)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        with self.make(data) as stdin:
+            copies = tracemalloc.get_traced_memory()[1] - len(data)  # what the test itself joins
+            self.assertLess(copies, 1 << 20)
+            self.assertEqual(stdin.read(), data.decode())
+
+    def test_it_is_the_childrens_as_well(self) -> None:
+        with self.make(b"a\nb\xff"):
+            self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"a\nb\xff")
+        with self.make("é\n".encode()) as stdin:
+            self.assertEqual((stdin.fileno(), stdin.readline(), stdin.readline()), (0, "é\n", ""))
+        with self.make(b""):
+            self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"")
+
+    def test_it_is_there_without_a_file_too(self) -> None:
+        with mock.patch.object(os, "memfd_create", side_effect=OSError(EMFILE, "too many")):
+            self.assertEqual(self.make(b"a").read(), "a")
+
+
+class NotebookTest(unittest.TestCase):
+    def setUp(self) -> None:
+        saved = sys.modules["__main__"], sys.argv[:], sys.path[:], sys.stdout, sys.stderr
+        self.addCleanup(self.restore, *saved)
+        for number in (signal.SIGINT, signal.SIGXCPU, signal.SIGALRM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.notebook = notebook.Notebook(tempfile.mkdtemp())
+        sys.stdout, sys.stderr = self.out, self.err = io.StringIO(), io.StringIO()
+
+    def restore(self, main: object, argv: "list[str]", path: "list[str]", out: object, err: object) -> None:
+        sys.modules["__main__"] = main  # type: ignore[assignment]
+        sys.argv[:], sys.path[:] = argv, path
+        sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+
+    def test_state_stays(self) -> None:
+        self.assertEqual([self.notebook.run_cell(code, True) for code in (b"x = 6", b"x * 7")], [0, 0])
+        self.assertEqual(self.out.getvalue(), "42\n")
+
+    def test_statuses(self) -> None:
+        cells = (b"1 / 0", b"raise SystemExit(3)", b"raise KeyboardInterrupt", b"(")
+        self.assertEqual([self.notebook.run_cell(code, True) >> 8 for code in cells], [1, 3, 130, 1])
+
+    def test_tracebacks_have_lines_and_no_frames_of_ours(self) -> None:
+        self.notebook.run_cell(b"def f():\n    1 / 0\nf()", True)
+        self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
+        self.assertNotIn("session.py", self.err.getvalue())
+
+    def test_an_interrupt_is_shown_where_a_cell_awaits(self) -> None:
+        code = b"""
+import asyncio, signal
+async def f():
+    asyncio.get_running_loop().call_later(0.01, signal.raise_signal, signal.SIGINT)
+    await asyncio.sleep(60)
+await f()"""
+        self.assertEqual(self.notebook.run_cell(code, False), 130 << 8)
+        self.assertRegex(
+            self.err.getvalue(), r"(?s)^Traceback[^\n]*\n  File \"<cell 1>\", line 6, in <module>.*line 5, in f\n"
+        )
+        self.assertTrue(self.err.getvalue().endswith("\nKeyboardInterrupt\n"), self.err.getvalue())
+
+    def test_lines_end_where_they_do_for_the_interpreter(self) -> None:
+        code = "a = '\x0c\x1c\x85\u2028'\r\n\x0cb = 2\rdef f():\n    return 'found'\n1 / 0"
+        self.notebook.run_cell(code.encode(), False)
+        self.assertIn("line 5, in <module>\n    1 / 0\n", self.err.getvalue())
+        self.assertEqual(inspect.getsource(self.notebook.namespace["f"]), "def f():\n    return 'found'\n")
+
+    def test_what_a_handler_raises_between_cells_is_printed(self) -> None:
+        self.notebook.run_cell(b"import signal\ndef ring(*_):\n    1 / 0\nsignal.signal(signal.SIGALRM, ring)", False)
+        signal.raise_signal(signal.SIGALRM)
+        self.assertRegex(self.err.getvalue(), r"(?s)line 3, in ring.*ZeroDivisionError")
+        cells = (b"signal.getsignal(signal.SIGALRM) is ring", b"signal.raise_signal(signal.SIGALRM)")
+        self.assertEqual([self.notebook.run_cell(code, True) for code in cells], [0, 1 << 8])
+        self.assertEqual(self.out.getvalue(), "True\n")
+
+    def test_a_handler_that_puts_itself_back_is_no_worse(self) -> None:
+        self.notebook.run_cell(
+            b"import signal\ndef ring(*_):\n    signal.signal(signal.SIGALRM, ring)\n    1 / 0\nring()", False
+        )
+        for _ in range(3):
+            signal.raise_signal(signal.SIGALRM)
+        self.assertEqual(self.err.getvalue().count("ZeroDivisionError"), 4)
+
+    def test_each_cell_can_be_interrupted(self) -> None:
+        self.notebook.run_cell(b"import signal\nsignal.signal(signal.SIGINT, lambda *_: None)", False)
+        self.assertEqual(self.notebook.run_cell(b"signal.raise_signal(signal.SIGINT)", False), 130 << 8)
+
+    def test_interrupts_reach_cells_alone(self) -> None:
+        self.notebook.interrupt()
+        self.notebook.busy = True
+        with self.assertRaises(KeyboardInterrupt):
+            self.notebook.interrupt()
+
+    def test_an_interrupted_cell_saves_no_figures(self) -> None:
+        saved: "list[str]" = []
+        with mock.patch.object(display.shows, "save_open_figures", lambda: saved.append("figures")):
+            for code in (b"1", b"1 / 0", b"raise KeyboardInterrupt"):
+                self.notebook.run_cell(code, False)
+        self.assertEqual(len(saved), 2)
+
+    def test_a_fork_saves_no_figures(self) -> None:
+        saved: "list[str]" = []
+        with mock.patch.object(display.shows, "save_open_figures", lambda: saved.append("figures")):
+            self.notebook.process += 1  # as if this were one
+            self.notebook.run_cell(b"1", False)
+        self.assertEqual(saved, [])
+
+    def test_interrupts_come_again_but_leave_time_to_heed_them(self) -> None:
+        self.notebook.busy = True
+        with self.assertRaises(KeyboardInterrupt):
+            self.notebook.interrupt()
+        self.notebook.interrupt()  # it may be cleaning up
+        self.notebook.interrupted -= notebook.HEED_SECONDS
+        with self.assertRaises(KeyboardInterrupt):
+            self.notebook.interrupt()

@@ -1,0 +1,45 @@
+"""The tests of session_processes.py. They run in a sandbox, as any program does."""
+
+import os
+import signal
+import time
+import unittest
+
+from unittest import mock
+
+import child
+import kernel
+import session_processes
+
+
+class Undying(session_processes.Child):
+    """A process that was killed and takes its time to go."""
+
+    def __init__(self, family: session_processes.Family, end_fd: int) -> None:
+        self.family, self.end_fd = family, end_fd
+        self.ending = None
+        self.signals: "list[int]" = []
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+class FamilyTest(unittest.TestCase):
+    def setUp(self) -> None:
+        for patch in (mock.patch.object(session_processes, "BURY_SECONDS", 0.05), mock.patch.object(os, "kill")):
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.family = session_processes.Family()
+        self.never, ring = os.pipe()
+        self.addCleanup(kernel.close_all, (self.never, ring, self.family.bell))
+        self.addCleanup(signal.set_wakeup_fd, -1)
+        self.addCleanup(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
+
+    def test_a_killed_process_that_does_not_go_ends_nothing_else(self) -> None:
+        child = Undying(self.family, self.never)
+        self.assertEqual(child.end().status, signal.SIGKILL)
+        self.assertIsNotNone(child.ending)
+        self.assertIn(signal.SIGKILL, child.signals)
+
+    def test_nor_do_all_of_them(self) -> None:
+        self.family.kill()

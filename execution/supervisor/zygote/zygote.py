@@ -1,0 +1,208 @@
+"""The zygote: it makes a fresh inner sandbox for each run (ISOLATION=run) and forks the program's process into it.
+
+All programs are copies of this process, so it never reads a byte of any program's: none can find another's in its own
+memory. It has capabilities, in a user namespace that it has made for itself, and reads nothing but its link's end."""
+
+import _socket
+import ctypes
+import gc
+import os
+import time
+
+from errno import ENOSPC
+
+from display import shows
+from ending import Farewell
+from handover import ENDED, HANDED, Pipes, RULES_FD, fields, take_over
+from kernel import (
+    Filter,
+    be_first_victim,
+    close_all,
+    default_signals,
+    drop_bounding_set,
+    drop_capabilities,
+    libc,
+    make_rules,
+    obey,
+    set_dumpable,
+    system,
+)
+from program import await_and_run, make_streams, rehearse, reseed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import NoReturn
+else:
+    import _signal
+
+PRELOAD = "/opt/vivarium/preload"  # a file that names the modules that an image wants imported ahead
+# clone(2), unshare(2), setns(2)
+CLONE_VM = 0x100
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+
+
+def enter_namespaces() -> None:
+    """Puts the children of this process into a pid namespace that they own, where they may make others."""
+    uid, gid = os.getuid(), os.getgid()
+    system("unshare", CLONE_NEWUSER | CLONE_NEWPID)
+    set_dumpable(True)  # or the files below belong to root; nobody else is here yet
+    maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
+    for name, text in maps.items():  # the last, which nobody needs, or a program could write it, for others to read
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    set_dumpable(False)
+    drop_bounding_set()
+
+
+def unshare_ipc() -> None:
+    """Gives this process an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one for each RCU grace
+    period: where there are too many, it waits for them."""
+    patience = time.monotonic() + 5
+    while True:
+        try:
+            system("unshare", CLONE_NEWIPC)
+            return
+        except OSError as error:
+            if error.errno != ENOSPC or time.monotonic() > patience:
+                raise
+            time.sleep(0.05)
+
+
+def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
+    """Imports modules, so that programs find them imported. Returns those that it could, and why not the others."""
+    done, failed = [], []
+    for name in names:
+        try:
+            __import__(name)
+            done.append(name)
+        except BaseException as error:
+            failed.append(f"{name}: {type(error).__name__}: {error}".replace("\n", " "))
+    if len(os.listdir("/proc/self/task")) > 1:
+        failed.append("one of them started threads, which no program will have")
+    return done, failed
+
+
+def preload_names(asked: str) -> "list[str]":
+    """Which modules to import: those asked for, or with "auto" those that the image names."""
+    if asked == "auto":
+        try:
+            with open(PRELOAD) as file:
+                asked = file.read()
+        except OSError:
+            asked = ""
+    return [name for name in asked.replace(",", " ").split() if name != "none"]
+
+
+def start_init(stack: "ctypes.Array[ctypes.c_char]") -> int:
+    """Starts the first process of a new pid namespace, which does nothing but be there: when it dies, the kernel kills
+    all others in the namespace. It shares this process's memory and sleeps in pause(2), so it costs neither a copy of
+    the interpreter nor an executable: 0.1 ms, where spawning /usr/bin/sleep takes 0.35."""
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # which it inherits: the kernel then buries the orphans
+    try:
+        top = (ctypes.addressof(stack) + len(stack)) & ~0xF
+        return system("clone", ctypes.cast(libc.pause, ctypes.c_void_p), top, CLONE_VM | _signal.SIGCHLD, None)
+    finally:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+
+class Zygote:
+    """The process that all programs are forked from. Everything here runs in it; it reads nothing but its own link's
+    end, and says through the link what it has made."""
+
+    def __init__(self, link: "_socket.socket", workspace: str, wall: Filter) -> None:
+        self.link = link
+        self.workspace = workspace
+        self.wall = wall
+        self.stack = ctypes.create_string_buffer(1 << 14)
+        self.rules = make_rules()
+        self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
+
+    def serve(self) -> "NoReturn":
+        """Prepares one program after the other. The next is made when all of the last is gone."""
+        while True:
+            system("unshare", CLONE_NEWPID)  # for children only
+            init = start_init(self.stack)
+            pipes = Pipes()
+            program = os.fork()
+            if program == 0:
+                self.be_program(pipes)
+            system("setns", self.pid_namespace, CLONE_NEWPID)
+            close_all(pipes.theirs)
+            handed = (*pipes.ours, os.pidfd_open(init), os.pidfd_open(program))
+            # The kernel counts the descriptors that are under way like this for each user, all containers together,
+            # and refuses the next to whoever may open fewer files. A program cannot get the count beyond its own
+            # OPEN_FILES; the zygote's limit is higher.
+            self.link.sendmsg([b"P"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, HANDED.pack(*handed))])
+            close_all(handed)
+            self.link.send(b"E" + self.await_end(program, init))
+
+    def await_end(self, program: int, init: int) -> bytes:
+        """Waits until the program has ended, kills all that it has left, and waits until that is gone."""
+        ended = b""
+        while True:
+            # Whoever it is: one that is not buried would keep the init from ending.
+            pid, status, usage = os.wait4(-1, 0)
+            if pid == program:
+                cpu = int((usage.ru_utime + usage.ru_stime) * 1e6)
+                ended = ENDED.pack(status, cpu, usage.ru_maxrss, time.monotonic())
+                os.kill(init, _signal.SIGKILL)
+            elif pid == init:
+                return ended  # not empty: the init ends when all others in its namespace have been buried
+
+    def be_program(self, pipes: Pipes) -> "NoReturn":
+        """Turns a fresh fork into a program's process. The order matters: first every inherited descriptor goes, then
+        every power; only then may the process be traced again."""
+        try:
+            os.setsid()
+            take_over(pipes, self.rules)
+            unshare_ipc()
+            drop_capabilities()
+            set_dumpable(True)
+            be_first_victim()
+            obey(RULES_FD if self.rules >= 0 else -1)
+            self.wall.install()
+            reseed()
+        except BaseException as error:
+            os.write(2, f"the program's process could not be set up: {error}\n".encode())
+            os._exit(70)
+        try:
+            await_and_run(self.workspace, Farewell())
+        finally:
+            os._exit(70)  # the program has broken what its end needs
+
+
+def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "list[str]") -> "NoReturn":
+    """Turns a fresh fork of the supervisor into the zygote."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1):  # the server's
+            os.dup2(null, fd)
+        enter_namespaces()
+        if os.fork() != 0:
+            os._exit(0)  # the zygote is the first process of its namespace, and becomes a child of PID 1
+        # For its children, which cannot reach it. No signal may have a handler here: a namespace's init has the same
+        # ones, can be reached, and shares this memory. Without a handler the kernel ignores whatever is sent to it.
+        default_signals()
+        os.chdir(workspace)
+        shows.install(workspace)
+        done, failed = preload(modules)
+        libc.fflush(None)  # what C code has printed would be printed by each program
+        pipes = Pipes()
+        for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
+            os.dup2(fd, target)
+        make_streams()
+        rehearse()
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        close_all((*pipes.ours, *pipes.theirs, null))
+        link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
+        gc.collect()
+        gc.freeze()  # a collection in a program then leaves these pages shared
+        Zygote(link, workspace, wall).serve()
+    except BaseException as error:
+        link.send(b"!" + f"{type(error).__name__}: {error}".encode())
+    finally:
+        os._exit(71)
