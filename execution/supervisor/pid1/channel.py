@@ -83,7 +83,7 @@ class Channel:
         self.said = time.monotonic()
 
     def pong(self) -> None:
-        """Shows the server that this process is alive. Waits for nothing and raises nothing: where there is no room, the
+        """Display the server that this process is alive. Waits for nothing and raises nothing: where there is no room, the
         server has something to read, and a server that is gone shows elsewhere."""
         if not self.posted:  # else that will do
             self.post(b"P")

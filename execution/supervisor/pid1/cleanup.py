@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
-PLACES = ("/tmp", "/dev/shm")  # where programs can write, beside the workspace
+WRITABLE_DIRS = ("/tmp", "/dev/shm")  # where programs can write, beside the workspace
 MAX_LEFTOVERS = 2000  # what a run may leave for us to delete; beyond it the sandbox is given up
 MAX_LEFT_DEPTH = 64
 FS_IOC_GETFLAGS = 0x80086601  # ioctl_iflags(2)
@@ -64,7 +64,7 @@ def is_full(folder: str) -> bool:
     return status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
 
 
-class Place:
+class WritableDir:
     """A folder that programs can write. Where it is the programs' own, they can leave marks on itself too."""
 
     def __init__(self, path: str) -> None:
@@ -87,7 +87,7 @@ class Place:
             os.utime(self.folder, ns=self.times)
 
 
-class Home:
+class SkeletonLinks:
     """What the image prepared (Matplotlib's font index, say), linked into the program's home, which starts empty."""
 
     def __init__(self, skeleton: str, home: str) -> None:

@@ -6,10 +6,10 @@ import struct
 import time
 
 from channel import Channel, Gone, Unable
-from handover import DONE, ENDED, HANDED
+from handover import EXIT_NOTICE, ENDED, HANDED
 from kernel import Filter
 from process import BURY_SECONDS, Ending, Program
-from zygote import be_zygote
+from zygote import become_zygote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def cpu_clock(handle: int) -> int:
     return ~pid << 3 | 2
 
 
-class Cell(Program):
+class InnerSandbox(Program):
     """A program in an inner sandbox of its own, which the zygote has made."""
 
     def __init__(self, fds: "tuple[int, ...]", zygote: "ZygoteLink") -> None:
@@ -38,31 +38,31 @@ class Cell(Program):
         self.made = time.monotonic()
         os.close(handle)
         self.zygote = zygote
-        self.word: "Optional[Ending]" = None  # the program's own
+        self.notice: "Optional[Ending]" = None  # the program's own
         self.ending: "Optional[Ending]" = None
 
     def ended(self, ready: "list[int]") -> bool:
         if self.end_fd in ready:
             self.take_end()
         elif self.done in ready:
-            self.take_word()
-        return self.ending is not None or self.word is not None
+            self.take_notice()
+        return self.ending is not None or self.notice is not None
 
     def take_end(self) -> None:
         """Reads from the zygote, which says nothing else while a program runs, how that has ended."""
         status, cpu, peak_kb, at = ENDED.unpack(self.zygote.receive(b"E")[0])
         self.ending = Ending(status, cpu / 1e6, peak_kb, at)
 
-    def take_word(self) -> None:
-        """Reads the program's farewell. What is none leaves everything as it is: its end will show."""
+    def take_notice(self) -> None:
+        """Reads the program's notice. What is none leaves everything as it is: its end will show."""
         try:
-            status, cpu, peak_kb = DONE.unpack(os.read(self.done, DONE.size))
+            status, cpu, peak_kb = EXIT_NOTICE.unpack(os.read(self.done, EXIT_NOTICE.size))
             own_cpu = time.clock_gettime(self.clock)  # it cannot hide its own process's time
         except (OSError, struct.error):
             return  # it took its word back, broke it, or has gone meanwhile
         now = time.monotonic()
         if cpu / 1e6 <= (now - self.made + 1) * (os.cpu_count() or 1) and peak_kb < MAX_PEAK_KB:
-            self.word = Ending(status << 8, max(cpu / 1e6, own_cpu), peak_kb, now)
+            self.notice = Ending(status << 8, max(cpu / 1e6, own_cpu), peak_kb, now)
 
     def kill(self, channel: Channel) -> Ending:
         try:
@@ -70,9 +70,9 @@ class Cell(Program):
         except ProcessLookupError:
             pass  # the zygote was faster
         os.close(self.init)
-        if self.word is None:
+        if self.notice is None:
             self.bury(channel)
-        ending = self.word or self.ending
+        ending = self.notice or self.ending
         assert ending is not None
         return ending
 
@@ -90,13 +90,13 @@ class Cell(Program):
 class ZygoteLink:
     """The supervisor's end of the link to the zygote."""
 
-    def __init__(self, channel: Channel, workspace: str, wall: Filter, modules: "list[str]") -> None:
+    def __init__(self, channel: Channel, workspace: str, program_filter: Filter, modules: "list[str]") -> None:
         self.channel = channel
         self.link, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             self.link.close()
-            be_zygote(theirs, workspace, wall, modules)
+            become_zygote(theirs, workspace, program_filter, modules)
         theirs.close()
         self.report = self.await_message(b"R")[0]  # what could be preloaded
         os.waitpid(pid, 0)
@@ -116,6 +116,6 @@ class ZygoteLink:
             self.channel.breathe()
         return self.receive(kind)
 
-    def next(self) -> Cell:
+    def next(self) -> InnerSandbox:
         """Waits for the next program's process."""
-        return Cell(self.await_message(b"P")[1], self)
+        return InnerSandbox(self.await_message(b"P")[1], self)

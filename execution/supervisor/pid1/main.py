@@ -41,7 +41,7 @@ class Start:
         self.silence = float(silence)
         self.expires = int(expires) / 1000
         self.has_filter = self.machine == os.uname().machine  # the engine's own profile stands in any case
-        self.wall = Filter(instructions if self.has_filter else "")
+        self.program_filter = Filter(instructions if self.has_filter else "")
 
 
 def check_process() -> None:

@@ -4,10 +4,9 @@ import os
 import time
 
 from channel import Channel
-from display import shows
-from handover import Pipes, RELEASE, take_over
-from kernel import Filter, be_first_victim, close_all, default_signals, make_rules, obey, set_dumpable, write_all
-from program import await_and_run, make_streams
+from handover import Pipes, RELEASE
+from kernel import Filter, close_all, write_all
+from program import become_only_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,24 +68,11 @@ class Program:
 class OnlyProgram(Program):
     """The one program of a sandbox, a child of this process. Nothing else than it is in the sandbox."""
 
-    def __init__(self, workspace: str, wall: Filter) -> None:
+    def __init__(self, workspace: str, program_filter: Filter) -> None:
         pipes = Pipes()
         self.pid = os.fork()
         if self.pid == 0:
-            try:
-                os.setsid()
-                take_over(pipes)
-                default_signals()
-                set_dumpable(True)
-                be_first_victim()
-                obey(make_rules())
-                os.chdir(workspace)
-                make_streams()
-                wall.install()
-                shows.install(workspace)
-                await_and_run(workspace)
-            finally:
-                os._exit(70)  # reached only when setting the process up failed
+            become_only_program(pipes, workspace, program_filter)
         close_all(pipes.theirs)
         self.ending: "Optional[Ending]" = None
         self.cpu = 0.0

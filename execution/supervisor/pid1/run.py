@@ -142,9 +142,9 @@ class Run:
     def listen(self) -> None:
         """Acts on what the server has said, some of it perhaps while it was spoken to."""
         while frame := self.channel.next_buffered():
-            self.hear(frame[0])
+            self.handle_frame(frame[0])
 
-    def hear(self, kind: bytes) -> None:
+    def handle_frame(self, kind: bytes) -> None:
         """Acts on a frame of the server's. Raises Gone for what it has no business to send during a run."""
         if kind != b"P":
             raise Gone(f"an unexpected frame {kind!r}")
@@ -175,10 +175,10 @@ class Run:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return -1
-        self.say(fd, data)
+        self.post_output(fd, data)
         return len(data)
 
-    def say(self, fd: int, data: bytes) -> None:
+    def post_output(self, fd: int, data: bytes) -> None:
         """Posts what is within the limit of a pipe's output; what is beyond it becomes one empty frame."""
         part = data[: self.room[fd]]
         self.room[fd] -= len(part)

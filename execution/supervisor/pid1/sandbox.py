@@ -7,7 +7,7 @@ import time
 from errno import ENOSPC
 
 from channel import Channel, Gone
-from cleanup import Home, MAX_LEFTOVERS, PLACES, Place, SKELETON, is_full
+from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
 from handover import fields
 from kernel import limit
 from memory import Counter, MemoryWatch
@@ -31,12 +31,12 @@ class Sandbox:
         self.channel = channel
         self.workspace = workspace
         self.root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
-        self.places = [Place(place) for place in (workspace, *PLACES) if os.access(place, os.W_OK)]
+        self.places = [WritableDir(place) for place in (workspace, *WRITABLE_DIRS) if os.access(place, os.W_OK)]
         self.network = Network()
         # Bytes in files of memory and in shared memory, whoever holds them; 0 where the kernel does not tell.
         self.shared_memory = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
         self.free = 0  # of them, how many are in use between runs
-        self.home = Home(SKELETON, os.environ.get("HOME", "/tmp"))
+        self.home = SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
         memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, channel.breathe)

@@ -4,7 +4,7 @@ import os
 import time
 
 from channel import Channel, Unable
-from cleanup import PLACES, unexpected_places
+from cleanup import WRITABLE_DIRS, unexpected_places
 from handover import fields
 from inner_sandbox import ZygoteLink
 from main import Start
@@ -17,12 +17,12 @@ def serve(channel: Channel, start: Start) -> None:
     refuses what that takes."""
     if not start.has_filter:
         raise Unable(f"the server's seccomp filter is for {start.machine}, and this is {os.uname().machine}")
-    if places := unexpected_places((start.workspace, *PLACES)):
+    if places := unexpected_places((start.workspace, *WRITABLE_DIRS)):
         raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
     sandbox = Sandbox(channel, start.workspace)
     if not sandbox.network.files:
         raise Unable("the kernel does not tell how many sockets are in use")
-    zygote = ZygoteLink(channel, start.workspace, start.wall, preload_names(start.preload))
+    zygote = ZygoteLink(channel, start.workspace, start.program_filter, preload_names(start.preload))
     program = zygote.next()
     sandbox.settle()
     channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygote.report)

@@ -13,6 +13,6 @@ def serve(channel: Channel, start: Start) -> None:
     """Serves the sandbox's only run."""
     sandbox = Sandbox(channel, start.workspace)
     gc.freeze()  # a collection in the program then leaves these pages shared
-    program = OnlyProgram(start.workspace, start.wall)
+    program = OnlyProgram(start.workspace, start.program_filter)
     channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="container"))
     sandbox.serve_run(program)

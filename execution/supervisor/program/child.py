@@ -4,12 +4,22 @@ import os
 import resource
 
 from handover import Pipes, take_over
-from kernel import Filter, be_first_victim, default_signals, limit, make_rules, obey, set_dumpable
+from kernel import (
+    Filter,
+    be_first_victim,
+    default_signals,
+    limit,
+    make_landlock_rules,
+    restrict_self,
+    set_dumpable,
+    write_all,
+)
 from program import OPEN_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from typing import NoReturn
 else:
     import _signal
 
@@ -19,7 +29,7 @@ def limit_resources() -> None:
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
 
 
-def be_child(pipes: Pipes, workspace: str, wall: Filter, *spared: int) -> None:
+def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *spared: int) -> None:
     """Makes a fresh fork of the supervisor a program's process. Signals that are spared stay ignored."""
     _signal.set_wakeup_fd(-1)
     os.setsid()
@@ -28,10 +38,26 @@ def be_child(pipes: Pipes, workspace: str, wall: Filter, *spared: int) -> None:
     os.nice(19)  # among the processes of this container: none may keep PID 1 from its work
     set_dumpable(True)
     be_first_victim()
-    obey(make_rules())
+    restrict_self(make_landlock_rules())
     os.chdir(workspace)
     limit_resources()
-    wall.install()
+    program_filter.install()
+
+
+def become_shell(pipes: Pipes, workspace: str, program_filter: Filter, cpu_seconds: int, command: bytes) -> "NoReturn":
+    """Makes a fresh fork of the supervisor a shell that runs a command, once the control pipe ends."""
+    try:
+        become_child(pipes, workspace, program_filter)
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores
+            _signal.signal(number, _signal.SIG_DFL)
+        limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+        if os.read(3, 1):
+            os._exit(70)
+        execute_command(command)
+    except BaseException as error:
+        write_all(2, f"the shell could not be started: {error}\n".encode())
+    finally:
+        os._exit(126)
 
 
 def execute_command(command: bytes) -> None:

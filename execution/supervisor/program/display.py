@@ -36,7 +36,7 @@ def is_a(value: object, module: str, name: str) -> bool:
     return isinstance(kind, type) and issubclass(type(value), kind)
 
 
-class Shows:
+class Display:
     """What programs show besides text: as a notebook would, but saved in the workspace."""
 
     def __init__(self) -> None:
@@ -86,13 +86,13 @@ class Shows:
             self.save(page.encode("utf-8", "replace"), "output", "html")  # type: ignore[union-attr]
 
     def display(self, *values: object) -> None:
-        """Shows values: prints each as a REPL does, and saves what is a picture or HTML in the workspace."""
+        """Display values: prints each as a REPL does, and saves what is a picture or HTML in the workspace."""
         for value in values:
             self.save_picture_of(value)
             print(repr(value))
 
     def display_last(self, value: object) -> None:
-        """Shows the value of the program's last statement: sys.displayhook."""
+        """Display the value of the program's last statement: sys.displayhook."""
         if value is not None:
             self.save_picture_of(value)
         sys.__displayhook__(value)
@@ -122,8 +122,8 @@ class PyplotHook:
     """Replaces plt.show when pyplot is imported, whoever imports it. A Matplotlib backend of our own would do so too,
     but the Pythons that a program starts would be told of it by MPLBACKEND and not find it."""
 
-    def __init__(self, shows: Shows) -> None:
-        self.shows = shows
+    def __init__(self, shows: Display) -> None:
+        self.screen = screen
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Optional[ModuleSpec]":
         """Finds pyplot as the other finders do, and nothing else."""
@@ -145,9 +145,9 @@ class PyplotHook:
 
         def show(*_: object, **__: object) -> None:
             """Saves all open figures as figure-N.png in the workspace and closes them."""
-            self.shows.show_figures()
+            self.screen.show_figures()
 
         loader.exec_module = exec_module
 
 
-shows = Shows()
+screen = Display()

@@ -8,8 +8,8 @@ import os
 import resource
 import sys
 
-from display import shows
-from handover import DONE, DONE_FD
+from display import screen
+from handover import EXIT_NOTICE, DONE_FD
 from kernel import libc
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ def wind_down(workspace: str, inherited: str) -> bool:
     return written
 
 
-class Farewell:
+class ExitNotice:
     """The way to say that the program is over and needs no more than to be killed. The supervisor then need not wait
     until the kernel has torn this process down, which takes 1 ms of a small program's 4. It is the program's own word:
     it can forge its own exit status with it, which it chooses anyway."""
@@ -76,7 +76,7 @@ class Farewell:
         self.process = os.getpid()
         self.pipe = os.fstat(DONE_FD).st_ino
 
-    def say(self, status: int) -> None:
+    def send(self, status: int) -> None:
         """Says it, unless this is a fork of the program's process, or the program has closed or replaced the pipe."""
         if os.getpid() != self.process:
             return
@@ -84,16 +84,16 @@ class Farewell:
         cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
         try:
             if os.fstat(DONE_FD).st_ino == self.pipe:
-                os.write(DONE_FD, DONE.pack(status, int(cpu * 1e6), max(own.ru_maxrss, children.ru_maxrss)))
+                os.write(DONE_FD, EXIT_NOTICE.pack(status, int(cpu * 1e6), max(own.ru_maxrss, children.ru_maxrss)))
         except OSError:
             pass
 
 
-def end_program(status: int, workspace: str, inherited: str, farewell: "Optional[Farewell]") -> "NoReturn":
+def end_program(status: int, workspace: str, inherited: str, notice: "Optional[ExitNotice]") -> "NoReturn":
     """Ends the program's process. A negative status is a signal that it dies of."""
     if threading := sys.modules.get("threading"):
         threading._shutdown()
-    shows.save_open_figures()
+    screen.save_open_figures()
     if len(sys._current_frames()) > 1:  # daemon threads: only the interpreter's real end keeps them quiet
         ctypes.pythonapi.Py_Exit(128 - status if status < 0 else status)
     if not wind_down(workspace, inherited) and status == 0:
@@ -101,6 +101,6 @@ def end_program(status: int, workspace: str, inherited: str, farewell: "Optional
     if status < 0:
         _signal.signal(-status, _signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    if farewell is not None:
-        farewell.say(status)
+    if notice is not None:
+        notice.send(status)
     os._exit(status)

@@ -9,15 +9,17 @@ import sys
 import time
 import traceback
 
-from display import shows
-from handover import CELL, DONE_FD, WORD
-from kernel import CHUNK, libc, limit, write_all
+from child import become_child
+from display import screen
+from handover import CELL, CELL_END, DONE_FD, Pipes
+from kernel import CHUNK, Filter, libc, limit, write_all
 from program import (
     COROUTINE_FLAG,
     MAIN_FILE,
     compile_program,
     exit_status_of,
     make_main,
+    make_streams,
     run_coroutines,
     unbuffered,
 )
@@ -145,14 +147,14 @@ class Notebook:
             except BaseException as error:  # there is no memory, or the program has broken what tracebacks need
                 status = 1 << 8
                 os.write(2, f"the cell's end could not be reported: {type(error).__name__}\n".encode())
-            self.tell(status, used_cpu() - before)
+            self.report_end(status, used_cpu() - before)
 
-    def tell(self, status: int, cpu: float) -> None:
+    def report_end(self, status: int, cpu: float) -> None:
         """Says that a cell is over. A fork that has run to the cell's end has nothing to say."""
         libc.fflush(None)  # what C code has printed
         if os.getpid() != self.process:
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
-        os.write(DONE_FD, WORD.pack(status, int(cpu * 1e6), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        os.write(DONE_FD, CELL_END.pack(status, int(cpu * 1e6), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
     def allow_cpu(self, seconds: int) -> None:
         """Allows this process so much more CPU time."""
@@ -188,7 +190,7 @@ class Notebook:
         self.outputs.mend()
         # An interrupted cell's time is up, and to draw takes more. A fork that has run to the cell's end would draw again.
         if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
-            error = self.attempt(shows.save_open_figures) or error
+            error = self.attempt(screen.save_open_figures) or error
         if error is None:
             return 0
         if isinstance(error, SystemExit):
@@ -313,3 +315,14 @@ def report_quietly(error: BaseException) -> None:
         report_cell(error)
     except BaseException:
         pass  # the program has broken what it takes
+
+
+def become_interpreter(pipes: Pipes, workspace: str, program_filter: Filter) -> "NoReturn":
+    """Makes a fresh fork of the supervisor the interpreter of a session."""
+    try:
+        become_child(pipes, workspace, program_filter, _signal.SIGINT)  # no cell runs yet
+        make_streams()
+        screen.install(workspace)
+        Notebook(workspace).serve()
+    finally:
+        os._exit(70)  # the program has broken what the notebook needs

@@ -8,16 +8,27 @@ import resource
 import select
 import sys
 
+from display import screen
 from ending import end_program
-from handover import RELEASE
-from kernel import PLAIN_MODULES, limit, read_to_end
+from handover import Pipes, RELEASE, take_over
+from kernel import (
+    Filter,
+    PLAIN_MODULES,
+    be_first_victim,
+    default_signals,
+    limit,
+    make_landlock_rules,
+    read_to_end,
+    restrict_self,
+    set_dumpable,
+)
 from tracebacks import OURS, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from ending import Farewell
-    from types import CodeType, ModuleType, TracebackType
+    from ending import ExitNotice
+    from types import CodeType, ModuleType
     from typing import NoReturn, Optional
 else:
     import _signal
@@ -26,7 +37,7 @@ MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
 # Of each process of a program; the zygote may have more (see Zygote.serve). Taken out of the environment, as is
 # VIVARIUM_WATCH_MEMORY: programs have no business with it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
-REHEARSE_SECONDS = 0.03  # how long a program's process waits for its code before it rehearses
+WARM_UP_SECONDS = 0.03  # how long a program's process waits for its code before it warms up
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
 COROUTINE_FLAG = 0x80  # CO_COROUTINE: set in a code object that awaits
 OURS.append(globals())
@@ -114,7 +125,7 @@ def execute(source: bytes, path: str, interactive: bool) -> int:
     return 0
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Runs a tiny program that fails, and throws its output away. The process then has the pages and modules that most
     programs need; what is left of a run is a third (measured: see docs/performance.md)."""
     streams = sys.stdout, sys.stderr
@@ -157,13 +168,13 @@ def forget_shadowed(workspace: str) -> None:
             del sys.modules[module]
 
 
-def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoReturn":
+def await_and_run(workspace: str, notice: "Optional[ExitNotice]" = None) -> "NoReturn":
     """Waits for the code on the control pipe, runs it, exits."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     waiting = select.poll()
     waiting.register(3, select.POLLIN)
-    if not waiting.poll(REHEARSE_SECONDS * 1000):  # under load there is no time for it
-        rehearse()
+    if not waiting.poll(WARM_UP_SECONDS * 1000):  # under load there is no time for it
+        warm_up()
     job = read_to_end(3)
     if not job:
         os._exit(0)  # the supervisor is gone
@@ -174,4 +185,22 @@ def await_and_run(workspace: str, farewell: "Optional[Farewell]" = None) -> "NoR
         forget_shadowed(workspace)
     inherited = next(reversed(sys.modules))
     source = job[RELEASE.size :]
-    end_program(execute(source, f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, farewell)
+    end_program(execute(source, f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, notice)
+
+
+def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) -> "NoReturn":
+    """Makes a fresh fork of the supervisor the process of a sandbox's only program."""
+    try:
+        os.setsid()
+        take_over(pipes)
+        default_signals()
+        set_dumpable(True)
+        be_first_victim()
+        restrict_self(make_landlock_rules())
+        os.chdir(workspace)
+        make_streams()
+        program_filter.install()
+        screen.install(workspace)
+        await_and_run(workspace)
+    finally:
+        os._exit(70)  # reached only where setting the process up failed

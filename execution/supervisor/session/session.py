@@ -57,10 +57,10 @@ def parse_limits(payload: bytes) -> "dict[str, int]":
 class Session:
     """Takes calls until the session ends."""
 
-    def __init__(self, channel: SessionChannel, workspace: str, wall: Filter) -> None:
+    def __init__(self, channel: SessionChannel, workspace: str, program_filter: Filter) -> None:
         self.channel = channel
         self.workspace = workspace
-        self.wall = wall
+        self.program_filter = program_filter
         self.sandbox = Sandbox(channel, workspace)
         self.root = self.sandbox.root
         self.family = Family(channel.breathe)
@@ -213,7 +213,7 @@ class Session:
 
     def make_interpreter(self, job: Job) -> Interpreter:
         """Makes an interpreter, whose first cell begins with what the last one has printed in the end. Raises OSError."""
-        made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.wall, job))
+        made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.program_filter, job))
         for fd, words in zip((made.stdout, made.stderr), self.last_words):
             self.background.kept[fd] = bytearray(words)
         self.last_words = [b"", b""]
@@ -261,7 +261,7 @@ class Session:
 
     def run_command(self, job: Job) -> None:
         """Runs a command in a shell of its own."""
-        shell = self.forked(lambda: Shell(self.family, self.workspace, self.wall, job))
+        shell = self.forked(lambda: Shell(self.family, self.workspace, self.program_filter, job))
         run = ShellCall(self.channel, shell, job, self.sandbox.watches, self.background)
         if not self.start(run):
             shell.discard()
@@ -305,6 +305,6 @@ class Session:
 
 def serve(channel: Channel, start: Start) -> None:
     """Serves a session until it expires. A server that does not read for the time of silence is not waited for."""
-    session = Session(SessionChannel(channel, start.expires), start.workspace, start.wall)
+    session = Session(SessionChannel(channel, start.expires), start.workspace, start.program_filter)
     gc.freeze()  # a collection in the interpreter then leaves these pages shared
     session.serve()

@@ -105,7 +105,7 @@ class Call(Run):
         elif not self.background.drain(fd):
             self.poll.unregister(fd)
 
-    def hear(self, kind: bytes) -> None:
+    def handle_frame(self, kind: bytes) -> None:
         # What else comes is a server's that has not noticed that it is no longer the one.
         if kind == b"P":
             self.channel.pong()
@@ -127,7 +127,7 @@ class CellCall(Call):
     def open(self) -> None:
         """Begins with what threads and children have printed since the last cell."""
         for fd in self.kinds:
-            self.say(fd, self.background.take(fd))
+            self.post_output(fd, self.background.take(fd))
         super().open()
 
     def fed(self) -> None:

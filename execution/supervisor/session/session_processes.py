@@ -1,7 +1,6 @@
 """The processes of a session as PID 1 sees them: the interpreter, and a shell for each command."""
 
 import os
-import resource
 import select
 import struct
 import time
@@ -9,13 +8,11 @@ import time
 from errno import EAGAIN
 
 from channel import Channel
-from child import be_child, execute_command
-from display import shows
-from handover import Pipes, WORD
-from kernel import CHUNK, Filter, close_all, limit, write_all
-from notebook import Notebook
+from child import become_shell
+from handover import CELL_END, Pipes
+from kernel import CHUNK, Filter, close_all
+from notebook import become_interpreter
 from process import BURY_SECONDS, Ending, Program
-from program import make_streams
 from run import Job
 
 TYPE_CHECKING = False
@@ -113,28 +110,22 @@ class Child(Program):
 class Interpreter(Child):
     """The process of the notebook."""
 
-    def __init__(self, family: Family, workspace: str, wall: Filter, job: Job) -> None:
+    def __init__(self, family: Family, workspace: str, program_filter: Filter, job: Job) -> None:
         pipes = Pipes()
         pid = fork(pipes)
         if pid == 0:
-            try:
-                job.code, job.stdin = bytearray(), bytearray()  # its first cell comes as others do, and this stays
-                be_child(pipes, workspace, wall, _signal.SIGINT)  # no cell runs yet
-                make_streams()
-                shows.install(workspace)
-                Notebook(workspace).serve()
-            finally:
-                os._exit(70)  # the program has broken what the notebook needs
+            job.code, job.stdin = bytearray(), bytearray()  # its first cell comes as others do, and this stays
+            become_interpreter(pipes, workspace, program_filter)
         os.close(pipes.stdin)  # cells get theirs with their code
         super().__init__(family, pipes, (pipes.control, pipes.stdout, pipes.stderr, pipes.stdin, pipes.done), pid)
-        self.word: "Optional[Ending]" = None  # the notebook's own, of the cell that runs
+        self.notice: "Optional[Ending]" = None  # the notebook's own, of the cell that runs
         self.spent = 0.0  # seconds of CPU time of the cells before
         self.interrupted = 0.0  # when it was first, by the monotonic clock
 
     def prepare(self) -> None:
         """Forgets the last cell, and what anybody has written to the pipe for the word since. Raises OSError where there
         is no end to that."""
-        self.word = None
+        self.notice = None
         self.interrupted = 0.0
         try:
             for _ in range(MAX_JUNK_READS):
@@ -146,18 +137,18 @@ class Interpreter(Child):
         raise OSError(EAGAIN, "the interpreter floods its own end")
 
     def ended(self, ready: "list[int]") -> bool:
-        if self.word is None:
-            self.take_word()  # whatever is ready: junk may have come before it
-        return super().ended(ready) or self.word is not None
+        if self.notice is None:
+            self.take_notice()  # whatever is ready: junk may have come before it
+        return super().ended(ready) or self.notice is not None
 
-    def take_word(self) -> None:
+    def take_notice(self) -> None:
         """Reads how the cell has ended. What is no such word leaves everything as it is."""
         try:
-            status, cpu, peak_kb = WORD.unpack(os.read(self.done, WORD.size))
+            status, cpu, peak_kb = CELL_END.unpack(os.read(self.done, CELL_END.size))
         except (OSError, struct.error):
             return
         if status == _signal.SIGXCPU or status & ~0xFF00 == 0:
-            self.word = Ending(status, min(cpu, 1 << 50) / 1e6, min(peak_kb, 1 << 32), time.monotonic())
+            self.notice = Ending(status, min(cpu, 1 << 50) / 1e6, min(peak_kb, 1 << 32), time.monotonic())
 
     def interrupt(self) -> float:
         self.interrupted = self.interrupted or time.monotonic()
@@ -168,9 +159,9 @@ class Interpreter(Child):
 
     def kill(self, channel: Channel) -> Ending:
         """Ends the interpreter, unless the cell has ended by itself: then it lives on."""
-        if self.ending is None and self.word is not None:
-            self.spent += self.word.cpu
-            return self.word
+        if self.ending is None and self.notice is not None:
+            self.spent += self.notice.cpu
+            return self.notice
         ending = self.end()
         ending.cpu = max(0.0, ending.cpu - self.spent)
         return ending
@@ -183,23 +174,11 @@ class Interpreter(Child):
 class Shell(Child):
     """A shell that runs one command."""
 
-    def __init__(self, family: Family, workspace: str, wall: Filter, job: Job) -> None:
+    def __init__(self, family: Family, workspace: str, program_filter: Filter, job: Job) -> None:
         pipes = Pipes()
         pid = fork(pipes)
         if pid == 0:
-            try:
-                be_child(pipes, workspace, wall)
-                for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores
-                    _signal.signal(number, _signal.SIG_DFL)
-                seconds = job.limits["cpu_seconds"]
-                limit(resource.RLIMIT_CPU, seconds, seconds + 1)
-                if os.read(3, 1):  # ends when the command may begin
-                    os._exit(70)
-                execute_command(bytes(job.code))
-            except BaseException as error:
-                write_all(2, f"the shell could not be started: {error}\n".encode())
-            finally:
-                os._exit(126)
+            become_shell(pipes, workspace, program_filter, job.limits["cpu_seconds"], bytes(job.code))
         super().__init__(family, pipes, pipes.ours, pid)
 
     def begin(self) -> None:

@@ -4,13 +4,13 @@ import os
 import struct
 
 RULES_FD = 62  # the rules of Landlock, on their way into a program's process
-DONE_FD = 63  # where a program's process says that it is over; see Farewell
-DONE = struct.Struct("BQQ")  # a farewell: a status, microseconds of CPU, kilobytes
+DONE_FD = 63  # where a program's process says that it is over; see ExitNotice
+EXIT_NOTICE = struct.Struct("BQQ")  # a notice: a status, microseconds of CPU, kilobytes
 RELEASE = struct.Struct(">??I")  # before the code: interactive, whether files were staged, seconds of CPU time
 HANDED = struct.Struct("7i")  # the supervisor's ends of the pipes, and handles of the init and the program
 ENDED = struct.Struct("iQQd")  # what the zygote says of an end: status, microseconds of CPU, kilobytes, when
 CELL = struct.Struct(">?III")  # before a cell: interactive, seconds of CPU time, bytes of stdin, bytes of code
-WORD = struct.Struct("IQQ")  # the end of a cell: a status as waitpid gives it, microseconds of CPU, kilobytes
+CELL_END = struct.Struct("IQQ")  # the end of a cell: a status as waitpid gives it, microseconds of CPU, kilobytes
 
 
 def fields(**values: object) -> bytes:
@@ -35,7 +35,7 @@ def take_over(pipes: "Pipes", rules: int = -1) -> None:
 
 
 class Pipes:
-    """The pipes of a program: three for its standard streams, one for its code, one for its farewell."""
+    """The pipes of a program: three for its standard streams, one for its code, one for its notice."""
 
     def __init__(self) -> None:
         stdin, self.stdin = os.pipe()

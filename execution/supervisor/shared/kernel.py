@@ -93,7 +93,7 @@ def hide_arguments() -> None:
         ctypes.memset(end - 1, 1, 1)
 
 
-def make_rules() -> int:
+def make_landlock_rules() -> int:
     """Makes rules for Landlock by which nothing in /proc can be written, where a process could lower its rank among the
     victims of the kernel, say. Returns their descriptor, or -1 where the kernel has no Landlock, or one that would not
     let files be moved from folder to folder (before Linux 5.19)."""
@@ -114,7 +114,7 @@ def make_rules() -> int:
     return rules
 
 
-def obey(rules: int) -> None:
+def restrict_self(rules: int) -> None:
     """Puts this process and all that it starts behind rules of Landlock, and closes them."""
     if rules >= 0:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -183,7 +183,7 @@ def read_to_end(fd: int) -> bytes:
 
 def be_first_victim() -> None:
     """Has the kernel, when it runs out of memory, take this process before the supervisor. It cannot go back below what
-    the backend gave the whole sandbox, nor at all where obey follows."""
+    the backend gave the whole sandbox, nor at all where restrict_self follows."""
     score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     os.write(score, b"1000")
     os.close(score)

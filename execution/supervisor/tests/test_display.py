@@ -7,24 +7,24 @@ import unittest
 import display
 
 
-class ShowsTest(unittest.TestCase):
+class DisplayTest(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.shows = display.Shows()
-        self.shows.workspace = folder.name
+        self.screen = display.Display()
+        self.screen.workspace = folder.name
 
     def files(self) -> "list[str]":
-        return sorted(os.listdir(self.shows.workspace))
+        return sorted(os.listdir(self.screen.workspace))
 
     def test_files_are_counted_up_and_none_is_overwritten(self) -> None:
         for name in ("figure-1.png", "figure-3.png"):
-            with open(f"{self.shows.workspace}/{name}", "w") as file:
+            with open(f"{self.screen.workspace}/{name}", "w") as file:
                 file.write("kept")
         for data in (b"a", b"b"):
-            self.shows.save(data, "figure", "png")
+            self.screen.save(data, "figure", "png")
         self.assertEqual(self.files(), ["figure-1.png", "figure-2.png", "figure-3.png", "figure-4.png"])
-        with open(f"{self.shows.workspace}/figure-1.png") as file:
+        with open(f"{self.screen.workspace}/figure-1.png") as file:
             self.assertEqual(file.read(), "kept")
 
     def test_what_is_rendered(self) -> None:
@@ -44,12 +44,12 @@ class ShowsTest(unittest.TestCase):
 
     def test_a_picture_comes_before_html(self) -> None:
         both = {"_repr_png_": lambda self: b"x", "_repr_html_": lambda self: "x"}
-        self.shows.save_picture_of(type("A", (), both)())
+        self.screen.save_picture_of(type("A", (), both)())
         self.assertEqual(self.files(), ["figure-1.png"])
-        self.shows.save_picture_of(type("A", (), {**both, "_repr_png_": lambda self: None})())
+        self.screen.save_picture_of(type("A", (), {**both, "_repr_png_": lambda self: None})())
         self.assertEqual(self.files(), ["figure-1.png", "output-1.html"])
 
     def test_pyplot_alone_is_found(self) -> None:
-        hook = display.PyplotHook(self.shows)
+        hook = display.PyplotHook(self.screen)
         self.assertIsNone(hook.find_spec("colorsys"))
         self.assertIsNone(hook.find_spec("matplotlib.pyplot", []))

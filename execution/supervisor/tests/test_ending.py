@@ -8,14 +8,14 @@ import ending
 import handover
 
 
-class FarewellTest(unittest.TestCase):
+class ExitNoticeTest(unittest.TestCase):
     def setUp(self) -> None:
         self.read_fd, write_fd = os.pipe()
         os.dup2(write_fd, handover.DONE_FD)
         os.close(write_fd)
         self.addCleanup(os.close, self.read_fd)
         os.set_blocking(self.read_fd, False)
-        self.farewell = ending.Farewell()
+        self.notice = ending.ExitNotice()
 
     def said(self) -> bytes:
         try:
@@ -24,20 +24,20 @@ class FarewellTest(unittest.TestCase):
             return b""
 
     def test_it_is_said_with_its_status(self) -> None:
-        self.farewell.say(3)
-        self.assertEqual(handover.DONE.unpack(self.said())[0], 3)
+        self.notice.send(3)
+        self.assertEqual(handover.EXIT_NOTICE.unpack(self.said())[0], 3)
         os.close(handover.DONE_FD)
 
     def test_a_fork_keeps_silent(self) -> None:
-        self.farewell.process += 1
-        self.farewell.say(0)
+        self.notice.process += 1
+        self.notice.send(0)
         self.assertEqual(self.said(), b"")
         os.close(handover.DONE_FD)
 
     def test_another_file_at_its_place_is_left_alone(self) -> None:
         with tempfile.TemporaryFile() as file:
             os.dup2(file.fileno(), handover.DONE_FD)
-            self.farewell.say(0)
+            self.notice.send(0)
             self.assertEqual(os.fstat(file.fileno()).st_size, 0)
         os.close(handover.DONE_FD)
-        self.farewell.say(0)  # to nobody
+        self.notice.send(0)  # to nobody

@@ -178,14 +178,14 @@ await f()"""
 
     def test_an_interrupted_cell_saves_no_figures(self) -> None:
         saved: "list[str]" = []
-        with mock.patch.object(display.shows, "save_open_figures", lambda: saved.append("figures")):
+        with mock.patch.object(display.screen, "save_open_figures", lambda: saved.append("figures")):
             for code in (b"1", b"1 / 0", b"raise KeyboardInterrupt"):
                 self.notebook.run_cell(code, False)
         self.assertEqual(len(saved), 2)
 
     def test_a_fork_saves_no_figures(self) -> None:
         saved: "list[str]" = []
-        with mock.patch.object(display.shows, "save_open_figures", lambda: saved.append("figures")):
+        with mock.patch.object(display.screen, "save_open_figures", lambda: saved.append("figures")):
             self.notebook.process += 1  # as if this were one
             self.notebook.run_cell(b"1", False)
         self.assertEqual(saved, [])

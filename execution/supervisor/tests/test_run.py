@@ -28,7 +28,7 @@ class RunTest(unittest.TestCase):
             run.Job({"output_bytes": 150_000, "timeout_ms": 1000}),
             watches.Watches(memory.MemoryWatch(0, (), network.Network()), watches.KernelWatch(network.Network())),
         )
-        running.say(program.stdout, b"x" * 200_000)
+        running.post_output(program.stdout, b"x" * 200_000)
         sizes = []
         while sender.posted:
             (size,) = struct.unpack_from(">I", sender.posted, 1)

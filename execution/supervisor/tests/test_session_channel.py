@@ -31,7 +31,7 @@ class SessionChannelTest(unittest.TestCase):
         self.addCleanup(kernel.close_all, pair)
         return pair
 
-    def hear(self, data: bytes) -> "list[tuple[bytes, bytes]]":
+    def handle_frame(self, data: bytes) -> "list[tuple[bytes, bytes]]":
         """What the channel makes of bytes."""
         self.channel.buffer += data
         frames = []
@@ -41,25 +41,29 @@ class SessionChannelTest(unittest.TestCase):
 
     def test_what_is_no_frame_is_dropped_until_a_server_comes(self) -> None:
         for junk in (b"\0" * 7, b"~", b"AAAAAAAAA", b"C\xff\xff\xff\xff", b"C\0\x01\0\x09"):
-            self.assertEqual(self.hear(junk + frame(b"K") + b"Y\0\0"), [(b"L", b"")], junk)
-            self.assertEqual(self.hear(frame(b"J")), [], junk)
+            self.assertEqual(self.handle_frame(junk + frame(b"K") + b"Y\0\0"), [(b"L", b"")], junk)
+            self.assertEqual(self.handle_frame(frame(b"J")), [], junk)
             self.assertLess(len(self.channel.buffer), 5, junk)
-            self.assertEqual(self.hear(frame(b"Y", b"nonce") + frame(b"J", b"nonce")), [(b"Y", b"nonce"), (b"J", b"")])
+            self.assertEqual(
+                self.handle_frame(frame(b"Y", b"nonce") + frame(b"J", b"nonce")), [(b"Y", b"nonce"), (b"J", b"")]
+            )
             self.channel.tag = b""
 
     def test_a_server_is_told_that_it_is_not_heard(self) -> None:
-        self.hear(bytes(7))
+        self.handle_frame(bytes(7))
         self.channel.welcome()
-        self.hear(frame(b"Y", b"nonce"))
+        self.handle_frame(frame(b"Y", b"nonce"))
         self.channel.welcome()
         self.channel.welcome()
         self.assertEqual(os.read(self.server_in, 1000), frame(b"L") + WELCOME)
 
     def test_what_the_last_server_still_says_is_dropped(self) -> None:
         mine, its = b"12345678 and more", b"87654321 and more"
-        self.assertEqual(self.hear(frame(b"Y", its) + frame(b"F", its[:8] + b"f")), [(b"Y", its), (b"F", b"f")])
+        self.assertEqual(self.handle_frame(frame(b"Y", its) + frame(b"F", its[:8] + b"f")), [(b"Y", its), (b"F", b"f")])
         said = frame(b"J", b"12345678j"), frame(b"D", its[:8] + b"x"), frame(b"G"), frame(b"D", b"12345678\0")
-        self.assertEqual(self.hear(frame(b"Y", mine) + b"".join(said)), [(b"Y", mine), (b"J", b"j"), (b"D", b"\0")])
+        self.assertEqual(
+            self.handle_frame(frame(b"Y", mine) + b"".join(said)), [(b"Y", mine), (b"J", b"j"), (b"D", b"\0")]
+        )
 
     def test_what_one_server_says_inside_of_anothers_frame_makes_no_frame(self) -> None:
         """Whatever the frame has in it: what it lacks in the end is no frame."""
@@ -69,7 +73,7 @@ class SessionChannelTest(unittest.TestCase):
             for said in (1, 5, 13, 30_000, len(data) - 1):
                 self.channel.lost, self.channel.tag = False, tag
                 self.channel.buffer.clear()
-                frames = self.hear(data[:said] + b"\0" * 32768 + data[said:] + frame(b"G", tag))
+                frames = self.handle_frame(data[:said] + b"\0" * 32768 + data[said:] + frame(b"G", tag))
                 self.assertEqual(frames[-1], (b"L", b""), (content[:1], said))
                 self.assertNotIn((b"G", b""), frames, (content[:1], said))
 
@@ -77,11 +81,11 @@ class SessionChannelTest(unittest.TestCase):
         whole = frame(b"C", b"x" * 60_000)
         for said in (0, 1, 2, 3, 4, 5, 6, 59_999, len(whole)):
             self.channel.buffer.clear()
-            frames = self.hear(whole[:said] + bytes(5 + 2 * 65536) + frame(b"Y", b"nonce"))
+            frames = self.handle_frame(whole[:said] + bytes(5 + 2 * 65536) + frame(b"Y", b"nonce"))
             self.assertEqual(frames[-1], (b"Y", b"nonce"), said)
 
     def test_a_new_server_hears_nothing_until_it_is_welcome(self) -> None:
-        self.hear(frame(b"Y", b"nonce"))
+        self.handle_frame(frame(b"Y", b"nonce"))
         self.channel.send(b"O", b"somebody else's")
         self.channel.welcome()
         self.channel.send(b"R")
@@ -128,7 +132,7 @@ class SessionChannelTest(unittest.TestCase):
         self.assertEqual(os.read(self.server_in, 1000), WELCOME)
 
     def test_who_waits_for_the_answer_gets_pongs(self) -> None:
-        self.hear(frame(b"Y", b"nonce"))
+        self.handle_frame(frame(b"Y", b"nonce"))
         self.channel.pong()
         self.assertEqual(os.read(self.server_in, 1000), frame(b"P"))
 

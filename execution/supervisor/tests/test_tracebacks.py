@@ -24,4 +24,4 @@ class TracebackTest(unittest.TestCase):
         self.assertEqual(names, ["<module>", "show", "__repr__"])
 
     def show(self, value: object) -> None:
-        display.Shows().display(value)
+        display.Display().display(value)

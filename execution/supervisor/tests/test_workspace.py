@@ -97,7 +97,7 @@ class WorkspaceTest(unittest.TestCase):
     def test_links_into_the_home(self) -> None:
         self.write("skeleton/.cache/m/fonts.json", "{}")
         os.mkdir(f"{self.path}/home")
-        home = cleanup.Home(f"{self.path}/skeleton", f"{self.path}/home")
+        home = cleanup.SkeletonLinks(f"{self.path}/skeleton", f"{self.path}/home")
         for _ in range(2):
             home.make()
             self.assertTrue(os.path.islink(f"{self.path}/home/.cache/m/fonts.json"))
@@ -121,7 +121,7 @@ class WorkspaceTest(unittest.TestCase):
         program.forget_shadowed(self.path)
         for name in ("calendar", "json", "json.decoder"):
             self.assertNotIn(name, sys.modules)
-        for name in ("email", "os", "__main__", "supervisor"):
+        for name in ("email", "os", "__main__", "ending"):
             self.assertIn(name, sys.modules)
 
     def send(self, found: workspace.Found, meanwhile: "Callable[[], object]" = lambda: None) -> str:

@@ -11,8 +11,8 @@ import time
 
 from errno import ENOSPC
 
-from display import shows
-from ending import Farewell
+from display import screen
+from ending import ExitNotice
 from handover import ENDED, HANDED, Pipes, RULES_FD, fields, take_over
 from kernel import (
     Filter,
@@ -22,12 +22,12 @@ from kernel import (
     drop_bounding_set,
     drop_capabilities,
     libc,
-    make_rules,
-    obey,
+    make_landlock_rules,
+    restrict_self,
     set_dumpable,
     system,
 )
-from program import await_and_run, make_streams, rehearse, reseed
+from program import await_and_run, make_streams, warm_up, reseed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,12 +112,12 @@ class Zygote:
     """The process that all programs are forked from. Everything here runs in it; it reads nothing but its own link's
     end, and says through the link what it has made."""
 
-    def __init__(self, link: "_socket.socket", workspace: str, wall: Filter) -> None:
+    def __init__(self, link: "_socket.socket", workspace: str, program_filter: Filter) -> None:
         self.link = link
         self.workspace = workspace
-        self.wall = wall
+        self.program_filter = program_filter
         self.stack = ctypes.create_string_buffer(1 << 14)
-        self.rules = make_rules()
+        self.rules = make_landlock_rules()
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def serve(self) -> "NoReturn":
@@ -128,7 +128,7 @@ class Zygote:
             pipes = Pipes()
             program = os.fork()
             if program == 0:
-                self.be_program(pipes)
+                self.become_program(pipes)
             system("setns", self.pid_namespace, CLONE_NEWPID)
             close_all(pipes.theirs)
             handed = (*pipes.ours, os.pidfd_open(init), os.pidfd_open(program))
@@ -152,7 +152,7 @@ class Zygote:
             elif pid == init:
                 return ended  # not empty: the init ends when all others in its namespace have been buried
 
-    def be_program(self, pipes: Pipes) -> "NoReturn":
+    def become_program(self, pipes: Pipes) -> "NoReturn":
         """Turns a fresh fork into a program's process. The order matters: first every inherited descriptor goes, then
         every power; only then may the process be traced again."""
         try:
@@ -162,19 +162,19 @@ class Zygote:
             drop_capabilities()
             set_dumpable(True)
             be_first_victim()
-            obey(RULES_FD if self.rules >= 0 else -1)
-            self.wall.install()
+            restrict_self(RULES_FD if self.rules >= 0 else -1)
+            self.program_filter.install()
             reseed()
         except BaseException as error:
             os.write(2, f"the program's process could not be set up: {error}\n".encode())
             os._exit(70)
         try:
-            await_and_run(self.workspace, Farewell())
+            await_and_run(self.workspace, ExitNotice())
         finally:
             os._exit(70)  # the program has broken what its end needs
 
 
-def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "list[str]") -> "NoReturn":
+def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter, modules: "list[str]") -> "NoReturn":
     """Turns a fresh fork of the supervisor into the zygote."""
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -187,21 +187,21 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         # ones, can be reached, and shares this memory. Without a handler the kernel ignores whatever is sent to it.
         default_signals()
         os.chdir(workspace)
-        shows.install(workspace)
+        screen.install(workspace)
         done, failed = preload(modules)
         libc.fflush(None)  # what C code has printed would be printed by each program
         pipes = Pipes()
         for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
             os.dup2(fd, target)
         make_streams()
-        rehearse()
+        warm_up()
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         close_all((*pipes.ours, *pipes.theirs, null))
         link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
         gc.collect()
         gc.freeze()  # a collection in a program then leaves these pages shared
-        Zygote(link, workspace, wall).serve()
+        Zygote(link, workspace, program_filter).serve()
     except BaseException as error:
         link.send(b"!" + f"{type(error).__name__}: {error}".encode())
     finally:
