@@ -1,8 +1,9 @@
 package integration
 
 import (
-	_ "embed"
+	"embed"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -11,8 +12,26 @@ import (
 	"time"
 )
 
-//go:embed testdata/hoard.py
-var hoard string
+//go:embed testdata/hoard/*.py
+var hoardParts embed.FS
+
+// hoard returns the program that tries every way: its parts, in the order of their names.
+func hoard(t *testing.T) string {
+	t.Helper()
+	names, err := fs.Glob(hoardParts, "testdata/hoard/*.py")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%q, %v", names, err)
+	}
+	var all []string
+	for _, name := range names {
+		part, err := hoardParts.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(part))
+	}
+	return strings.Join(all, "\n\n")
+}
 
 const (
 	hoardLimit = 256 // megabytes of a sandbox
@@ -26,12 +45,13 @@ const (
 
 // hoarding returns a program that has the kernel keep memory in a way, or in all that do
 // not end the program, for some time each.
-func hoarding(way string, each time.Duration) string {
+func hoarding(t *testing.T, way string, each time.Duration) string {
+	t.Helper()
 	counted := "True"
 	if shared.eachProcess {
 		counted = "False"
 	}
-	return fmt.Sprintf("ONLY, SLACK, COUNTED, LIMIT, SECONDS = %q, %d, %s, %d, %f\n%s", way, hoardSlack, counted, hoardLimit, each.Seconds(), hoard)
+	return fmt.Sprintf("ONLY, SLACK, COUNTED, LIMIT, SECONDS = %q, %d, %s, %d, %f\n%s", way, hoardSlack, counted, hoardLimit, each.Seconds(), hoard(t))
 }
 
 func startHoarding(t *testing.T, isolation string) *server {
@@ -45,7 +65,7 @@ func TestKernelMemory(t *testing.T) {
 	for _, isolation := range []string{"run", "container"} {
 		t.Run(isolation, func(t *testing.T) {
 			s := startHoarding(t, isolation)
-			a := mustRun(t, s, request{"code": hoarding("", time.Second), "timeout_ms": 120000})
+			a := mustRun(t, s, request{"code": hoarding(t, "", time.Second), "timeout_ms": 120000})
 			t.Log("\n" + a.Stdout)
 			if a.End.Reason != "exited" || a.exitCode() != "0" || strings.Contains(a.Stdout, "UNBOUNDED") || strings.Count(a.Stdout, "\n") < 30 {
 				t.Errorf("it ended with %+v, %s: %s", a.End, a.exitCode(), a.Stderr)
@@ -65,7 +85,7 @@ func TestKernelMemoryIsWatched(t *testing.T) {
 		for _, way := range ways {
 			t.Run(isolation+"/"+way, func(t *testing.T) {
 				most := watchMemory(t)
-				a := mustRun(t, s, request{"code": hoarding(way, patience/2), "timeout_ms": 120000})
+				a := mustRun(t, s, request{"code": hoarding(t, way, patience/2), "timeout_ms": 120000})
 				ended := a.End.Reason == "memory_limit" && a.exitCode() == "137" && strings.Contains(a.End.Message, "stopped")
 				// With cgroups of version 1 there is another limit, and without cgroups a process has few files.
 				if way == "udp" || way == "tcp" || shared.eachProcess {

@@ -120,7 +120,7 @@ check root "a service with Delegate" "$service -p User=ada -p Delegate=yes $(bas
 check root "a service without" "$service -p User=ada $(basename "$vivarium") doctor" "its unit needs Delegate=yes"
 check ada "a program that wants too much memory" "EXECUTOR_BACKEND=local $(basename "$vivarium") exec --timeout 60s 'bytearray(900 << 20)'; echo \$?" 137
 # Every way to have the kernel keep memory, as TestKernelMemory tries them.
-{ echo 'ONLY, SLACK, COUNTED, LIMIT, SECONDS = "", 96, True, 256, 3.0' && cat ../integration/testdata/hoard.py; } >"$folder/hoard.py"
+{ echo 'ONLY, SLACK, COUNTED, LIMIT, SECONDS = "", 96, True, 256, 3.0' && cat ../integration/testdata/hoard/*.py; } >"$folder/hoard.py"
 scp -qP "$port" "${options[@]}" "$folder/hoard.py" root@127.0.0.1:/tmp/
 hoard="EXECUTOR_BACKEND=local MEMORY_LIMIT_MB=256 MAX_EXEC_TIMEOUT_MS=900000 CPU_TIME_LIMIT_SEC=600 $(basename "$vivarium") exec --timeout 900s --from /tmp/hoard.py"
 check root "the kernel's memory" "$hoard >/tmp/hoarded; cat /tmp/hoarded >&2; grep -c ^ok /tmp/hoarded | xargs test 30 -lt && grep -c UNBOUNDED /tmp/hoarded; echo ways \$?" "ways 1"
