@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Optional, TypeVar
 
-    Thing = TypeVar("Thing")
+    Item = TypeVar("Item")
 
 MAX_FRAME = 1 << 20  # bytes of payload that the server may send in one frame
 PIPE = 1 << 18  # bytes that may be under way to the server, and from it
-BREATH_SECONDS = 0.4  # of saying nothing, after which long work shows that this process is alive
+LIFE_SIGN_SECONDS = 0.4  # of saying nothing, after which long work shows that this process is alive
 F_SETPIPE_SZ = 1031  # fcntl(2)
 
 
@@ -44,7 +44,7 @@ class Channel:
         self.receive_fd = receive_fd
         self.send_fd = send_fd
         self.silence = silence  # seconds after which a quiet server counts as gone
-        self.heard = self.said = time.monotonic()
+        self.last_received = self.last_sent = time.monotonic()
         self.buffer = bytearray()
         self.posted = bytearray()
         self.listening = select.poll()
@@ -80,7 +80,7 @@ class Channel:
     def push(self) -> None:
         """Sends as much of what was posted as there is room for. Raises OSError, BlockingIOError where there is none."""
         del self.posted[: os.write(self.send_fd, self.posted)]
-        self.said = time.monotonic()
+        self.last_sent = time.monotonic()
 
     def pong(self) -> None:
         """Display the server that this process is alive. Waits for nothing and raises nothing: where there is no room, the
@@ -92,22 +92,22 @@ class Channel:
         except OSError:
             pass
 
-    def breathe(self) -> None:
+    def show_life(self) -> None:
         """The same, if nothing was said for a while. Call it now and again in whatever may take long."""
-        if time.monotonic() - self.said >= BREATH_SECONDS:
+        if time.monotonic() - self.last_sent >= LIFE_SIGN_SECONDS:
             self.pong()
 
-    def breathing(self, things: "Iterable[Thing]") -> "Iterator[Thing]":
-        """Breathes while things are gone through."""
-        for thing in things:
-            self.breathe()
-            yield thing
+    def showing_life(self, items: "Iterable[Item]") -> "Iterator[Item]":
+        """Breathes while items are gone through."""
+        for item in items:
+            self.show_life()
+            yield item
 
     def begin_job(self) -> None:
         """Counts a job's beginning as something said: a short run is to say nothing but its report."""
-        self.said = time.monotonic()
+        self.last_sent = time.monotonic()
 
-    def tear(self, reason: str) -> None:
+    def abort_file(self, reason: str) -> None:
         """Deals with a file that cannot be sent to its end, though nobody can write it any more. Raises Gone."""
         raise Gone(reason)
 
@@ -116,12 +116,12 @@ class Channel:
         data = os.read(self.receive_fd, CHUNK)
         if not data:
             raise Gone("the server closed the connection")
-        self.heard = time.monotonic()
+        self.last_received = time.monotonic()
         self.buffer += data
 
     def silence_left(self) -> float:
         """Seconds until the server counts as gone, unless it has said something by now. Raises Gone when it does."""
-        left = self.heard + self.silence - time.monotonic()
+        left = self.last_received + self.silence - time.monotonic()
         if left <= 0 and not self.listening.poll(0):
             raise Gone("the server fell silent")
         return max(left, 0)
@@ -139,13 +139,13 @@ class Channel:
         del self.buffer[: 5 + size]
         return kind, payload
 
-    def wait(self, fd: int, patience: float = 3600) -> bool:
+    def wait(self, fd: int, timeout: float = 3600) -> bool:
         """Waits until the server has said something, or fd is readable: then it returns True. Gives up after seconds of
         patience. Raises Gone when the server is."""
         readable = select.poll()
         readable.register(self.receive_fd, select.POLLIN)
         readable.register(fd, select.POLLIN)
-        for ready, _ in readable.poll(min(self.silence_left(), patience) * 1000 + 1):
+        for ready, _ in readable.poll(min(self.silence_left(), timeout) * 1000 + 1):
             if ready == fd:
                 return True
             self.read_available()
@@ -158,7 +158,7 @@ class Channel:
             frame = self.next_buffered()
             if frame is None:
                 if self.buffer:
-                    self.breathe()  # a large frame may come slowly
+                    self.show_life()  # a large frame may come slowly
                 if self.wait(program_end):
                     raise Gone("the program's process ended before its code came")
             elif frame[0] == b"P":

@@ -8,7 +8,7 @@ import time
 from channel import Channel, Gone, Unable
 from handover import EXIT_NOTICE, ENDED, HANDED
 from kernel import Filter
-from process import BURY_SECONDS, Ending, Program
+from process import REAP_SECONDS, Ending, Program
 from zygote import become_zygote
 
 TYPE_CHECKING = False
@@ -71,20 +71,20 @@ class InnerSandbox(Program):
             pass  # the zygote was faster
         os.close(self.init)
         if self.notice is None:
-            self.bury(channel)
+            self.await_gone(channel)
         ending = self.notice or self.ending
         assert ending is not None
         return ending
 
-    def bury(self, channel: Channel) -> None:
-        patience = time.monotonic() + BURY_SECONDS
+    def await_gone(self, channel: Channel) -> None:
+        deadline = time.monotonic() + REAP_SECONDS
         while self.ending is None:
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise Gone("what a program has left does not die")
-            if channel.wait(self.end_fd, BURY_SECONDS):
+            if channel.wait(self.end_fd, REAP_SECONDS):
                 self.take_end()
             else:
-                channel.breathe()
+                channel.show_life()
 
 
 class ZygoteLink:
@@ -113,7 +113,7 @@ class ZygoteLink:
     def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
         """Waits for a message."""
         while not self.channel.wait(self.link.fileno()):
-            self.channel.breathe()
+            self.channel.show_life()
         return self.receive(kind)
 
     def next(self) -> InnerSandbox:

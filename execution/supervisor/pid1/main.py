@@ -10,7 +10,7 @@ These hold, whatever a program does:
   * A run ends when its main process ends, never at the end of its pipes. Then everything else is killed.
   * Nothing of a run is left when the next begins; where that is in doubt, PID 1 exits.
   * When the server falls silent, or no longer reads, PID 1 exits and the kernel ends the sandbox with it.
-  * PID 1 answers the server's pings within a second, and shows that it is alive (Channel.breathe) in whatever takes
+  * PID 1 answers the server's pings within a second, and shows that it is alive (Channel.show_life) in whatever takes
     longer: the server destroys a sandbox that shows no sign of life for two.
 """
 

@@ -18,8 +18,8 @@ SOCKET_BYTES = 212_992  # that a Unix socket may have sent and nobody has read (
 WATCH_SECONDS = 0.05  # how often memory is looked at that no cgroup bounds
 CLOSER_SECONDS = 0.25  # how long it may take to find out what of it is shared
 SMALL = 1 << 20  # bytes of memory of a process that need not be killed for it
-LOOKS = 5  # at most, at once, where those who were to be killed have gone
-THREAD_LOOKS = 5  # for a thread of a process that is still there
+KILL_ROUNDS = 5  # at most, at once, where those who were to be killed have gone
+THREAD_TRIES = 5  # for a thread of a process that is still there
 STARTING_SECONDS = 0.2  # for which a new process may be about to become another program
 
 
@@ -81,7 +81,7 @@ def memory_of(pid: int) -> int:
 
 def fields_of_threads(pid: int, names: "tuple[bytes, ...]") -> "dict[bytes, int]":
     """The fields of the first thread that has them. Where threads end meanwhile, others may begin, which are looked for."""
-    for _ in range(THREAD_LOOKS):
+    for _ in range(THREAD_TRIES):
         ended = False
         for thread in os.listdir(f"/proc/{pid}/task"):
             try:
@@ -112,41 +112,41 @@ class MemoryWatch:
     and kills the largest ones where that is too much, as the kernel would."""
 
     def __init__(
-        self, limit: int, places: "Iterable[str]", network: "Network", breathe: "Callable[[], None]" = lambda: None
+        self, limit: int, places: "Iterable[str]", network: "Network", show_life: "Callable[[], None]" = lambda: None
     ) -> None:
         self.limit = limit  # bytes; 0: a cgroup bounds them
         self.network = network
-        self.breathe = breathe  # between looks
+        self.show_life = show_life  # between looks
         self.places = tuple(places)
-        self.own: "dict[int, int]" = {}  # what the zygote has between runs, by its number
+        self.baseline: "dict[int, int]" = {}  # what the zygote has between runs, by its number
         self.since: "dict[int, float]" = {}  # when processes were seen first
         self.next = 0.0  # when to look again
         self.kills = 0
 
-    def settle(self) -> None:
+    def exempt_zygote(self) -> None:
         """Takes the zygote, the only child of this process, for one that is not killed, and what it has for nobody's."""
         if self.limit:
-            self.own = {pid: memory_of(pid) for pid in pids() if parent_of(pid) == os.getpid()}
+            self.baseline = {pid: memory_of(pid) for pid in pids() if parent_of(pid) == os.getpid()}
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Looks, if it is time, and kills where that must be."""
         if not self.limit or time.monotonic() < self.next:
             return
         self.next = time.monotonic() + WATCH_SECONDS / 2
         # Who hands its memory on and ends before it is killed is looked for again, under its new number; and then there
         # is an end of it.
-        for _ in range(LOOKS):
-            if self.bound():
+        for _ in range(KILL_ROUNDS):
+            if self.enforce():
                 return
-            self.breathe()
+            self.show_life()
         for pid in pids():
-            if pid not in self.own and memory_of(pid) > SMALL:
+            if pid not in self.baseline and memory_of(pid) > SMALL:
                 self.kills += kill_quietly(pid)
 
-    def bound(self) -> bool:
+    def enforce(self) -> bool:
         """Kills where there is too much. Returns False where that is so and nobody was there to be killed."""
         now = time.monotonic()
-        used = {pid: memory_of(pid) - self.own.get(pid, 0) for pid in pids()}
+        used = {pid: memory_of(pid) - self.baseline.get(pid, 0) for pid in pids()}
         self.since = {pid: self.since.get(pid, now) for pid in used}
         files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
         files += max(0, self.network.sockets() - FEW_SOCKETS) * SOCKET_BYTES  # the kernel does not tell what is in them
@@ -159,8 +159,8 @@ class MemoryWatch:
         for pid in sorted(used, key=lambda pid: -used[pid]):
             if sum(used.values()) + files <= self.limit or used[pid] > self.limit or time.monotonic() > until:
                 break
-            used[pid] = min(used[pid], share_of(pid, used[pid] + self.own.get(pid, 0)) - self.own.get(pid, 0))
-        return self.relieve(used, files)
+            used[pid] = min(used[pid], share_of(pid, used[pid] + self.baseline.get(pid, 0)) - self.baseline.get(pid, 0))
+        return self.kill_largest(used, files)
 
     def starting(self, used: "dict[int, int]", now: float) -> "list[int]":
         """The processes that may be about to become other programs. Until then they have the memory of whoever makes them,
@@ -175,14 +175,14 @@ class MemoryWatch:
                     found[maker] = pid
         return list(found.values())
 
-    def relieve(self, used: "dict[int, int]", files: int) -> bool:
+    def kill_largest(self, used: "dict[int, int]", files: int) -> bool:
         """Kills the largest processes until the others are within the limit. Returns whether that was done, or nothing was
         to be done."""
         left, before = sum(used.values()) + files, self.kills
         if left <= self.limit:
             return True
         for pid in sorted(used, key=lambda pid: -used[pid]):
-            if left > self.limit and pid not in self.own:
+            if left > self.limit and pid not in self.baseline:
                 left -= used[pid]
                 self.kills += kill_quietly(pid)
         return self.kills > before

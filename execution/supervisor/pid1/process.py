@@ -17,7 +17,7 @@ else:
     import _signal
 
 LINGER_SECONDS = 0.001  # between looks at killed processes that take their time to go
-BURY_SECONDS = 2  # that killed processes may take to go
+REAP_SECONDS = 2  # that killed processes may take to go
 
 
 class Ending:
@@ -61,7 +61,7 @@ class Program:
         """Kills whatever is left of the program, and says how its main process ended."""
         raise NotImplementedError
 
-    def bury(self, channel: Channel) -> None:
+    def await_gone(self, channel: Channel) -> None:
         """Waits until nothing of the program is left. Raises Gone when that takes too long."""
 
 
@@ -105,7 +105,7 @@ class OnlyProgram(Program):
             except ProcessLookupError:
                 break
             if self.reap():
-                channel.breathe()
+                channel.show_life()
                 time.sleep(LINGER_SECONDS)
         self.reap()
         ending = self.ending or Ending(at=time.monotonic())

@@ -55,7 +55,7 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
             return job
         else:
             raise Gone(f"an unknown frame {kind!r}")
-        channel.breathe()
+        channel.show_life()
 
 
 def views(*parts: "bytes | bytearray") -> "list[memoryview]":
@@ -125,7 +125,7 @@ class Run:
             for fd in ready:
                 self.handle(fd)
             self.listen()
-            self.watches.look()
+            self.watches.check()
             ended = self.program.ended(ready)
             if not ended:  # else it goes out with what is said of the end
                 self.channel.flush()

@@ -39,7 +39,7 @@ class Sandbox:
         self.home = SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
-        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, channel.breathe)
+        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, channel.show_life)
         self.watches = Watches(memory, KernelWatch(self.network))
         self.pressure = Pressure(memory, self.watches.kernel)
 
@@ -67,7 +67,7 @@ class Sandbox:
             # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
             if any_change(channel, self.root, staged, MAIN_FILE):
                 channel.flush()
-                program.bury(channel)
+                program.await_gone(channel)
                 send_files(channel, self.root, changes(channel, self.root, staged, MAIN_FILE), job.limits)
         except OSError as error:
             channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
@@ -75,12 +75,12 @@ class Sandbox:
 
     def stamps(self) -> "dict[str, tuple[int, int, int]]":
         """What lies in the workspace now: the stamp of each path."""
-        return {found.path: found.stamp for found in self.channel.breathing(walk(self.root))}
+        return {found.path: found.stamp for found in self.channel.showing_life(walk(self.root))}
 
     def facts(self, run: Run) -> bytes:
         """What is known of a run that has ended."""
         status = run.ending.status
-        memory_kills, refused_processes = self.pressure.look()
+        memory_kills, refused_processes = self.pressure.take_counts()
         return fields(
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
@@ -96,10 +96,10 @@ class Sandbox:
             full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
         )
 
-    def settle(self) -> None:
+    def take_baseline(self) -> None:
         """Takes what is in use now, with a zygote and no run yet, for what is in use between runs. Raises Gone."""
         self.empty()  # of what the imports have written
-        self.watches.settle()
+        self.watches.exempt_zygote()
         self.check_pressure()
         self.network.unused = self.network.read()
         self.free = self.shared_memory.read() + SHARED_SLACK
@@ -107,11 +107,11 @@ class Sandbox:
     def clean(self) -> None:
         """Takes away what a run has left, of which nothing runs any more. Raises Gone where that is in doubt."""
         self.empty()
-        patience = time.monotonic() + FREE_SECONDS
+        deadline = time.monotonic() + FREE_SECONDS
         while self.shared_memory.read() > self.free:  # some of it the kernel frees a little later
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise Gone("memory of the run is not freed")
-            self.channel.breathe()
+            self.channel.show_life()
             time.sleep(0.005)
         self.check_pressure()
         if self.network.in_use():
@@ -119,7 +119,7 @@ class Sandbox:
 
     def check_pressure(self) -> None:
         """Raises Gone where the kernel has refused something since the last look."""
-        if any(self.pressure.look()):
+        if any(self.pressure.take_counts()):
             raise Gone("the run came near its limits while it was killed")
 
     def empty(self) -> None:
@@ -127,7 +127,7 @@ class Sandbox:
         left = [MAX_LEFTOVERS]
         try:
             for place in self.places:
-                self.channel.breathe()
+                self.channel.show_life()
                 place.clean(left)
             self.home.make()
         except OSError as error:

@@ -25,16 +25,16 @@ class KernelWatch:
 
     def __init__(self, network: "Network") -> None:
         self.network = network
-        self.spared: "set[int]" = set()  # processes of the supervisor's
+        self.exempt: "set[int]" = set()  # processes of the supervisor's
         self.next = self.next_locks = 0.0  # when to look again
         self.kills = 0
         self.excess = ""  # what there was too much of since the last run: a word for the server
 
-    def settle(self) -> None:
+    def exempt_zygote(self) -> None:
         """Takes the zygote, the only child of this process, for one that is not killed."""
-        self.spared = {pid for pid in pids() if parent_of(pid) == os.getpid()}
+        self.exempt = {pid for pid in pids() if parent_of(pid) == os.getpid()}
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Looks, if it is time, and kills where that must be."""
         now = time.monotonic()
         if now < self.next:
@@ -42,7 +42,7 @@ class KernelWatch:
         self.next = now + WATCH_SECONDS / 2
         if excess := self.find_excess(now):
             self.excess = excess
-            self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.spared)
+            self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.exempt)
 
     def begin(self, now: float) -> None:
         """Puts the next look off: a program begins, and no other runs. Short runs then need none."""
@@ -99,7 +99,7 @@ class Pressure:
         kills, refused = (counter.read() for counter in self.counters)
         return [kills + self.watch.kills + self.kernel.kills, refused]
 
-    def look(self) -> "list[int]":
+    def take_counts(self) -> "list[int]":
         """How many processes were killed for memory, and how many were refused, since the last look."""
         before, self.known = self.known, self.read()
         return [now - then for now, then in zip(self.known, before)]
@@ -112,12 +112,12 @@ class Watches:
         self.memory = memory
         self.kernel = kernel
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Looks, if it is time, and kills where that must be."""
-        self.memory.look()
-        self.kernel.look()
+        self.memory.check()
+        self.kernel.check()
 
-    def settle(self) -> None:
+    def exempt_zygote(self) -> None:
         """Takes what there is now, with a zygote and no run yet, for the supervisor's own."""
-        self.memory.settle()
-        self.kernel.settle()
+        self.memory.exempt_zygote()
+        self.kernel.exempt_zygote()

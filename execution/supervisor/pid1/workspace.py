@@ -145,20 +145,20 @@ def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
 
 
 def changes(
-    channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str = ""
+    channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", excluded: str = ""
 ) -> "Iterator[Found]":
-    """Lists what was made or changed in the workspace, but for a path that is spared, and what cannot be returned.
+    """Lists what was made or changed in the workspace, but for a path that is excluded, and what cannot be returned.
     Raises OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
-    for found in channel.breathing(walk(workspace)):
-        if found.path != spared and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
+    for found in channel.showing_life(walk(workspace)):
+        if found.path != excluded and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
             yield found
 
 
-def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", spared: str) -> bool:
+def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", excluded: str) -> bool:
     """Whether changes would list anything, or cannot tell: somebody may still be at work."""
     try:
-        return any(True for _ in changes(channel, workspace, before, spared))
+        return any(True for _ in changes(channel, workspace, before, excluded))
     except OSError:
         return True
 
@@ -204,9 +204,9 @@ def send_file(channel: Channel, workspace: int, found: Found) -> str:
             channel.send(b"D", data)
             left -= len(data)
         if left > 0 or stamp_of(os.fstat(fd)) != found.stamp:
-            channel.tear("it was changed while it was read")
+            channel.abort_file("it was changed while it was read")
     except OSError as error:
-        channel.tear(f"it cannot be read: {os.strerror(error.errno).lower()}")
+        channel.abort_file(f"it cannot be read: {os.strerror(error.errno).lower()}")
     finally:
         os.close(fd)
     return ""

@@ -29,12 +29,12 @@ def limit_resources() -> None:
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
 
 
-def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *spared: int) -> None:
-    """Makes a fresh fork of the supervisor a program's process. Signals that are spared stay ignored."""
+def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded: int) -> None:
+    """Makes a fresh fork of the supervisor a program's process. Signals that are excluded stay ignored."""
     _signal.set_wakeup_fd(-1)
     os.setsid()
     take_over(pipes)
-    default_signals(*spared)
+    default_signals(*excluded)
     os.nice(19)  # among the processes of this container: none may keep PID 1 from its work
     set_dumpable(True)
     be_first_victim()

@@ -36,8 +36,8 @@ else:
 
 OURS.append(globals())
 
-HEED_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it has not ended
-MAX_CALMS = 100  # tries to keep handlers from raising, each of which may be cut short by one
+INTERRUPT_INTERVAL_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it has not ended
+MAX_DISARM_TRIES = 100  # tries to keep handlers from raising, each of which may be cut short by one
 
 
 def read_exactly(fd: int, size: int) -> bytes:
@@ -168,7 +168,7 @@ class Notebook:
         """Interrupts a cell, and nothing else: the handler of SIGINT. Once is not enough: what the cell does about the
         first may wait for threads, or it may be lost in a __del__."""
         now = time.monotonic()
-        if self.busy and now - self.interrupted >= HEED_SECONDS:
+        if self.busy and now - self.interrupted >= INTERRUPT_INTERVAL_SECONDS:
             self.interrupted = now
             raise KeyboardInterrupt
 
@@ -180,14 +180,14 @@ class Notebook:
 
     def run_cell(self, source: bytes, interactive: bool) -> int:
         """Runs a cell and reports what it raises. Returns a status as waitpid gives it."""
-        self.outputs.mend()
+        self.outputs.repair()
         self.cells += 1
         name = f"<cell {self.cells}>"
         text = source.decode("utf-8", "replace")
         lines = io.StringIO(text, newline=None).readlines()  # as the compiler splits them; splitlines splits at more
         linecache.cache[name] = len(source), None, lines, name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
-        self.outputs.mend()
+        self.outputs.repair()
         # An interrupted cell's time is up, and to draw takes more. A fork that has run to the cell's end would draw again.
         if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
             error = self.attempt(screen.save_open_figures) or error
@@ -208,15 +208,15 @@ class Notebook:
                 self.busy = True
                 do()
             finally:
-                self.calm()
+                self.disarm()
         except BaseException as error:
-            self.calm()  # a signal may have come before it was
+            self.disarm()  # a signal may have come before it was
             return error
         return None
 
-    def calm(self) -> None:
+    def disarm(self) -> None:
         """Sees to it that no signal raises anything any more."""
-        tries = MAX_CALMS
+        tries = MAX_DISARM_TRIES
         while tries:
             tries -= 1
             try:
@@ -266,7 +266,7 @@ class Outputs:
     def __init__(self) -> None:
         self.pipes = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, DONE_FD + 1) for fd in (1, 2)}
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Puts the pipes back in their places, and opens the streams that are closed or gone. Raises nothing: without
         its streams a cell can still run."""
         for fd, pipe in self.pipes.items():

@@ -26,7 +26,7 @@ from memory import WATCH_SECONDS
 from run import Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
-from session_channel import LOOK_SECONDS, SessionChannel
+from session_channel import CLOCK_CHECK_SECONDS, SessionChannel
 from session_processes import Family, Interpreter, Shell, has_children
 from staging import Staging
 from workspace import Found, await_tick, changes, open_beneath, send_file, send_files, stamp_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Optional
 
 STALE_SECONDS = 0.5  # between a look whether a call is wanted and its beginning, after which this process was frozen
-QUIET = fields(
+EMPTY_FACTS = fields(
     exit_code=0, signal=0, timed_out=0, wall_us=0, kill_us=0, cpu_us=0, peak_kb=0, memory_kills=0, refused_processes=0,
     full=0, state_lost=0,
 )  # fmt: skip
@@ -63,21 +63,21 @@ class Session:
         self.program_filter = program_filter
         self.sandbox = Sandbox(channel, workspace)
         self.root = self.sandbox.root
-        self.family = Family(channel.breathe)
+        self.family = Family(channel.show_life)
         self.interpreter: "Optional[Interpreter]" = None
         self.state_lost = False  # the interpreter has ended, which nobody has heard yet
-        self.last_words = [b"", b""]  # what it has printed since its last cell
+        self.last_output = [b"", b""]  # what it has printed since its last cell
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
         self.listening = select.poll()
-        for fd in (channel.receive_fd, self.family.bell):
+        for fd in (channel.receive_fd, self.family.wakeup_fd):
             self.listening.register(fd, select.POLLIN)
 
     def serve(self) -> "NoReturn":
         """Serves calls. Raises Gone at the end."""
         self.channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="session"))
         while True:
-            self.channel.welcome()
+            self.channel.answer_greeting()
             staging = Staging(self.root)
             job = self.receive_job(staging)
             if job is None:
@@ -119,7 +119,7 @@ class Session:
             elif kind in (b"N", b"Y", b"L"):
                 return None
             # K comes where the call had ended when the server called it off.
-            self.channel.breathe()
+            self.channel.show_life()
 
     def receive(self) -> "tuple[bytes, bytes]":
         """Waits for the next frame."""
@@ -127,25 +127,25 @@ class Session:
             if frame := self.channel.next_buffered():
                 return frame
             if self.channel.buffer:
-                self.channel.breathe()  # a large frame may come slowly
+                self.channel.show_life()  # a large frame may come slowly
             # What goes on between calls may still take memory.
-            patience = min(self.channel.silence_left(), 2 * WATCH_SECONDS if has_children() else LOOK_SECONDS)
-            for fd, _ in self.listening.poll(patience * 1000 + 1):
+            timeout = min(self.channel.silence_left(), 2 * WATCH_SECONDS if has_children() else CLOCK_CHECK_SECONDS)
+            for fd, _ in self.listening.poll(timeout * 1000 + 1):
                 if fd == self.channel.receive_fd:
                     self.channel.read_available()
-                elif fd != self.family.bell and not (fd in self.background.kept and self.background.drain(fd)):
-                    self.forget(fd)
+                elif fd != self.family.wakeup_fd and not (fd in self.background.kept and self.background.drain(fd)):
+                    self.stop_listening(fd)
             self.family.reap()
-            self.sandbox.watches.look()
+            self.sandbox.watches.check()
 
     def keep_listening(self, fd: int, keep: bool) -> None:
         """Listens to a pipe between calls. What is kept comes with the next cell."""
         closed = self.background.add(fd, keep)
         if closed is not None:
-            self.forget(closed)
+            self.stop_listening(closed)
         self.listening.register(fd, select.POLLIN)
 
-    def forget(self, fd: int) -> None:
+    def stop_listening(self, fd: int) -> None:
         """Listens to a pipe no more, if it still does."""
         try:
             self.listening.unregister(fd)
@@ -163,7 +163,7 @@ class Session:
             self.read_file(job)
         elif operation == OP_WRITE:
             self.begin()
-            self.conclude(QUIET)
+            self.conclude(EMPTY_FACTS)
         else:
             raise Gone(f"an unknown operation {operation}")
 
@@ -189,7 +189,7 @@ class Session:
         if found.size > job.limits["file_bytes"]:
             raise OSError(EFBIG, "too large")
         self.begin()
-        self.channel.post(b"X", QUIET)
+        self.channel.post(b"X", EMPTY_FACTS)
         if reason := send_file(self.channel, self.root, found):
             self.channel.post(b"S", path.encode() + b"\0" + reason.encode())
         self.channel.send(b"Z")
@@ -214,9 +214,9 @@ class Session:
     def make_interpreter(self, job: Job) -> Interpreter:
         """Makes an interpreter, whose first cell begins with what the last one has printed in the end. Raises OSError."""
         made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.program_filter, job))
-        for fd, words in zip((made.stdout, made.stderr), self.last_words):
-            self.background.kept[fd] = bytearray(words)
-        self.last_words = [b"", b""]
+        for fd, output in zip((made.stdout, made.stderr), self.last_output):
+            self.background.kept[fd] = bytearray(output)
+        self.last_output = [b"", b""]
         return made
 
     def run_again(self, run: CellCall, job: Job) -> CellCall:
@@ -241,7 +241,7 @@ class Session:
         """Sees a cell to its end."""
         pipes = run.program.stdout, run.program.stderr
         for fd in pipes:
-            self.forget(fd)
+            self.stop_listening(fd)
         run.watch()
         for fd in pipes:
             self.keep_listening(fd, keep=True)
@@ -253,8 +253,8 @@ class Session:
         if self.interpreter is not None and self.interpreter.ending is not None:
             fds = self.interpreter.stdout, self.interpreter.stderr
             for fd in fds:
-                self.forget(fd)
-            self.last_words = [self.background.take_last(fd) for fd in fds]
+                self.stop_listening(fd)
+            self.last_output = [self.background.take_last(fd) for fd in fds]
             self.interpreter.close()
             self.interpreter = None
             self.state_lost = True
@@ -277,7 +277,7 @@ class Session:
         """Says that a call begins, and notes when. Returns False where it is called off by then: a server that has got no
         answer in time may have told its client to try again, so the call must not begin after that. What the kernel has
         refused before is not the call's."""
-        self.kills_before, _ = self.sandbox.pressure.look()
+        self.kills_before, _ = self.sandbox.pressure.take_counts()
         asked = time.monotonic()
         if run.is_called_off():
             self.channel.send(b"!", fields(errno=ECANCELED, message="called off", file=0))
@@ -285,7 +285,7 @@ class Session:
         self.begin()
         self.channel.flush()
         if time.monotonic() - asked > STALE_SECONDS and run.is_called_off():
-            self.conclude(QUIET)
+            self.conclude(EMPTY_FACTS)
             return False
         run.started = time.monotonic()
         return True

@@ -12,7 +12,7 @@ from child import become_shell
 from handover import CELL_END, Pipes
 from kernel import CHUNK, Filter, close_all
 from notebook import become_interpreter
-from process import BURY_SECONDS, Ending, Program
+from process import REAP_SECONDS, Ending, Program
 from run import Job
 
 TYPE_CHECKING = False
@@ -31,19 +31,19 @@ MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpre
 class Family:
     """The processes of a session, as their father sees them."""
 
-    def __init__(self, breathe: "Callable[[], None]" = lambda: None) -> None:
-        self.breathe = breathe  # while processes take their time to go
+    def __init__(self, show_life: "Callable[[], None]" = lambda: None) -> None:
+        self.show_life = show_life  # while processes take their time to go
         self.children: "dict[int, Child]" = {}
-        self.bell, ring = os.pipe()  # readable when one has ended
-        for fd in (self.bell, ring):
+        self.wakeup_fd, notify_fd = os.pipe()  # readable when one has ended
+        for fd in (self.wakeup_fd, notify_fd):
             os.set_blocking(fd, False)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)  # or the kernel would not tell
-        _signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        _signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
 
     def reap(self) -> None:
         """Buries all that have ended, orphans among them."""
         try:
-            os.read(self.bell, CHUNK)
+            os.read(self.wakeup_fd, CHUNK)
         except BlockingIOError:
             pass  # it has not rung
         while True:
@@ -58,14 +58,14 @@ class Family:
 
     def kill(self) -> None:
         """Kills every process of the session, again and again until none is left, or those that are take too long to go."""
-        patience = time.monotonic() + BURY_SECONDS
-        while time.monotonic() < patience:
+        deadline = time.monotonic() + REAP_SECONDS
+        while time.monotonic() < deadline:
             try:
                 os.kill(-1, _signal.SIGKILL)
             except ProcessLookupError:
                 return
             self.reap()
-            self.breathe()
+            self.show_life()
 
 
 class Child(Program):
@@ -93,17 +93,17 @@ class Child(Program):
     def end(self) -> Ending:
         """Kills the process and its group, if it has not ended. One that takes long to go, since it has much memory to
         give back, is buried later: it does nothing any more."""
-        patience = time.monotonic() + BURY_SECONDS
+        deadline = time.monotonic() + REAP_SECONDS
         waiting = select.poll()
         waiting.register(self.end_fd, select.POLLIN)
         while self.ending is None:
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 self.ending = Ending(_signal.SIGKILL, at=time.monotonic())
                 break
             self.signal(_signal.SIGKILL)
             waiting.poll(100)
             self.family.reap()
-            self.family.breathe()
+            self.family.show_life()
         return self.ending
 
 

@@ -138,10 +138,10 @@ class Filter:
             prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program))
 
 
-def set_signals(action: "_signal.Handlers", spared: "tuple[int, ...]") -> None:
-    """Gives every signal an action, but for those that are spared, or that the kernel or the C library reserve."""
+def set_signals(action: "_signal.Handlers", excluded: "tuple[int, ...]") -> None:
+    """Gives every signal an action, but for those that are excluded, or that the kernel or the C library reserve."""
     for number in range(1, _signal.NSIG):
-        if number not in spared:
+        if number not in excluded:
             try:
                 _signal.signal(number, action)
             except (OSError, ValueError):
@@ -153,10 +153,10 @@ def ignore_signals() -> None:
     set_signals(_signal.SIG_IGN, (_signal.SIGCHLD,))
 
 
-def default_signals(*spared: int) -> None:
-    """Undoes ignore_signals, but for what Python itself ignores and what is spared: this process ignores every signal,
+def default_signals(*excluded: int) -> None:
+    """Undoes ignore_signals, but for what Python itself ignores and what is excluded: this process ignores every signal,
     its child must not. Nothing is handled yet."""
-    set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ, *spared))
+    set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ, *excluded))
 
 
 def write_all(fd: int, data: "bytes | bytearray") -> None:

@@ -88,7 +88,7 @@ class ChannelTest(unittest.TestCase):
 
     def test_what_was_said_while_nobody_listened_counts(self) -> None:
         os.write(self.server_out, b"P\0\0\0\0")
-        self.channel.heard -= 10
+        self.channel.last_received -= 10
         self.assertEqual(self.channel.silence_left(), 0)
         self.channel.read_available()
         self.assertGreater(self.channel.silence_left(), 0)
@@ -113,12 +113,12 @@ class ChannelTest(unittest.TestCase):
 
     def test_who_has_just_spoken_need_not_breathe(self) -> None:
         self.channel.send(b"O", b"x")
-        self.channel.breathe()
+        self.channel.show_life()
         self.assertEqual(self.received(), b"O\0\0\0\1x")
 
     def test_who_has_long_said_nothing_breathes_once(self) -> None:
-        self.channel.said -= 1
-        for _ in self.channel.breathing([workspace.Found("a", "")] * 3):
+        self.channel.last_sent -= 1
+        for _ in self.channel.showing_life([workspace.Found("a", "")] * 3):
             pass
         self.assertEqual(self.received(), b"P\0\0\0\0")
 
@@ -160,7 +160,7 @@ class ChannelTest(unittest.TestCase):
         self.assertEqual(self.received(), b"P\0\0\0\0")
 
     def test_a_short_run_says_nothing_but_its_report(self) -> None:
-        self.channel.said -= 1  # it was idle
+        self.channel.last_sent -= 1  # it was idle
         program = mock.Mock(end_fd=self.never)
         with tempfile.TemporaryDirectory() as workspace:
             job = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"J", b"a=1\n"), (b"C", b"1"), (b"G", b"")])
@@ -171,7 +171,7 @@ class ChannelTest(unittest.TestCase):
     def test_a_large_frame_that_comes_slowly_is_answered(self) -> None:
         os.write(self.server_out, b"C\0\0\0\2x")
         self.channel.read_available()
-        self.channel.said -= 1
+        self.channel.last_sent -= 1
         server = threading.Timer(0.05, os.write, (self.server_out, b"y"))
         server.start()
         self.assertEqual(self.channel.receive(self.never), (b"C", b"xy"))

@@ -17,7 +17,7 @@ class ExitNoticeTest(unittest.TestCase):
         os.set_blocking(self.read_fd, False)
         self.notice = ending.ExitNotice()
 
-    def said(self) -> bytes:
+    def sent(self) -> bytes:
         try:
             return os.read(self.read_fd, 100)
         except BlockingIOError:
@@ -25,13 +25,13 @@ class ExitNoticeTest(unittest.TestCase):
 
     def test_it_is_said_with_its_status(self) -> None:
         self.notice.send(3)
-        self.assertEqual(handover.EXIT_NOTICE.unpack(self.said())[0], 3)
+        self.assertEqual(handover.EXIT_NOTICE.unpack(self.sent())[0], 3)
         os.close(handover.DONE_FD)
 
     def test_a_fork_keeps_silent(self) -> None:
         self.notice.process += 1
         self.notice.send(0)
-        self.assertEqual(self.said(), b"")
+        self.assertEqual(self.sent(), b"")
         os.close(handover.DONE_FD)
 
     def test_another_file_at_its_place_is_left_alone(self) -> None:

@@ -32,7 +32,7 @@ class MemoryWatchTest(unittest.TestCase):
             mock.patch.object(memory, "share_of", lambda pid, most: most),
             mock.patch.object(memory, "kill_quietly", lambda pid: killed.append(pid) or pid not in gone),
         ):
-            self.watch.look()
+            self.watch.check()
         return killed
 
     def test_within_the_limit(self) -> None:
@@ -59,7 +59,7 @@ class MemoryWatchTest(unittest.TestCase):
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 8): 60}), [7])  # and none for whom may be such itself
 
     def test_all_are_killed_where_it_escapes(self) -> None:
-        self.assertEqual(self.look({(7, 1): 12, (8, 1): 101, (9, 1): 2}, gone=(8,)), [8] * memory.LOOKS + [7, 8])
+        self.assertEqual(self.look({(7, 1): 12, (8, 1): 101, (9, 1): 2}, gone=(8,)), [8] * memory.KILL_ROUNDS + [7, 8])
         self.assertEqual(self.watch.kills, 1)
 
     def test_who_hands_its_memory_on_is_not(self) -> None:

@@ -18,7 +18,7 @@ import display
 import notebook
 
 
-class Odd:
+class BrokenStream:
     """A stream with something wrong."""
 
     @property
@@ -46,17 +46,17 @@ class OutputsTest(unittest.TestCase):
     def test_streams_are_mended_whatever_is_wrong_with_them(self) -> None:
         detached = io.TextIOWrapper(io.BytesIO())
         detached.detach()
-        for broken in (detached, Odd(), None):
+        for broken in (detached, BrokenStream(), None):
             sys.stdout = sys.stderr = broken  # type: ignore[assignment]
-            self.outputs.mend()
+            self.outputs.repair()
             self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2), broken)
         del sys.stdout, sys.stderr
-        self.outputs.mend()
+        self.outputs.repair()
         self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2))
 
     def test_a_stream_of_the_programs_own_stays(self) -> None:
         sys.stdout = mine = io.StringIO()
-        self.outputs.mend()
+        self.outputs.repair()
         self.assertIs(sys.stdout, mine)
 
     def test_pipes_that_are_gone_stop_no_cell(self) -> None:
@@ -64,7 +64,7 @@ class OutputsTest(unittest.TestCase):
         for fd, pipe in self.outputs.pipes.items():
             os.close(pipe)
             self.outputs.pipes[fd] = 1 << 20  # no descriptor
-        self.outputs.mend()
+        self.outputs.repair()
 
 
 class StdinTest(unittest.TestCase):
@@ -195,6 +195,6 @@ await f()"""
         with self.assertRaises(KeyboardInterrupt):
             self.notebook.interrupt()
         self.notebook.interrupt()  # it may be cleaning up
-        self.notebook.interrupted -= notebook.HEED_SECONDS
+        self.notebook.interrupted -= notebook.INTERRUPT_INTERVAL_SECONDS
         with self.assertRaises(KeyboardInterrupt):
             self.notebook.interrupt()

@@ -38,11 +38,11 @@ class StartTest(unittest.TestCase):
         background = session_calls.Background(0)
         self.run_ = session_calls.Call(sender, program, run.Job(limits), WATCHES, background)
         self.session = mock.Mock(channel=sender)
-        self.session.sandbox.pressure.look.return_value = [0, 0]
+        self.session.sandbox.pressure.take_counts.return_value = [0, 0]
         self.session.begin = lambda: sender.post(b"A")
         self.session.conclude = lambda facts: sender.send(b"Z")
 
-    def said(self) -> bytes:
+    def sent(self) -> bytes:
         os.set_blocking(self.server_in, False)
         try:
             return os.read(self.server_in, 1000)
@@ -52,13 +52,13 @@ class StartTest(unittest.TestCase):
     def test_a_call_begins(self) -> None:
         os.write(self.server_out, frame(b"P"))
         self.assertTrue(session.Session.start(self.session, self.run_))
-        self.assertTrue(self.said().endswith(frame(b"A")))
+        self.assertTrue(self.sent().endswith(frame(b"A")))
 
     def test_one_that_was_called_off_does_not(self) -> None:
         for said in (frame(b"K"), frame(b"P") + frame(b"K"), frame(b"Y", b"nonce")):
             os.write(self.server_out, said)
             self.assertFalse(session.Session.start(self.session, self.run_), said)
-            self.assertNotIn(frame(b"A"), self.said(), said)
+            self.assertNotIn(frame(b"A"), self.sent(), said)
 
     def test_nor_does_one_that_was_called_off_while_this_process_was_frozen(self) -> None:
         flush = self.session.channel.flush
@@ -69,4 +69,4 @@ class StartTest(unittest.TestCase):
 
         with mock.patch.object(self.session.channel, "flush", freeze), mock.patch.object(session, "STALE_SECONDS", 0):
             self.assertFalse(session.Session.start(self.session, self.run_))
-        self.assertEqual(self.said(), frame(b"A") + frame(b"Z"))
+        self.assertEqual(self.sent(), frame(b"A") + frame(b"Z"))

@@ -51,10 +51,10 @@ class SessionChannelTest(unittest.TestCase):
 
     def test_a_server_is_told_that_it_is_not_heard(self) -> None:
         self.handle_frame(bytes(7))
-        self.channel.welcome()
+        self.channel.answer_greeting()
         self.handle_frame(frame(b"Y", b"nonce"))
-        self.channel.welcome()
-        self.channel.welcome()
+        self.channel.answer_greeting()
+        self.channel.answer_greeting()
         self.assertEqual(os.read(self.server_in, 1000), frame(b"L") + WELCOME)
 
     def test_what_the_last_server_still_says_is_dropped(self) -> None:
@@ -87,13 +87,13 @@ class SessionChannelTest(unittest.TestCase):
     def test_a_new_server_hears_nothing_until_it_is_welcome(self) -> None:
         self.handle_frame(frame(b"Y", b"nonce"))
         self.channel.send(b"O", b"somebody else's")
-        self.channel.welcome()
+        self.channel.answer_greeting()
         self.channel.send(b"R")
         self.assertEqual(os.read(self.server_in, 1000), WELCOME + frame(b"R"))
 
     def test_a_server_that_does_not_read_is_not_waited_for(self) -> None:
         self.channel.send(b"O", bytes(1 << 20))
-        self.assertTrue(self.channel.unheard)
+        self.assertTrue(self.channel.muted)
         began = time.monotonic()
         self.channel.send(b"O", bytes(1 << 20))
         self.assertLess(time.monotonic() - began, 0.05)
@@ -111,7 +111,7 @@ class SessionChannelTest(unittest.TestCase):
         server = threading.Thread(target=serve, daemon=True)
         server.start()
         self.channel.send(b"D", bytes(1 << 20))
-        self.assertFalse(self.channel.unheard)
+        self.assertFalse(self.channel.muted)
         server.join()
         self.assertEqual(len(received), (1 << 20) + 5)
 
@@ -128,7 +128,7 @@ class SessionChannelTest(unittest.TestCase):
         self.channel.send(b"D", bytes(1 << 20))  # nobody reads
         self.assertEqual(self.channel.next_buffered(), (b"Y", b"nonce"))
         os.read(self.server_in, 1 << 20)
-        self.channel.welcome()
+        self.channel.answer_greeting()
         self.assertEqual(os.read(self.server_in, 1000), WELCOME)
 
     def test_who_waits_for_the_answer_gets_pongs(self) -> None:

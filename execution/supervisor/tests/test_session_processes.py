@@ -26,12 +26,12 @@ class Undying(session_processes.Child):
 
 class FamilyTest(unittest.TestCase):
     def setUp(self) -> None:
-        for patch in (mock.patch.object(session_processes, "BURY_SECONDS", 0.05), mock.patch.object(os, "kill")):
+        for patch in (mock.patch.object(session_processes, "REAP_SECONDS", 0.05), mock.patch.object(os, "kill")):
             patch.start()
             self.addCleanup(patch.stop)
         self.family = session_processes.Family()
-        self.never, ring = os.pipe()
-        self.addCleanup(kernel.close_all, (self.never, ring, self.family.bell))
+        self.never, write_fd = os.pipe()
+        self.addCleanup(kernel.close_all, (self.never, write_fd, self.family.wakeup_fd))
         self.addCleanup(signal.set_wakeup_fd, -1)
         self.addCleanup(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
 

@@ -60,13 +60,13 @@ def enter_namespaces() -> None:
 def unshare_ipc() -> None:
     """Gives this process an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one for each RCU grace
     period: where there are too many, it waits for them."""
-    patience = time.monotonic() + 5
+    deadline = time.monotonic() + 5
     while True:
         try:
             system("unshare", CLONE_NEWIPC)
             return
         except OSError as error:
-            if error.errno != ENOSPC or time.monotonic() > patience:
+            if error.errno != ENOSPC or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
