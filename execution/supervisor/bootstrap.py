@@ -1,8 +1,8 @@
-"""Compiles the supervisor's modules in a process that then ends, and loads them.
+"""Compiles the supervisor's modules in a child process, and loads them.
 
-The arguments are the name and the source of each module, in the order in which they are loaded, then "--" and the
-supervisor's own. What compiling leaves in the heap would be copied, mapped and unmapped again with each run's process:
-without it a run costs a tenth less."""
+The arguments are the name and the source of each module, in load order, then "--" and the supervisor's own arguments.
+The child process matters: what compiling leaves in the heap would be copied, mapped and unmapped again with each run's
+process. Without it a run is a tenth cheaper."""
 
 import marshal
 import os

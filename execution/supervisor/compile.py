@@ -1,5 +1,5 @@
-"""Prints the supervisor's modules compiled: start.py loads them in a sandbox that then need not compile them. The
-arguments are the name and the source of each, in the order in which they are loaded."""
+"""Prints the supervisor's compiled modules. start.py loads them in a sandbox, which then does not compile them itself.
+The arguments are the name and the source of each module, in load order."""
 
 import marshal
 import sys

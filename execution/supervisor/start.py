@@ -1,4 +1,4 @@
-"""Loads what compile.py has printed into the file that the first argument names, with the same Python."""
+"""Loads what compile.py printed with the same Python, from the file that the first argument names."""
 
 import marshal
 import sys

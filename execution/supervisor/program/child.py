@@ -1,4 +1,4 @@
-"""The first steps of a session's processes, from their fork on."""
+"""The first steps of a session's processes after their fork."""
 
 import os
 import resource
@@ -25,17 +25,17 @@ else:
 
 
 def limit_resources() -> None:
-    """Sets the limits of a program's process that are not for the time it takes."""
+    """Sets the limits of a program's process, except those on its time."""
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
 
 
 def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded: int) -> None:
-    """Makes a fresh fork of the supervisor a program's process. Signals that are excluded stay ignored."""
+    """Turns a fresh fork of the supervisor into a program's process. Excluded signals stay ignored."""
     _signal.set_wakeup_fd(-1)
     os.setsid()
     take_over(pipes)
     default_signals(*excluded)
-    os.nice(19)  # among the processes of this container: none may keep PID 1 from its work
+    os.nice(19)  # within this container: programs must not keep PID 1 from its work
     set_dumpable(True)
     be_first_victim()
     restrict_self(make_landlock_rules())
@@ -45,10 +45,10 @@ def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded
 
 
 def become_shell(pipes: Pipes, workspace: str, program_filter: Filter, cpu_seconds: int, command: bytes) -> "NoReturn":
-    """Makes a fresh fork of the supervisor a shell that runs a command, once the control pipe ends."""
+    """Turns a fresh fork of the supervisor into a shell, which runs the command once the control pipe is closed."""
     try:
         become_child(pipes, workspace, program_filter)
-        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores these
             _signal.signal(number, _signal.SIG_DFL)
         limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
         if os.read(3, 1):
@@ -61,7 +61,7 @@ def become_shell(pipes: Pipes, workspace: str, program_filter: Filter, cpu_secon
 
 
 def execute_command(command: bytes) -> None:
-    """Becomes a shell that runs a command. Raises OSError."""
+    """Replaces this process by a shell that runs a command. Raises OSError."""
     for shell in ("/bin/bash", "/bin/sh"):
         try:
             os.execv(shell, [os.path.basename(shell).encode(), b"-c", command])

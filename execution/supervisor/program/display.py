@@ -1,4 +1,4 @@
-"""What programs show besides text: figures, images and HTML, saved in the workspace as a notebook would show them."""
+"""What programs show besides text: figures, images and HTML, saved in the workspace instead of shown in a notebook."""
 
 import io
 import sys
@@ -16,8 +16,8 @@ PYPLOT = "matplotlib.pyplot"
 
 
 def rendered(value: object, method: str, kind: "type[bytes] | type[str]") -> "Optional[bytes | str]":
-    """What a notebook would get from one of a value's methods for it, or None. The value may be anything, and its
-    method may fail: there is still its text."""
+    """Returns what a notebook would get from a value's display method, or None. The value may be of any class and its
+    method may fail: its text is shown in any case."""
     if not hasattr(type(value), method):
         return None
     try:
@@ -30,28 +30,28 @@ def rendered(value: object, method: str, kind: "type[bytes] | type[str]") -> "Op
 
 
 def is_a(value: object, module: str, name: str) -> bool:
-    """Whether a value is of a class of a module, if that is imported. A module of that name may be the program's own,
-    and have something else under the class's."""
+    """Reports whether a value is an instance of a module's class, if that module is imported. The program may have a
+    module of that name with something else under the class's name."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and issubclass(type(value), kind)
 
 
 class Display:
-    """What programs show besides text: as a notebook would, but saved in the workspace."""
+    """Saves in the workspace what a notebook would show besides text."""
 
     def __init__(self) -> None:
         self.workspace = ""
-        self.numbers: "dict[str, int]" = {}  # the last of each kind of file
+        self.numbers: "dict[str, int]" = {}  # the last number used for each kind of file
 
     def install(self, workspace: str) -> None:
-        """Gives this process and its forks `display`, and a plt.show that saves."""
+        """Installs `display`, and a plt.show that saves figures, in this process and its forks."""
         self.workspace = workspace
         sys.modules["builtins"].__dict__["display"] = self.display
         sys.displayhook = self.display_last
         sys.meta_path.insert(0, PyplotHook(self))
 
     def save(self, data: "bytes | bytearray", kind: str, ending: str) -> None:
-        """Saves a file under the next number that is free. Raises OSError."""
+        """Saves a file under the next free number. Raises OSError."""
         while True:
             self.numbers[kind] = number = self.numbers.get(kind, 0) + 1
             try:
@@ -62,15 +62,15 @@ class Display:
                 pass
 
     def save_figure(self, figure: "Any") -> None:
-        """Saves a figure of Matplotlib's. Raises whatever drawing it may."""
+        """Saves a Matplotlib figure. Raises whatever drawing it raises."""
         image = io.BytesIO()
         figure.savefig(image, format="png")
-        figure.stale = False  # not all of Matplotlib's artists see to that: a later change is to show
+        figure.stale = False  # some of Matplotlib's artists do not; a later change must show
         self.save(image.getvalue(), "figure", "png")
         figure.__dict__["_displayed"] = True
 
     def save_picture_of(self, value: object) -> None:
-        """Saves what a value looks like, if it looks like more than its text. Raises OSError."""
+        """Saves a picture or HTML for a value that has one. Raises OSError."""
         if is_a(value, "matplotlib.figure", "Figure"):
             try:
                 self.save_figure(value)
@@ -79,20 +79,20 @@ class Display:
             except Exception:
                 pass  # it cannot be drawn
         elif is_a(value, "pandas", "DataFrame"):
-            pass  # readers of text are better off with it as text
+            pass  # text is the better form for readers of text
         elif (picture := rendered(value, "_repr_png_", bytes)) is not None:
             self.save(picture, "figure", "png")  # type: ignore[arg-type]
         elif (page := rendered(value, "_repr_html_", str)) is not None:
             self.save(page.encode("utf-8", "replace"), "output", "html")  # type: ignore[union-attr]
 
     def display(self, *values: object) -> None:
-        """Display values: prints each as a REPL does, and saves what is a picture or HTML in the workspace."""
+        """Displays values: prints each as a REPL does, and saves what is a picture or HTML in the workspace."""
         for value in values:
             self.save_picture_of(value)
             print(repr(value))
 
     def display_last(self, value: object) -> None:
-        """Display the value of the program's last statement: sys.displayhook."""
+        """Displays the value of the program's last statement: sys.displayhook."""
         if value is not None:
             self.save_picture_of(value)
         sys.__displayhook__(value)
@@ -105,7 +105,7 @@ class Display:
             pyplot.close(number)
 
     def save_open_figures(self) -> None:
-        """Saves the figures that the program has left open, but for those that it has displayed as they are."""
+        """Saves the figures that the program left open, except those displayed and unchanged since."""
         pyplot = sys.modules.get(PYPLOT)
         if pyplot is None:
             return
@@ -119,8 +119,8 @@ class Display:
 
 
 class PyplotHook:
-    """Replaces plt.show when pyplot is imported, whoever imports it. A Matplotlib backend of our own would do so too,
-    but the Pythons that a program starts would be told of it by MPLBACKEND and not find it."""
+    """Replaces plt.show when pyplot is imported, by the program or by a library. A Matplotlib backend of our own would
+    do that too. But then MPLBACKEND would name it for the Pythons that a program starts, which could not import it."""
 
     def __init__(self, shows: Display) -> None:
         self.screen = screen
@@ -136,7 +136,7 @@ class PyplotHook:
         return None
 
     def watch(self, loader: "Any") -> None:
-        """Has a loader, which is this import's alone, replace `show` when it is done."""
+        """Makes a loader replace `show` after it has loaded pyplot. Each import has a loader of its own."""
         load = loader.exec_module
 
         def exec_module(module: "Any") -> None:

@@ -1,4 +1,4 @@
-"""The end of a program: what the interpreter's end does for it, and the notice that it is over."""
+"""The end of a program: what the interpreter does at exit, and the exit notice."""
 
 import atexit
 import ctypes
@@ -21,33 +21,34 @@ else:
 
 
 def drop_variables(namespace: "dict[str, object]") -> None:
-    """Drops a module's variables, the newest first: what is freed by it may still use what it was built on."""
+    """Deletes a module's variables, the newest first: a finalizer may still use older ones."""
     for name in reversed(list(namespace)):
         if not name.startswith("__"):
             namespace.pop(name, None)
 
 
 def flush_files() -> None:
-    """Writes what open files still hold. The collector alone would lose what hangs in a cycle of references, where it
-    may close a file before its buffer."""
+    """Flushes open files. The collector alone would lose data of files in reference cycles, where it may close a file
+    before its buffer."""
     for thing in gc.get_objects():
         if issubclass(type(thing), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
             try:
                 thing.flush()
             except Exception:
-                pass  # closed, or not writable any more: nobody could write it
+                pass  # it is closed, or no longer writable
 
 
 def wind_down(workspace: str, inherited: str) -> bool:
-    """Does what the interpreter's end does for a program whose only thread is this one: runs its atexit functions and
-    drops its variables, so that files left open are written. The rest of the interpreter's end is left out: it takes
-    2 to 4 ms to free what the kernel frees anyway. Returns whether all output could be written. `inherited` is the
-    last module that was imported before the program began: those up to it are left alone, or looking at each would
-    cost a copy of the page that it lies in."""
+    """Does what the interpreter does at exit, for a program whose only thread is this one. It runs the atexit functions
+    and deletes the program's variables, so that files left open are written. It skips the rest, which would take 2 to 4
+    ms to free what the kernel frees anyway.
+
+    Returns whether all output could be written. `inherited` is the last module that was imported before the program
+    began. It and those before it are left alone: each access to one would cost a copy of its memory page."""
     try:
         atexit._run_exitfuncs()
     except BaseException:
-        pass  # Python 3.9 has printed it, and raises it again
+        pass  # Python 3.9 has printed the error, and raises it again
     flush_files()
     prefix = workspace + "/"
     for name in ["__main__", *iter(reversed(sys.modules).__next__, inherited)]:
@@ -56,7 +57,7 @@ def wind_down(workspace: str, inherited: str) -> bool:
         if name == "__main__" or str(namespace.get("__file__")).startswith(prefix):
             drop_variables(namespace)
     gc.collect()
-    libc.fflush(None)  # what C code has printed
+    libc.fflush(None)  # writes what C code has buffered
     written = True
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -68,16 +69,17 @@ def wind_down(workspace: str, inherited: str) -> bool:
 
 
 class ExitNotice:
-    """The way to say that the program is over and needs no more than to be killed. The supervisor then need not wait
-    until the kernel has torn this process down, which takes 1 ms of a small program's 4. It is the program's own word:
-    it can forge its own exit status with it, which it chooses anyway."""
+    """Sends the exit notice: the program is over and can be killed. The supervisor then does not wait until the kernel
+    has torn this process down, which takes 1 ms of a small program's 4 ms. The program can forge its own notice, but
+    that only forges an exit status that it chooses anyway."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
         self.pipe = os.fstat(DONE_FD).st_ino
 
     def send(self, status: int) -> None:
-        """Says it, unless this is a fork of the program's process, or the program has closed or replaced the pipe."""
+        """Sends the notice. Does nothing in a fork of the program's process, or where the program closed or replaced
+        the pipe."""
         if os.getpid() != self.process:
             return
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -90,14 +92,14 @@ class ExitNotice:
 
 
 def end_program(status: int, workspace: str, inherited: str, notice: "Optional[ExitNotice]") -> "NoReturn":
-    """Ends the program's process. A negative status is a signal that it dies of."""
+    """Ends the program's process. A negative status is the signal that it dies of."""
     if threading := sys.modules.get("threading"):
         threading._shutdown()
     screen.save_open_figures()
-    if len(sys._current_frames()) > 1:  # daemon threads: only the interpreter's real end keeps them quiet
+    if len(sys._current_frames()) > 1:  # daemon threads: only the interpreter's own exit stops them from printing
         ctypes.pythonapi.Py_Exit(128 - status if status < 0 else status)
     if not wind_down(workspace, inherited) and status == 0:
-        status = 120  # what the interpreter says when stdout cannot be flushed
+        status = 120  # what the interpreter returns when stdout cannot be flushed
     if status < 0:
         _signal.signal(-status, _signal.SIG_DFL)
         os.kill(os.getpid(), -status)

@@ -36,12 +36,12 @@ else:
 
 OURS.append(globals())
 
-INTERRUPT_INTERVAL_SECONDS = 0.8  # from one KeyboardInterrupt of a cell to the next, if it has not ended
-MAX_DISARM_TRIES = 100  # tries to keep handlers from raising, each of which may be cut short by one
+INTERRUPT_INTERVAL_SECONDS = 0.8  # between two KeyboardInterrupts of a cell that has not ended
+MAX_DISARM_TRIES = 100  # attempts to hold the handlers; a signal may interrupt each
 
 
 def read_exactly(fd: int, size: int) -> bytes:
-    """Reads so many bytes, or fewer where the pipe ends."""
+    """Reads size bytes, or fewer where the pipe ends."""
     data = bytearray()
     while len(data) < size and (part := os.read(fd, min(CHUNK, size - len(data)))):
         data += part
@@ -49,7 +49,7 @@ def read_exactly(fd: int, size: int) -> bytes:
 
 
 def nameless_file() -> int:
-    """Opens a new file that has no name: in memory, or, where that is not to be had, among temporary ones."""
+    """Opens a new file without a name: in memory, or in /tmp where that fails. Raises OSError."""
     try:
         return os.memfd_create("stdin")
     except OSError:
@@ -57,16 +57,16 @@ def nameless_file() -> int:
 
 
 def make_stdin(source: int, size: int) -> "TextIO":
-    """Makes a cell's standard input of so many bytes of a pipe, which is its children's as well unless there is no room
-    for another file. It may be large: there is one copy of it."""
+    """Returns a cell's standard input, with `size` bytes from a pipe. Child processes inherit it, except where no file
+    can be made for it. It may be large, so only one copy of it is kept."""
     try:
         file = nameless_file()
         try:
-            os.dup2(file, 0)  # the last cell's goes
+            os.dup2(file, 0)  # closes the last cell's stdin
         finally:
             os.close(file)
         if size:
-            os.posix_fallocate(0, 0, size)  # where it fails, nothing has been read yet
+            os.posix_fallocate(0, 0, size)  # if it fails, nothing has been read yet
     except OSError:
         return io.TextIOWrapper(io.BytesIO(read_exactly(source, size)), "utf-8", "surrogateescape")
     while size and (part := os.read(source, min(CHUNK, size))):
@@ -77,28 +77,28 @@ def make_stdin(source: int, size: int) -> "TextIO":
 
 
 def used_cpu() -> float:
-    """Seconds of CPU time of this process and of the children that it has waited for."""
+    """Returns the seconds of CPU time of this process and of the children that it has waited for."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 class Handlers:
-    """The handlers of signals that cells have installed. Between cells they are called as well, but what they raise, which
-    would end the interpreter, is printed."""
+    """The signal handlers that cells have installed. Between cells they are still called, but what they raise is
+    printed: raised there, it would end the interpreter."""
 
     def __init__(self, ours: "dict[int, Callable[..., object]]") -> None:
-        self.ours = ours  # with which each cell begins
-        self.held: "dict[int, Callable[..., object]]" = {}  # those that are called by way of our own
+        self.ours = ours  # those that each cell begins with
+        self.held: "dict[int, Callable[..., object]]" = {}  # those that our own handler calls
         self.own = self.call
 
     def release(self) -> None:
-        """Puts the handlers in their places, where what they raise is raised in a cell."""
+        """Installs the handlers themselves, so that what they raise is raised in a cell."""
         for number, handler in (self.held | self.ours).items():
             _signal.signal(number, handler)
         self.held.clear()
 
     def hold(self) -> None:
-        """Puts our own handler in the place of each."""
+        """Installs our own handler in place of each."""
         for number in range(1, _signal.NSIG):
             handler = _signal.getsignal(number)
             if callable(handler) and handler is not self.own:
@@ -106,32 +106,32 @@ class Handlers:
                 _signal.signal(number, self.own)
 
     def call(self, number: int, frame: object) -> None:
-        """Calls a handler: our own."""
+        """Calls the program's handler for a signal and prints what it raises."""
         try:
             self.held[number](number, frame)
         except BaseException as error:
             report_quietly(error)
-        self.hold()  # it may have put itself back
+        self.hold()  # the handler may have reinstalled itself
 
 
 class Notebook:
-    """The interpreter that runs a session's cells, all in one `__main__`."""
+    """Runs a session's cells, all in one `__main__`."""
 
     def __init__(self, workspace: str) -> None:
         self.process = os.getpid()
         self.namespace = make_main(f"{workspace}/{MAIN_FILE}").__dict__
-        del self.namespace["__file__"]  # there is none
+        del self.namespace["__file__"]  # cells have no file
         sys.argv[:] = [""]
         self.outputs = Outputs()
         self.cells = 0
-        self.busy = False  # a cell runs, and may be interrupted
-        self.interrupted = 0.0  # when the cell was last, by the monotonic clock: it may take its time to heed that
+        self.busy = False  # a cell is running and may be interrupted
+        self.interrupted = 0.0  # monotonic time of the cell's last interrupt; 0: none yet
         self.out_of_cpu = False
         self.loop: "Any" = None  # the event loop of cells that await
         self.handlers = Handlers({_signal.SIGINT: self.interrupt, _signal.SIGXCPU: self.stop_for_cpu})
 
     def serve(self) -> "NoReturn":
-        """Runs one cell after the other, until the supervisor is gone."""
+        """Runs one cell after the other. Exits when the supervisor has closed the pipe."""
         self.handlers.release()
         while True:
             head = read_exactly(3, CELL.size)
@@ -144,20 +144,20 @@ class Notebook:
             source = read_exactly(3, code_size)
             try:
                 status = self.run_cell(source, interactive)
-            except BaseException as error:  # there is no memory, or the program has broken what tracebacks need
+            except BaseException as error:  # memory ran out, or the program has broken what tracebacks need
                 status = 1 << 8
                 os.write(2, f"the cell's end could not be reported: {type(error).__name__}\n".encode())
             self.report_end(status, used_cpu() - before)
 
     def report_end(self, status: int, cpu: float) -> None:
-        """Says that a cell is over. A fork that has run to the cell's end has nothing to say."""
-        libc.fflush(None)  # what C code has printed
+        """Reports the end of a cell to the supervisor. A fork that has run to the cell's end exits instead."""
+        libc.fflush(None)  # writes what C code has buffered
         if os.getpid() != self.process:
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
         os.write(DONE_FD, CELL_END.pack(status, int(cpu * 1e6), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
     def allow_cpu(self, seconds: int) -> None:
-        """Allows this process so much more CPU time."""
+        """Raises the limit on this process's CPU time to `seconds` more than it has used."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
         limit(resource.RLIMIT_CPU, soft, resource.RLIM_INFINITY)
@@ -165,21 +165,21 @@ class Notebook:
         self.out_of_cpu = False
 
     def interrupt(self, *_: object) -> None:
-        """Interrupts a cell, and nothing else: the handler of SIGINT. Once is not enough: what the cell does about the
-        first may wait for threads, or it may be lost in a __del__."""
+        """Interrupts a running cell: the handler of SIGINT. It interrupts again after a while, because the first may be
+        lost in a __del__, or the cell's reaction to it may wait for threads."""
         now = time.monotonic()
         if self.busy and now - self.interrupted >= INTERRUPT_INTERVAL_SECONDS:
             self.interrupted = now
             raise KeyboardInterrupt
 
     def stop_for_cpu(self, *_: object) -> None:
-        """Interrupts a cell that has used up its CPU time: the handler of SIGXCPU, which comes again each second."""
+        """Interrupts a cell that has used up its CPU time: the handler of SIGXCPU, which is sent every second."""
         if self.busy:
             self.out_of_cpu = True
             raise KeyboardInterrupt
 
     def run_cell(self, source: bytes, interactive: bool) -> int:
-        """Runs a cell and reports what it raises. Returns a status as waitpid gives it."""
+        """Runs a cell and prints what it raises. Returns a status as waitpid does."""
         self.outputs.repair()
         self.cells += 1
         name = f"<cell {self.cells}>"
@@ -188,7 +188,7 @@ class Notebook:
         linecache.cache[name] = len(source), None, lines, name  # for tracebacks and inspect
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
         self.outputs.repair()
-        # An interrupted cell's time is up, and to draw takes more. A fork that has run to the cell's end would draw again.
+        # After an interrupt the cell has no time left to draw. A fork that has run to the cell's end would draw twice.
         if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
             error = self.attempt(screen.save_open_figures) or error
         if error is None:
@@ -201,7 +201,7 @@ class Notebook:
         return 1 << 8
 
     def attempt(self, do: "Callable[[], None]") -> "Optional[BaseException]":
-        """Does something that may be interrupted, and returns what it raises."""
+        """Calls a function that may be interrupted. Returns what it raises, or None."""
         try:
             try:
                 self.handlers.release()
@@ -210,12 +210,12 @@ class Notebook:
             finally:
                 self.disarm()
         except BaseException as error:
-            self.disarm()  # a signal may have come before it was
+            self.disarm()  # a signal may have come before the first call returned
             return error
         return None
 
     def disarm(self) -> None:
-        """Sees to it that no signal raises anything any more."""
+        """Ensures that signals raise nothing any more."""
         tries = MAX_DISARM_TRIES
         while tries:
             tries -= 1
@@ -224,15 +224,15 @@ class Notebook:
                 self.handlers.hold()
                 return
             except BaseException:
-                pass  # a signal came meanwhile, or the program has broken what it takes
+                pass  # a signal came meanwhile, or the program has broken what this needs
 
     def run_codes(self, codes: "list[CodeType]") -> None:
-        """Runs code. What awaits shares one event loop with other cells, so that they can use each other's objects."""
+        """Runs code. All cells that await share one event loop, so that they can use each other's objects."""
         if not any(code.co_flags & COROUTINE_FLAG for code in codes):
             for code in codes:
                 exec(code, self.namespace)
             return
-        self.busy = False  # an interrupt, which comes again, would leave half a module
+        self.busy = False  # an interrupt, which is repeated, would leave asyncio half imported
         import asyncio  # takes 30 ms, and only these cells need it
 
         self.busy = True
@@ -246,44 +246,45 @@ class Notebook:
             trace = self.cancel(task)
             while trace is not None and trace.tb_frame.f_code not in codes:
                 trace = trace.tb_next
-            error = interrupt.with_traceback(trace or interrupt.__traceback__)  # where the cell awaits, not the loop
+            error = interrupt.with_traceback(trace or interrupt.__traceback__)  # from the cell's frame, not the loop's
         if error is not None:
             raise error
 
     def cancel(self, task: "Any") -> "Optional[TracebackType]":
-        """Ends a task, so that it does not go on with the next cell. Returns where it was."""
+        """Cancels a task, so that it does not continue in the next cell. Returns the traceback of where it was."""
         task.cancel()
         try:
             self.loop.run_until_complete(task)
-        except BaseException as error:  # the cancellation, or something else that it has ended of
+        except BaseException as error:  # the cancellation, or what the task raised instead
             return error.__traceback__
         return None
 
 
 class Outputs:
-    """The pipes of a cell's output, which each begins with, whatever the ones before have done to theirs."""
+    """The pipes of a cell's output. Each cell begins with them, even where an earlier one closed or replaced its
+    streams."""
 
     def __init__(self) -> None:
         self.pipes = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, DONE_FD + 1) for fd in (1, 2)}
 
     def repair(self) -> None:
-        """Puts the pipes back in their places, and opens the streams that are closed or gone. Raises nothing: without
-        its streams a cell can still run."""
+        """Restores fds 1 and 2, and opens sys.stdout and sys.stderr again where they are closed or deleted. Raises
+        nothing: a cell can run without them."""
         for fd, pipe in self.pipes.items():
             try:
                 put_back(pipe, fd)
             except OSError:
-                pass  # a program has closed it here too
+                pass  # a program has closed our copy too
         for name, fd, errors in (("stdout", 1, "surrogateescape"), ("stderr", 2, "backslashreplace")):
             try:
                 if is_closed(getattr(sys, name, None)):
                     setattr(sys, name, unbuffered(fd, errors))
             except OSError:
-                pass  # the descriptor is gone
+                pass  # the descriptor is closed
 
 
 def put_back(pipe: int, fd: int) -> None:
-    """Makes a descriptor the same as a pipe's, if it is not. Raises OSError."""
+    """Makes fd a duplicate of pipe, unless it already is one. Raises OSError."""
     try:
         there = os.path.sameopenfile(fd, pipe)
     except OSError:
@@ -293,15 +294,15 @@ def put_back(pipe: int, fd: int) -> None:
 
 
 def is_closed(stream: object) -> bool:
-    """Whether nothing can be printed to a stream: it is closed or gone, or fails when asked."""
+    """Reports whether a stream cannot be printed to: it is closed or None, or raises when asked."""
     try:
         return stream is None or bool(getattr(stream, "closed", False))
-    except BaseException:  # of a program's own class, or a stream without its buffer
+    except BaseException:  # an object of a program's own class, or a stream without its buffer
         return True
 
 
 def report_cell(error: BaseException) -> None:
-    """Prints a traceback. Before Python 3.13 the interpreter's own way does not find the lines of cells."""
+    """Prints a traceback. Before Python 3.13 the interpreter's own hook does not find the lines of cells."""
     if sys.excepthook is not sys.__excepthook__:
         report(error)
         return
@@ -310,15 +311,15 @@ def report_cell(error: BaseException) -> None:
 
 
 def report_quietly(error: BaseException) -> None:
-    """Prints a traceback, if that can be done."""
+    """Prints a traceback, and ignores a failure to do so."""
     try:
         report_cell(error)
     except BaseException:
-        pass  # the program has broken what it takes
+        pass  # the program has broken what tracebacks need
 
 
 def become_interpreter(pipes: Pipes, workspace: str, program_filter: Filter) -> "NoReturn":
-    """Makes a fresh fork of the supervisor the interpreter of a session."""
+    """Turns a fresh fork of the supervisor into the interpreter of a session."""
     try:
         become_child(pipes, workspace, program_filter, _signal.SIGINT)  # no cell runs yet
         make_streams()

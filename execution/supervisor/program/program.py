@@ -1,4 +1,5 @@
-"""The program's own process: it waits for the code, compiles it, runs it in a fresh `__main__` and reports what it raises."""
+"""The program's own process: it waits for the code, compiles it, runs it in a fresh `__main__` and reports what it
+raises."""
 
 import _ast
 import gc
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-MAIN_FILE = "__main__.py"  # reserved in the workspace: the program itself
-# Of each process of a program; the zygote may have more (see Zygote.serve). Taken out of the environment, as is
-# VIVARIUM_WATCH_MEMORY: programs have no business with it.
+MAIN_FILE = "__main__.py"  # the program itself, in the workspace; the name is reserved
+# For each process of a program; the zygote may have more (see Zygote.serve). Removed from the environment, as is
+# VIVARIUM_WATCH_MEMORY, so that programs do not see it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
 WARM_UP_SECONDS = 0.03  # how long a program's process waits for its code before it warms up
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
@@ -44,8 +45,8 @@ OURS.append(globals())
 
 
 def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
-    """Compiles the program; when interactive and its last statement is an expression, that one as a REPL would. Code
-    that awaits outside of functions becomes a coroutine's."""
+    """Compiles the program. When interactive, a last statement that is an expression is compiled as a REPL would. Code
+    that awaits outside of functions becomes a coroutine. Raises SyntaxError or ValueError."""
     flags: int = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     tree = compile(source, path, "exec", _ast.PyCF_ONLY_AST | flags, dont_inherit=True)
     last = tree.body[-1] if interactive and tree.body else None
@@ -58,7 +59,7 @@ def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeTy
 
 
 def make_main(path: str) -> "ModuleType":
-    """Makes the `__main__` that the program runs in, as `python3 FILE` would."""
+    """Creates the `__main__` that the program runs in, as `python3 FILE` would."""
     main = type(sys)("__main__")
     main.__dict__.update(__builtins__=sys.modules["builtins"], __file__=path, __cached__=None)
     sys.modules["__main__"] = main
@@ -69,13 +70,13 @@ def make_main(path: str) -> "ModuleType":
 
 
 def unbuffered(fd: int, errors: str) -> io.TextIOWrapper:
-    """A text stream as `python3 -u` has it: a program that is killed has printed what it printed."""
+    """Opens a text stream as `python3 -u` does, so that the output of a program that is killed is not lost."""
     raw = io.FileIO(fd, "w", closefd=False)
     return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="\n", write_through=True)
 
 
 def exit_status_of(stop: SystemExit) -> int:
-    """The exit status that sys.exit(x) asks for; a message is printed, as the interpreter does."""
+    """Returns the exit status that sys.exit(x) asks for. Prints a message, as the interpreter does."""
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):
@@ -85,8 +86,8 @@ def exit_status_of(stop: SystemExit) -> int:
 
 
 async def run_coroutines(codes: "list[CodeType]", namespace: "dict[str, object]") -> "Optional[BaseException]":
-    """Runs code of which some awaits, and returns what it raised: from here the event loop's frames, which are not the
-    program's, are not in the traceback. A cancellation is for the loop to judge."""
+    """Runs code, some of which awaits, and returns what it raises. Returned from here, it has no frames of the event
+    loop in its traceback. A cancellation is left to the loop."""
     try:
         for code in codes:
             coroutine = eval(code, namespace)
@@ -98,7 +99,7 @@ async def run_coroutines(codes: "list[CodeType]", namespace: "dict[str, object]"
 
 
 def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
-    """Runs code, all of it in one event loop if any of it awaits."""
+    """Runs code. If any of it awaits, all of it runs in one event loop."""
     if any(code.co_flags & COROUTINE_FLAG for code in codes):
         import asyncio  # takes 30 ms, and only these programs need it
 
@@ -110,7 +111,7 @@ def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
 
 
 def execute(source: bytes, path: str, interactive: bool) -> int:
-    """Runs the program in a fresh `__main__` and returns its exit status."""
+    """Runs the program in a fresh `__main__` and returns its exit status, or the negative number of a signal."""
     namespace = make_main(path).__dict__
     try:
         run_codes(compile_program(source, path, interactive), namespace)
@@ -126,8 +127,8 @@ def execute(source: bytes, path: str, interactive: bool) -> int:
 
 
 def warm_up() -> None:
-    """Runs a tiny program that fails, and throws its output away. The process then has the pages and modules that most
-    programs need; what is left of a run is a third (measured: see docs/performance.md)."""
+    """Runs a tiny program that fails, and discards its output. The process then has the pages and modules that most
+    programs need, so a run takes a third of the time (see docs/performance.md)."""
     streams = sys.stdout, sys.stderr
     with open(os.devnull, "w") as null:
         sys.stdout = sys.stderr = null
@@ -138,30 +139,31 @@ def warm_up() -> None:
             report(error)  # imports traceback, which takes 10 ms
         finally:
             sys.stdout, sys.stderr = streams
-    gc.freeze()  # or the collection at the program's end looks at it all
+    gc.freeze()  # or the collection at the program's end would visit all of it
 
 
 def make_streams() -> None:
-    """Makes what print and input use. Pipes must stand at 0, 1 and 2: the objects remember what they found there."""
+    """Opens the streams for print and input. The pipes must already be fds 0, 1 and 2: the objects remember what they
+    find."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout, sys.stderr = unbuffered(1, "surrogateescape"), unbuffered(2, "backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
 def reseed() -> None:
-    """Gives this fork random numbers of its own. The random module sees to that itself."""
+    """Gives this fork random numbers of its own in NumPy. The random module does that itself."""
     if numpy_random := sys.modules.get("numpy.random"):
         numpy_random.seed()
 
 
 def forget_shadowed(workspace: str) -> None:
-    """Forgets modules that were imported ahead and that have the name of one in the workspace: that comes first on the
-    program's path, so it must be what the program imports."""
+    """Forgets preloaded modules that have the same name as one in the workspace. The workspace comes first on the
+    program's path, so the program must import the module there."""
     ours = set()
     for name in os.listdir(workspace):
         if name.endswith(".py"):
             ours.add(name[:-3])
-        elif os.path.isfile(f"{workspace}/{name}/__init__.py"):  # a folder of data has no such claim
+        elif os.path.isfile(f"{workspace}/{name}/__init__.py"):  # a folder of data does not shadow a module
             ours.add(name)
     for module in list(sys.modules):
         if module.partition(".")[0] in ours and module not in PLAIN_MODULES and module != "__main__":
@@ -169,11 +171,11 @@ def forget_shadowed(workspace: str) -> None:
 
 
 def await_and_run(workspace: str, notice: "Optional[ExitNotice]" = None) -> "NoReturn":
-    """Waits for the code on the control pipe, runs it, exits."""
+    """Waits for the code on the control pipe, runs it and exits."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     waiting = select.poll()
     waiting.register(3, select.POLLIN)
-    if not waiting.poll(WARM_UP_SECONDS * 1000):  # under load there is no time for it
+    if not waiting.poll(WARM_UP_SECONDS * 1000):  # under load there is no time to warm up
         warm_up()
     job = read_to_end(3)
     if not job:
@@ -189,7 +191,7 @@ def await_and_run(workspace: str, notice: "Optional[ExitNotice]" = None) -> "NoR
 
 
 def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) -> "NoReturn":
-    """Makes a fresh fork of the supervisor the process of a sandbox's only program."""
+    """Turns a fresh fork of the supervisor into the process of a sandbox's only program."""
     try:
         os.setsid()
         take_over(pipes)
@@ -203,4 +205,4 @@ def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) ->
         screen.install(workspace)
         await_and_run(workspace)
     finally:
-        os._exit(70)  # reached only where setting the process up failed
+        os._exit(70)  # reached only if setting up the process failed

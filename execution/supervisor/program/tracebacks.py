@@ -7,16 +7,17 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Optional
 
-OURS: "list[dict[str, object]]" = []  # the globals of the modules whose frames no traceback shows
+OURS: "list[dict[str, object]]" = []  # the globals of the modules whose frames are left out of tracebacks
 
 
 def is_ours(trace: "TracebackType") -> bool:
-    """Whether a traceback begins with a frame of the supervisor's."""
+    """Reports whether a traceback begins with a frame of the supervisor."""
     return any(trace.tb_frame.f_globals is ours for ours in OURS)
 
 
 def without_ours(trace: "Optional[TracebackType]") -> "Optional[TracebackType]":
-    """A traceback without the supervisor's frames: those around the program, and those that it has called."""
+    """Returns a traceback without the supervisor's frames, both those that called the program and those that it
+    called."""
     while trace is not None and is_ours(trace):
         trace = trace.tb_next
     here = trace
@@ -28,7 +29,7 @@ def without_ours(trace: "Optional[TracebackType]") -> "Optional[TracebackType]":
 
 
 def report(error: BaseException) -> None:
-    """Prints a traceback as the interpreter does, without the frames of this file."""
+    """Prints a traceback as the interpreter does, without the supervisor's frames."""
     error.__traceback__ = trace = without_ours(error.__traceback__)
     try:
         sys.excepthook(type(error), error, trace)

@@ -1,10 +1,10 @@
-"""System calls that Python has no name for, and what processes do to themselves: signals, limits, powers.
+"""System calls that Python does not wrap, and what a process does to itself: signals, limits, privileges.
 
-Every process of a sandbox uses this module, so it is the first that is loaded."""
+Every process of a sandbox uses this module, so it is loaded first."""
 
 import sys
 
-PLAIN_MODULES = frozenset(sys.modules)  # those that every interpreter has imported when a program begins
+PLAIN_MODULES = frozenset(sys.modules)  # the modules that every interpreter has imported at its start
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-CHUNK = 1 << 16  # bytes read at a time
+CHUNK = 1 << 16  # bytes per read
 
 # prctl(2)
 PR_SET_DUMPABLE = 4
@@ -59,31 +59,31 @@ def prctl(option: int, argument: int = 0, second: int = 0) -> None:
 
 
 def set_dumpable(on: bool) -> None:
-    """Says whether processes of the same user may trace this one and open its /proc entries (prctl(2))."""
+    """Sets whether processes of the same user may trace this one and open its /proc entries (prctl(2))."""
     prctl(PR_SET_DUMPABLE, int(on))
 
 
 def drop_bounding_set() -> None:
-    """Sees to it that no process after this one can gain a capability by executing a file."""
+    """Ensures that no descendant of this process can gain a capability by executing a file. Raises OSError."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError as error:
             if error.errno == EINVAL:
-                return  # the kernel has no more of them
+                return  # the kernel knows no more capabilities
             raise
 
 
 def drop_capabilities() -> None:
-    """Gives up every capability for good."""
+    """Drops every capability permanently. Raises OSError."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     system("capset", header, (ctypes.c_uint32 * 6)())
 
 
 def hide_arguments() -> None:
-    """Takes all but the interpreter's name out of this process's command line: programs can read that of PID 1, and the
-    supervisor's source stands there. Where the last byte is not zero, the kernel shows the text up to the first zero.
-    """
+    """Erases all but the interpreter's name from this process's command line. Programs can read PID 1's command line,
+    and it contains the supervisor's source. Where the last byte is not zero, the kernel shows the text up to the first
+    zero."""
     with open("/proc/self/stat", "rb") as file:
         fields_behind_name = file.read().rpartition(b")")[2].split()
     start, end = (int(field) for field in fields_behind_name[45:47])  # arg_start and arg_end, proc_pid_stat(5)
@@ -94,9 +94,9 @@ def hide_arguments() -> None:
 
 
 def make_landlock_rules() -> int:
-    """Makes rules for Landlock by which nothing in /proc can be written, where a process could lower its rank among the
-    victims of the kernel, say. Returns their descriptor, or -1 where the kernel has no Landlock, or one that would not
-    let files be moved from folder to folder (before Linux 5.19)."""
+    """Creates Landlock rules that deny writing to /proc, where a process could lower its oom_score_adj, for example.
+    Returns their descriptor. Returns -1 where the kernel has no Landlock, or one that would not let files be moved
+    between folders (before Linux 5.19)."""
     allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER
     attributes = struct.pack("Q", allowed_access)
     rules: int = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
@@ -107,7 +107,7 @@ def make_landlock_rules() -> int:
             try:
                 place = os.open("/" + name, os.O_PATH | os.O_DIRECTORY)
             except OSError:
-                continue  # it is a file, which nobody can write
+                continue  # it is a file, which programs cannot write
             allowed = struct.pack("=Qi", allowed_access, place)
             system("syscall", LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, allowed, 0)
             os.close(place)
@@ -115,7 +115,7 @@ def make_landlock_rules() -> int:
 
 
 def restrict_self(rules: int) -> None:
-    """Puts this process and all that it starts behind rules of Landlock, and closes them."""
+    """Applies Landlock rules to this process and its descendants, and closes the descriptor. Does nothing for -1."""
     if rules >= 0:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         system("syscall", LANDLOCK_RESTRICT_SELF, rules, 0)
@@ -123,23 +123,23 @@ def restrict_self(rules: int) -> None:
 
 
 class Filter:
-    """A seccomp filter, ready to be installed. Empty, it installs nothing."""
+    """A seccomp filter, ready to be installed. An empty one installs nothing."""
 
     def __init__(self, encoded: str) -> None:
         self.instructions = ctypes.create_string_buffer(bytes.fromhex(encoded))
-        count = len(encoded) // 16  # of 8 bytes, two digits each
+        count = len(encoded) // 16  # an instruction has 8 bytes, or 16 digits
         address = ctypes.addressof(self.instructions)
         self.program = ctypes.create_string_buffer(struct.pack("HP", count, address)) if count else None
 
     def install(self) -> None:
-        """Puts this process and all that it starts behind the filter."""
+        """Applies the filter to this process and its descendants. Raises OSError."""
         if self.program is not None:
             prctl(PR_SET_NO_NEW_PRIVS, 1)
             prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program))
 
 
 def set_signals(action: "_signal.Handlers", excluded: "tuple[int, ...]") -> None:
-    """Gives every signal an action, but for those that are excluded, or that the kernel or the C library reserve."""
+    """Sets the action of every signal, except those excluded and those that the kernel or the C library reserves."""
     for number in range(1, _signal.NSIG):
         if number not in excluded:
             try:
@@ -149,18 +149,19 @@ def set_signals(action: "_signal.Handlers", excluded: "tuple[int, ...]") -> None
 
 
 def ignore_signals() -> None:
-    """Ignores every signal that can be ignored. SIGCHLD keeps its default: ignored, it would hide exit statuses."""
+    """Ignores every signal that can be ignored. SIGCHLD keeps its default: if it were ignored, exit statuses would be
+    lost."""
     set_signals(_signal.SIG_IGN, (_signal.SIGCHLD,))
 
 
 def default_signals(*excluded: int) -> None:
-    """Undoes ignore_signals, but for what Python itself ignores and what is excluded: this process ignores every signal,
-    its child must not. Nothing is handled yet."""
+    """Undoes ignore_signals in a child, except for the signals that Python itself ignores and those excluded. No signal
+    may have a handler yet."""
     set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ, *excluded))
 
 
 def write_all(fd: int, data: "bytes | bytearray") -> None:
-    """Writes all of it, however many calls that takes. The descriptor must block. Raises OSError."""
+    """Writes all of data, in as many calls as that takes. The descriptor must block. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
@@ -173,7 +174,7 @@ def close_all(fds: "Iterable[int]") -> None:
 
 
 def read_to_end(fd: int) -> bytes:
-    """Reads a pipe until its writers have closed it, then closes it too."""
+    """Reads a pipe until all writers have closed it, then closes it. Returns what it read."""
     parts = []
     while part := os.read(fd, CHUNK):
         parts.append(part)
@@ -182,15 +183,16 @@ def read_to_end(fd: int) -> bytes:
 
 
 def be_first_victim() -> None:
-    """Has the kernel, when it runs out of memory, take this process before the supervisor. It cannot go back below what
-    the backend gave the whole sandbox, nor at all where restrict_self follows."""
+    """Makes the kernel kill this process before the supervisor when memory runs out. The process can lower its score
+    again only to what the backend set for the sandbox, and not at all after restrict_self."""
     score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     os.write(score, b"1000")
     os.close(score)
 
 
 def limit(kind: int, soft: int, hard: int) -> None:
-    """Sets a limit of this process's, or leaves a lower one that stands already, and that nobody here may raise."""
+    """Sets a limit of this process. A lower limit that is already in place stays, because a process here cannot raise
+    it."""
     most = resource.getrlimit(kind)[1]
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), most if hard == resource.RLIM_INFINITY else min(hard, most)

@@ -1,7 +1,7 @@
 """The zygote: it makes a fresh inner sandbox for each run (ISOLATION=run) and forks the program's process into it.
 
-All programs are copies of this process, so it never reads a byte of any program's: none can find another's in its own
-memory. It has capabilities, in a user namespace that it has made for itself, and reads nothing but its link's end."""
+All programs are copies of this process. It never reads data of a program, so that no program can find another's data in
+its own memory. It has capabilities in a user namespace of its own, and reads no input after its start."""
 
 import _socket
 import ctypes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-PRELOAD = "/opt/vivarium/preload"  # a file that names the modules that an image wants imported ahead
+PRELOAD = "/opt/vivarium/preload"  # a file that lists the modules that an image wants preloaded
 # clone(2), unshare(2), setns(2)
 CLONE_VM = 0x100
 CLONE_NEWIPC = 0x08000000
@@ -45,12 +45,12 @@ CLONE_NEWPID = 0x20000000
 
 
 def enter_namespaces() -> None:
-    """Puts the children of this process into a pid namespace that they own, where they may make others."""
+    """Puts the children of this process into a pid namespace that they own, so that they can create others."""
     uid, gid = os.getuid(), os.getgid()
     system("unshare", CLONE_NEWUSER | CLONE_NEWPID)
-    set_dumpable(True)  # or the files below belong to root; nobody else is here yet
+    set_dumpable(True)  # otherwise root owns the files below; no other process is here yet
     maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
-    for name, text in maps.items():  # the last, which nobody needs, or a program could write it, for others to read
+    for name, text in maps.items():  # projid_map is unused, but programs could write it later
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     set_dumpable(False)
@@ -58,8 +58,8 @@ def enter_namespaces() -> None:
 
 
 def unshare_ipc() -> None:
-    """Gives this process an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one for each RCU grace
-    period: where there are too many, it waits for them."""
+    """Gives this process an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one per RCU grace
+    period: while there are too many, this retries for 5 s. Raises OSError."""
     deadline = time.monotonic() + 5
     while True:
         try:
@@ -72,7 +72,8 @@ def unshare_ipc() -> None:
 
 
 def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
-    """Imports modules, so that programs find them imported. Returns those that it could, and why not the others."""
+    """Imports modules, so that programs find them imported. Returns the names of those imported, and an error for each
+    of the others."""
     done, failed = [], []
     for name in names:
         try:
@@ -86,7 +87,7 @@ def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
 
 
 def preload_names(asked: str) -> "list[str]":
-    """Which modules to import: those asked for, or with "auto" those that the image names."""
+    """Returns the modules to import: those in `asked`, or for "auto" those that the image lists. "none" names none."""
     if asked == "auto":
         try:
             with open(PRELOAD) as file:
@@ -97,10 +98,10 @@ def preload_names(asked: str) -> "list[str]":
 
 
 def start_init(stack: "ctypes.Array[ctypes.c_char]") -> int:
-    """Starts the first process of a new pid namespace, which does nothing but be there: when it dies, the kernel kills
-    all others in the namespace. It shares this process's memory and sleeps in pause(2), so it costs neither a copy of
-    the interpreter nor an executable: 0.1 ms, where spawning /usr/bin/sleep takes 0.35."""
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # which it inherits: the kernel then buries the orphans
+    """Starts the init, the first process of a new pid namespace, and returns its pid. The init only sleeps: when it
+    dies, the kernel kills all other processes in the namespace. It shares this process's memory and sleeps in pause(2),
+    so it needs no copy of the interpreter and no executable: 0.1 ms, compared with 0.35 ms to spawn /usr/bin/sleep."""
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # inherited by the init: the kernel then reaps the orphans
     try:
         top = (ctypes.addressof(stack) + len(stack)) & ~0xF
         return system("clone", ctypes.cast(libc.pause, ctypes.c_void_p), top, CLONE_VM | _signal.SIGCHLD, None)
@@ -109,8 +110,8 @@ def start_init(stack: "ctypes.Array[ctypes.c_char]") -> int:
 
 
 class Zygote:
-    """The process that all programs are forked from. Everything here runs in it; it reads nothing but its own link's
-    end, and says through the link what it has made."""
+    """The process that all programs are forked from. All methods run in it. It reports through the link what it has
+    made, and reads nothing from it."""
 
     def __init__(self, link: "_socket.socket", workspace: str, program_filter: Filter) -> None:
         self.link = link
@@ -121,7 +122,8 @@ class Zygote:
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def serve(self) -> "NoReturn":
-        """Prepares one program after the other. The next is made when all of the last is gone."""
+        """Prepares one program after the other. The next one is made only when all processes of the last one are
+        gone."""
         while True:
             system("unshare", CLONE_NEWPID)  # for children only
             init = start_init(self.stack)
@@ -132,29 +134,30 @@ class Zygote:
             system("setns", self.pid_namespace, CLONE_NEWPID)
             close_all(pipes.theirs)
             handed = (*pipes.ours, os.pidfd_open(init), os.pidfd_open(program))
-            # The kernel counts the descriptors that are under way like this for each user, all containers together,
-            # and refuses the next to whoever may open fewer files. A program cannot get the count beyond its own
-            # OPEN_FILES; the zygote's limit is higher.
+            # The kernel counts the descriptors in flight of each user, across all containers. It refuses to send more
+            # once the count exceeds the sender's limit on open files. A program cannot raise the count beyond its own
+            # OPEN_FILES, and the zygote's limit is higher.
             self.link.sendmsg([b"P"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, HANDED.pack(*handed))])
             close_all(handed)
             self.link.send(b"E" + self.await_end(program, init))
 
     def await_end(self, program: int, init: int) -> bytes:
-        """Waits until the program has ended, kills all that it has left, and waits until that is gone."""
+        """Waits until the program has ended, kills the processes that it left and waits until they are gone. Returns an
+        ENDED record."""
         ended = b""
         while True:
-            # Whoever it is: one that is not buried would keep the init from ending.
+            # Waits for any child: the init could not end while one of them is unreaped.
             pid, status, usage = os.wait4(-1, 0)
             if pid == program:
                 cpu = int((usage.ru_utime + usage.ru_stime) * 1e6)
                 ended = ENDED.pack(status, cpu, usage.ru_maxrss, time.monotonic())
                 os.kill(init, _signal.SIGKILL)
             elif pid == init:
-                return ended  # not empty: the init ends when all others in its namespace have been buried
+                return ended  # never empty: the init ends only after all others in its namespace have been reaped
 
     def become_program(self, pipes: Pipes) -> "NoReturn":
-        """Turns a fresh fork into a program's process. The order matters: first every inherited descriptor goes, then
-        every power; only then may the process be traced again."""
+        """Turns a fresh fork into a program's process. The order matters: it closes every inherited descriptor, then
+        drops all privileges, and only then may be traced again."""
         try:
             os.setsid()
             take_over(pipes, self.rules)
@@ -178,18 +181,19 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
     """Turns a fresh fork of the supervisor into the zygote."""
     try:
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1):  # the server's
+        for fd in (0, 1):  # they lead to the server
             os.dup2(null, fd)
         enter_namespaces()
         if os.fork() != 0:
-            os._exit(0)  # the zygote is the first process of its namespace, and becomes a child of PID 1
-        # For its children, which cannot reach it. No signal may have a handler here: a namespace's init has the same
-        # ones, can be reached, and shares this memory. Without a handler the kernel ignores whatever is sent to it.
+            os._exit(0)  # the zygote is the first process of its namespace; orphaned, it becomes a child of PID 1
+        # The children need the default actions; they cannot signal the zygote itself. No signal may have a handler
+        # here: the init has the same handlers and the same memory, and programs can signal it. Without a handler the
+        # kernel discards signals to an init.
         default_signals()
         os.chdir(workspace)
         screen.install(workspace)
         done, failed = preload(modules)
-        libc.fflush(None)  # what C code has printed would be printed by each program
+        libc.fflush(None)  # otherwise each program would print what C code has buffered
         pipes = Pipes()
         for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
             os.dup2(fd, target)
@@ -200,7 +204,7 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         close_all((*pipes.ours, *pipes.theirs, null))
         link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
         gc.collect()
-        gc.freeze()  # a collection in a program then leaves these pages shared
+        gc.freeze()  # the pages then stay shared when a program runs a collection
         Zygote(link, workspace, program_filter).serve()
     except BaseException as error:
         link.send(b"!" + f"{type(error).__name__}: {error}".encode())
