@@ -1,5 +1,5 @@
-"""Looks quickly at whether the limits hold that no cgroup enforces. The doctor runs this in a sandbox and prints what it
-finds. What holds is said first, then which limit that is."""
+"""Quickly checks the limits that no cgroup enforces. The doctor runs this in a sandbox and prints its findings. A line
+is "holds" or "fails", a tab, and the limit."""
 
 import ctypes
 import errno
@@ -7,7 +7,7 @@ import os
 import socket
 
 libc = ctypes.CDLL(None, use_errno=True)
-# The numbers of system calls that the C library has no function for everywhere. Other machines are not looked at.
+# Numbers of system calls that not every C library wraps. Other machines are not checked.
 CALLS = {
     "x86_64": {"mq_open": 240, "add_key": 248, "io_setup": 206, "membarrier": 324},
     "aarch64": {"mq_open": 180, "add_key": 217, "io_setup": 0, "membarrier": 283},
@@ -16,7 +16,7 @@ PTYS = os.path.exists("/dev/ptmx")
 
 
 def refused(action):
-    """Whether the kernel refuses to do something."""
+    """Reports whether the kernel refuses an action."""
     try:
         action()
     except OSError:
@@ -25,12 +25,12 @@ def refused(action):
 
 
 def denied(name, *arguments):
-    """Whether a function of the C library fails because the call is not allowed or not there."""
+    """Reports whether a function of the C library fails because the call is denied or missing."""
     return getattr(libc, name)(*arguments) == -1 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS)
 
 
 def has_none_of(name, *arguments):
-    """Whether a system call is not allowed or not there, as far as its number is known."""
+    """Reports whether a system call is denied or missing. A call whose number is not known counts as missing."""
     return name not in CALLS or denied("syscall", CALLS[name], *arguments)
 
 

@@ -1,5 +1,5 @@
-"""What a program finds in an inner sandbox, and what it must not find. The server runs this twice in one container,
-before it believes that a container may serve many runs: the first time it leaves traces everywhere."""
+"""Checks what a program must find, and must not find, in an inner sandbox. The server runs this twice in one container
+before the container may serve many runs. The first run leaves traces everywhere."""
 
 import ctypes
 import os
@@ -42,7 +42,8 @@ def leave_traces():
 
 
 def others():
-    """Processes that another run left behind: the supervisor's do not let their files be seen."""
+    """Returns the processes that another run left behind. The supervisor's do not count: their files cannot be
+    listed."""
     pids = (pid for pid in os.listdir("/proc") if pid.isdigit() and pid != os.readlink("/proc/self"))
     return [pid for pid in pids if not refused(lambda: os.listdir(f"/proc/{pid}/fd"))]
 

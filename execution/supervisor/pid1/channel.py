@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     Item = TypeVar("Item")
 
 MAX_FRAME = 1 << 20  # bytes of payload that the server may send in one frame
-PIPE = 1 << 18  # bytes that may be under way to the server, and from it
-LIFE_SIGN_SECONDS = 0.4  # of saying nothing, after which long work shows that this process is alive
+PIPE = 1 << 18  # bytes that may be in flight to the server, and from it
+LIFE_SIGN_SECONDS = 0.4  # time without output after which long work sends a sign of life
 F_SETPIPE_SZ = 1031  # fcntl(2)
 
 
 class Gone(Exception):
-    """The server is gone or stopped reading: there is nobody to work for. Or this sandbox is of no more use."""
+    """The server is gone or has stopped reading, or this sandbox can no longer be used."""
 
 
 class Unable(Exception):
-    """This sandbox cannot be what it was asked to be."""
+    """This sandbox cannot provide what was asked for."""
 
 
 def widen(pipe: int) -> None:
-    """Lets more bytes wait in a pipe than it holds at first (64 KB). On their way to the server and back they change
-    hands several times, and each waits for the other side of a full pipe: files take half as long. The kernel refuses
-    where this user's pipes are many, or where it is none; then it goes as it went."""
+    """Enlarges a pipe beyond its initial 64 KB. Data is passed on several times on its way to the server and back, and
+    each step waits where a pipe is full: files take half as long. The kernel refuses for users with many pipes, and for
+    fds that are not pipes. Then the size stays."""
     libc.fcntl(pipe, F_SETPIPE_SZ, PIPE)
 
 
@@ -43,7 +43,7 @@ class Channel:
     def __init__(self, receive_fd: int, send_fd: int, silence: float) -> None:
         self.receive_fd = receive_fd
         self.send_fd = send_fd
-        self.silence = silence  # seconds after which a quiet server counts as gone
+        self.silence = silence  # seconds without a frame after which the server counts as gone
         self.last_received = self.last_sent = time.monotonic()
         self.buffer = bytearray()
         self.posted = bytearray()
@@ -55,18 +55,17 @@ class Channel:
         os.set_blocking(send_fd, False)
 
     def post(self, kind: bytes, payload: bytes = b"") -> None:
-        """Puts one frame behind those that the next send or flush sends: each write wakes four processes up to the
-        server's."""
+        """Queues one frame for the next send or flush. Each write wakes four processes up to the server's."""
         self.posted += kind + struct.pack(">I", len(payload)) + payload
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Sends one frame and those before it. Raises Gone when the server is."""
+        """Sends one frame and those queued before it. Raises Gone when the server is gone."""
         self.post(kind, payload)
         self.flush()
 
     def flush(self) -> None:
-        """Sends what was posted. The server may take its time (it stores files while they come) as long as it is heard
-        of. Raises Gone when it is not."""
+        """Sends the queued frames. Waits for a slow server as long as it sends something: it stores files while they
+        arrive. Raises Gone when the server is gone."""
         while self.posted:
             try:
                 self.push()
@@ -78,14 +77,14 @@ class Channel:
                 raise Gone(str(error)) from error
 
     def push(self) -> None:
-        """Sends as much of what was posted as there is room for. Raises OSError, BlockingIOError where there is none."""
+        """Sends as many queued bytes as the pipe has room for. Raises OSError, and BlockingIOError when it has none."""
         del self.posted[: os.write(self.send_fd, self.posted)]
         self.last_sent = time.monotonic()
 
     def pong(self) -> None:
-        """Display the server that this process is alive. Waits for nothing and raises nothing: where there is no room, the
-        server has something to read, and a server that is gone shows elsewhere."""
-        if not self.posted:  # else that will do
+        """Sends the server a sign of life. Neither waits nor raises: where the pipe is full, the server has something
+        to read, and a server that is gone is noticed elsewhere."""
+        if not self.posted:  # otherwise the queued frames serve as one
             self.post(b"P")
         try:
             self.push()
@@ -93,26 +92,26 @@ class Channel:
             pass
 
     def show_life(self) -> None:
-        """The same, if nothing was said for a while. Call it now and again in whatever may take long."""
+        """Sends a sign of life if nothing was sent for a while. Call it regularly in work that may take long."""
         if time.monotonic() - self.last_sent >= LIFE_SIGN_SECONDS:
             self.pong()
 
     def showing_life(self, items: "Iterable[Item]") -> "Iterator[Item]":
-        """Breathes while items are gone through."""
+        """Yields the items, and calls show_life before each."""
         for item in items:
             self.show_life()
             yield item
 
     def begin_job(self) -> None:
-        """Counts a job's beginning as something said: a short run is to say nothing but its report."""
+        """Counts the beginning of a job as output, so that a short run sends nothing but its report."""
         self.last_sent = time.monotonic()
 
     def abort_file(self, reason: str) -> None:
-        """Deals with a file that cannot be sent to its end, though nobody can write it any more. Raises Gone."""
+        """Handles a file of which only a part can be sent, although no process writes it any more. Raises Gone."""
         raise Gone(reason)
 
     def read_available(self) -> None:
-        """Takes what the server has sent; call it when the descriptor is readable. Raises Gone at the end."""
+        """Reads what the server has sent. Call it when the descriptor is readable. Raises Gone at the end."""
         data = os.read(self.receive_fd, CHUNK)
         if not data:
             raise Gone("the server closed the connection")
@@ -120,14 +119,16 @@ class Channel:
         self.buffer += data
 
     def silence_left(self) -> float:
-        """Seconds until the server counts as gone, unless it has said something by now. Raises Gone when it does."""
+        """Returns the seconds until the server counts as gone. Raises Gone when it does and has sent nothing
+        meanwhile."""
         left = self.last_received + self.silence - time.monotonic()
         if left <= 0 and not self.listening.poll(0):
             raise Gone("the server fell silent")
         return max(left, 0)
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
-        """The next complete frame (kind, payload) of what has arrived, or None."""
+        """Returns the next complete frame (kind, payload) that was received, or None. Raises Gone for one that is too
+        large."""
         if len(self.buffer) < 5:
             return None
         (size,) = struct.unpack_from(">I", self.buffer, 1)
@@ -140,8 +141,8 @@ class Channel:
         return kind, payload
 
     def wait(self, fd: int, timeout: float = 3600) -> bool:
-        """Waits until the server has said something, or fd is readable: then it returns True. Gives up after seconds of
-        patience. Raises Gone when the server is."""
+        """Waits until the server has sent something or fd is readable, at most for `timeout` seconds. Returns whether
+        fd is readable. Raises Gone when the server is gone."""
         readable = select.poll()
         readable.register(self.receive_fd, select.POLLIN)
         readable.register(fd, select.POLLIN)
@@ -152,13 +153,13 @@ class Channel:
         return False
 
     def receive(self, program_end: int) -> "tuple[bytes, bytes]":
-        """Waits for the next frame that is not a ping, and answers those that are. Raises Gone when the server is, or the
+        """Waits for the next frame that is not a ping, and answers pings. Raises Gone when the server is gone, or the
         program's process."""
         while True:
             frame = self.next_buffered()
             if frame is None:
                 if self.buffer:
-                    self.show_life()  # a large frame may come slowly
+                    self.show_life()  # a large frame may arrive slowly
                 if self.wait(program_end):
                     raise Gone("the program's process ended before its code came")
             elif frame[0] == b"P":

@@ -1,4 +1,4 @@
-"""The folders that programs can write, and taking away what a run has left there."""
+"""The folders that programs can write to, and the removal of what a run has left there."""
 
 import ctypes
 import os
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SKELETON = "/opt/vivarium/home"  # what an image wants linked into every program's home
-WRITABLE_DIRS = ("/tmp", "/dev/shm")  # where programs can write, beside the workspace
-MAX_LEFTOVERS = 2000  # what a run may leave for us to delete; beyond it the sandbox is given up
+WRITABLE_DIRS = ("/tmp", "/dev/shm")  # where programs can write, besides the workspace
+MAX_LEFTOVERS = 2000  # entries that a run may leave for deletion; with more, the sandbox is given up
 MAX_LEFT_DEPTH = 64
 FS_IOC_GETFLAGS = 0x80086601  # ioctl_iflags(2)
 FS_IOC_SETFLAGS = 0x40086602
 
 
 def empty(folder: int, left: "list[int]", depth: int = 0) -> None:
-    """Deletes all that is in an open folder. Nobody else may be there. Raises OSError where that fails, or where there
-    is more than `left` allows."""
+    """Deletes everything in an open folder, which no other process may use. Raises OSError where that fails, or where
+    there are more entries than `left` allows."""
     with os.scandir(folder) as entries:
         for entry in list(entries):
             left[0] -= 1
@@ -38,7 +38,7 @@ def empty(folder: int, left: "list[int]", depth: int = 0) -> None:
 
 
 def clear_flags(folder: int) -> None:
-    """Clears a folder's attributes (ioctl_iflags(2)). File systems that have none refuse."""
+    """Clears a folder's attributes (ioctl_iflags(2)). Does nothing on file systems that have none. Raises OSError."""
     flags = ctypes.c_long(0)
     if libc.ioctl(folder, ctypes.c_ulong(FS_IOC_GETFLAGS), ctypes.byref(flags)) == 0 and flags.value & 0xFFFFFFFF:
         flags.value = 0
@@ -46,8 +46,9 @@ def clear_flags(folder: int) -> None:
 
 
 def unexpected_places(known: "Iterable[str]") -> "list[str]":
-    """Folders that programs may be able to write and that nobody would empty, such as an image's volumes. What is
-    below /dev, /proc and /sys is the engine's, and no program's but for those that are known."""
+    """Returns mounted folders that programs may be able to write to and that are not cleaned, such as an image's
+    volumes. Mounts below /dev, /proc and /sys are the engine's: programs cannot write to them, except for the known
+    ones."""
     found = []
     with open("/proc/self/mountinfo") as mounts:
         for mount in mounts:
@@ -59,13 +60,13 @@ def unexpected_places(known: "Iterable[str]") -> "list[str]":
 
 
 def is_full(folder: str) -> bool:
-    """Whether a file system has no room left for data or for files."""
+    """Reports whether a file system has no room left for data or for files."""
     status = os.statvfs(folder)
     return status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
 
 
 class WritableDir:
-    """A folder that programs can write. Where it is the programs' own, they can leave marks on itself too."""
+    """A folder that programs can write to. If they own it, they can change its own attributes too."""
 
     def __init__(self, path: str) -> None:
         self.folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -75,7 +76,7 @@ class WritableDir:
         self.times = status.st_atime_ns, status.st_mtime_ns
 
     def clean(self, left: "list[int]") -> None:
-        """Makes the folder what it was at the start. Raises OSError where it cannot."""
+        """Restores the folder to its initial state. Raises OSError."""
         if self.owned:
             os.fchmod(self.folder, self.mode | 0o700)
         empty(self.folder, left)
@@ -88,7 +89,7 @@ class WritableDir:
 
 
 class SkeletonLinks:
-    """What the image prepared (Matplotlib's font index, say), linked into the program's home, which starts empty."""
+    """Links in the program's home, which starts empty, to what the image prepared, such as Matplotlib's font index."""
 
     def __init__(self, skeleton: str, home: str) -> None:
         self.folders: "list[str]" = []
@@ -100,7 +101,7 @@ class SkeletonLinks:
             self.links += [(f"{folder}/{name}", f"{target}/{name}") for name in files]
 
     def make(self) -> None:
-        """Makes the folders and links. Raises OSError."""
+        """Creates the folders and links. Raises OSError."""
         for folder in self.folders:
             os.mkdir(folder)
         for source, target in self.links:

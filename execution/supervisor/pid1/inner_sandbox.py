@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-MAX_PEAK_KB = 1 << 32  # that a program may claim to have used
+MAX_PEAK_KB = 1 << 32  # the largest peak that a program may claim in its exit notice
 
 
 def cpu_clock(handle: int) -> int:
-    """The clock that counts the CPU time of a process, given its pidfd (clock_getcpuclockid(3))."""
+    """Returns the clock that counts a process's CPU time, given its pidfd (clock_getcpuclockid(3)). Raises OSError."""
     with open(f"/proc/self/fdinfo/{handle}") as lines:
         pid = next(int(line[4:]) for line in lines if line.startswith("Pid:"))
     return ~pid << 3 | 2
@@ -38,7 +38,7 @@ class InnerSandbox(Program):
         self.made = time.monotonic()
         os.close(handle)
         self.zygote = zygote
-        self.notice: "Optional[Ending]" = None  # the program's own
+        self.notice: "Optional[Ending]" = None  # from the program's exit notice
         self.ending: "Optional[Ending]" = None
 
     def ended(self, ready: "list[int]") -> bool:
@@ -49,17 +49,17 @@ class InnerSandbox(Program):
         return self.ending is not None or self.notice is not None
 
     def take_end(self) -> None:
-        """Reads from the zygote, which says nothing else while a program runs, how that has ended."""
+        """Reads from the zygote how the program has ended. The zygote sends nothing else while a program runs."""
         status, cpu, peak_kb, at = ENDED.unpack(self.zygote.receive(b"E")[0])
         self.ending = Ending(status, cpu / 1e6, peak_kb, at)
 
     def take_notice(self) -> None:
-        """Reads the program's notice. What is none leaves everything as it is: its end will show."""
+        """Reads the program's exit notice. Anything else is ignored, because the zygote will report the end."""
         try:
             status, cpu, peak_kb = EXIT_NOTICE.unpack(os.read(self.done, EXIT_NOTICE.size))
-            own_cpu = time.clock_gettime(self.clock)  # it cannot hide its own process's time
+            own_cpu = time.clock_gettime(self.clock)  # a lower bound that the program cannot forge
         except (OSError, struct.error):
-            return  # it took its word back, broke it, or has gone meanwhile
+            return  # the program has emptied the pipe, written something else or is gone
         now = time.monotonic()
         if cpu / 1e6 <= (now - self.made + 1) * (os.cpu_count() or 1) and peak_kb < MAX_PEAK_KB:
             self.notice = Ending(status << 8, max(cpu / 1e6, own_cpu), peak_kb, now)
@@ -68,7 +68,7 @@ class InnerSandbox(Program):
         try:
             _signal.pidfd_send_signal(self.init, _signal.SIGKILL)
         except ProcessLookupError:
-            pass  # the zygote was faster
+            pass  # the zygote killed it first
         os.close(self.init)
         if self.notice is None:
             self.await_gone(channel)
@@ -98,11 +98,12 @@ class ZygoteLink:
             self.link.close()
             become_zygote(theirs, workspace, program_filter, modules)
         theirs.close()
-        self.report = self.await_message(b"R")[0]  # what could be preloaded
+        self.report = self.await_message(b"R")[0]  # what was preloaded
         os.waitpid(pid, 0)
 
     def receive(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
-        """Reads the message that the zygote has sent, which must be of a kind."""
+        """Reads a message of one kind from the zygote. Returns its payload and the descriptors sent with it. Raises
+        Unable."""
         data, rights, _, _ = self.link.recvmsg(1 << 16, _socket.CMSG_SPACE(HANDED.size))
         if data[:1] == b"!":
             raise Unable(data[1:].decode())
@@ -111,11 +112,11 @@ class ZygoteLink:
         return data[1:], HANDED.unpack(rights[0][2]) if rights else ()
 
     def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
-        """Waits for a message."""
+        """Waits for a message of one kind and returns it like receive. Raises Gone, or Unable."""
         while not self.channel.wait(self.link.fileno()):
             self.channel.show_life()
         return self.receive(kind)
 
     def next(self) -> InnerSandbox:
-        """Waits for the next program's process."""
+        """Waits for the next program's process. Raises Gone, or Unable."""
         return InnerSandbox(self.await_message(b"P")[1], self)

@@ -1,17 +1,18 @@
 """The start of the supervisor: it prepares PID 1 and serves.
 
 The server passes the supervisor on the command line, module by module (see bootstrap.py), so any image with Python 3.9
-or newer will do. It imports little, because every sandbox waits for it: typing, signal and json would add 25 ms (their
-own imports are large), so types are for mypy's eyes only, signals come from the C module, and the protocol is no JSON.
+or newer will do. The supervisor imports little, because every sandbox waits for it. typing, signal and json would add
+25 ms, because their own imports are large. So types are only for mypy, signals come from the C module, and the protocol
+is not JSON.
 
-These hold, whatever a program does:
-  * No other process reads or writes fds 0 and 1: PID 1 is not dumpable, and the program's process closes what it
+These rules hold, whatever a program does:
+  * No other process reads or writes fds 0 and 1. PID 1 is not dumpable, and the program's process closes what it
     inherited before it makes itself dumpable again.
   * A run ends when its main process ends, never at the end of its pipes. Then everything else is killed.
   * Nothing of a run is left when the next begins; where that is in doubt, PID 1 exits.
-  * When the server falls silent, or no longer reads, PID 1 exits and the kernel ends the sandbox with it.
-  * PID 1 answers the server's pings within a second, and shows that it is alive (Channel.show_life) in whatever takes
-    longer: the server destroys a sandbox that shows no sign of life for two.
+  * When the server falls silent or stops reading, PID 1 exits and the kernel ends the sandbox with it.
+  * PID 1 answers the server's pings within a second, and sends signs of life (Channel.show_life) in work that takes
+    longer. The server destroys a sandbox that sends no sign of life for two seconds.
 """
 
 import os
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-LEAST_OPEN_FILES = 128  # that a process must be able to have for its part of the supervisor to work
+LEAST_OPEN_FILES = 128  # the files that each process must be allowed to open
 
 
 class Start:
-    """What the supervisor is started with.
+    """The supervisor's arguments.
 
-    The arguments are the workspace, the seconds of silence after which the server counts as gone, the modules to import
-    ahead ("auto": those that the image names), the machine that the seccomp filter is for, the filter's instructions in
-    hexadecimal digits, and when the sandbox ends, in milliseconds since 1970: 0 for one that is not a session."""
+    They are: the workspace; the seconds of silence after which the server counts as gone; the modules to preload
+    ("auto": those that the image lists); the machine that the seccomp filter is for; the filter's instructions in
+    hexadecimal digits; and when a session ends, in milliseconds since 1970 (0: not a session)."""
 
     def __init__(self, arguments: "list[str]") -> None:
         self.workspace, silence, self.preload, self.machine, instructions, expires = arguments
         self.silence = float(silence)
         self.expires = int(expires) / 1000
-        self.has_filter = self.machine == os.uname().machine  # the engine's own profile stands in any case
+        self.has_filter = self.machine == os.uname().machine  # the engine's own profile applies in any case
         self.program_filter = Filter(instructions if self.has_filter else "")
 
 
@@ -54,7 +55,7 @@ def check_process() -> None:
 
 
 def main(serve: "Callable[[Channel, Start], None]") -> "NoReturn":
-    """Prepares this process and serves, until the server is gone or has enough of it."""
+    """Prepares this process and serves, until the server is gone or the sandbox can no longer be used."""
     check_process()
     start = Start(sys.argv[1:])
     hide_arguments()
@@ -63,7 +64,7 @@ def main(serve: "Callable[[Channel, Start], None]") -> "NoReturn":
     widen(0)
     widen(1)
     channel = Channel(0, 1, start.silence)
-    channel.pong()  # Python has started: from here on this process shows that it is alive
+    channel.pong()  # the first sign of life: Python has started
     status = 0
     try:
         serve(channel, start)

@@ -16,57 +16,57 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-LINGER_SECONDS = 0.001  # between looks at killed processes that take their time to go
-REAP_SECONDS = 2  # that killed processes may take to go
+LINGER_SECONDS = 0.001  # time between checks of killed processes that have not exited yet
+REAP_SECONDS = 2  # time in which killed processes must exit
 
 
 class Ending:
     """How a program's main process ended."""
 
     def __init__(self, status: int = 0, cpu: float = 0.0, peak_kb: int = 0, at: float = 0.0) -> None:
-        self.status = status  # as waitpid gives it
+        self.status = status  # as waitpid returns it
         self.cpu = cpu  # seconds, of all processes that were waited for
-        self.peak_kb = peak_kb  # resident memory of the largest of them
-        self.at = at  # on the monotonic clock
+        self.peak_kb = peak_kb  # peak resident memory of the largest of them
+        self.at = at  # monotonic time
 
 
 class Program:
-    """A forked interpreter that waits for code, and our ends of its pipes."""
+    """A forked interpreter that waits for code, and the supervisor's ends of its pipes."""
 
     def __init__(self, pipes: "tuple[int, ...]", end_fd: int) -> None:
         self.stdin, self.stdout, self.stderr, self.control, self.done = pipes
         self.end_fd = end_fd  # readable when its main process has ended
         for fd in (self.stdin, self.stdout, self.stderr, self.done):
-            os.set_blocking(fd, False)  # the program can read from its own pipes, and so take what poll has seen
+            os.set_blocking(fd, False)  # the program can read its own pipes, so poll may be outdated
 
     def release(self, job: "Job") -> None:
-        """Hands over the code: from here on the program runs."""
+        """Sends the code to the program, which then runs it."""
         limits = job.limits
         head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"])
         try:
             write_all(self.control, head + job.code)
         except BrokenPipeError:
-            pass  # it died while waiting; its status tells
+            pass  # it died while it waited; its status shows that
         os.close(self.control)
 
     def ended(self, ready: "list[int]") -> bool:
-        """Whether the program is over; ready are the fds that can be read. Call it now and again."""
+        """Reports whether the program has ended. `ready` are the readable fds. Call it after each poll."""
         raise NotImplementedError
 
     def interrupt(self) -> float:
-        """Asks the program to end, its time being up, and returns the seconds that it gets for it: 0 is none."""
+        """Asks a program whose time is up to end. Returns the seconds that it gets for that; 0: none."""
         return 0.0
 
     def kill(self, channel: Channel) -> Ending:
-        """Kills whatever is left of the program, and says how its main process ended."""
+        """Kills all that is left of the program. Returns how its main process ended. Raises Gone."""
         raise NotImplementedError
 
     def await_gone(self, channel: Channel) -> None:
-        """Waits until nothing of the program is left. Raises Gone when that takes too long."""
+        """Waits until no process of the program is left. Raises Gone when that takes too long."""
 
 
 class OnlyProgram(Program):
-    """The one program of a sandbox, a child of this process. Nothing else than it is in the sandbox."""
+    """The only program of a sandbox, a child of this process. Apart from it the sandbox is empty."""
 
     def __init__(self, workspace: str, program_filter: Filter) -> None:
         pipes = Pipes()
@@ -84,7 +84,7 @@ class OnlyProgram(Program):
         return self.ending is not None
 
     def reap(self) -> bool:
-        """Buries all processes that have ended. Returns whether any are left."""
+        """Reaps all processes that have ended. Returns whether any are left."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -98,7 +98,7 @@ class OnlyProgram(Program):
                 self.ending = Ending(status, at=time.monotonic())
 
     def kill(self, channel: Channel) -> Ending:
-        """Kills every other process of the sandbox, again and again until none is left."""
+        """Kills all other processes of the sandbox, until none is left."""
         while True:
             try:
                 os.kill(-1, _signal.SIGKILL)

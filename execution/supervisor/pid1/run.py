@@ -1,4 +1,4 @@
-"""A job of the server's, and one program's run from its release to its end."""
+"""A job from the server, and one program's run from its release to its end."""
 
 import os
 import select
@@ -15,12 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from watches import Watches
 
-MAX_POSTED = 1 << 18  # bytes of output that wait to be sent together
-MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can ask for (pipe-max-size)
+MAX_POSTED = 1 << 18  # bytes of output that are collected before they are sent
+MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can set (pipe-max-size)
 
 
 class Job:
-    """What the server asks for: limits, code, stdin. Files go straight into the workspace."""
+    """What the server asks for: limits, code, stdin. Files are written directly to the workspace."""
 
     def __init__(self, limits: "dict[str, int]") -> None:
         self.limits = limits
@@ -30,7 +30,7 @@ class Job:
 
 
 def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
-    """Collects a job and stages its files. Raises OSError when they do not fit, Gone when the server is."""
+    """Receives a job and stages its files. Raises OSError when they do not fit, and Gone when the server is gone."""
     job = Job({})
     file = -1
     while True:
@@ -59,7 +59,7 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
 
 
 def views(*parts: "bytes | bytearray") -> "list[memoryview]":
-    """Views of the parts that are not empty."""
+    """Returns views of the parts that are not empty."""
     return [memoryview(part) for part in parts if part]
 
 
@@ -70,20 +70,20 @@ class Run:
         self.channel = channel
         self.program = program
         self.watches = watches
-        self.stdin = views(job.stdin)  # what the program is still to read, of which there is one copy: it may be large
-        self.refused = False  # it closed its stdin: the rest is not wanted
+        self.stdin = views(job.stdin)  # what the program has not read yet; not copied, as it may be large
+        self.refused = False  # it closed its stdin and does not want the rest
         self.room = {program.stdout: job.limits["output_bytes"], program.stderr: job.limits["output_bytes"]}
-        self.cut: "set[int]" = set()  # those of which something was left out
+        self.cut: "set[int]" = set()  # the streams of which something was left out
         self.kinds = {program.stdout: b"O", program.stderr: b"E"}
         self.timeout = job.limits["timeout_ms"] / 1000
         self.ending = Ending()
         self.timed_out = False
-        self.started = self.gone = 0.0  # when the program was let go, and when nothing was left of it
+        self.started = self.gone = 0.0  # when the program was released, and when all of it was gone
         self.deadline = 0.0
         self.poll = select.poll()
 
     def watch(self) -> None:
-        """Forwards output and feeds stdin until the main process has ended or its time is up, then kills the rest."""
+        """Forwards output and stdin until the main process has ended or its time is up, then kills the rest."""
         self.deadline = self.started + self.timeout
         self.open()
         self.await_end()
@@ -93,7 +93,7 @@ class Run:
         self.close()
 
     def open(self) -> None:
-        """Begins to listen to the program."""
+        """Starts to poll the program's pipes."""
         program = self.program
         for fd in (self.channel.receive_fd, program.end_fd, program.stdout, program.stderr, program.done):
             self.poll.register(fd, select.POLLIN)
@@ -109,7 +109,7 @@ class Run:
             os.close(self.program.stdin)
 
     def await_end(self) -> None:
-        """Forwards and feeds until the main process has ended or its time is up."""
+        """Forwards output and stdin until the main process has ended or its time is up."""
         ended = False
         while not ended:
             left = self.deadline - time.monotonic()
@@ -127,11 +127,11 @@ class Run:
             self.listen()
             self.watches.check()
             ended = self.program.ended(ready)
-            if not ended:  # else it goes out with what is said of the end
+            if not ended:  # otherwise the output is sent together with the report
                 self.channel.flush()
 
     def handle(self, fd: int) -> None:
-        """Acts on one descriptor that is ready."""
+        """Handles one descriptor that is ready."""
         if fd == self.channel.receive_fd:
             self.channel.read_available()
         elif fd == self.program.stdin:
@@ -140,12 +140,13 @@ class Run:
             self.poll.unregister(fd)
 
     def listen(self) -> None:
-        """Acts on what the server has said, some of it perhaps while it was spoken to."""
+        """Handles the frames that were received, perhaps while this process was sending."""
         while frame := self.channel.next_buffered():
             self.handle_frame(frame[0])
 
     def handle_frame(self, kind: bytes) -> None:
-        """Acts on a frame of the server's. Raises Gone for what it has no business to send during a run."""
+        """Handles a frame from the server. Raises Gone for all kinds but pings, which alone are allowed during a
+        run."""
         if kind != b"P":
             raise Gone(f"an unexpected frame {kind!r}")
         self.channel.pong()
@@ -166,11 +167,11 @@ class Run:
             self.fed()
 
     def fed(self) -> None:
-        """Ends the program's stdin: it has all of it."""
+        """Closes the program's stdin after all of it was written."""
         os.close(self.program.stdin)
 
     def forward(self, fd: int) -> int:
-        """Reads some output and says it. Returns the number of bytes read, 0 at the end, -1 when there is nothing now."""
+        """Forwards some output. Returns the number of bytes, 0 at the end, -1 when there is nothing to read now."""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
@@ -179,10 +180,10 @@ class Run:
         return len(data)
 
     def post_output(self, fd: int, data: bytes) -> None:
-        """Posts what is within the limit of a pipe's output; what is beyond it becomes one empty frame."""
+        """Queues the output that is within the limit of its stream. Output beyond it becomes one empty frame."""
         part = data[: self.room[fd]]
         self.room[fd] -= len(part)
-        for start in range(0, len(part), CHUNK):  # more than one frame may hold has come between a session's cells
+        for start in range(0, len(part), CHUNK):  # output from between a session's cells may exceed one frame
             self.channel.post(self.kinds[fd], part[start : start + CHUNK])
         if len(part) < len(data) and fd not in self.cut:
             self.cut.add(fd)
@@ -191,7 +192,7 @@ class Run:
             self.channel.flush()
 
     def drain(self) -> None:
-        """Forwards what is still in the pipes, which is bounded: whoever else wrote has been killed."""
+        """Forwards what the pipes still hold. That is bounded, because all other writers have been killed."""
         for fd in self.kinds:
             left = MAX_DRAIN
             while left > 0 and (count := self.forward(fd)) > 0:

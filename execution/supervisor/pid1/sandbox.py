@@ -1,4 +1,4 @@
-"""A sandbox: what stays while runs come and go. It serves a run, reports on it, and cleans up after it."""
+"""A sandbox: what stays between runs. It serves a run, reports on it, and cleans up after it."""
 
 import os
 import sys
@@ -20,12 +20,12 @@ from workspace import any_change, await_tick, changes, send_files, walk
 
 PROTOCOL = 3
 PYTHON = ".".join(map(str, sys.version_info[:3]))
-SHARED_SLACK = 1 << 20  # bytes by which the kernel's count of shared memory may be off
-FREE_SECONDS = 1  # that the kernel may take to free their memory
+SHARED_SLACK = 1 << 20  # bytes of inaccuracy in the kernel's count of shared memory
+FREE_SECONDS = 1  # time that the kernel may take to free a run's memory
 
 
 class Sandbox:
-    """All that stands still while runs come and go."""
+    """What stays between runs."""
 
     def __init__(self, channel: Channel, workspace: str) -> None:
         self.channel = channel
@@ -33,9 +33,9 @@ class Sandbox:
         self.root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
         self.places = [WritableDir(place) for place in (workspace, *WRITABLE_DIRS) if os.access(place, os.W_OK)]
         self.network = Network()
-        # Bytes in files of memory and in shared memory, whoever holds them; 0 where the kernel does not tell.
+        # Bytes in tmpfs files and in shared memory, of all processes. 0 where the kernel does not report them.
         self.shared_memory = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
-        self.free = 0  # of them, how many are in use between runs
+        self.free = 0  # the bytes of shared_memory that are in use between runs
         self.home = SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
@@ -44,7 +44,7 @@ class Sandbox:
         self.pressure = Pressure(memory, self.watches.kernel)
 
     def serve_run(self, program: Program) -> None:
-        """Takes one job, runs it, reports it."""
+        """Receives one job, runs it and reports on it. Raises Gone."""
         channel = self.channel
         try:
             job = receive_job(channel, program, self.workspace)
@@ -64,7 +64,8 @@ class Sandbox:
         run.watch()
         channel.post(b"X", self.facts(run))
         try:
-            # Files are read when nobody writes them any more; to see that there are none, nobody need be waited for.
+            # Files are read only when no process can write them any more. If there are none, there is nothing to wait
+            # for.
             if any_change(channel, self.root, staged, MAIN_FILE):
                 channel.flush()
                 program.await_gone(channel)
@@ -74,11 +75,11 @@ class Sandbox:
         channel.send(b"Z")
 
     def stamps(self) -> "dict[str, tuple[int, int, int]]":
-        """What lies in the workspace now: the stamp of each path."""
+        """Returns the stamp of each path in the workspace."""
         return {found.path: found.stamp for found in self.channel.showing_life(walk(self.root))}
 
     def facts(self, run: Run) -> bytes:
-        """What is known of a run that has ended."""
+        """Returns the facts about a run that has ended."""
         status = run.ending.status
         memory_kills, refused_processes = self.pressure.take_counts()
         return fields(
@@ -92,23 +93,23 @@ class Sandbox:
             memory_kills=memory_kills,
             refused_processes=refused_processes,
             excess=self.watches.kernel.take_excess(),
-            # Looked up only if the program failed: it takes a while.
+            # Checked only if the program failed, because it takes a while.
             full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
         )
 
     def take_baseline(self) -> None:
-        """Takes what is in use now, with a zygote and no run yet, for what is in use between runs. Raises Gone."""
-        self.empty()  # of what the imports have written
+        """Records what is in use between runs. Call it before the first run, when the zygote is ready. Raises Gone."""
+        self.empty()  # removes what the preloaded modules have written
         self.watches.exempt_zygote()
         self.check_pressure()
         self.network.unused = self.network.read()
         self.free = self.shared_memory.read() + SHARED_SLACK
 
     def clean(self) -> None:
-        """Takes away what a run has left, of which nothing runs any more. Raises Gone where that is in doubt."""
+        """Removes what a run has left, when none of its processes exist. Raises Gone where something may be left."""
         self.empty()
         deadline = time.monotonic() + FREE_SECONDS
-        while self.shared_memory.read() > self.free:  # some of it the kernel frees a little later
+        while self.shared_memory.read() > self.free:  # the kernel frees some of it a little later
             if time.monotonic() > deadline:
                 raise Gone("memory of the run is not freed")
             self.channel.show_life()
@@ -118,12 +119,12 @@ class Sandbox:
             raise Gone("the run has left connections, which the kernel keeps for a while")
 
     def check_pressure(self) -> None:
-        """Raises Gone where the kernel has refused something since the last look."""
+        """Raises Gone where the kernel has killed or refused a process since the last call."""
         if any(self.pressure.take_counts()):
             raise Gone("the run came near its limits while it was killed")
 
     def empty(self) -> None:
-        """Makes the places where programs write what they were at the start. Raises Gone."""
+        """Restores the folders that programs can write to. Raises Gone."""
         left = [MAX_LEFTOVERS]
         try:
             for place in self.places:

@@ -13,8 +13,8 @@ from zygote import preload_names
 
 
 def serve(channel: Channel, start: Start) -> None:
-    """Serves one run after the other until the server has enough of it. Raises Unable where the kernel or the engine
-    refuses what that takes."""
+    """Serves one run after the other until the server is gone. Raises Gone then, and Unable where the kernel or the
+    engine does not allow inner sandboxes."""
     if not start.has_filter:
         raise Unable(f"the server's seccomp filter is for {start.machine}, and this is {os.uname().machine}")
     if places := unexpected_places((start.workspace, *WRITABLE_DIRS)):

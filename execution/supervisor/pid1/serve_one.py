@@ -10,9 +10,9 @@ from sandbox import PROTOCOL, PYTHON, Sandbox
 
 
 def serve(channel: Channel, start: Start) -> None:
-    """Serves the sandbox's only run."""
+    """Serves the sandbox's only run. Raises Gone."""
     sandbox = Sandbox(channel, start.workspace)
-    gc.freeze()  # a collection in the program then leaves these pages shared
+    gc.freeze()  # the pages then stay shared when the program runs a collection
     program = OnlyProgram(start.workspace, start.program_filter)
     channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="container"))
     sandbox.serve_run(program)

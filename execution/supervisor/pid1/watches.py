@@ -1,4 +1,4 @@
-"""What no cgroup bounds or counts, looked at now and again while programs run."""
+"""Regular checks of what no cgroup bounds or counts, while programs run."""
 
 import os
 import time
@@ -15,27 +15,27 @@ PTYS = int(os.environ.pop("VIVARIUM_PTYS", "0"))  # pseudo-terminals that progra
 MAX_SOCKETS = 512
 MAX_UNREAD = 32 << 20  # bytes in the queues of IP and netlink sockets
 MAX_LOCKS = 10_000
-LOCKS_SECONDS = 0.25  # how often locks are counted
+LOCKS_SECONDS = 0.25  # time between counts of locks
 
 
 class KernelWatch:
-    """Bounds what the kernel keeps for programs and counts in no cgroup (measured on Linux 6.18): unread messages of
-    netlink, connections that nobody has accepted, datagrams that wait for their end, and locks on files. It looks now
-    and again, and kills all programs where there is more than they may have."""
+    """Bounds what the kernel keeps for programs and counts in no cgroup (measured on Linux 6.18): unread netlink
+    messages, connections that were not accepted, datagrams that wait to be read, and file locks. It checks them
+    regularly, and kills all programs where there is too much."""
 
     def __init__(self, network: "Network") -> None:
         self.network = network
-        self.exempt: "set[int]" = set()  # processes of the supervisor's
-        self.next = self.next_locks = 0.0  # when to look again
+        self.exempt: "set[int]" = set()  # the supervisor's own processes
+        self.next = self.next_locks = 0.0  # when to check again
         self.kills = 0
-        self.excess = ""  # what there was too much of since the last run: a word for the server
+        self.excess = ""  # what there was too much of since the last run, for the server
 
     def exempt_zygote(self) -> None:
-        """Takes the zygote, the only child of this process, for one that is not killed."""
+        """Exempts the zygote, the only child of this process."""
         self.exempt = {pid for pid in pids() if parent_of(pid) == os.getpid()}
 
     def check(self) -> None:
-        """Looks, if it is time, and kills where that must be."""
+        """Checks, if it is time, and kills all programs where there is too much."""
         now = time.monotonic()
         if now < self.next:
             return
@@ -45,11 +45,11 @@ class KernelWatch:
             self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.exempt)
 
     def begin(self, now: float) -> None:
-        """Puts the next look off: a program begins, and no other runs. Short runs then need none."""
+        """Postpones the next check, because a program begins and no other runs. A short run then needs none."""
         self.next, self.next_locks = now + WATCH_SECONDS / 2, now + LOCKS_SECONDS
 
     def find_excess(self, now: float) -> str:
-        """What there is too much of: "sockets", "unread", "locks", "ptys" or nothing."""
+        """Returns what there is too much of: "sockets", "unread", "locks", "ptys" or ""."""
         sockets = self.network.sockets()
         if sockets > MAX_SOCKETS:
             return "sockets"
@@ -59,31 +59,31 @@ class KernelWatch:
             self.next_locks = now + LOCKS_SECONDS
             if count_locks() > MAX_LOCKS:
                 return "locks"
-            # Where the engine makes the terminals, it does not bound them.
-            if PTYS and len(os.listdir("/dev/pts")) > PTYS + 1:  # ptmx is there too
+            # Terminals that the engine provides are not bounded otherwise.
+            if PTYS and len(os.listdir("/dev/pts")) > PTYS + 1:  # ptmx is listed too
                 return "ptys"
         return ""
 
     def take_excess(self) -> str:
-        """What there was too much of since the last call."""
+        """Returns what there was too much of since the last call, or ""."""
         excess, self.excess = self.excess, ""
         return excess
 
 
 def count_locks() -> int:
-    """How many locks on files the programs of this sandbox have (fcntl(2)), up to a few more than they may."""
+    """Returns the number of file locks in this sandbox (fcntl(2)). Stops counting soon after MAX_LOCKS."""
     found = 0
     try:
         with open("/proc/locks", "rb", 0) as file:
             while found <= MAX_LOCKS and (part := file.read(CHUNK)):
                 found += part.count(b" POSIX ")
     except OSError:
-        pass  # the kernel does not tell
+        pass  # the kernel does not report them
     return found
 
 
 class Pressure:
-    """What the kernel has refused this container since the last look (cgroup v2, then v1)."""
+    """What the kernel has refused this container (cgroup v2, then v1)."""
 
     def __init__(self, watch: MemoryWatch, kernel: KernelWatch) -> None:
         self.watch = watch
@@ -95,29 +95,29 @@ class Pressure:
         self.known = self.read()
 
     def read(self) -> "list[int]":
-        """How many processes were killed for memory, and how many were refused, ever."""
+        """Returns how many processes were ever killed for memory, and how many were refused."""
         kills, refused = (counter.read() for counter in self.counters)
         return [kills + self.watch.kills + self.kernel.kills, refused]
 
     def take_counts(self) -> "list[int]":
-        """How many processes were killed for memory, and how many were refused, since the last look."""
+        """Returns how many processes were killed for memory, and how many were refused, since the last call."""
         before, self.known = self.known, self.read()
         return [now - then for now, then in zip(self.known, before)]
 
 
 class Watches:
-    """Looks now and again at what no cgroup bounds."""
+    """Regular checks of what no cgroup bounds."""
 
     def __init__(self, memory: MemoryWatch, kernel: KernelWatch) -> None:
         self.memory = memory
         self.kernel = kernel
 
     def check(self) -> None:
-        """Looks, if it is time, and kills where that must be."""
+        """Checks, if it is time, and kills processes where there is too much."""
         self.memory.check()
         self.kernel.check()
 
     def exempt_zygote(self) -> None:
-        """Takes what there is now, with a zygote and no run yet, for the supervisor's own."""
+        """Exempts the zygote. Call it before the first run."""
         self.memory.exempt_zygote()
         self.kernel.exempt_zygote()

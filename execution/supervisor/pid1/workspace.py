@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Optional
 
-MAX_DEPTH = 31  # folders below the workspace that are searched for files
-MAX_PATH = 1024  # bytes of a path that is returned; the server takes no longer or deeper ones (execution.PathFault)
-MAX_ENTRIES = 20_000  # directory entries that are looked at
+MAX_DEPTH = 31  # levels of folders that are searched below the workspace
+MAX_PATH = 1024  # bytes of a returned path; the server accepts no longer or deeper ones (execution.PathFault)
+MAX_ENTRIES = 20_000  # directory entries that are examined
 CLOCK_REALTIME_COARSE = 5  # the time module has no name for it
-UNSEARCHED = (0, 0, -1)  # the stamp of what may well have changed
+UNSEARCHED = (0, 0, -1)  # the stamp of what was not searched and may have changed
 
 
 class Found:
-    """A regular file in the workspace, or an entry that is not returned and why."""
+    """A regular file in the workspace, or an entry that is not returned and the reason."""
 
     def __init__(self, path: str, reason: str, stamp: "tuple[int, int, int]" = (0, 0, 0)) -> None:
         self.path = path
-        self.reason = reason  # empty: a regular file
-        self.stamp = stamp  # of stamp_of: differs when the file was made or changed
+        self.reason = reason  # empty for a regular file
+        self.stamp = stamp  # from stamp_of: differs when the file was made or changed
         self.size = stamp[2]
 
 
 def stamp_of(status: os.stat_result) -> "tuple[int, int, int]":
-    """What is kept of a file to see whether it changes. A program can set the modification time, but not the change
-    time."""
+    """Returns what shows whether a file changes. A program can set the modification time, but not the change time."""
     return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def name_fault(name: str) -> str:
-    """Why a name cannot be handed to a client, or ''. Names come from the program: any bytes but '/' and NUL."""
+    """Returns why a name cannot be returned to a client, or ''. Names come from the program: any bytes but '/' and
+    NUL."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -49,7 +49,7 @@ def name_fault(name: str) -> str:
 
 
 def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[int]]" = None) -> "Iterator[Found]":
-    """Lists a folder that is open as a descriptor, and those below it, in order of name, following no link."""
+    """Yields the entries of an open folder and of those below it, sorted by name. Follows no links. Raises OSError."""
     left = budget if budget is not None else [MAX_ENTRIES]
     with os.scandir(folder) as entries:
         listed = sorted((entry for entry, _ in zip(entries, range(left[0] + 1))), key=lambda entry: entry.name)
@@ -77,13 +77,13 @@ def walk(folder: int, prefix: str = "", depth: int = 0, budget: "Optional[list[i
 
 
 def enter(folder: int, name: str) -> int:
-    """Opens a folder in an open one, only to look further from it. A link is none: without O_PATH gVisor follows it, for
-    want of heed to O_NOFOLLOW where O_DIRECTORY is set."""
+    """Opens a folder in an open folder for further lookups. Raises OSError, also for a link. O_PATH is needed because
+    gVisor ignores O_NOFOLLOW together with O_DIRECTORY and would follow the link."""
     return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def walk_folder(parent: int, name: str, path: str, depth: int, budget: "list[int]") -> "Iterator[Found]":
-    """Lists the folder `name` of an open folder."""
+    """Yields the entries of the folder `name` in an open folder."""
     if depth > MAX_DEPTH:
         yield Found(path, f"it lies more than {MAX_DEPTH} folders deep")
         return
@@ -105,7 +105,7 @@ def walk_folder(parent: int, name: str, path: str, depth: int, budget: "list[int
 
 
 def open_beneath(root: int, path: str) -> int:
-    """Opens a file below an open folder for reading, following no link on the way."""
+    """Opens a file below an open folder for reading. Follows no links on the way. Raises OSError."""
     folder = os.dup(root)
     try:
         *parents, name = path.split("/")
@@ -117,11 +117,11 @@ def open_beneath(root: int, path: str) -> int:
     finally:
         os.close(folder)
     try:
-        # Somebody who still runs may have put something else there, and to open a pipe can take for ever.
+        # A process that still runs may have replaced the file, and opening a pipe can block forever.
         if not stat.S_ISREG(kind := os.fstat(place).st_mode):
             number = ELOOP if stat.S_ISLNK(kind) else EINVAL
             raise OSError(number, "a link" if number == ELOOP else "not a regular file")
-        # A lease (fcntl(2)) would have this sleep for lease-break-time, 45 s, for each file.
+        # Without O_NONBLOCK, a lease (fcntl(2)) would delay this by lease-break-time, 45 s for each file.
         return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
     except BlockingIOError:
         raise OSError(EBUSY, "in use") from None
@@ -130,15 +130,16 @@ def open_beneath(root: int, path: str) -> int:
 
 
 def stage(workspace: str, path: str) -> int:
-    """Creates a file for an input, with its folders, and returns it open for writing. The server checked the path."""
+    """Creates a file for an input, with its folders, and returns it open for writing. The server has checked the path.
+    Raises OSError."""
     full = f"{workspace}/{path}"
     os.makedirs(os.path.dirname(full), exist_ok=True)
     return os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
 
 
 def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
-    """Waits until a change of a file would give it another change time: kernels older than 6.13 take that from a clock
-    that ticks every 1 to 10 ms, and a program may change an input sooner after its staging."""
+    """Waits until a changed file would get a new change time. Kernels before 6.13 take it from a clock that ticks every
+    1 to 10 ms, and a program may change an input within the tick of its staging."""
     newest = max((changed for _, changed, _ in stamps), default=0)
     while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= newest < time.time_ns():
         time.sleep(0.0005)
@@ -147,8 +148,8 @@ def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
 def changes(
     channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", excluded: str = ""
 ) -> "Iterator[Found]":
-    """Lists what was made or changed in the workspace, but for a path that is excluded, and what cannot be returned.
-    Raises OSError."""
+    """Yields what was made or changed in the workspace, except the excluded path, and what cannot be returned. Raises
+    OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
     for found in channel.showing_life(walk(workspace)):
         if found.path != excluded and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
@@ -156,7 +157,7 @@ def changes(
 
 
 def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", excluded: str) -> bool:
-    """Whether changes would list anything, or cannot tell: somebody may still be at work."""
+    """Reports whether changes would yield anything. An error counts as a change: processes may still be running."""
     try:
         return any(True for _ in changes(channel, workspace, before, excluded))
     except OSError:
@@ -164,7 +165,7 @@ def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, i
 
 
 def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", limits: "dict[str, int]") -> None:
-    """Sends what the run made or changed, within the limits, and names what is not sent and why."""
+    """Sends what the run made or changed, within the limits. Reports what is not sent and why. Raises Gone."""
     files, total = limits["files"], limits["total_bytes"]
     skipped = 0
     for found in changed:
@@ -189,8 +190,8 @@ def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", lim
 
 
 def send_file(channel: Channel, workspace: int, found: Found) -> str:
-    """Sends one file; returns why it could not be, or ''. Where that shows only when some of it has been sent, the
-    channel sees to it that the server does not take it for whole."""
+    """Sends one file. Returns why it could not be sent, or ''. If it fails after a part was sent, channel.abort_file
+    makes sure that the server does not accept it as complete."""
     try:
         fd = open_beneath(workspace, found.path)
     except OSError as error:

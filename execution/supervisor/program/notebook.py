@@ -36,8 +36,8 @@ else:
 
 OURS.append(globals())
 
-INTERRUPT_INTERVAL_SECONDS = 0.8  # between two KeyboardInterrupts of a cell that has not ended
-MAX_DISARM_TRIES = 100  # attempts to hold the handlers; a signal may interrupt each
+INTERRUPT_INTERVAL_SECONDS = 0.8  # time between two KeyboardInterrupts of a cell that has not ended
+MAX_DISARM_TRIES = 100  # attempts to hold the handlers: a signal may interrupt each
 
 
 def read_exactly(fd: int, size: int) -> bytes:

@@ -1,15 +1,17 @@
 """A session: a sandbox that one client keeps for a while.
 
-A session takes calls one after the other: Python in one interpreter, whose state stays; commands in a shell of their
-own; reads and writes of files. All of it belongs to one client, so unlike runs, calls are not kept apart: they share
-the processes that they leave in the background, the workspace and /tmp.
+A session serves calls one after the other: Python in one interpreter whose state stays; commands, each in a shell of
+its own; reads and writes of files. All of it belongs to one client, so unlike runs, calls are not isolated from each
+other. They share background processes, the workspace and /tmp.
 
-These hold, whatever its programs do:
+These rules hold, whatever its programs do:
   * The session ends at its time, with or without a server. Nothing else ends it: servers come and go.
-  * A server that comes finds the stream in order, whatever the one before it has left half sent (see SessionChannel).
-  * A call that its server takes back before it has begun does not begin: the client was told that it may be made again.
-  * A call ends at its time. A cell that does not heed the interrupt is killed with its interpreter, and the answer
-    says so."""
+  * A server that attaches finds the stream in order, even if the previous one left a frame unfinished (see
+    SessionChannel).
+  * A call that its server withdraws before it has begun does not begin: the client was told that it may try again.
+  * A call ends at its time. A cell that does not react to the interrupt is killed with its interpreter, and the answer
+    says so.
+"""
 
 import gc
 import os
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn, Optional
 
-STALE_SECONDS = 0.5  # between a look whether a call is wanted and its beginning, after which this process was frozen
+STALE_SECONDS = 0.5  # if the start of a call takes longer, this process was frozen
 EMPTY_FACTS = fields(
     exit_code=0, signal=0, timed_out=0, wall_us=0, kill_us=0, cpu_us=0, peak_kb=0, memory_kills=0, refused_processes=0,
     full=0, state_lost=0,
@@ -47,7 +49,7 @@ OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
 
 
 def parse_limits(payload: bytes) -> "dict[str, int]":
-    """Reads a job's limits. There are none in a frame that a server has not sent to its end."""
+    """Parses a job's limits. Returns none for a frame that a server has not sent completely."""
     try:
         return parse_fields(payload)
     except ValueError:
@@ -55,7 +57,7 @@ def parse_limits(payload: bytes) -> "dict[str, int]":
 
 
 class Session:
-    """Takes calls until the session ends."""
+    """Serves calls until the session ends."""
 
     def __init__(self, channel: SessionChannel, workspace: str, program_filter: Filter) -> None:
         self.channel = channel
@@ -65,8 +67,8 @@ class Session:
         self.root = self.sandbox.root
         self.family = Family(channel.show_life)
         self.interpreter: "Optional[Interpreter]" = None
-        self.state_lost = False  # the interpreter has ended, which nobody has heard yet
-        self.last_output = [b"", b""]  # what it has printed since its last cell
+        self.state_lost = False  # the interpreter has ended, and no server has confirmed that it knows
+        self.last_output = [b"", b""]  # stdout and stderr of an ended interpreter since its last cell
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
         self.listening = select.poll()
@@ -91,10 +93,11 @@ class Session:
             except OSError as error:
                 message = str(error.strerror).lower().replace("\n", " ")
                 self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=staging.at))
-            del job  # or the next would come in beside it
+            del job  # so that it does not occupy memory beside the next one
 
     def receive_job(self, staging: Staging) -> "Optional[Job]":
-        """Collects a job. Returns None when it does not come whole: the server takes it back, or another has come."""
+        """Receives a job. Returns None when it does not arrive completely: the server withdraws it, or another has
+        attached."""
         job = Job({})
         while True:
             kind, payload = self.receive()
@@ -118,17 +121,17 @@ class Session:
                 self.channel.pong()
             elif kind in (b"N", b"Y", b"L"):
                 return None
-            # K comes where the call had ended when the server called it off.
+            # K is ignored: its call has already ended.
             self.channel.show_life()
 
     def receive(self) -> "tuple[bytes, bytes]":
-        """Waits for the next frame."""
+        """Waits for the next frame. Raises Gone at the session's end."""
         while True:
             if frame := self.channel.next_buffered():
                 return frame
             if self.channel.buffer:
-                self.channel.show_life()  # a large frame may come slowly
-            # What goes on between calls may still take memory.
+                self.channel.show_life()  # a large frame may arrive slowly
+            # Background processes may use memory between calls too.
             timeout = min(self.channel.silence_left(), 2 * WATCH_SECONDS if has_children() else CLOCK_CHECK_SECONDS)
             for fd, _ in self.listening.poll(timeout * 1000 + 1):
                 if fd == self.channel.receive_fd:
@@ -139,21 +142,21 @@ class Session:
             self.sandbox.watches.check()
 
     def keep_listening(self, fd: int, keep: bool) -> None:
-        """Listens to a pipe between calls. What is kept comes with the next cell."""
+        """Listens to a pipe between calls. If `keep` is set, its output is sent with the next cell."""
         closed = self.background.add(fd, keep)
         if closed is not None:
             self.stop_listening(closed)
         self.listening.register(fd, select.POLLIN)
 
     def stop_listening(self, fd: int) -> None:
-        """Listens to a pipe no more, if it still does."""
+        """Stops listening to a pipe. Does nothing where that has already happened."""
         try:
             self.listening.unregister(fd)
         except KeyError:
-            pass  # it has come to its end
+            pass  # its end was reached before
 
     def serve_call(self, job: Job) -> None:
-        """Makes a call and reports on it. Raises OSError for what it cannot do, before it has begun."""
+        """Makes a call and reports on it. Raises OSError before the call has begun."""
         operation = job.limits["op"]
         if operation == OP_PYTHON:
             self.run_cell(job)
@@ -168,16 +171,16 @@ class Session:
             raise Gone(f"an unknown operation {operation}")
 
     def begin(self) -> None:
-        """Says that a call begins."""
+        """Queues the report that a call begins."""
         self.channel.post(b"A")
 
     def conclude(self, facts: bytes) -> None:
-        """Says how a call has ended, all of it."""
+        """Reports the facts about a call, and that the report is complete."""
         self.channel.post(b"X", facts)
         self.channel.send(b"Z")
 
     def facts(self, run: Run) -> bytes:
-        """What is known of a run that has ended. That the interpreter has is told until somebody has heard it."""
+        """Returns the facts about a run that has ended. A lost state is reported until a server has confirmed it."""
         return self.sandbox.facts(run) + fields(state_lost=int(self.state_lost), memory_kills_before=self.kills_before)
 
     def read_file(self, job: Job) -> None:
@@ -195,7 +198,8 @@ class Session:
         self.channel.send(b"Z")
 
     def run_cell(self, job: Job) -> None:
-        """Runs a cell in the session's interpreter. Where that was about to end and has not taken it, a new one does."""
+        """Runs a cell in the session's interpreter. If that ends before it reads the cell, a new interpreter runs it.
+        Raises OSError."""
         before = self.sandbox.stamps()
         await_tick(before.values())
         run = self.prepare_cell(job)
@@ -212,7 +216,8 @@ class Session:
         self.channel.send(b"Z")
 
     def make_interpreter(self, job: Job) -> Interpreter:
-        """Makes an interpreter, whose first cell begins with what the last one has printed in the end. Raises OSError."""
+        """Starts an interpreter. The output of its first cell begins with the last output of the interpreter before it.
+        Raises OSError."""
         made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.program_filter, job))
         for fd, output in zip((made.stdout, made.stderr), self.last_output):
             self.background.kept[fd] = bytearray(output)
@@ -220,7 +225,7 @@ class Session:
         return made
 
     def run_again(self, run: CellCall, job: Job) -> CellCall:
-        """Runs a cell that no interpreter has taken, if there is room for another one. Returns the last run."""
+        """Runs a cell that no interpreter has read, if another interpreter can be started. Returns the last run."""
         try:
             run = self.prepare_cell(job)
         except OSError:
@@ -230,7 +235,7 @@ class Session:
         return run
 
     def prepare_cell(self, job: Job) -> CellCall:
-        """Prepares the call of a cell, and an interpreter if there is none. Raises OSError."""
+        """Prepares the call of a cell, and starts an interpreter if there is none. Raises OSError."""
         self.check_interpreter()
         if self.interpreter is None:
             self.interpreter = self.make_interpreter(job)
@@ -238,7 +243,7 @@ class Session:
         return CellCall(self.channel, self.interpreter, job, self.sandbox.watches, self.background)
 
     def watch_cell(self, run: CellCall) -> None:
-        """Sees a cell to its end."""
+        """Runs a cell to its end."""
         pipes = run.program.stdout, run.program.stderr
         for fd in pipes:
             self.stop_listening(fd)
@@ -260,7 +265,7 @@ class Session:
             self.state_lost = True
 
     def run_command(self, job: Job) -> None:
-        """Runs a command in a shell of its own."""
+        """Runs a command in a shell of its own. Raises OSError."""
         shell = self.forked(lambda: Shell(self.family, self.workspace, self.program_filter, job))
         run = ShellCall(self.channel, shell, job, self.sandbox.watches, self.background)
         if not self.start(run):
@@ -274,25 +279,25 @@ class Session:
         self.conclude(self.facts(run))
 
     def start(self, run: Call) -> bool:
-        """Says that a call begins, and notes when. Returns False where it is called off by then: a server that has got no
-        answer in time may have told its client to try again, so the call must not begin after that. What the kernel has
-        refused before is not the call's."""
+        """Reports that a call begins, and records when. Returns False if the call has been cancelled, perhaps while
+        this process was frozen. Such a call must not begin: its server may have told the client to try again. What the
+        kernel refused before is not attributed to the call."""
         self.kills_before, _ = self.sandbox.pressure.take_counts()
         asked = time.monotonic()
-        if run.is_called_off():
+        if run.is_cancelled():
             self.channel.send(b"!", fields(errno=ECANCELED, message="called off", file=0))
             return False
         self.begin()
         self.channel.flush()
-        if time.monotonic() - asked > STALE_SECONDS and run.is_called_off():
+        if time.monotonic() - asked > STALE_SECONDS and run.is_cancelled():
             self.conclude(EMPTY_FACTS)
             return False
         run.started = time.monotonic()
         return True
 
     def forked(self, make: "Callable[[], Any]") -> "Any":
-        """Makes a process. Where there are as many as there may be, all others are killed first: a client whose own
-        processes fill the session could not even end them. Raises OSError."""
+        """Starts a process. If the limit on processes is reached, kills all others first: a client whose own processes
+        fill the session could not even end them. Raises OSError."""
         try:
             return make()
         except OSError as error:
@@ -304,7 +309,7 @@ class Session:
 
 
 def serve(channel: Channel, start: Start) -> None:
-    """Serves a session until it expires. A server that does not read for the time of silence is not waited for."""
+    """Serves a session until it expires. Does not wait for a server that stops reading for the time of silence."""
     session = Session(SessionChannel(channel, start.expires), start.workspace, start.program_filter)
-    gc.freeze()  # a collection in the interpreter then leaves these pages shared
+    gc.freeze()  # the pages then stay shared when the interpreter runs a collection
     session.serve()

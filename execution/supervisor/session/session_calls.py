@@ -1,4 +1,4 @@
-"""Calls of a session, which a server may call off, and the output that no call waits for."""
+"""Calls of a session, which a server may cancel, and the output that no call waits for."""
 
 import fcntl
 import os
@@ -16,31 +16,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-MAX_KEPT = 1 << 18  # bytes that an interpreter's threads and children have printed between cells, of each stream
-FIONREAD = 0x541B  # ioctl_tty(2); the termios module is not always there
-MAX_JOBS = 1000  # commands that are over, whose pipes something in the background may still write to
+MAX_KEPT = 1 << 18  # bytes of each stream that are kept from what is printed between cells
+FIONREAD = 0x541B  # ioctl_tty(2); the termios module may be missing
+MAX_JOBS = 1000  # finished commands whose pipes background processes may still write to
 
 
 def most_processes() -> int:
-    """How many processes this container may have (cgroup v2, then v1): no more can have something to print."""
+    """Returns how many processes this container may have (cgroup v2, then v1), or MAX_JOBS where they are not
+    limited."""
     for path in ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"):
         try:
             with open(path) as file:
                 return int(file.read())
         except (OSError, ValueError):
-            pass  # there is none, or no limit
+            pass  # the file is missing, or there is no limit
     return MAX_JOBS
 
 
 class Background:
-    """Pipes that no call listens to. What is printed there is taken in all the same: whoever prints it must not wait."""
+    """Pipes that no call listens to. They are read all the same, so that processes that print there do not block."""
 
     def __init__(self, jobs: int) -> None:
-        self.jobs = jobs  # how many may go on
-        self.kept: "dict[int, Optional[bytearray]]" = {}  # what came of each; None where nobody will ask
+        self.jobs = jobs  # commands whose pipes stay open
+        self.kept: "dict[int, Optional[bytearray]]" = {}  # the output of each; None: it is discarded
 
     def add(self, fd: int, keep: bool) -> "Optional[int]":
-        """Begins to listen to a pipe. Returns one that was closed for it, as there are too many."""
+        """Adds a pipe. If there are too many, closes another and returns it."""
         self.kept[fd] = bytearray() if keep else None
         dropped = [other for other, kept in self.kept.items() if kept is None]
         if len(dropped) <= 2 * self.jobs:
@@ -49,11 +50,11 @@ class Background:
         return dropped[0]
 
     def take(self, fd: int) -> bytes:
-        """Stops listening to a pipe and gives what was printed there."""
+        """Removes a pipe and returns its output."""
         return bytes(self.kept.pop(fd, None) or b"")
 
     def take_last(self, fd: int) -> bytes:
-        """The same where who printed has ended: with what is in the pipe."""
+        """Removes the pipe of a process that has ended. Returns its output, with what is still in the pipe."""
         kept, size = self.kept.get(fd), -1
         while kept is not None and len(kept) != size:
             size = len(kept)
@@ -61,12 +62,12 @@ class Background:
         return self.take(fd)
 
     def close(self, fd: int) -> None:
-        """Closes a pipe that nobody will ask about."""
+        """Removes and closes a pipe."""
         del self.kept[fd]
         os.close(fd)
 
     def drain(self, fd: int) -> bool:
-        """Takes in some of what was printed. Returns False when there will be no more."""
+        """Reads some output. Returns False at its end."""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
@@ -80,19 +81,19 @@ class Background:
 
 
 class Call(Run):
-    """A run in a session, which the server may call off."""
+    """A run in a session, which the server may cancel."""
 
     def __init__(self, channel: Channel, program: Program, job: Job, watches: Watches, background: Background) -> None:
         super().__init__(channel, program, job, watches)
         self.background = background
-        self.called_off = False
+        self.cancelled = False
 
-    def is_called_off(self) -> bool:
-        """Whether the server, or one that has come after it, does not want the call any more."""
+    def is_cancelled(self) -> bool:
+        """Reports whether the server has cancelled the call, or another server has attached."""
         while self.channel.listening.poll(0):
             self.channel.read_available()
         self.listen()
-        return self.called_off
+        return self.cancelled
 
     def open(self) -> None:
         super().open()
@@ -106,23 +107,23 @@ class Call(Run):
             self.poll.unregister(fd)
 
     def handle_frame(self, kind: bytes) -> None:
-        # What else comes is a server's that has not noticed that it is no longer the one.
+        # Other frames come from a server that does not know yet that another has attached.
         if kind == b"P":
             self.channel.pong()
         if kind in (b"K", b"Y") and not self.timed_out:
-            self.called_off = True
+            self.cancelled = True
             self.deadline = time.monotonic()
 
 
 class CellCall(Call):
-    """The run of a cell: the pipes stay."""
+    """The run of a cell. The pipes stay open."""
 
     def __init__(self, channel: Channel, program: Program, job: Job, watches: Watches, background: Background) -> None:
         super().__init__(channel, program, job, watches, background)
         limits = job.limits
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
         self.stdin = views(head, job.stdin, job.code)
-        self.untaken = False  # the interpreter has ended without it
+        self.untaken = False  # the interpreter has ended without reading the cell
 
     def open(self) -> None:
         """Begins with what threads and children have printed since the last cell."""
@@ -139,7 +140,7 @@ class CellCall(Call):
 
 
 class ShellCall(Call):
-    """The run of a command: what it has left in the background may go on printing."""
+    """The run of a command. Its background processes may continue to print."""
 
     def close(self) -> None:
         os.close(self.program.done)

@@ -11,42 +11,42 @@ if TYPE_CHECKING:
     from typing import Optional
 
 CLOCK_CHECK_SECONDS = 300  # how often an idle session checks the clock: poll's stops while the machine sleeps
-KINDS = b"JCIFDGPNKYH"  # of the frames that servers send; see frames.go
-TAG = 8  # bytes of its nonce with which a server begins what it says
-GREETING = b"Y\0\0\0"  # the beginning of the frame with a nonce, which is short
+KINDS = b"JCIFDGPNKYH"  # kinds of the frames that servers send; see frames.go
+TAG = 8  # bytes of its nonce with which a server begins each payload
+GREETING = b"Y\0\0\0"  # the beginning of a frame with a nonce; the nonce is short
 
 
 class SessionChannel(Channel):
     """The connection to servers that come and go.
 
-    One that comes cannot know what the last has left half said. It sends zeros, more than the rest of any frame, then "Y"
-    with a nonce. What was begun then ends, in silence, and the answer, "Y" with the same nonce, is where it begins to
-    listen.
+    A server that attaches cannot know whether the previous one left a frame unfinished. It sends zeros, more than the
+    rest of any frame, then "Y" with a nonce. A call that is in progress then ends without a report. The server reads
+    from the answer on, which is "Y" with the same nonce.
 
-    Nor does the last one know at once that another has come. The engine passes on what both say in pieces as they come,
-    in the middle of frames too. Whatever is no frame, such as the zeros, has the channel lost: it drops all up to the
-    next nonce, and says so ("L"). A frame without the tag of the server that has the session is dropped by itself."""
+    The previous server may not know yet that another has attached. The engine mixes what both send, even in the middle
+    of frames. Bytes that are not a frame, such as the zeros, make the channel lost: it drops everything up to the next
+    nonce, and reports that ("L"). A frame without the tag of the current server is dropped alone."""
 
     def __init__(self, channel: Channel, expires: float) -> None:
         super().__init__(channel.receive_fd, channel.send_fd, channel.silence)
-        # From here on by a clock that nobody sets.
+        # Measured from here on by a clock that cannot be set.
         self.end = time.clock_gettime(time.CLOCK_BOOTTIME) + expires - time.time()
-        self.frames: "list[tuple[bytes, bytes]]" = []  # that came while it sent
-        self.muted = False  # nobody listens: what is said is dropped
-        self.nonce = b""  # of a server that has come and waits for the answer
-        self.tag = b""  # of the one that has the session; the first one's is empty
+        self.frames: "list[tuple[bytes, bytes]]" = []  # received while it was sending
+        self.muted = False  # no server reads: output is dropped
+        self.nonce = b""  # from a server that has attached and waits for the answer
+        self.tag = b""  # the current server's; empty for the first one
         self.lost = False
 
     def silence_left(self) -> float:
-        """Seconds until it is time to look at the clock. Raises Gone at the session's end."""
+        """Returns the seconds until the clock must be checked. Raises Gone at the session's end."""
         left = self.end - time.clock_gettime(time.CLOCK_BOOTTIME)
         if left <= 0:
             raise Gone("the session has expired")
         return min(left, CLOCK_CHECK_SECONDS)
 
     def flush(self) -> None:
-        """Sends what was posted. The server may take its time as long as it is heard of. Where it is not, or another one
-        comes, nothing is said until a server is welcome."""
+        """Sends the queued frames. Waits for a slow server as long as it sends something. If it falls silent, or
+        another server attaches, output is dropped until a server is answered."""
         deadline = time.monotonic() + self.silence
         while self.posted and not self.muted:
             try:
@@ -60,14 +60,14 @@ class SessionChannel(Channel):
         self.posted.clear()
 
     def pong(self) -> None:
-        """As for runs. A server that is not spoken to any more would take it for the rest of what it was last sent; one that
-        waits for its answer looks for nothing else."""
+        """Sends a sign of life, but not to a muted server, which would read it as the rest of the last frame. A server
+        that waits for its answer gets one: it skips everything else."""
         if self.nonce or not self.muted:
             super().pong()
 
     def await_room(self, deadline: float) -> bool:
-        """Waits until the server takes more. Takes in what it says, and returns whether it has shown any life by then.
-        Where it has not when deadline ends, it is unheard."""
+        """Waits until the server reads more, and receives what it sends. Returns whether it has done either. Mutes it
+        if it has done neither by the deadline."""
         left = min(deadline - time.monotonic(), self.silence_left())
         ready = [fd for fd, _ in self.both.poll(max(left, 0) * 1000 + 1)]
         if self.receive_fd in ready:
@@ -79,11 +79,12 @@ class SessionChannel(Channel):
         return bool(ready)
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
-        """The next complete frame without its tag, or None."""
+        """Returns the next complete frame without its tag, or None."""
         return self.frames.pop(0) if self.frames else self.parse()
 
     def parse(self) -> "Optional[tuple[bytes, bytes]]":
-        """The next complete frame of what has arrived, or None. Once the channel is lost, it gives "L"."""
+        """Returns the next complete frame that was received, or None. Returns "L" once when the channel becomes
+        lost."""
         while not self.lost or self.find_greeting():
             if not self.starts_frame():
                 self.lost = True
@@ -102,30 +103,30 @@ class SessionChannel(Channel):
         return None
 
     def starts_frame(self) -> bool:
-        """Whether what has come may be the beginning of a frame."""
+        """Reports whether the received bytes may be the beginning of a frame."""
         if len(self.buffer) < 5:
             return self.buffer[:1] in KINDS
         return self.buffer[:1] in KINDS and struct.unpack_from(">I", self.buffer, 1)[0] <= CHUNK + TAG
 
     def find_greeting(self) -> bool:
-        """Drops what comes before a nonce. Returns whether that has come, or begun to."""
+        """Drops all bytes before a frame with a nonce. Returns whether its first bytes were received."""
         at = self.buffer.find(GREETING)
         self.lost = at < 0
         del self.buffer[: at if at >= 0 else max(0, len(self.buffer) - len(GREETING) + 1)]
         return not self.lost
 
     def abort_file(self, reason: str) -> None:
-        """Says that the file that is being sent is not whole: in a session somebody may always write it."""
+        """Reports that the file is not complete. In a session, a process may write to it at any time."""
         self.post(b"T", reason.encode())
 
     def answer_greeting(self) -> None:
-        """Answers a server that has come, if one has. Nothing of the last one's may be under way. A server that is not
-        heard any more is told so."""
+        """Answers a server that has attached, if there is one, and drops output for the previous one. Otherwise reports
+        a lost channel."""
         if self.nonce:
             self.posted.clear()
             self.muted = False
             nonce, self.nonce = self.nonce, b""
             self.post(b"Y", nonce)
-            self.send(b"P")  # which says that pings will be answered
+            self.send(b"P")  # reports that pings will be answered
         elif self.lost:
             self.send(b"L")

@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-INTERRUPT_SECONDS = 2  # that a cell gets to heed the interrupt
-INTERRUPT_AGAIN_SECONDS = 0.2  # after which it is sent again: one that comes before the cell has begun is lost
-MAX_JUNK_READS = 16  # of what programs have written to the pipe for an interpreter's word
+INTERRUPT_SECONDS = 2  # time that a cell gets to react to the interrupt
+INTERRUPT_AGAIN_SECONDS = 0.2  # time between interrupts; one that comes before the cell has begun is lost
+MAX_JUNK_READS = 16  # reads of what programs have written to the pipe for the interpreter's reports
 
 
 class Family:
-    """The processes of a session, as their father sees them."""
+    """The child processes of a session's supervisor."""
 
     def __init__(self, show_life: "Callable[[], None]" = lambda: None) -> None:
-        self.show_life = show_life  # while processes take their time to go
+        self.show_life = show_life  # called while killed processes exit
         self.children: "dict[int, Child]" = {}
-        self.wakeup_fd, notify_fd = os.pipe()  # readable when one has ended
+        self.wakeup_fd, notify_fd = os.pipe()  # readable when a child has ended
         for fd in (self.wakeup_fd, notify_fd):
             os.set_blocking(fd, False)
-        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # or the kernel would not tell
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # the wakeup fd needs a handler
         _signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
 
     def reap(self) -> None:
-        """Buries all that have ended, orphans among them."""
+        """Reaps all processes that have ended, orphans included."""
         try:
             os.read(self.wakeup_fd, CHUNK)
         except BlockingIOError:
-            pass  # it has not rung
+            pass  # no child has ended
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -57,7 +57,7 @@ class Family:
                 child.ending = Ending(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, time.monotonic())
 
     def kill(self) -> None:
-        """Kills every process of the session, again and again until none is left, or those that are take too long to go."""
+        """Kills every process of the session until none is left, or until REAP_SECONDS are over."""
         deadline = time.monotonic() + REAP_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -69,7 +69,7 @@ class Family:
 
 
 class Child(Program):
-    """A process of a session's that calls are made in, with a process group of its own."""
+    """A process that runs calls, with a process group of its own."""
 
     def __init__(self, family: Family, pipes: Pipes, ours: "tuple[int, ...]", pid: int) -> None:
         close_all(pipes.theirs)
@@ -91,8 +91,8 @@ class Child(Program):
             pass
 
     def end(self) -> Ending:
-        """Kills the process and its group, if it has not ended. One that takes long to go, since it has much memory to
-        give back, is buried later: it does nothing any more."""
+        """Kills the process and its group, if it has not ended. Returns how it ended. A process that exits slowly,
+        because it has much memory to free, is reaped later: it does nothing any more."""
         deadline = time.monotonic() + REAP_SECONDS
         waiting = select.poll()
         waiting.register(self.end_fd, select.POLLIN)
@@ -114,17 +114,17 @@ class Interpreter(Child):
         pipes = Pipes()
         pid = fork(pipes)
         if pid == 0:
-            job.code, job.stdin = bytearray(), bytearray()  # its first cell comes as others do, and this stays
+            job.code, job.stdin = bytearray(), bytearray()  # its first cell is sent too; this copy would stay
             become_interpreter(pipes, workspace, program_filter)
-        os.close(pipes.stdin)  # cells get theirs with their code
+        os.close(pipes.stdin)  # cells receive their stdin with their code
         super().__init__(family, pipes, (pipes.control, pipes.stdout, pipes.stderr, pipes.stdin, pipes.done), pid)
-        self.notice: "Optional[Ending]" = None  # the notebook's own, of the cell that runs
-        self.spent = 0.0  # seconds of CPU time of the cells before
-        self.interrupted = 0.0  # when it was first, by the monotonic clock
+        self.notice: "Optional[Ending]" = None  # from the notebook: the end of the current cell
+        self.spent = 0.0  # seconds of CPU time of the earlier cells
+        self.interrupted = 0.0  # monotonic time of the current cell's first interrupt
 
     def prepare(self) -> None:
-        """Forgets the last cell, and what anybody has written to the pipe for the word since. Raises OSError where there
-        is no end to that."""
+        """Forgets the last cell, and discards what programs have written to the pipe for reports since. Raises OSError
+        where they write without end."""
         self.notice = None
         self.interrupted = 0.0
         try:
@@ -138,11 +138,11 @@ class Interpreter(Child):
 
     def ended(self, ready: "list[int]") -> bool:
         if self.notice is None:
-            self.take_notice()  # whatever is ready: junk may have come before it
+            self.take_notice()  # whatever is ready, because junk may come first
         return super().ended(ready) or self.notice is not None
 
     def take_notice(self) -> None:
-        """Reads how the cell has ended. What is no such word leaves everything as it is."""
+        """Reads how the cell has ended. Ignores anything else."""
         try:
             status, cpu, peak_kb = CELL_END.unpack(os.read(self.done, CELL_END.size))
         except (OSError, struct.error):
@@ -158,7 +158,7 @@ class Interpreter(Child):
         return INTERRUPT_AGAIN_SECONDS
 
     def kill(self, channel: Channel) -> Ending:
-        """Ends the interpreter, unless the cell has ended by itself: then it lives on."""
+        """Ends the interpreter, unless the cell has ended by itself. Returns how the cell ended."""
         if self.ending is None and self.notice is not None:
             self.spent += self.notice.cpu
             return self.notice
@@ -167,7 +167,7 @@ class Interpreter(Child):
         return ending
 
     def close(self) -> None:
-        """Closes what is left of an interpreter that has ended."""
+        """Closes the descriptors of an interpreter that has ended."""
         close_all((self.stdin, self.stdout, self.stderr, self.done, self.end_fd))
 
 
@@ -182,21 +182,22 @@ class Shell(Child):
         super().__init__(family, pipes, pipes.ours, pid)
 
     def begin(self) -> None:
-        """Lets the command begin."""
+        """Starts the command."""
         os.close(self.control)
 
     def discard(self) -> None:
-        """Ends a shell whose command is not to begin."""
+        """Ends a shell whose command must not begin."""
         self.end()
         close_all((self.stdin, self.stdout, self.stderr, self.control, self.done, self.end_fd))
 
     def kill(self, channel: Channel) -> Ending:
-        """Ends the shell and its group if its time is up. Else what it has left in the background lives on."""
+        """Ends the shell and its group if its time is up. Otherwise its background processes continue. Returns how it
+        ended."""
         return self.ending or self.end()
 
 
 def fork(pipes: Pipes) -> int:
-    """Forks. Where that fails, closes the pipes and raises OSError."""
+    """Forks. If that fails, closes the pipes and raises OSError."""
     try:
         return os.fork()
     except OSError:
@@ -205,7 +206,7 @@ def fork(pipes: Pipes) -> int:
 
 
 def has_children() -> bool:
-    """Whether any process of the sandbox is left: all that lose their parent become children of PID 1."""
+    """Reports whether the sandbox has other processes: orphans become children of PID 1."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return True

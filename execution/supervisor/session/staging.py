@@ -1,4 +1,4 @@
-"""Files that come into a session: they are put in place together, when all are complete."""
+"""Files that arrive in a session: they are put in place together, when all are complete."""
 
 import os
 import stat
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Staging:
-    """Files that come in: they are put in place together, when all are complete."""
+    """Receives files, and puts them in place together when all are complete."""
 
     def __init__(self, root: int) -> None:
         self.root = root
         self.file = -1
-        self.at = -1  # which file it is, from 0 on
-        self.waiting: "dict[str, str]" = {}  # paths, by the names that the files have meanwhile
-        self.error: "Optional[OSError]" = None  # the first; nothing is taken after it
+        self.at = -1  # index of the current file; -1: none yet
+        self.waiting: "dict[str, str]" = {}  # the paths, by the files' temporary names
+        self.error: "Optional[OSError]" = None  # the first error; nothing is written after it
 
     def begin(self, path: str) -> None:
-        """Begins a file."""
+        """Begins a file. Records an error."""
         self.end_file()
         self.at += self.error is None
         name = f".vivarium-{os.urandom(8).hex()}"
@@ -35,7 +35,7 @@ class Staging:
             self.error = self.error or error
 
     def add(self, data: bytes) -> None:
-        """Adds bytes to the file."""
+        """Adds bytes to the current file. Records an error."""
         if self.error is None:
             try:
                 write_all(self.file, data)
@@ -43,13 +43,13 @@ class Staging:
                 self.error = error
 
     def end_file(self) -> None:
-        """Ends the file that has come in."""
+        """Closes the current file."""
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
 
     def commit(self) -> None:
-        """Puts the files in place."""
+        """Puts the files in place, or none if there was an error or check_beneath finds one. Records an error."""
         self.end_file()
         try:
             if self.error is None:
@@ -63,19 +63,19 @@ class Staging:
         self.drop()
 
     def drop(self) -> None:
-        """Deletes files that are not in place."""
+        """Deletes the files that are not in place."""
         self.end_file()
         for name in self.waiting:
             try:
                 os.unlink(name, dir_fd=self.root)
             except OSError:
-                pass  # a program has taken it away, or the workspace's mode
+                pass  # a program has removed it, or the folder's permissions
         self.waiting.clear()
 
 
 def put_beneath(root: int, name: str, path: str) -> None:
-    """Moves a file below an open folder to a path there, replacing what file is there, and makes its folders. Follows
-    no link. Raises OSError."""
+    """Moves a file in an open folder to a path below it. Creates folders, replaces a file that is there and follows no
+    links. Raises OSError."""
     *parents, last = path.split("/")
     folder = os.dup(root)
     try:
@@ -93,7 +93,7 @@ def put_beneath(root: int, name: str, path: str) -> None:
 
 
 def check_beneath(root: int, path: str) -> None:
-    """Raises the OSError with which put_beneath would fail for what is there by now."""
+    """Raises the OSError with which put_beneath would fail as things are now."""
     *parents, last = path.split("/")
     folder = os.dup(root)
     try:
@@ -104,6 +104,6 @@ def check_beneath(root: int, path: str) -> None:
         if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
             raise OSError(EISDIR, os.strerror(EISDIR))
     except FileNotFoundError:
-        pass  # it will be made
+        pass  # put_beneath will create it
     finally:
         os.close(folder)
