@@ -151,7 +151,7 @@ def make_streams() -> None:
 
 
 def reseed() -> None:
-    """Gives this fork random numbers of its own in NumPy. The random module does that itself."""
+    """Seeds NumPy in this fork, so that its random numbers are its own. The random module does that itself."""
     if numpy_random := sys.modules.get("numpy.random"):
         numpy_random.seed()
 

@@ -10,7 +10,7 @@ These rules hold, whatever its programs do:
     SessionChannel).
   * A call that its server withdraws before it has begun does not begin: the client was told that it may try again.
   * A call ends at its time. A cell that does not react to the interrupt is killed with its interpreter, and the answer
-    says so.
+    reports that.
 """
 
 import gc

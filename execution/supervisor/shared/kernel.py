@@ -95,8 +95,8 @@ def hide_arguments() -> None:
 
 def make_landlock_rules() -> int:
     """Creates Landlock rules that deny writing to /proc, where a process could lower its oom_score_adj, for example.
-    Returns their descriptor. Returns -1 where the kernel has no Landlock, or one that would not let files be moved
-    between folders (before Linux 5.19)."""
+    Returns their descriptor. Returns -1 where the kernel has no Landlock, or one that forbids moving files between
+    folders (before Linux 5.19)."""
     allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER
     attributes = struct.pack("Q", allowed_access)
     rules: int = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)

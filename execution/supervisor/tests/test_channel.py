@@ -1,4 +1,4 @@
-"""The tests of channel.py. They run in a sandbox, as any program does."""
+"""Tests of channel.py. They run in a sandbox, like any program."""
 
 import os
 import struct
@@ -32,7 +32,7 @@ class ChannelTest(unittest.TestCase):
         self.addCleanup(os.closerange, max(pair), max(pair) + 1)
         return pair
 
-    def test_frames_are_put_together_from_any_pieces(self) -> None:
+    def test_frames_are_assembled_from_pieces(self) -> None:
         stream = b"".join(k + struct.pack(">I", len(p)) + p for k, p in [(b"C", b"x" * 300), (b"P", b""), (b"G", b"")])
         got = []
         for byte in stream:
@@ -46,30 +46,30 @@ class ChannelTest(unittest.TestCase):
         os.write(self.server_out, b"P\0\0\0\0G\0\0\0\0")
         self.assertEqual(self.channel.receive(self.never), (b"G", b""))
 
-    def test_silence_means_gone(self) -> None:
+    def test_silence_raises_gone(self) -> None:
         with self.assertRaisesRegex(channel.Gone, "silent"):
             self.channel.receive(self.never)
 
-    def test_a_closed_connection_means_gone(self) -> None:
+    def test_a_closed_connection_raises_gone(self) -> None:
         os.close(self.server_out)
         with self.assertRaisesRegex(channel.Gone, "closed"):
             self.channel.receive(self.never)
 
-    def test_a_huge_frame_means_gone(self) -> None:
+    def test_a_huge_frame_raises_gone(self) -> None:
         os.write(self.server_out, b"C\xff\xff\xff\xff")
         with self.assertRaisesRegex(channel.Gone, "4294967295 bytes"):
             self.channel.receive(self.never)
 
-    def test_a_server_that_neither_reads_nor_speaks_means_gone(self) -> None:
+    def test_a_server_that_neither_reads_nor_sends_raises_gone(self) -> None:
         with self.assertRaisesRegex(channel.Gone, "silent"):
             self.channel.send(b"O", b"x" * (1 << 20))
 
-    def test_a_server_that_closes_while_it_does_not_read_means_gone(self) -> None:
+    def test_a_server_that_closes_without_reading_raises_gone(self) -> None:
         os.close(self.server_out)
         with self.assertRaisesRegex(channel.Gone, "closed"):
             self.channel.send(b"O", b"x" * (1 << 20))
 
-    def test_a_server_that_speaks_may_be_slow_to_read(self) -> None:
+    def test_a_server_that_sends_may_be_slow_to_read(self) -> None:
         began = time.monotonic()
         received = bytearray()
 
@@ -86,20 +86,20 @@ class ChannelTest(unittest.TestCase):
         server.join()
         self.assertEqual(received, b"D\0\x10\0\0" + b"x" * (1 << 20))
 
-    def test_what_was_said_while_nobody_listened_counts(self) -> None:
+    def test_frames_that_wait_to_be_read_count(self) -> None:
         os.write(self.server_out, b"P\0\0\0\0")
         self.channel.last_received -= 10
         self.assertEqual(self.channel.silence_left(), 0)
         self.channel.read_available()
         self.assertGreater(self.channel.silence_left(), 0)
 
-    def test_what_is_posted_goes_out_before_what_is_sent(self) -> None:
+    def test_queued_frames_are_sent_first(self) -> None:
         self.channel.post(b"F", b"a")
         self.channel.send(b"Z")
         self.assertEqual(os.read(self.server_in, 100), b"F\0\0\0\x01aZ\0\0\0\0")
 
     def received(self) -> bytes:
-        """What the server has got by now, without waiting."""
+        """Returns what the server has received by now, without waiting."""
         os.set_blocking(self.server_in, False)
         try:
             return os.read(self.server_in, 1 << 20)
@@ -111,23 +111,23 @@ class ChannelTest(unittest.TestCase):
         self.channel.receive(self.never)
         self.assertEqual(self.received(), b"P\0\0\0\0")
 
-    def test_who_has_just_spoken_need_not_breathe(self) -> None:
+    def test_no_sign_of_life_follows_output(self) -> None:
         self.channel.send(b"O", b"x")
         self.channel.show_life()
         self.assertEqual(self.received(), b"O\0\0\0\1x")
 
-    def test_who_has_long_said_nothing_breathes_once(self) -> None:
+    def test_silence_is_followed_by_one_sign_of_life(self) -> None:
         self.channel.last_sent -= 1
         for _ in self.channel.showing_life([workspace.Found("a", "")] * 3):
             pass
         self.assertEqual(self.received(), b"P\0\0\0\0")
 
-    def test_what_waits_to_be_sent_is_as_good_as_a_pong(self) -> None:
+    def test_queued_frames_replace_a_pong(self) -> None:
         self.channel.post(b"X", b"y")
         self.channel.pong()
         self.assertEqual(self.received(), b"X\0\0\0\1y")
 
-    def test_no_pong_waits_or_fails_where_there_is_no_room(self) -> None:
+    def test_a_pong_neither_waits_nor_fails_when_the_pipe_is_full(self) -> None:
         filled = 0
         while True:
             try:
@@ -140,7 +140,7 @@ class ChannelTest(unittest.TestCase):
         self.channel.flush()
         self.assertEqual(self.received(), b"P\0\0\0\0")  # once
 
-    def test_no_pong_fails_where_the_server_has_gone(self) -> None:
+    def test_a_pong_does_not_fail_when_the_server_is_gone(self) -> None:
         os.close(self.server_in)
         self.channel.pong()
         with self.assertRaises(channel.Gone):
@@ -159,7 +159,7 @@ class ChannelTest(unittest.TestCase):
         self.assertEqual(received, b"D\0\x10\0\0" + payload)
         self.assertEqual(self.received(), b"P\0\0\0\0")
 
-    def test_a_short_run_says_nothing_but_its_report(self) -> None:
+    def test_a_short_run_sends_only_its_report(self) -> None:
         self.channel.last_sent -= 1  # it was idle
         program = mock.Mock(end_fd=self.never)
         with tempfile.TemporaryDirectory() as workspace:
@@ -168,7 +168,7 @@ class ChannelTest(unittest.TestCase):
             run.receive_job(self.channel, program, workspace)
         self.assertEqual(self.received(), b"")
 
-    def test_a_large_frame_that_comes_slowly_is_answered(self) -> None:
+    def test_a_sign_of_life_is_sent_while_a_large_frame_arrives(self) -> None:
         os.write(self.server_out, b"C\0\0\0\2x")
         self.channel.read_available()
         self.channel.last_sent -= 1

@@ -1,4 +1,4 @@
-"""The tests of display.py. They run in a sandbox, as any program does."""
+"""Tests of display.py. They run in a sandbox, like any program."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ class DisplayTest(unittest.TestCase):
     def files(self) -> "list[str]":
         return sorted(os.listdir(self.screen.workspace))
 
-    def test_files_are_counted_up_and_none_is_overwritten(self) -> None:
+    def test_files_are_numbered_and_not_overwritten(self) -> None:
         for name in ("figure-1.png", "figure-3.png"):
             with open(f"{self.screen.workspace}/{name}", "w") as file:
                 file.write("kept")
@@ -27,7 +27,7 @@ class DisplayTest(unittest.TestCase):
         with open(f"{self.screen.workspace}/figure-1.png") as file:
             self.assertEqual(file.read(), "kept")
 
-    def test_what_is_rendered(self) -> None:
+    def test_rendered(self) -> None:
         cases: "list[tuple[object, object]]" = [
             (lambda self: b"x", b"x"),
             (lambda self: (b"x", {}), b"x"),
@@ -49,7 +49,7 @@ class DisplayTest(unittest.TestCase):
         self.screen.save_picture_of(type("A", (), {**both, "_repr_png_": lambda self: None})())
         self.assertEqual(self.files(), ["figure-1.png", "output-1.html"])
 
-    def test_pyplot_alone_is_found(self) -> None:
+    def test_only_pyplot_is_found(self) -> None:
         hook = display.PyplotHook(self.screen)
         self.assertIsNone(hook.find_spec("colorsys"))
         self.assertIsNone(hook.find_spec("matplotlib.pyplot", []))

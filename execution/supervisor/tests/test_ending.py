@@ -1,4 +1,4 @@
-"""The tests of ending.py. They run in a sandbox, as any program does."""
+"""Tests of ending.py. They run in a sandbox, like any program."""
 
 import os
 import tempfile
@@ -23,21 +23,21 @@ class ExitNoticeTest(unittest.TestCase):
         except BlockingIOError:
             return b""
 
-    def test_it_is_said_with_its_status(self) -> None:
+    def test_the_notice_has_the_status(self) -> None:
         self.notice.send(3)
         self.assertEqual(handover.EXIT_NOTICE.unpack(self.sent())[0], 3)
         os.close(handover.DONE_FD)
 
-    def test_a_fork_keeps_silent(self) -> None:
+    def test_a_fork_sends_nothing(self) -> None:
         self.notice.process += 1
         self.notice.send(0)
         self.assertEqual(self.sent(), b"")
         os.close(handover.DONE_FD)
 
-    def test_another_file_at_its_place_is_left_alone(self) -> None:
+    def test_another_file_at_the_descriptor_is_not_written(self) -> None:
         with tempfile.TemporaryFile() as file:
             os.dup2(file.fileno(), handover.DONE_FD)
             self.notice.send(0)
             self.assertEqual(os.fstat(file.fileno()).st_size, 0)
         os.close(handover.DONE_FD)
-        self.notice.send(0)  # to nobody
+        self.notice.send(0)  # does not raise

@@ -1,4 +1,4 @@
-"""The tests of kernel.py. They run in a sandbox, as any program does."""
+"""Tests of kernel.py. They run in a sandbox, like any program."""
 
 import resource
 import unittest
@@ -9,7 +9,7 @@ import kernel
 
 
 class LimitTest(unittest.TestCase):
-    def test_a_lower_limit_stands(self) -> None:
+    def test_a_lower_limit_stays(self) -> None:
         infinity = resource.RLIM_INFINITY
         for standing, asked, want in (
             (100, (1024, 1024), (100, 100)),

@@ -1,4 +1,4 @@
-"""The tests of memory.py. They run in a sandbox, as any program does."""
+"""Tests of memory.py. They run in a sandbox, like any program."""
 
 import tempfile
 import time
@@ -11,7 +11,7 @@ import network
 
 
 class MemoryWatchTest(unittest.TestCase):
-    """Looks at processes that have what is said, by number and with who has made them, under a limit of 100."""
+    """Checks processes under a limit of 100. They are given as {(pid, parent): memory}."""
 
     def setUp(self) -> None:
         self.watch = memory.MemoryWatch(100, (), network.Network())
@@ -20,7 +20,7 @@ class MemoryWatchTest(unittest.TestCase):
     def look(
         self, processes: "dict[tuple[int, int], int]", later: float = 0.05, gone: "tuple[int, ...]" = ()
     ) -> "list[int]":
-        """Looks some time later, and gives whom that has killed, or has tried to."""
+        """Checks after a while. Returns the processes that it has killed, or has tried to kill."""
         self.now += later
         killed: "list[int]" = []
         with (
@@ -41,28 +41,28 @@ class MemoryWatchTest(unittest.TestCase):
     def test_the_largest_is_killed(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 1): 41}), [7])
 
-    def test_not_too_often(self) -> None:
+    def test_checks_are_spaced(self) -> None:
         self.assertEqual(self.look({(7, 1): 60}), [])
         self.assertEqual(self.look({(7, 1): 101}, later=0.01), [])
         self.assertEqual(self.look({(7, 1): 101}), [7])
 
-    def test_who_starts_another_program_is_spared(self) -> None:
+    def test_a_process_that_starts_another_program_is_spared(self) -> None:
         for pid in range(8, 20):
             self.assertEqual(self.look({(7, 1): 60, (pid, 7): 60}), [])
 
-    def test_for_a_moment_only(self) -> None:
+    def test_it_is_spared_only_briefly(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 60}), [])
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 60}, later=0.3), [7])
 
-    def test_one_for_each(self) -> None:
+    def test_each_parent_has_one_starting_child(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 7): 60}), [7])
-        self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 8): 60}), [7])  # and none for whom may be such itself
+        self.assertEqual(self.look({(7, 1): 60, (8, 7): 60, (9, 8): 60}), [7])  # the parent of 9 is one itself
 
-    def test_all_are_killed_where_it_escapes(self) -> None:
+    def test_all_are_killed_if_the_largest_escapes(self) -> None:
         self.assertEqual(self.look({(7, 1): 12, (8, 1): 101, (9, 1): 2}, gone=(8,)), [8] * memory.KILL_ROUNDS + [7, 8])
         self.assertEqual(self.watch.kills, 1)
 
-    def test_who_hands_its_memory_on_is_not(self) -> None:
+    def test_a_process_that_passes_its_memory_on_is_killed(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 1): 60}), [7])
         self.setUp()
         self.assertEqual(self.look({(9, 1): 60}), [])
@@ -70,7 +70,7 @@ class MemoryWatchTest(unittest.TestCase):
 
 
 class CounterTest(unittest.TestCase):
-    def test_the_first_file_that_exists_counts(self) -> None:
+    def test_the_first_existing_file_is_read(self) -> None:
         with tempfile.NamedTemporaryFile("w") as file:
             file.write("low 1\noom_kill 7\n")
             file.flush()

@@ -1,4 +1,4 @@
-"""The tests of notebook.py. They run in a sandbox, as any program does."""
+"""Tests of notebook.py. They run in a sandbox, like any program."""
 
 import inspect
 import io
@@ -19,7 +19,7 @@ import notebook
 
 
 class BrokenStream:
-    """A stream with something wrong."""
+    """A stream that raises when asked whether it is closed."""
 
     @property
     def closed(self) -> bool:
@@ -38,12 +38,12 @@ class OutputsTest(unittest.TestCase):
             try:
                 os.close(pipe)
             except OSError:
-                pass  # the test has
+                pass  # the test has closed it
 
     def restore(self, out: "io.TextIOBase", err: "io.TextIOBase") -> None:
         sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
 
-    def test_streams_are_mended_whatever_is_wrong_with_them(self) -> None:
+    def test_broken_streams_are_repaired(self) -> None:
         detached = io.TextIOWrapper(io.BytesIO())
         detached.detach()
         for broken in (detached, BrokenStream(), None):
@@ -54,16 +54,16 @@ class OutputsTest(unittest.TestCase):
         self.outputs.repair()
         self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2))
 
-    def test_a_stream_of_the_programs_own_stays(self) -> None:
+    def test_the_programs_own_stream_stays(self) -> None:
         sys.stdout = mine = io.StringIO()
         self.outputs.repair()
         self.assertIs(sys.stdout, mine)
 
-    def test_pipes_that_are_gone_stop_no_cell(self) -> None:
+    def test_cells_run_without_their_pipes(self) -> None:
         sys.stdout = None  # type: ignore[assignment]
         for fd, pipe in self.outputs.pipes.items():
             os.close(pipe)
-            self.outputs.pipes[fd] = 1 << 20  # no descriptor
+            self.outputs.pipes[fd] = 1 << 20  # not a descriptor
         self.outputs.repair()
 
 
@@ -74,7 +74,7 @@ class StdinTest(unittest.TestCase):
         self.addCleanup(os.dup2, saved, 0)
 
     def make(self, data: bytes) -> TextIO:
-        """A standard input, of a source that has more."""
+        """Makes a standard input from a source that has more bytes."""
         with tempfile.TemporaryFile() as source:
             source.write(data + b"code")
             source.seek(0)
@@ -82,16 +82,16 @@ class StdinTest(unittest.TestCase):
             self.assertEqual(os.read(source.fileno(), 10), b"code")
         return stdin
 
-    def test_there_is_one_copy_of_it(self) -> None:
+    def test_stdin_is_not_copied(self) -> None:
         data = bytes(1 << 22)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         with self.make(data) as stdin:
-            copies = tracemalloc.get_traced_memory()[1] - len(data)  # what the test itself joins
+            copies = tracemalloc.get_traced_memory()[1] - len(data)  # the test itself joins that much
             self.assertLess(copies, 1 << 20)
             self.assertEqual(stdin.read(), data.decode())
 
-    def test_it_is_the_childrens_as_well(self) -> None:
+    def test_children_inherit_stdin(self) -> None:
         with self.make(b"a\nb\xff"):
             self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"a\nb\xff")
         with self.make("é\n".encode()) as stdin:
@@ -99,7 +99,7 @@ class StdinTest(unittest.TestCase):
         with self.make(b""):
             self.assertEqual(subprocess.run(["cat"], capture_output=True).stdout, b"")
 
-    def test_it_is_there_without_a_file_too(self) -> None:
+    def test_stdin_works_without_a_file(self) -> None:
         with mock.patch.object(os, "memfd_create", side_effect=OSError(EMFILE, "too many")):
             self.assertEqual(self.make(b"a").read(), "a")
 
@@ -126,7 +126,7 @@ class NotebookTest(unittest.TestCase):
         cells = (b"1 / 0", b"raise SystemExit(3)", b"raise KeyboardInterrupt", b"(")
         self.assertEqual([self.notebook.run_cell(code, True) >> 8 for code in cells], [1, 3, 130, 1])
 
-    def test_tracebacks_have_lines_and_no_frames_of_ours(self) -> None:
+    def test_tracebacks_show_only_the_cells_lines(self) -> None:
         self.notebook.run_cell(b"def f():\n    1 / 0\nf()", True)
         self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
         self.assertNotIn("session.py", self.err.getvalue())
@@ -144,7 +144,7 @@ await f()"""
         )
         self.assertTrue(self.err.getvalue().endswith("\nKeyboardInterrupt\n"), self.err.getvalue())
 
-    def test_lines_end_where_they_do_for_the_interpreter(self) -> None:
+    def test_lines_are_split_as_by_the_compiler(self) -> None:
         code = "a = '\x0c\x1c\x85\u2028'\r\n\x0cb = 2\rdef f():\n    return 'found'\n1 / 0"
         self.notebook.run_cell(code.encode(), False)
         self.assertIn("line 5, in <module>\n    1 / 0\n", self.err.getvalue())
@@ -158,7 +158,7 @@ await f()"""
         self.assertEqual([self.notebook.run_cell(code, True) for code in cells], [0, 1 << 8])
         self.assertEqual(self.out.getvalue(), "True\n")
 
-    def test_a_handler_that_puts_itself_back_is_no_worse(self) -> None:
+    def test_a_handler_may_reinstall_itself(self) -> None:
         self.notebook.run_cell(
             b"import signal\ndef ring(*_):\n    signal.signal(signal.SIGALRM, ring)\n    1 / 0\nring()", False
         )
@@ -170,7 +170,7 @@ await f()"""
         self.notebook.run_cell(b"import signal\nsignal.signal(signal.SIGINT, lambda *_: None)", False)
         self.assertEqual(self.notebook.run_cell(b"signal.raise_signal(signal.SIGINT)", False), 130 << 8)
 
-    def test_interrupts_reach_cells_alone(self) -> None:
+    def test_interrupts_reach_only_cells(self) -> None:
         self.notebook.interrupt()
         self.notebook.busy = True
         with self.assertRaises(KeyboardInterrupt):
@@ -186,15 +186,15 @@ await f()"""
     def test_a_fork_saves_no_figures(self) -> None:
         saved: "list[str]" = []
         with mock.patch.object(display.screen, "save_open_figures", lambda: saved.append("figures")):
-            self.notebook.process += 1  # as if this were one
+            self.notebook.process += 1  # as in a fork
             self.notebook.run_cell(b"1", False)
         self.assertEqual(saved, [])
 
-    def test_interrupts_come_again_but_leave_time_to_heed_them(self) -> None:
+    def test_interrupts_are_repeated_after_a_while(self) -> None:
         self.notebook.busy = True
         with self.assertRaises(KeyboardInterrupt):
             self.notebook.interrupt()
-        self.notebook.interrupt()  # it may be cleaning up
+        self.notebook.interrupt()  # the cell may be cleaning up
         self.notebook.interrupted -= notebook.INTERRUPT_INTERVAL_SECONDS
         with self.assertRaises(KeyboardInterrupt):
             self.notebook.interrupt()

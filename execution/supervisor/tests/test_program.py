@@ -1,4 +1,4 @@
-"""The tests of program.py. They run in a sandbox, as any program does."""
+"""Tests of program.py. They run in a sandbox, like any program."""
 
 import sys
 import unittest
@@ -24,23 +24,23 @@ class CompileTest(unittest.TestCase):
         self.assertEqual(self.run_program(b"x = 2"), [])
         self.assertEqual(self.run_program(b""), [])
 
-    def test_nothing_is_displayed_where_not_asked_for(self) -> None:
+    def test_nothing_is_displayed_unless_interactive(self) -> None:
         self.assertEqual(self.run_program(b"3", interactive=False), [])
 
-    def test_a_coding_line_holds(self) -> None:
+    def test_a_coding_line_applies(self) -> None:
         self.assertEqual(self.run_program(b"# coding: latin-1\n'\xe9'"), ["é"])
 
     def test_future_flags_reach_the_last_expression(self) -> None:
         codes = program.compile_program(b"from __future__ import annotations\n1", "f.py", True)
         self.assertEqual(codes[0].co_flags & 0x1000000, codes[1].co_flags & 0x1000000)
 
-    def test_await_is_run_in_a_loop_of_its_own(self) -> None:
+    def test_await_runs_in_its_own_event_loop(self) -> None:
         source = b"import asyncio\nloop = asyncio.get_running_loop()\nasync def f(): return 3\nx = await f()\n"
         self.assertEqual(self.run_program(source + b"(await f(), asyncio.get_running_loop() is loop)"), [(3, True)])
         self.assertEqual(self.run_program(source + b"x"), [3])
         self.assertEqual(self.run_program(b"import asyncio\nasync def f(): return 3\nasyncio.run(f())"), [3])
 
-    def test_what_a_coroutine_raises_is_raised(self) -> None:
+    def test_exceptions_of_coroutines_are_raised(self) -> None:
         with self.assertRaises(ZeroDivisionError):
             self.run_program(b"import asyncio\nawait asyncio.sleep(0)\n1 / 0")
 

@@ -1,4 +1,4 @@
-"""The tests of run.py. They run in a sandbox, as any program does."""
+"""Tests of run.py. They run in a sandbox, like any program."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ import watches
 
 
 class RunTest(unittest.TestCase):
-    def test_no_frame_is_larger_than_the_server_takes(self) -> None:
+    def test_no_frame_is_larger_than_the_server_accepts(self) -> None:
         received, send_fd = os.pipe()
         pipes = handover.Pipes()
         for fd in (received, send_fd, *pipes.ours, *pipes.theirs):
@@ -34,4 +34,4 @@ class RunTest(unittest.TestCase):
             (size,) = struct.unpack_from(">I", sender.posted, 1)
             sizes.append(size)
             del sender.posted[: 5 + size]
-        self.assertEqual(sizes, [65536, 65536, 150_000 - 2 * 65536, 0])  # the last says that more was printed
+        self.assertEqual(sizes, [65536, 65536, 150_000 - 2 * 65536, 0])  # the last reports that more was printed

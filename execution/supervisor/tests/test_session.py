@@ -1,4 +1,4 @@
-"""The tests of session.py. They run in a sandbox, as any program does."""
+"""Tests of session.py. They run in a sandbox, like any program."""
 
 import os
 import struct
@@ -25,7 +25,7 @@ WATCHES = watches.Watches(memory.MemoryWatch(0, (), network.Network()), watches.
 
 
 class StartTest(unittest.TestCase):
-    """The beginning of calls."""
+    """Tests of Session.start."""
 
     def setUp(self) -> None:
         receive_fd, self.server_out = os.pipe()
@@ -54,13 +54,13 @@ class StartTest(unittest.TestCase):
         self.assertTrue(session.Session.start(self.session, self.run_))
         self.assertTrue(self.sent().endswith(frame(b"A")))
 
-    def test_one_that_was_called_off_does_not(self) -> None:
-        for said in (frame(b"K"), frame(b"P") + frame(b"K"), frame(b"Y", b"nonce")):
-            os.write(self.server_out, said)
-            self.assertFalse(session.Session.start(self.session, self.run_), said)
-            self.assertNotIn(frame(b"A"), self.sent(), said)
+    def test_a_cancelled_call_does_not_begin(self) -> None:
+        for received in (frame(b"K"), frame(b"P") + frame(b"K"), frame(b"Y", b"nonce")):
+            os.write(self.server_out, received)
+            self.assertFalse(session.Session.start(self.session, self.run_), received)
+            self.assertNotIn(frame(b"A"), self.sent(), received)
 
-    def test_nor_does_one_that_was_called_off_while_this_process_was_frozen(self) -> None:
+    def test_a_call_cancelled_while_this_process_was_frozen_does_not_begin(self) -> None:
         flush = self.session.channel.flush
 
         def freeze() -> None:

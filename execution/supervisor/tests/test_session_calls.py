@@ -1,4 +1,4 @@
-"""The tests of session_calls.py. They run in a sandbox, as any program does."""
+"""Tests of session_calls.py. They run in a sandbox, like any program."""
 
 import os
 import tracemalloc
@@ -36,11 +36,11 @@ class BackgroundTest(unittest.TestCase):
             if fd in self.background.kept:
                 self.background.close(fd)
 
-    def test_as_many_jobs_as_there_may_be_processes_can_print(self) -> None:
+    def test_each_allowed_process_can_print(self) -> None:
         reads = self.pipes(7)
         self.assertEqual([self.background.add(fd, False) for fd in reads], [None] * 6 + [reads[0]])
 
-    def test_last_words_are_those_in_the_pipe_as_well(self) -> None:
+    def test_last_output_includes_the_pipe(self) -> None:
         read, write = os.pipe()
         self.addCleanup(kernel.close_all, (read, write))
         os.set_blocking(read, False)
@@ -49,9 +49,9 @@ class BackgroundTest(unittest.TestCase):
         self.background.drain(read)
         os.write(write, b"b")
         self.assertEqual(self.background.take_last(read), b"ab")
-        self.assertEqual(self.background.take_last(read), b"")  # nobody listens
+        self.assertEqual(self.background.take_last(read), b"")  # the pipe was removed
 
-    def test_what_is_kept_is_never_closed_for_others(self) -> None:
+    def test_kept_pipes_are_never_closed_for_others(self) -> None:
         kept, *others = self.pipes(8)
         self.background.add(kept, True)
         self.assertEqual([self.background.add(fd, False) for fd in others], [None] * 6 + [others[0]])
@@ -63,7 +63,7 @@ class CellCallTest(unittest.TestCase):
         self.addCleanup(kernel.close_all, (self.stdin, self.program_in))
 
     def call(self, stdin: bytes, code: bytes) -> session_calls.CellCall:
-        """A call of which nothing is sent yet."""
+        """Returns a call that has sent nothing yet."""
         job = run.Job({"output_bytes": 1, "timeout_ms": 1, "interactive": 1, "cpu_seconds": 5})
         job.stdin, job.code = bytearray(stdin), bytearray(code)
         program = types.SimpleNamespace(stdin=self.program_in, stdout=1, stderr=2)
@@ -81,7 +81,7 @@ class CellCallTest(unittest.TestCase):
         self.assertEqual(notebook.read_exactly(self.stdin, 2), b"in")
         self.assertEqual(notebook.read_exactly(self.stdin, 4), b"code")
 
-    def test_it_is_known_whether_it_was_taken(self) -> None:
+    def test_an_unread_cell_is_untaken(self) -> None:
         for read, untaken in ((False, True), (True, False)):
             call = self.call(b"in", b"code")
             while call.stdin:
@@ -92,7 +92,7 @@ class CellCallTest(unittest.TestCase):
             self.assertEqual(call.untaken, untaken)
             os.read(self.stdin, 0 if read else 1000)
 
-    def test_one_that_nobody_reads_is_not(self) -> None:
+    def test_a_cell_without_a_reader_is_untaken(self) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, self.stdin)
         os.close(null)
@@ -102,7 +102,7 @@ class CellCallTest(unittest.TestCase):
         call.close()
         self.assertTrue(call.untaken)
 
-    def test_none_of_it_is_copied(self) -> None:
+    def test_a_cell_is_not_copied(self) -> None:
         call = self.call(bytes(1 << 23), bytes(1 << 23))
         while call.stdin:
             call.feed()

@@ -1,4 +1,4 @@
-"""The tests of session_channel.py. They run in a sandbox, as any program does."""
+"""Tests of session_channel.py. They run in a sandbox, like any program."""
 
 import os
 import struct
@@ -32,14 +32,14 @@ class SessionChannelTest(unittest.TestCase):
         return pair
 
     def handle_frame(self, data: bytes) -> "list[tuple[bytes, bytes]]":
-        """What the channel makes of bytes."""
+        """Returns the frames that the channel finds in bytes."""
         self.channel.buffer += data
         frames = []
         while got := self.channel.next_buffered():
             frames.append(got)
         return frames
 
-    def test_what_is_no_frame_is_dropped_until_a_server_comes(self) -> None:
+    def test_invalid_frames_are_dropped_until_a_server_attaches(self) -> None:
         for junk in (b"\0" * 7, b"~", b"AAAAAAAAA", b"C\xff\xff\xff\xff", b"C\0\x01\0\x09"):
             self.assertEqual(self.handle_frame(junk + frame(b"K") + b"Y\0\0"), [(b"L", b"")], junk)
             self.assertEqual(self.handle_frame(frame(b"J")), [], junk)
@@ -49,7 +49,7 @@ class SessionChannelTest(unittest.TestCase):
             )
             self.channel.tag = b""
 
-    def test_a_server_is_told_that_it_is_not_heard(self) -> None:
+    def test_a_lost_channel_is_reported(self) -> None:
         self.handle_frame(bytes(7))
         self.channel.answer_greeting()
         self.handle_frame(frame(b"Y", b"nonce"))
@@ -57,36 +57,36 @@ class SessionChannelTest(unittest.TestCase):
         self.channel.answer_greeting()
         self.assertEqual(os.read(self.server_in, 1000), frame(b"L") + WELCOME)
 
-    def test_what_the_last_server_still_says_is_dropped(self) -> None:
+    def test_frames_of_the_previous_server_are_dropped(self) -> None:
         mine, its = b"12345678 and more", b"87654321 and more"
         self.assertEqual(self.handle_frame(frame(b"Y", its) + frame(b"F", its[:8] + b"f")), [(b"Y", its), (b"F", b"f")])
-        said = frame(b"J", b"12345678j"), frame(b"D", its[:8] + b"x"), frame(b"G"), frame(b"D", b"12345678\0")
+        sent = frame(b"J", b"12345678j"), frame(b"D", its[:8] + b"x"), frame(b"G"), frame(b"D", b"12345678\0")
         self.assertEqual(
-            self.handle_frame(frame(b"Y", mine) + b"".join(said)), [(b"Y", mine), (b"J", b"j"), (b"D", b"\0")]
+            self.handle_frame(frame(b"Y", mine) + b"".join(sent)), [(b"Y", mine), (b"J", b"j"), (b"D", b"\0")]
         )
 
-    def test_what_one_server_says_inside_of_anothers_frame_makes_no_frame(self) -> None:
-        """Whatever the frame has in it: what it lacks in the end is no frame."""
+    def test_bytes_of_one_server_inside_anothers_frame_are_dropped(self) -> None:
+        """The rest of the interrupted frame is not a frame, whatever its content is."""
         tag = b"12345678"
         for content in (bytes(65536), b"D" * 65536, b"\xff" * 65536):
             data = frame(b"D", tag + content)
-            for said in (1, 5, 13, 30_000, len(data) - 1):
+            for sent in (1, 5, 13, 30_000, len(data) - 1):
                 self.channel.lost, self.channel.tag = False, tag
                 self.channel.buffer.clear()
-                frames = self.handle_frame(data[:said] + b"\0" * 32768 + data[said:] + frame(b"G", tag))
-                self.assertEqual(frames[-1], (b"L", b""), (content[:1], said))
-                self.assertNotIn((b"G", b""), frames, (content[:1], said))
+                frames = self.handle_frame(data[:sent] + b"\0" * 32768 + data[sent:] + frame(b"G", tag))
+                self.assertEqual(frames[-1], (b"L", b""), (content[:1], sent))
+                self.assertNotIn((b"G", b""), frames, (content[:1], sent))
 
-    def test_a_server_finds_the_stream_in_order_wherever_the_last_one_stopped(self) -> None:
+    def test_a_server_finds_the_stream_in_order_after_a_partial_frame(self) -> None:
         whole = frame(b"C", b"x" * 60_000)
-        for said in (0, 1, 2, 3, 4, 5, 6, 59_999, len(whole)):
+        for sent in (0, 1, 2, 3, 4, 5, 6, 59_999, len(whole)):
             self.channel.buffer.clear()
-            frames = self.handle_frame(whole[:said] + bytes(5 + 2 * 65536) + frame(b"Y", b"nonce"))
-            self.assertEqual(frames[-1], (b"Y", b"nonce"), said)
+            frames = self.handle_frame(whole[:sent] + bytes(5 + 2 * 65536) + frame(b"Y", b"nonce"))
+            self.assertEqual(frames[-1], (b"Y", b"nonce"), sent)
 
-    def test_a_new_server_hears_nothing_until_it_is_welcome(self) -> None:
+    def test_a_new_server_receives_nothing_until_it_is_answered(self) -> None:
         self.handle_frame(frame(b"Y", b"nonce"))
-        self.channel.send(b"O", b"somebody else's")
+        self.channel.send(b"O", b"another server's")
         self.channel.answer_greeting()
         self.channel.send(b"R")
         self.assertEqual(os.read(self.server_in, 1000), WELCOME + frame(b"R"))
@@ -98,7 +98,7 @@ class SessionChannelTest(unittest.TestCase):
         self.channel.send(b"O", bytes(1 << 20))
         self.assertLess(time.monotonic() - began, 0.05)
 
-    def test_a_server_that_speaks_may_be_slow_to_read(self) -> None:
+    def test_a_server_that_sends_may_be_slow_to_read(self) -> None:
         received = bytearray()
 
         def serve() -> None:
@@ -115,36 +115,36 @@ class SessionChannelTest(unittest.TestCase):
         server.join()
         self.assertEqual(len(received), (1 << 20) + 5)
 
-    def test_what_comes_while_it_sends_is_kept(self) -> None:
+    def test_frames_received_while_sending_are_kept(self) -> None:
         os.write(self.server_out, frame(b"P") + frame(b"K") + frame(b"C", b"x")[:3])
-        self.channel.send(b"D", bytes(1 << 20))  # nobody reads
+        self.channel.send(b"D", bytes(1 << 20))  # no server reads
         os.write(self.server_out, frame(b"C", b"x")[3:])
         self.channel.read_available()
         self.assertEqual([self.channel.next_buffered() for _ in range(3)], [(b"K", b""), (b"C", b"x"), None])
 
-    def test_a_server_that_comes_need_not_wait_for_the_last_one(self) -> None:
+    def test_a_new_server_does_not_wait_for_the_previous_one(self) -> None:
         os.write(self.server_out, frame(b"Y", b"nonce"))
         self.channel.silence = 60
-        self.channel.send(b"D", bytes(1 << 20))  # nobody reads
+        self.channel.send(b"D", bytes(1 << 20))  # no server reads
         self.assertEqual(self.channel.next_buffered(), (b"Y", b"nonce"))
         os.read(self.server_in, 1 << 20)
         self.channel.answer_greeting()
         self.assertEqual(os.read(self.server_in, 1000), WELCOME)
 
-    def test_who_waits_for_the_answer_gets_pongs(self) -> None:
+    def test_a_server_that_waits_for_its_answer_gets_pongs(self) -> None:
         self.handle_frame(frame(b"Y", b"nonce"))
         self.channel.pong()
         self.assertEqual(os.read(self.server_in, 1000), frame(b"P"))
 
-    def test_a_server_that_is_not_spoken_to_any_more_gets_none(self) -> None:
-        self.channel.send(b"D", bytes(1 << 20))  # nobody reads: half of it is in the pipe
+    def test_a_muted_server_gets_no_pongs(self) -> None:
+        self.channel.send(b"D", bytes(1 << 20))  # no server reads: half of it is in the pipe
         os.read(self.server_in, 1 << 20)
         self.channel.pong()
         os.set_blocking(self.server_in, False)
         with self.assertRaises(BlockingIOError):
             os.read(self.server_in, 1)
 
-    def test_its_time_comes(self) -> None:
+    def test_the_session_expires(self) -> None:
         self.assertLess(self.channel.silence_left(), 60.1)
         self.channel.end -= 60.1
         with self.assertRaisesRegex(channel.Gone, "expired"):

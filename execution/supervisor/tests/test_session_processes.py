@@ -1,4 +1,4 @@
-"""The tests of session_processes.py. They run in a sandbox, as any program does."""
+"""Tests of session_processes.py. They run in a sandbox, like any program."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import session_processes
 
 
 class Undying(session_processes.Child):
-    """A process that was killed and takes its time to go."""
+    """A process that was killed and does not exit."""
 
     def __init__(self, family: session_processes.Family, end_fd: int) -> None:
         self.family, self.end_fd = family, end_fd
@@ -35,11 +35,11 @@ class FamilyTest(unittest.TestCase):
         self.addCleanup(signal.set_wakeup_fd, -1)
         self.addCleanup(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
 
-    def test_a_killed_process_that_does_not_go_ends_nothing_else(self) -> None:
+    def test_end_does_not_wait_forever_for_a_killed_process(self) -> None:
         child = Undying(self.family, self.never)
         self.assertEqual(child.end().status, signal.SIGKILL)
         self.assertIsNotNone(child.ending)
         self.assertIn(signal.SIGKILL, child.signals)
 
-    def test_nor_do_all_of_them(self) -> None:
+    def test_kill_does_not_wait_forever(self) -> None:
         self.family.kill()

@@ -1,4 +1,4 @@
-"""The tests of staging.py. They run in a sandbox, as any program does."""
+"""Tests of staging.py. They run in a sandbox, like any program."""
 
 import os
 import tempfile
@@ -32,12 +32,12 @@ class StagingTest(unittest.TestCase):
             (self.read("a"), self.read("b/c/d"), sorted(os.listdir(self.folder))), (b"1", b"2", ["a", "b"])
         )
 
-    def test_what_is_dropped_is_gone(self) -> None:
+    def test_dropped_files_are_deleted(self) -> None:
         self.write("a", b"1")
         self.staging.drop()
         self.assertEqual(os.listdir(self.folder), [])
 
-    def test_no_link_is_followed(self) -> None:
+    def test_links_are_not_followed(self) -> None:
         outside = tempfile.mkdtemp()
         os.symlink(outside, f"{self.folder}/link")
         self.write("fine", b"1")
@@ -45,7 +45,7 @@ class StagingTest(unittest.TestCase):
         self.staging.commit()
         self.assertIsInstance(self.staging.error, OSError)
         self.assertEqual((self.staging.at, os.listdir(outside)), (1, []))
-        self.assertEqual(os.listdir(self.folder), ["link"])  # all of them or none
+        self.assertEqual(os.listdir(self.folder), ["link"])  # all files or none
 
     def test_a_link_is_replaced_itself(self) -> None:
         os.symlink("/etc/passwd", f"{self.folder}/link")

@@ -1,4 +1,4 @@
-"""The tests of tracebacks.py. They run in a sandbox, as any program does."""
+"""Tests of tracebacks.py. They run in a sandbox, like any program."""
 
 import unittest
 

@@ -1,4 +1,4 @@
-"""The tests of workspace.py. They run in a sandbox, as any program does."""
+"""Tests of workspace.py. They run in a sandbox, like any program."""
 
 import os
 import sys
@@ -44,7 +44,7 @@ class WorkspaceTest(unittest.TestCase):
             self.write(path)
         self.assertEqual(list(self.found()), ["__main__.py", "a/__main__.py", "a/b", "a/c", "b"])
 
-    def test_the_program_itself_is_no_change_of_a_run(self) -> None:
+    def test_the_program_itself_is_not_a_result(self) -> None:
         self.write("__main__.py")
         self.assertFalse(workspace.any_change(self.channel, self.root, {}, program.MAIN_FILE))
         self.write("a/__main__.py")
@@ -52,7 +52,7 @@ class WorkspaceTest(unittest.TestCase):
         self.assertEqual([found.path for found in changed], ["a/__main__.py"])
         self.assertEqual(
             len(list(workspace.changes(self.channel, self.root, {}))), 2
-        )  # in a session it is nothing special
+        )  # in a session the name is not reserved
 
     def test_links_are_not_followed(self) -> None:
         os.symlink("/etc", f"{self.path}/d")
@@ -63,7 +63,7 @@ class WorkspaceTest(unittest.TestCase):
         with self.assertRaises(OSError):
             workspace.open_beneath(self.root, "f")
 
-    def test_odd_names_are_named(self) -> None:
+    def test_invalid_names_are_reported(self) -> None:
         for name in (b"\xff", b"a\nb", b"a\\b", "\x85".encode()):
             open(os.path.join(os.fsencode(self.path), name), "w").close()
         self.assertEqual(len([reason for reason in self.found().values() if "its name" in reason]), 4)
@@ -77,7 +77,7 @@ class WorkspaceTest(unittest.TestCase):
         after = {found.path: found.stamp for found in workspace.walk(self.root)}
         self.assertNotEqual(before["a"], after["a"])
 
-    def test_too_many_entries_are_cut_and_told(self) -> None:
+    def test_too_many_entries_are_reported(self) -> None:
         most, workspace.MAX_ENTRIES = workspace.MAX_ENTRIES, 3
         self.addCleanup(setattr, workspace, "MAX_ENTRIES", most)
         for name in "abcde":
@@ -87,9 +87,9 @@ class WorkspaceTest(unittest.TestCase):
         self.assertIn("more than 3 entries", reasons[3])
         self.assertEqual(len(reasons), 4)
         before = {found.path: found.stamp for found in workspace.walk(self.root)}
-        self.assertEqual(len(list(workspace.changes(self.channel, self.root, before))), 1)  # it is told each time
+        self.assertEqual(len(list(workspace.changes(self.channel, self.root, before))), 1)  # it is reported each time
 
-    def test_staging_makes_folders_and_refuses_to_overwrite(self) -> None:
+    def test_staging_creates_folders_and_does_not_overwrite(self) -> None:
         os.close(workspace.stage(self.path, "a/b/c"))
         with self.assertRaises(FileExistsError):
             workspace.stage(self.path, "a/b/c")
@@ -111,7 +111,7 @@ class WorkspaceTest(unittest.TestCase):
         finally:
             os.close(folder)
 
-    def test_modules_are_forgotten_for_staged_ones(self) -> None:
+    def test_staged_modules_replace_preloaded_ones(self) -> None:
         for path in ("calendar.py", "json/__init__.py", "email/data.csv", "os.py", "notes.txt"):
             self.write(path, "")
         import calendar, email, json.decoder  # noqa: F401, E401
@@ -125,7 +125,7 @@ class WorkspaceTest(unittest.TestCase):
             self.assertIn(name, sys.modules)
 
     def send(self, found: workspace.Found, meanwhile: "Callable[[], object]" = lambda: None) -> str:
-        """Sends a file to nobody. Meanwhile something happens."""
+        """Sends a file, and calls meanwhile before each write."""
         receive_fd, send_fd = os.pipe()
         for fd in (receive_fd, send_fd):
             self.addCleanup(os.close, fd)
@@ -139,7 +139,7 @@ class WorkspaceTest(unittest.TestCase):
         with mock.patch.object(sender, "flush", flush):
             return workspace.send_file(sender, self.root, found)
 
-    def test_a_file_that_has_changed_is_not_sent_as_whole(self) -> None:
+    def test_a_changed_file_is_not_sent_as_complete(self) -> None:
         self.write("a", "before")
         (found,) = workspace.walk(self.root)
         workspace.await_tick([found.stamp])
@@ -147,7 +147,7 @@ class WorkspaceTest(unittest.TestCase):
         for change in (
             lambda: os.truncate(f"{self.path}/a", 1),
             lambda: self.write("a", "beforehand"),
-            lambda: self.write("a", "behind"),  # no longer, no shorter
+            lambda: self.write("a", "behind"),  # of the same size
             lambda: os.rename(f"{self.path}/b", f"{self.path}/a"),
         ):
             self.write("b", "before")
@@ -159,7 +159,7 @@ class WorkspaceTest(unittest.TestCase):
             self.assertIn("changed", self.send(found))
 
     def test_a_file_with_a_lease_is_not_waited_for(self) -> None:
-        """In a sandbox nobody gets a lease any more, so what the kernel does is played."""
+        """A sandbox cannot get a lease, so this simulates what the kernel does."""
         self.write("a")
         (found,) = workspace.walk(self.root)
         real_open = os.open
@@ -176,7 +176,7 @@ class WorkspaceTest(unittest.TestCase):
             self.assertEqual(caught.exception.errno, EBUSY)
             self.assertEqual(workspace.send_file(channel.Channel(0, self.root, 1), self.root, found), "in use")
 
-    def test_emptying_leaves_nothing(self) -> None:
+    def test_empty_leaves_nothing(self) -> None:
         self.write("p/a/b/c")
         self.write("p/.hidden")
         open(os.path.join(os.fsencode(self.path), b"p/\xff\n"), "w").close()
@@ -190,7 +190,7 @@ class WorkspaceTest(unittest.TestCase):
         self.assertEqual(os.listdir(f"{self.path}/p"), [])
         self.assertEqual(list(self.found()), ["kept"])
 
-    def test_emptying_gives_up_on_too_much(self) -> None:
+    def test_empty_fails_on_too_many_entries(self) -> None:
         for i in range(5):
             self.write(f"p/{i}")
         with self.assertRaisesRegex(OSError, "too much"):

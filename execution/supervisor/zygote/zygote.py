@@ -58,7 +58,7 @@ def enter_namespaces() -> None:
 
 
 def unshare_ipc() -> None:
-    """Gives this process an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one per RCU grace
+    """Moves this process to an ipc namespace of its own. Kernels before 6.3 free old ones slowly, one per RCU grace
     period: while there are too many, this retries for 5 s. Raises OSError."""
     deadline = time.monotonic() + 5
     while True:
