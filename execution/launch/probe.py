@@ -42,8 +42,7 @@ def leave_traces():
 
 
 def others():
-    """Returns the processes that another run left behind. The supervisor's do not count: their files cannot be
-    listed."""
+    """Returns the processes that another run left behind. The files of the supervisor's processes cannot be listed."""
     pids = (pid for pid in os.listdir("/proc") if pid.isdigit() and pid != os.readlink("/proc/self"))
     return [pid for pid in pids if not refused(lambda: os.listdir(f"/proc/{pid}/fd"))]
 

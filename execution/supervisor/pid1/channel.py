@@ -119,16 +119,14 @@ class Channel:
         self.buffer += data
 
     def silence_left(self) -> float:
-        """Returns the seconds until the server counts as gone. Raises Gone when it does and has sent nothing
-        meanwhile."""
+        """Returns the seconds until the server counts as gone. Raises Gone if it does and has sent nothing since."""
         left = self.last_received + self.silence - time.monotonic()
         if left <= 0 and not self.listening.poll(0):
             raise Gone("the server fell silent")
         return max(left, 0)
 
     def next_buffered(self) -> "Optional[tuple[bytes, bytes]]":
-        """Returns the next complete frame (kind, payload) that was received, or None. Raises Gone for one that is too
-        large."""
+        """Returns the next complete frame (kind, payload) received, or None. Raises Gone for one that is too large."""
         if len(self.buffer) < 5:
             return None
         (size,) = struct.unpack_from(">I", self.buffer, 1)

@@ -46,9 +46,8 @@ def clear_flags(folder: int) -> None:
 
 
 def unexpected_places(known: "Iterable[str]") -> "list[str]":
-    """Returns mounted folders that programs may be able to write to and that are not cleaned, such as an image's
-    volumes. Mounts below /dev, /proc and /sys are the engine's: programs cannot write to them, except for the known
-    ones."""
+    """Returns mounted folders that programs may write to and that are not cleaned, such as an image's volumes. Mounts
+    below /dev, /proc and /sys are the engine's: programs cannot write to them, except for the known ones."""
     found = []
     with open("/proc/self/mountinfo") as mounts:
         for mount in mounts:

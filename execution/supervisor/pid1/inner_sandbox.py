@@ -102,8 +102,7 @@ class ZygoteLink:
         os.waitpid(pid, 0)
 
     def receive(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
-        """Reads a message of one kind from the zygote. Returns its payload and the descriptors sent with it. Raises
-        Unable."""
+        """Reads a message of one kind from the zygote. Returns its payload and its descriptors. Raises Unable."""
         data, rights, _, _ = self.link.recvmsg(1 << 16, _socket.CMSG_SPACE(HANDED.size))
         if data[:1] == b"!":
             raise Unable(data[1:].decode())

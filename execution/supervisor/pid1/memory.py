@@ -67,8 +67,7 @@ def fields_of(path: str, names: "tuple[bytes, ...]") -> "dict[bytes, int]":
 
 
 def memory_of(pid: int) -> int:
-    """Returns the bytes of memory of a process, page tables included, or 0 where it is gone. Memory that forks share
-    counts for each of them."""
+    """Returns a process's bytes of memory and page tables, or 0 where it is gone. What forks share counts for each."""
     names = (b"RssAnon", b"RssShmem", b"VmPTE")
     try:
         found = fields_of(f"/proc/{pid}/status", names)
@@ -164,8 +163,8 @@ class MemoryWatch:
 
     def starting(self, used: "dict[int, int]", now: float) -> "list[int]":
         """Returns the processes that may be about to execute another program. Until then such a process has the memory
-        of its parent, which waits for it (vfork), so that memory must count once. Each parent may have one such child,
-        unless it is one itself."""
+        of its parent, which waits for it (vfork): its memory must count once. Each parent may have one, unless it is
+        among them."""
         found: "dict[int, int]" = {}  # by parent
         for pid in sorted(used):
             if now - self.since[pid] < STARTING_SECONDS:
@@ -176,8 +175,7 @@ class MemoryWatch:
         return list(found.values())
 
     def kill_largest(self, used: "dict[int, int]", files: int) -> bool:
-        """Kills the largest processes until the others are within the limit. Returns False if that was necessary and
-        none could be killed."""
+        """Kills the largest processes until the rest is within the limit. Returns False if that failed."""
         left, before = sum(used.values()) + files, self.kills
         if left <= self.limit:
             return True

@@ -145,8 +145,7 @@ class Run:
             self.handle_frame(frame[0])
 
     def handle_frame(self, kind: bytes) -> None:
-        """Handles a frame from the server. Raises Gone for all kinds but pings, which alone are allowed during a
-        run."""
+        """Handles a frame from the server. Raises Gone for all kinds but pings: no others are allowed during a run."""
         if kind != b"P":
             raise Gone(f"an unexpected frame {kind!r}")
         self.channel.pong()

@@ -64,8 +64,7 @@ class Sandbox:
         run.watch()
         channel.post(b"X", self.facts(run))
         try:
-            # Files are read only when no process can write them any more. If there are none, there is nothing to wait
-            # for.
+            # Files are read only when no process can write them any more. Without files there is nothing to wait for.
             if any_change(channel, self.root, staged, MAIN_FILE):
                 channel.flush()
                 program.await_gone(channel)

@@ -37,8 +37,7 @@ def stamp_of(status: os.stat_result) -> "tuple[int, int, int]":
 
 
 def name_fault(name: str) -> str:
-    """Returns why a name cannot be returned to a client, or ''. Names come from the program: any bytes but '/' and
-    NUL."""
+    """Returns why a name cannot be returned to a client, or ''. Programs choose names: any bytes but '/' and NUL."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -130,8 +129,7 @@ def open_beneath(root: int, path: str) -> int:
 
 
 def stage(workspace: str, path: str) -> int:
-    """Creates a file for an input, with its folders, and returns it open for writing. The server has checked the path.
-    Raises OSError."""
+    """Creates a file for an input and its folders. Returns it open for writing. The server has checked the path."""
     full = f"{workspace}/{path}"
     os.makedirs(os.path.dirname(full), exist_ok=True)
     return os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
@@ -139,7 +137,7 @@ def stage(workspace: str, path: str) -> int:
 
 def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
     """Waits until a changed file would get a new change time. Kernels before 6.13 take it from a clock that ticks every
-    1 to 10 ms, and a program may change an input within the tick of its staging."""
+    1 to 10 ms. Within one tick, a program could change an input that was just staged."""
     newest = max((changed for _, changed, _ in stamps), default=0)
     while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= newest < time.time_ns():
         time.sleep(0.0005)
@@ -148,8 +146,7 @@ def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
 def changes(
     channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", excluded: str = ""
 ) -> "Iterator[Found]":
-    """Yields what was made or changed in the workspace, except the excluded path, and what cannot be returned. Raises
-    OSError."""
+    """Yields what a run made or changed, except the excluded path, and what cannot be returned. Raises OSError."""
     os.fchmod(workspace, 0o700)  # the program may have changed it
     for found in channel.showing_life(walk(workspace)):
         if found.path != excluded and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):

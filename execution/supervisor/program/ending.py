@@ -28,8 +28,8 @@ def drop_variables(namespace: "dict[str, object]") -> None:
 
 
 def flush_files() -> None:
-    """Flushes open files. The collector alone would lose data of files in reference cycles, where it may close a file
-    before its buffer."""
+    """Flushes open files. The collector alone may close a file in a reference cycle before its buffer, which loses
+    data."""
     for thing in gc.get_objects():
         if issubclass(type(thing), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
             try:
@@ -78,8 +78,7 @@ class ExitNotice:
         self.pipe = os.fstat(DONE_FD).st_ino
 
     def send(self, status: int) -> None:
-        """Sends the notice. Does nothing in a fork of the program's process, or where the program closed or replaced
-        the pipe."""
+        """Sends the notice. Does nothing in a fork of the program, or if the program closed or replaced the pipe."""
         if os.getpid() != self.process:
             return
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)

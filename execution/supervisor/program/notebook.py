@@ -261,8 +261,7 @@ class Notebook:
 
 
 class Outputs:
-    """The pipes of a cell's output. Each cell begins with them, even where an earlier one closed or replaced its
-    streams."""
+    """The pipes of a cell's output. Each cell begins with them, even if an earlier one closed or replaced them."""
 
     def __init__(self) -> None:
         self.pipes = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, DONE_FD + 1) for fd in (1, 2)}

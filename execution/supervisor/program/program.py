@@ -1,5 +1,4 @@
-"""The program's own process: it waits for the code, compiles it, runs it in a fresh `__main__` and reports what it
-raises."""
+"""The program's own process: it waits for code, compiles it, runs it in a fresh `__main__` and reports exceptions."""
 
 import _ast
 import gc
@@ -143,8 +142,7 @@ def warm_up() -> None:
 
 
 def make_streams() -> None:
-    """Opens the streams for print and input. The pipes must already be fds 0, 1 and 2: the objects remember what they
-    find."""
+    """Opens the streams for print and input. The pipes must be fds 0, 1 and 2 by then: the objects examine them."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout, sys.stderr = unbuffered(1, "surrogateescape"), unbuffered(2, "backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr

@@ -16,8 +16,7 @@ def is_ours(trace: "TracebackType") -> bool:
 
 
 def without_ours(trace: "Optional[TracebackType]") -> "Optional[TracebackType]":
-    """Returns a traceback without the supervisor's frames, both those that called the program and those that it
-    called."""
+    """Returns a traceback without the supervisor's frames: those that called the program and those that it called."""
     while trace is not None and is_ours(trace):
         trace = trace.tb_next
     here = trace

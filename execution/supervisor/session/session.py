@@ -96,8 +96,7 @@ class Session:
             del job  # so that it does not occupy memory beside the next one
 
     def receive_job(self, staging: Staging) -> "Optional[Job]":
-        """Receives a job. Returns None when it does not arrive completely: the server withdraws it, or another has
-        attached."""
+        """Receives a job. Returns None if it stays incomplete: the server withdraws it, or another has attached."""
         job = Job({})
         while True:
             kind, payload = self.receive()
@@ -198,8 +197,8 @@ class Session:
         self.channel.send(b"Z")
 
     def run_cell(self, job: Job) -> None:
-        """Runs a cell in the session's interpreter. If that ends before it reads the cell, a new interpreter runs it.
-        Raises OSError."""
+        """Runs a cell in the session's interpreter, or in a new one if that ends before it reads the cell. Raises
+        OSError."""
         before = self.sandbox.stamps()
         await_tick(before.values())
         run = self.prepare_cell(job)
@@ -216,8 +215,8 @@ class Session:
         self.channel.send(b"Z")
 
     def make_interpreter(self, job: Job) -> Interpreter:
-        """Starts an interpreter. The output of its first cell begins with the last output of the interpreter before it.
-        Raises OSError."""
+        """Starts an interpreter. Its first cell's output begins with the last output of the one before. Raises
+        OSError."""
         made: Interpreter = self.forked(lambda: Interpreter(self.family, self.workspace, self.program_filter, job))
         for fd, output in zip((made.stdout, made.stderr), self.last_output):
             self.background.kept[fd] = bytearray(output)

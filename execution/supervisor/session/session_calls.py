@@ -22,8 +22,7 @@ MAX_JOBS = 1000  # finished commands whose pipes background processes may still 
 
 
 def most_processes() -> int:
-    """Returns how many processes this container may have (cgroup v2, then v1), or MAX_JOBS where they are not
-    limited."""
+    """Returns how many processes this container may have (cgroup v2, then v1), or MAX_JOBS if unlimited."""
     for path in ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"):
         try:
             with open(path) as file:

@@ -83,8 +83,7 @@ class SessionChannel(Channel):
         return self.frames.pop(0) if self.frames else self.parse()
 
     def parse(self) -> "Optional[tuple[bytes, bytes]]":
-        """Returns the next complete frame that was received, or None. Returns "L" once when the channel becomes
-        lost."""
+        """Returns the next complete frame received, or None. Returns "L" once when the channel becomes lost."""
         while not self.lost or self.find_greeting():
             if not self.starts_frame():
                 self.lost = True
@@ -120,8 +119,7 @@ class SessionChannel(Channel):
         self.post(b"T", reason.encode())
 
     def answer_greeting(self) -> None:
-        """Answers a server that has attached, if there is one, and drops output for the previous one. Otherwise reports
-        a lost channel."""
+        """Answers a server that has attached and drops older output. Without such a server, reports a lost channel."""
         if self.nonce:
             self.posted.clear()
             self.muted = False

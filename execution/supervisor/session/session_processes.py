@@ -191,7 +191,7 @@ class Shell(Child):
         close_all((self.stdin, self.stdout, self.stderr, self.control, self.done, self.end_fd))
 
     def kill(self, channel: Channel) -> Ending:
-        """Ends the shell and its group if its time is up. Otherwise its background processes continue. Returns how it
+        """Ends the shell and its group if its time is up; otherwise background processes go on. Returns how it
         ended."""
         return self.ending or self.end()
 

@@ -74,8 +74,8 @@ class Staging:
 
 
 def put_beneath(root: int, name: str, path: str) -> None:
-    """Moves a file in an open folder to a path below it. Creates folders, replaces a file that is there and follows no
-    links. Raises OSError."""
+    """Moves a file in an open folder to a path below it, with new folders if needed. Replaces a file, follows no links.
+    Raises OSError."""
     *parents, last = path.split("/")
     folder = os.dup(root)
     try:

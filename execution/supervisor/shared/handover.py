@@ -24,8 +24,7 @@ def parse_fields(payload: bytes) -> "dict[str, int]":
 
 
 def take_over(pipes: "Pipes", rules: int = -1) -> None:
-    """Moves the program's ends of the pipes to fds 0 to 3 and DONE_FD, and `rules` to RULES_FD. Closes all other
-    fds."""
+    """Moves the program's ends of the pipes to fds 0 to 3 and DONE_FD, and `rules` to RULES_FD. Closes all others."""
     fds = pipes.theirs if rules < 0 else (*pipes.theirs, rules)
     clear = max(DONE_FD, *fds) + 1  # above all old and new numbers
     high = [os.dup2(fd, clear + i) for i, fd in enumerate(fds)]

@@ -81,9 +81,8 @@ def drop_capabilities() -> None:
 
 
 def hide_arguments() -> None:
-    """Erases all but the interpreter's name from this process's command line. Programs can read PID 1's command line,
-    and it contains the supervisor's source. Where the last byte is not zero, the kernel shows the text up to the first
-    zero."""
+    """Erases all but the interpreter's name from this process's command line. Programs can read that of PID 1, and it
+    contains the supervisor's source. If the last byte is not zero, the kernel shows the text up to the first zero."""
     with open("/proc/self/stat", "rb") as file:
         fields_behind_name = file.read().rpartition(b")")[2].split()
     start, end = (int(field) for field in fields_behind_name[45:47])  # arg_start and arg_end, proc_pid_stat(5)
@@ -149,13 +148,12 @@ def set_signals(action: "_signal.Handlers", excluded: "tuple[int, ...]") -> None
 
 
 def ignore_signals() -> None:
-    """Ignores every signal that can be ignored. SIGCHLD keeps its default: if it were ignored, exit statuses would be
-    lost."""
+    """Ignores every signal that can be ignored. SIGCHLD keeps its default: ignoring it would lose exit statuses."""
     set_signals(_signal.SIG_IGN, (_signal.SIGCHLD,))
 
 
 def default_signals(*excluded: int) -> None:
-    """Undoes ignore_signals in a child, except for the signals that Python itself ignores and those excluded. No signal
+    """Undoes ignore_signals in a child, except for the excluded signals and those that Python itself ignores. No signal
     may have a handler yet."""
     set_signals(_signal.SIG_DFL, (_signal.SIGPIPE, _signal.SIGXFSZ, *excluded))
 
@@ -191,8 +189,7 @@ def be_first_victim() -> None:
 
 
 def limit(kind: int, soft: int, hard: int) -> None:
-    """Sets a limit of this process. A lower limit that is already in place stays, because a process here cannot raise
-    it."""
+    """Sets a limit of this process. A lower limit that is already set stays: a process here cannot raise it."""
     most = resource.getrlimit(kind)[1]
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), most if hard == resource.RLIM_INFINITY else min(hard, most)

@@ -72,8 +72,7 @@ def unshare_ipc() -> None:
 
 
 def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
-    """Imports modules, so that programs find them imported. Returns the names of those imported, and an error for each
-    of the others."""
+    """Imports modules ahead of programs. Returns the names of those imported, and an error for each of the others."""
     done, failed = [], []
     for name in names:
         try:
@@ -122,8 +121,7 @@ class Zygote:
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def serve(self) -> "NoReturn":
-        """Prepares one program after the other. The next one is made only when all processes of the last one are
-        gone."""
+        """Prepares one program after the other. The next is made only when all processes of the last are gone."""
         while True:
             system("unshare", CLONE_NEWPID)  # for children only
             init = start_init(self.stack)
@@ -142,8 +140,8 @@ class Zygote:
             self.link.send(b"E" + self.await_end(program, init))
 
     def await_end(self, program: int, init: int) -> bytes:
-        """Waits until the program has ended, kills the processes that it left and waits until they are gone. Returns an
-        ENDED record."""
+        """Waits until the program has ended, kills what it left and waits until that is gone. Returns an ENDED
+        record."""
         ended = b""
         while True:
             # Waits for any child: the init could not end while one of them is unreaped.
