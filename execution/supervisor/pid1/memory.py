@@ -3,8 +3,6 @@
 import os
 import time
 
-from kernel import limit
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal

@@ -9,7 +9,6 @@ from errno import ENOSPC
 from channel import Channel, Gone
 from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
 from handover import fields
-from kernel import limit
 from memory import Counter, MemoryWatch
 from network import Network
 from process import Program

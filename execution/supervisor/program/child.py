@@ -24,11 +24,6 @@ else:
     import _signal
 
 
-def limit_resources() -> None:
-    """Sets the limits of a program's process, except those on its time."""
-    limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
-
-
 def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded: int) -> None:
     """Turns a fresh fork of the supervisor into a program's process. Excluded signals stay ignored."""
     _signal.set_wakeup_fd(-1)
@@ -40,7 +35,7 @@ def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded
     be_first_victim()
     restrict_self(make_landlock_rules())
     os.chdir(workspace)
-    limit_resources()
+    limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
     program_filter.install()
 
 

@@ -122,8 +122,8 @@ class PyplotHook:
     """Replaces plt.show when pyplot is imported, by the program or by a library. A Matplotlib backend of our own would
     do that too. But then MPLBACKEND would name it for the Pythons that a program starts, which could not import it."""
 
-    def __init__(self, shows: Display) -> None:
-        self.screen = screen
+    def __init__(self, shown: Display) -> None:
+        self.shown = shown
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Optional[ModuleSpec]":
         """Finds pyplot as the other finders do, and nothing else."""
@@ -145,7 +145,7 @@ class PyplotHook:
 
         def show(*_: object, **__: object) -> None:
             """Saves all open figures as figure-N.png in the workspace and closes them."""
-            self.screen.show_figures()
+            self.shown.show_figures()
 
         loader.exec_module = exec_module
 

@@ -15,10 +15,6 @@ import run
 import workspace
 
 
-def frame(kind: bytes, payload: bytes = b"") -> bytes:
-    return kind + struct.pack(">I", len(payload)) + payload
-
-
 class ChannelTest(unittest.TestCase):
     def setUp(self) -> None:
         self.receive_fd, self.server_out = self.pipe()

@@ -129,7 +129,7 @@ class NotebookTest(unittest.TestCase):
     def test_tracebacks_show_only_the_cells_lines(self) -> None:
         self.notebook.run_cell(b"def f():\n    1 / 0\nf()", True)
         self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
-        self.assertNotIn("session.py", self.err.getvalue())
+        self.assertNotRegex(self.err.getvalue(), "(notebook|program|tracebacks)[.]py")
 
     def test_an_interrupt_is_shown_where_a_cell_awaits(self) -> None:
         code = b"""
