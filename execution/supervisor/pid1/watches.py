@@ -111,6 +111,13 @@ class Watches:
     def __init__(self, memory: MemoryWatch, kernel: KernelWatch) -> None:
         self.memory = memory
         self.kernel = kernel
+        self.sockets = -1  # at the last call of is_quiet
+
+    def is_quiet(self) -> bool:
+        """Reports whether the next check may come later: a cgroup bounds memory, and there are as many sockets as at the
+        last call."""
+        before, self.sockets = self.sockets, self.kernel.network.sockets()
+        return not self.memory.limit and self.sockets == before
 
     def check(self) -> None:
         """Checks, if it is time, and kills processes where there is too much."""

@@ -23,7 +23,7 @@ class SessionChannelTest(unittest.TestCase):
         self.receive_fd, self.server_out = self.pipe()
         self.server_in, self.send_fd = self.pipe()
         self.channel = session_channel.SessionChannel(
-            channel.Channel(self.receive_fd, self.send_fd, 0.05), time.time() + 60
+            channel.Channel(self.receive_fd, self.send_fd, 0.2), time.time() + 60
         )
 
     def pipe(self) -> "tuple[int, int]":
@@ -96,7 +96,7 @@ class SessionChannelTest(unittest.TestCase):
         self.assertTrue(self.channel.muted)
         began = time.monotonic()
         self.channel.send(b"O", bytes(1 << 20))
-        self.assertLess(time.monotonic() - began, 0.05)
+        self.assertLess(time.monotonic() - began, 0.2)
 
     def test_a_server_that_sends_may_be_slow_to_read(self) -> None:
         received = bytearray()
