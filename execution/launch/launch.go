@@ -4,33 +4,14 @@ package launch
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
-)
-
-//go:embed probe.py
-var probeSource string
-
-const (
-	// probeTime bounds each of a probe's programs.
-	probeTime = 10 * time.Second
-	// readyTime bounds the start of a supervisor, which may import modules that take
-	// their time on a slow machine.
-	readyTime = time.Minute
-	// tryTime bounds the start and the probe of a sandbox for many runs, so that
-	// time is left for another.
-	tryTime = 25 * time.Second
-	// doubtTime is how long a refusal is believed that may have been bad luck.
-	doubtTime = time.Minute
 )
 
 // Starter starts instances, as [execution.Backend] does.
@@ -45,6 +26,10 @@ type sandbox interface {
 	PreloadFault() string
 }
 
+// readyTime bounds the start of a supervisor, which may import modules that take
+// their time on a slow machine.
+const readyTime = time.Minute
+
 // Launcher starts sandboxes. Where the isolation is left to it, it decides:
 // before the first container of a kind may serve many runs, programs in it must
 // find every wall standing. Where they do not, each run gets a container of its
@@ -58,25 +43,6 @@ type Launcher struct {
 
 	mu       sync.Mutex
 	verdicts map[kind]Verdict
-}
-
-// kind is what decides whether a container can serve many runs.
-type kind struct{ image, runtime string }
-
-// Verdict says which isolation a kind of sandbox has. The zero Verdict says
-// that it is not known yet.
-type Verdict struct {
-	Isolation execution.Isolation
-	// Refusal says why a container cannot serve many runs, where it cannot.
-	Refusal string
-
-	doubted time.Time // when to look again; zero is never
-}
-
-// Finding is one thing that a probe looked at.
-type Finding struct {
-	Name  string
-	Holds bool
 }
 
 // NewLauncher makes a Launcher. It tells log what it decides.
@@ -109,15 +75,6 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	return l.launchUnknown(ctx, spec)
 }
 
-// known gives the isolation that was decided for a kind, unless that is in doubt
-// or not what was asked for.
-func (l *Launcher) known(spec execution.Spec) (execution.Isolation, bool) {
-	verdict := l.Verdict(spec)
-	doubtful := !verdict.doubted.IsZero() && time.Now().After(verdict.doubted)
-	refused := verdict.Isolation == execution.IsolationContainer && spec.Isolation == execution.IsolationRun
-	return verdict.Isolation, verdict.Isolation != "" && !doubtful && !refused
-}
-
 // launchUnknown probes, and decides.
 func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	opened, _, refusal := l.try(ctx, as(execution.IsolationRun, spec))
@@ -143,50 +100,9 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	return single, nil
 }
 
-// errRefused is the refusal of a sandbox that was there and said, or showed,
-// what is wrong. Any other may have been bad luck.
-var errRefused = errors.New("it cannot serve many runs")
-
-// Verdict gives what was decided for a kind of sandbox.
-func (l *Launcher) Verdict(spec execution.Spec) Verdict {
-	if spec.Isolation == execution.IsolationContainer {
-		return Verdict{Isolation: execution.IsolationContainer}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.verdicts[kind{spec.Image, spec.Runtime}]
-}
-
-// Probe starts a sandbox that serves many runs, and says what holds in it. The
-// error says why there is none, or what does not hold.
-func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, error) {
-	opened, findings, err := l.try(ctx, as(execution.IsolationRun, spec))
-	if err != nil {
-		return findings, err
-	}
-	return findings, opened.Close()
-}
-
 func as(isolation execution.Isolation, spec execution.Spec) execution.Spec {
 	spec.Isolation = isolation
 	return spec
-}
-
-// decide keeps a verdict, and tells it when it is news.
-func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	k := kind{spec.Image, spec.Runtime}
-	old := l.verdicts[k]
-	l.verdicts[k] = v
-	switch {
-	case old.Isolation == v.Isolation && old.Refusal == v.Refusal:
-	case v.Refusal != "":
-		l.log.WarnContext(ctx, "each run gets a sandbox of its own, which is slow: one cannot serve many here",
-			"isolation", v.Isolation, "reason", v.Refusal)
-	default:
-		l.log.InfoContext(ctx, "a sandbox serves many runs, each in a fresh inner one", "isolation", v.Isolation)
-	}
 }
 
 func (l *Launcher) start(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
@@ -209,81 +125,4 @@ func (l *Launcher) ready(ctx context.Context, instance execution.Instance) (sand
 		l.log.WarnContext(ctx, "not every module could be imported ahead", "reason", fault)
 	}
 	return opened, nil
-}
-
-// try starts a sandbox that serves many runs and has programs look around in it.
-func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Finding, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTime)
-	defer cancel()
-	instance, err := l.backend.Start(ctx, spec)
-	if err != nil {
-		return nil, nil, err
-	}
-	opened, err := l.ready(ctx, instance)
-	if err != nil {
-		if instance.Diagnostics() != "" { // the supervisor has said why
-			err = fmt.Errorf("%w: %w", errRefused, err)
-		}
-		return nil, nil, err
-	}
-	findings, err := lookAround(ctx, opened)
-	if err != nil {
-		return nil, findings, errors.Join(err, opened.Close())
-	}
-	return opened, findings, nil
-}
-
-// lookAround runs the probe twice: the second one must find nothing of the first.
-func lookAround(ctx context.Context, s execution.Sandbox) ([]Finding, error) {
-	var findings []Finding
-	for range 2 {
-		result, err := s.Run(ctx, execution.Request{Code: probeSource, Timeout: probeTime}, probeLimits())
-		if err != nil {
-			return nil, err
-		}
-		if findings, err = parseFindings(result); err != nil {
-			return findings, err
-		}
-		if err := s.Renew(ctx); err != nil {
-			return findings, err
-		}
-	}
-	return findings, nil
-}
-
-func probeLimits() execution.Limits {
-	return execution.Limits{MaxTimeout: probeTime, CPUTime: probeTime, OutputBytes: 64 << 10}
-}
-
-// parseFindings reads what a probe has found. What fails is the error.
-func parseFindings(result *execution.Result) ([]Finding, error) {
-	if result.Failed() {
-		return nil, fmt.Errorf("the probe failed (%s): %.300s", result.End.Reason, result.Stderr)
-	}
-	var findings []Finding
-	var failing []string
-	for line := range strings.Lines(result.Stdout) {
-		verdict, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		findings = append(findings, Finding{Name: printable(name), Holds: verdict == "holds"})
-		if verdict != "holds" {
-			failing = append(failing, printable(name))
-		}
-	}
-	switch {
-	case len(findings) == 0:
-		return nil, errors.New("the probe found nothing")
-	case len(failing) > 0:
-		return findings, fmt.Errorf("%w: does not hold: %s", errRefused, strings.Join(failing, "; "))
-	}
-	return findings, nil
-}
-
-// printable replaces what a terminal may act on: a sandbox can print anything.
-func printable(text string) string {
-	return strings.Map(func(char rune) rune {
-		if unicode.IsPrint(char) {
-			return char
-		}
-		return '?'
-	}, text)
 }

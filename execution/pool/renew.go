@@ -1,15 +1,14 @@
 package pool
 
-import (
-	"context"
-	"slices"
-	"time"
-)
+import "context"
 
 // What freezes one sandbox (a paused engine, a stopped control group) often
 // freezes all. So when one is found silent, the idle ones of its shelf must answer
 // a ping before anybody gets them. A caller who waits meanwhile gets the first that
 // does, or one that is started.
+
+// renewLocked puts a sandbox back on its shelf once it is fresh again.
+func (p *Pool) renewLocked(w *warm) { p.returnLocked(w, w.Renew, p.retireLocked) }
 
 // checkLocked takes the idle sandboxes off a shelf until they have shown that they
 // are alive.
@@ -20,9 +19,6 @@ func (p *Pool) checkLocked(s *shelf) {
 	s.idle = nil
 	s.least = 0
 }
-
-// renewLocked puts a sandbox back on its shelf once it is fresh again.
-func (p *Pool) renewLocked(w *warm) { p.returnLocked(w, w.Renew, p.retireLocked) }
 
 // returnLocked puts a sandbox on its shelf once it is ready. Until then it counts as
 // renewing. Where it fails to become ready, it is given to end.
@@ -41,29 +37,4 @@ func (p *Pool) returnLocked(w *warm, ready func(ctx context.Context) error, end 
 		}
 		p.fillLocked()
 	})
-}
-
-// retireLocked closes a sandbox. Where that is silent, it has the idle ones checked.
-func (p *Pool) retireLocked(w *warm) {
-	p.closeLocked(w)
-	if w.Silent() {
-		p.checkLocked(w.shelf)
-	}
-}
-
-// watch takes a sandbox off its shelf when it ends there by itself, or does not
-// answer any more.
-func (p *Pool) watch(s *shelf, w *warm) {
-	<-w.Done()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i := slices.Index(s.idle, w)
-	if i < 0 {
-		return
-	}
-	s.idle = slices.Delete(s.idle, i, i+1)
-	s.backOff.fail(time.Now())
-	p.opts.Log.Warn("an idle sandbox has ended by itself, or does not answer", "age", time.Since(w.since), "silent", w.Silent())
-	p.retireLocked(w)
-	p.fillLocked()
 }

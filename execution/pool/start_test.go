@@ -1,0 +1,144 @@
+package pool_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution/pool"
+)
+
+func TestStartsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{startTime: time.Second}
+		p := newPool(t, m, pool.Options{Target: 5, Max: 10, Starts: 3})
+		p.Warm(red)
+		wantStats(t, p, pool.Stats{Starting: 3})
+		p.Warm(blue)
+		wantStats(t, p, pool.Stats{Starting: 3})
+	})
+}
+
+// One that ends by itself is replaced, but not at once: the next may end as well.
+func TestDeadIdleSandboxIsReplacedAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{}
+		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
+		p.Warm(red)
+		synctest.Wait()
+		m.number(1).die()
+		elapse(400 * time.Millisecond)
+		wantStats(t, p, pool.Stats{})
+		elapse(2 * time.Second)
+		wantStats(t, p, pool.Stats{Idle: 1})
+	})
+}
+
+func TestStartFailureReachesTheFirstWaiterAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{startTime: time.Second, fail: func(attempt int) error {
+			if attempt == 1 {
+				return errStart
+			}
+			return nil
+		}}
+		p := newPool(t, m, pool.Options{Max: 10, Starts: 1})
+		var leases []*lease
+		for range 3 {
+			leases = append(leases, begin(t, p, m, red))
+			synctest.Wait()
+		}
+		<-leases[0].over
+		wantUnavailable(t, leases[0].err)
+		if !errors.Is(leases[0].err, errStart) {
+			t.Errorf("the cause is lost: %v", leases[0].err)
+		}
+		for _, l := range leases[1:] {
+			l.result(t)
+			l.release()
+		}
+	})
+}
+
+// Failing starts answer everybody who waits, one each, without a pause.
+func TestStartFailuresDoNotBackOffWhileSomebodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{startTime: time.Second, fail: func(int) error { return errStart }}
+		p := newPool(t, m, pool.Options{Max: 10, Starts: 1})
+		asked := time.Now()
+		var leases []*lease
+		for range 8 {
+			leases = append(leases, begin(t, p, m, red))
+		}
+		for _, l := range leases {
+			<-l.over
+			wantUnavailable(t, l.err)
+		}
+		if took := time.Since(asked); took != 8*time.Second {
+			t.Errorf("8 failing starts of 1 s took %v", took)
+		}
+		if attempts := len(m.attemptTimes()); attempts != 8 {
+			t.Errorf("%d attempts for 8 callers", attempts)
+		}
+	})
+}
+
+func TestStartFailuresBackOffWhenNobodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{fail: func(int) error { return errStart }}
+		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
+		p.Warm(red)
+		elapse(10 * time.Minute)
+		times := m.attemptTimes()
+		if len(times) < 10 {
+			t.Fatalf("%d attempts in ten minutes", len(times))
+		}
+		pause := 500 * time.Millisecond
+		for i := 1; i < len(times); i++ {
+			// Shelves are looked after every second.
+			if gap := times[i].Sub(times[i-1]); gap < pause || gap >= pause+time.Second {
+				t.Errorf("pause %d is %v, not %v", i, gap, pause)
+			}
+			pause = min(2*pause, 30*time.Second)
+		}
+	})
+}
+
+func TestLeaseEndsTheBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{fail: func(attempt int) error {
+			if attempt <= 7 {
+				return errStart
+			}
+			return nil
+		}}
+		p := newPool(t, m, pool.Options{Target: 2, Max: 4, Starts: 1})
+		p.Warm(red)
+		elapse(35 * time.Second) // the next attempt by itself would come after a minute
+		if attempts := len(m.attemptTimes()); attempts != 7 {
+			t.Fatalf("%d attempts", attempts)
+		}
+		if err := p.Fault(red); !errors.Is(err, errStart) {
+			t.Errorf("the fault is %v", err)
+		}
+		asked := time.Now()
+		l := begin(t, p, m, red)
+		l.result(t)
+		if waited := time.Since(asked); waited != 0 {
+			t.Errorf("the caller waited %v", waited)
+		}
+		wantStats(t, p, pool.Stats{Idle: 2, Leased: 1})
+		if err := p.Fault(red); err != nil {
+			t.Errorf("the fault stays after a success: %v", err)
+		}
+		l.release()
+	})
+}
+
+func TestFaultOfAnUnknownKind(t *testing.T) {
+	p := newPool(t, &maker{}, pool.Options{Max: 1})
+	if err := p.Fault(blue); err != nil {
+		t.Error(err)
+	}
+}
