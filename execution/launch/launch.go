@@ -42,7 +42,7 @@ type Launcher struct {
 	probing chan struct{} // holds one token; whoever has it may probe
 
 	mu       sync.Mutex
-	verdicts map[kind]Verdict
+	verdicts map[verdictKey]Verdict
 }
 
 // NewLauncher makes a Launcher. It tells log what it decides.
@@ -51,7 +51,7 @@ func NewLauncher(backend Starter, log *slog.Logger) *Launcher {
 		return runner.Open(ctx, instance, log)
 	}
 	return &Launcher{
-		backend: backend, open: open, log: log, probing: make(chan struct{}, 1), verdicts: make(map[kind]Verdict),
+		backend: backend, open: open, log: log, probing: make(chan struct{}, 1), verdicts: make(map[verdictKey]Verdict),
 	}
 }
 
@@ -61,7 +61,7 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 		return l.start(ctx, spec)
 	}
 	if isolation, known := l.known(spec); known {
-		return l.start(ctx, as(isolation, spec))
+		return l.start(ctx, withIsolation(isolation, spec))
 	}
 	select { // one probe is enough: the others wait for what it finds
 	case l.probing <- struct{}{}:
@@ -70,14 +70,14 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 		return nil, context.Cause(ctx)
 	}
 	if isolation, known := l.known(spec); known {
-		return l.start(ctx, as(isolation, spec))
+		return l.start(ctx, withIsolation(isolation, spec))
 	}
 	return l.launchUnknown(ctx, spec)
 }
 
 // launchUnknown probes, and decides.
 func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
-	opened, _, refusal := l.try(ctx, as(execution.IsolationRun, spec))
+	opened, _, refusal := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	switch {
 	case refusal == nil:
 		l.decide(ctx, spec, Verdict{Isolation: execution.IsolationRun})
@@ -88,7 +88,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 		return nil, fmt.Errorf("ISOLATION=run cannot be had: %w", refusal)
 	}
 	// What keeps every container from starting says nothing about the isolation.
-	single, err := l.start(ctx, as(execution.IsolationContainer, spec))
+	single, err := l.start(ctx, withIsolation(execution.IsolationContainer, spec))
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	return single, nil
 }
 
-func as(isolation execution.Isolation, spec execution.Spec) execution.Spec {
+func withIsolation(isolation execution.Isolation, spec execution.Spec) execution.Spec {
 	spec.Isolation = isolation
 	return spec
 }

@@ -25,7 +25,7 @@ time.sleep(60)`
 // Limits reports which of the limits hold, in a sandbox of its own, that no cgroup
 // enforces: what the kernel keeps for programs, and does for them.
 func (l *Launcher) Limits(ctx context.Context, spec execution.Spec) ([]Finding, error) {
-	spec = as(execution.IsolationContainer, spec)
+	spec = withIsolation(execution.IsolationContainer, spec)
 	result, err := l.runOnce(ctx, spec, limitsSource)
 	if err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ var errRefused = errors.New("it cannot serve many runs")
 // Probe starts a sandbox that serves many runs, and says what holds in it. The
 // error says why there is none, or what does not hold.
 func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, error) {
-	opened, findings, err := l.try(ctx, as(execution.IsolationRun, spec))
+	opened, findings, err := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	if err != nil {
 		return findings, err
 	}
@@ -58,15 +58,15 @@ func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Fin
 		}
 		return nil, nil, err
 	}
-	findings, err := lookAround(ctx, opened)
+	findings, err := runProbe(ctx, opened)
 	if err != nil {
 		return nil, findings, errors.Join(err, opened.Close())
 	}
 	return opened, findings, nil
 }
 
-// lookAround runs the probe twice: the second one must find nothing of the first.
-func lookAround(ctx context.Context, s execution.Sandbox) ([]Finding, error) {
+// runProbe runs the probe twice: the second one must find nothing of the first.
+func runProbe(ctx context.Context, s execution.Sandbox) ([]Finding, error) {
 	var findings []Finding
 	for range 2 {
 		result, err := s.Run(ctx, execution.Request{Code: probeSource, Timeout: probeTime}, probeLimits())
@@ -96,9 +96,9 @@ func parseFindings(result *execution.Result) ([]Finding, error) {
 	var failing []string
 	for line := range strings.Lines(result.Stdout) {
 		verdict, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		findings = append(findings, Finding{Name: printable(name), Holds: verdict == "holds"})
+		findings = append(findings, Finding{Name: printableText(name), Holds: verdict == "holds"})
 		if verdict != "holds" {
-			failing = append(failing, printable(name))
+			failing = append(failing, printableText(name))
 		}
 	}
 	switch {
@@ -110,8 +110,8 @@ func parseFindings(result *execution.Result) ([]Finding, error) {
 	return findings, nil
 }
 
-// printable replaces what a terminal may act on: a sandbox can print anything.
-func printable(text string) string {
+// printableText replaces what a terminal may act on: a sandbox can print anything.
+func printableText(text string) string {
 	return strings.Map(func(char rune) rune {
 		if unicode.IsPrint(char) {
 			return char

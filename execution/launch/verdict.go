@@ -10,8 +10,8 @@ import (
 // doubtTime is how long a refusal is believed that may have been bad luck.
 const doubtTime = time.Minute
 
-// kind is what decides whether a container can serve many runs.
-type kind struct{ image, runtime string }
+// verdictKey is what decides whether a container can serve many runs.
+type verdictKey struct{ image, runtime string }
 
 // Verdict says which isolation a kind of sandbox has. The zero Verdict says
 // that it is not known yet.
@@ -30,7 +30,7 @@ func (l *Launcher) Verdict(spec execution.Spec) Verdict {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.verdicts[kind{spec.Image, spec.Runtime}]
+	return l.verdicts[verdictKey{spec.Image, spec.Runtime}]
 }
 
 // known gives the isolation that was decided for a kind, unless that is in doubt
@@ -46,7 +46,7 @@ func (l *Launcher) known(spec execution.Spec) (execution.Isolation, bool) {
 func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := kind{spec.Image, spec.Runtime}
+	k := verdictKey{spec.Image, spec.Runtime}
 	old := l.verdicts[k]
 	l.verdicts[k] = v
 	switch {

@@ -212,7 +212,7 @@ func stressOwners(t *testing.T, seed uint64) {
 		}
 		return nil
 	}}
-	opts := pool.Options{Target: 2, Max: 6, Starts: 3, Shelves: 2, IdleAfter: 5 * time.Second, MaxAge: 2 * time.Second, MaxRuns: 20}
+	opts := pool.Options{Target: 2, Max: 6, Starts: 3, Subpools: 2, IdleAfter: 5 * time.Second, MaxAge: 2 * time.Second, MaxRuns: 20}
 	p := newPool(t, m, opts)
 	background, stop := context.WithCancel(t.Context())
 	var watchers, clients sync.WaitGroup

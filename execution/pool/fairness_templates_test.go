@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
 
-func TestIdleOfAnotherKindMakesRoom(t *testing.T) {
+func TestIdleOfAnotherTemplateMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second, closeTime: time.Second}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 2, Starts: 1})
@@ -49,7 +49,7 @@ func TestWarmingDoesNotTakeFromOthers(t *testing.T) {
 }
 
 // A kind in steady use does not keep another from its turn.
-func TestAnotherKindGetsItsTurn(t *testing.T) {
+func TestAnotherTemplateGetsItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
@@ -104,7 +104,7 @@ func TestWaiterStarvedByRefill(t *testing.T) {
 }
 
 // no livelock, just a stop: the first shelf that lacks something and has no room ends the search.
-func TestWaiterStarvedByFullShelf(t *testing.T) {
+func TestWaiterStarvedByFullSubpool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: 100 * time.Millisecond, closeTime: 10 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 2})

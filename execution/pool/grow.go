@@ -14,19 +14,19 @@ const (
 	// longRun is how long a run must last for its sandbox not to count as one
 	// that will be back soon.
 	longRun = 500 * time.Millisecond
-	// trimAfter is how long sandboxes beyond the target must not have been
+	// shrinkAfter is how long sandboxes beyond the target must not have been
 	// needed to be closed.
-	trimAfter = 10 * time.Second
+	shrinkAfter = 10 * time.Second
 )
 
-// lacksLocked is the pool's policy for starting: a shelf lacks a sandbox while
+// needsLocked is the pool's policy for starting: a subpool needs a sandbox while
 // callers lack one, or, as long as it is in use and its starts do not fail,
 // while fewer than the target are idle or will soon be.
-func (p *Pool) lacksLocked(s *shelf) bool {
+func (p *Pool) needsLocked(s *subpool) bool {
 	if p.closed {
 		return false
 	}
-	if p.lacksForCallersLocked(s) {
+	if p.needsForCallersLocked(s) {
 		return true
 	}
 	inUse := !s.evicted && (p.opts.IdleAfter == 0 || time.Since(s.wanted) < p.opts.IdleAfter)
@@ -40,19 +40,19 @@ func (p *Pool) lacksLocked(s *shelf) bool {
 	return inUse && !s.backOff.pausing(time.Now()) && expected < p.opts.Target
 }
 
-// lacksForCallersLocked says whether more callers wait at a shelf than
+// needsForCallersLocked says whether more callers wait at a subpool than
 // sandboxes start for them, and for so long that none in use will do.
-func (p *Pool) lacksForCallersLocked(s *shelf) bool {
-	return !p.closed && s.starting < len(s.waiters) && s.starting < p.needyLocked(s)
+func (p *Pool) needsForCallersLocked(s *subpool) bool {
+	return !p.closed && s.starting < len(s.waiters) && s.starting < p.unservableLocked(s)
 }
 
-// needyLocked counts the callers at a shelf for whom none in use will do.
-func (p *Pool) needyLocked(s *shelf) int {
+// unservableLocked counts the callers at a subpool for whom none in use will do.
+func (p *Pool) unservableLocked(s *subpool) int {
 	if len(s.waiters) == 0 {
 		return 0
 	}
 	returning := p.returningLocked(s)
-	if oldest := s.waiters[0]; !s.mixed() { // there is no need to look at each
+	if oldest := s.waiters[0]; !s.hasSeveralOwners() { // there is no need to look at each
 		if returning[oldest.owner] == 0 || time.Since(oldest.since) >= growAfter {
 			return len(s.waiters)
 		}
@@ -71,17 +71,17 @@ func (p *Pool) needyLocked(s *shelf) int {
 	return count
 }
 
-// returningLocked counts the sandboxes that will soon be on a shelf again, for
+// returningLocked counts the sandboxes that will soon be on a subpool again, for
 // each owner.
-func (p *Pool) returningLocked(s *shelf) map[execution.Owner]int {
+func (p *Pool) returningLocked(s *subpool) map[execution.Owner]int {
 	counts := make(map[execution.Owner]int)
 	for w := range p.renewing {
-		if w.shelf == s {
+		if w.subpool == s {
 			counts[w.owner]++
 		}
 	}
 	for w := range p.leased {
-		if w.shelf == s && time.Since(w.leased) < longRun && !p.spentLocked(w, w.runs+1) {
+		if w.subpool == s && time.Since(w.leased) < longRun && !p.shouldRetireLocked(w, w.runs+1) {
 			counts[w.owner]++
 		}
 	}

@@ -22,7 +22,7 @@ func newKeeper(t *testing.T, m *maker, r *resolver) *pool.Keeper {
 	}
 }
 
-func TestKeeperLeasesItsKind(t *testing.T) {
+func TestKeeperLeasesItsTemplate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
 		k := newKeeper(t, m, &resolver{})

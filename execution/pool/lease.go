@@ -16,32 +16,32 @@ type waiter struct {
 }
 
 type answer struct {
-	sandbox *warm
+	sandbox *member
 	err     error
 }
 
 // Lease waits for a sandbox of some kind that has run for nobody but the owner of
 // the request. The caller calls release when it is done; that returns at once.
 func (p *Pool) Lease(ctx context.Context, spec execution.Spec) (sandbox execution.Sandbox, release func(), err error) {
-	w := p.ask(spec, execution.OwnerOf(ctx))
+	w := p.enqueue(spec, execution.OwnerOf(ctx))
 	select {
 	case a := <-w.answer:
-		return p.lend(a)
+		return p.deliver(a)
 	case <-ctx.Done():
-		p.withdraw(spec, w)
+		p.cancelWaiter(spec, w)
 		return nil, nil, context.Cause(ctx)
 	}
 }
 
-func (p *Pool) lend(a answer) (execution.Sandbox, func(), error) {
+func (p *Pool) deliver(a answer) (execution.Sandbox, func(), error) {
 	if a.err != nil {
 		return nil, nil, a.err
 	}
 	return a.sandbox, func() { p.release(a.sandbox) }, nil
 }
 
-// ask puts a waiter at a shelf and serves it at once if that can be.
-func (p *Pool) ask(spec execution.Spec, owner execution.Owner) *waiter {
+// ask puts a waiter at a subpool and serves it at once if that can be.
+func (p *Pool) enqueue(spec execution.Spec, owner execution.Owner) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := &waiter{answer: make(chan answer, 1), since: time.Now(), owner: owner}
@@ -49,19 +49,19 @@ func (p *Pool) ask(spec execution.Spec, owner execution.Owner) *waiter {
 		w.answer <- answer{err: errClosed}
 		return w
 	}
-	s := p.shelfLocked(spec)
+	s := p.subpoolLocked(spec)
 	s.waiters = append(s.waiters, w)
 	p.serveLocked(s)
 	if len(s.waiters) > 0 {
-		p.fillLocked()
-		p.nudgeLocked()
+		p.growLocked()
+		p.scheduleGrowLocked()
 	} // else a start would take the cores from the run that begins: see release
 	return w
 }
 
-// withdraw takes back a waiter. A sandbox that it was given meanwhile goes
-// back to the shelf, unless that is gone.
-func (p *Pool) withdraw(spec execution.Spec, w *waiter) {
+// cancelWaiter takes back a waiter. A sandbox that it was given meanwhile goes
+// back to the subpool, unless that is gone.
+func (p *Pool) cancelWaiter(spec execution.Spec, w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.allLocked() {
@@ -75,16 +75,16 @@ func (p *Pool) withdraw(spec execution.Spec, w *waiter) {
 		return
 	}
 	delete(p.leased, a.sandbox)
-	if s, ok := p.shelves.Peek(spec); ok && !isDone(a.sandbox) {
-		p.shelveLocked(s, a.sandbox)
+	if s, ok := p.subpools.Peek(spec); ok && !isDone(a.sandbox) {
+		p.addIdleLocked(s, a.sandbox)
 	} else {
 		p.closeLocked(a.sandbox)
 	}
-	p.fillLocked()
+	p.growLocked()
 }
 
 // serveLocked gives idle sandboxes to waiters.
-func (p *Pool) serveLocked(s *shelf) {
+func (p *Pool) serveLocked(s *subpool) {
 	defer func() { s.least = min(s.least, len(s.idle)) }()
 	for {
 		waiter, idle := p.matchLocked(s)
@@ -106,8 +106,8 @@ func (p *Pool) serveLocked(s *shelf) {
 
 // release takes a sandbox back after a run, and starts what is lacking now: most
 // runs are short, and a start beside one makes it twice as long (on 2 cores).
-// For a run that is not short, the place is taken when tend next looks.
-func (p *Pool) release(w *warm) {
+// For a run that is not short, the place is taken when maintain next looks.
+func (p *Pool) release(w *member) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.leased[w] {
@@ -115,10 +115,10 @@ func (p *Pool) release(w *warm) {
 	}
 	delete(p.leased, w)
 	w.runs++
-	if p.closed || p.spentLocked(w, w.runs) || p.yieldsLocked(w) {
+	if p.closed || p.shouldRetireLocked(w, w.runs) || p.shouldYieldLocked(w) {
 		p.retireLocked(w)
 	} else {
 		p.renewLocked(w)
 	}
-	p.fillLocked()
+	p.growLocked()
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// tendEvery is how often the shelves are looked after when nothing happens.
-const tendEvery = time.Second
+// maintainInterval is how often the subpools are looked after when nothing happens.
+const maintainInterval = time.Second
 
-// tend looks after the shelves now and again: it shrinks them, and starts again
+// maintain looks after the subpools now and again: it shrinks them, and starts again
 // what failed.
-func (p *Pool) tend() {
-	ticker := time.NewTicker(tendEvery)
+func (p *Pool) maintain() {
+	ticker := time.NewTicker(maintainInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -21,32 +21,32 @@ func (p *Pool) tend() {
 		}
 		p.mu.Lock()
 		for _, s := range p.allLocked() {
-			p.trimLocked(s)
+			p.shrinkLocked(s)
 		}
-		p.fillLocked()
+		p.growLocked()
 		p.mu.Unlock()
 	}
 }
 
-// nudgeLocked has the shelves looked at again when somebody has waited long.
-func (p *Pool) nudgeLocked() {
-	if p.nudge != nil {
+// scheduleGrowLocked has the subpools looked at again when somebody has waited long.
+func (p *Pool) scheduleGrowLocked() {
+	if p.growTimer != nil {
 		return
 	}
-	p.nudge = time.AfterFunc(growAfter, func() {
+	p.growTimer = time.AfterFunc(growAfter, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.nudge = nil
+		p.growTimer = nil
 		if !p.closed && p.statsLocked().Waiting > 0 {
-			p.fillLocked()
-			p.nudgeLocked()
+			p.growLocked()
+			p.scheduleGrowLocked()
 		}
 	})
 }
 
-// watch takes a sandbox off its shelf when it ends there by itself, or does not
+// watch takes a sandbox off its subpool when it ends there by itself, or does not
 // answer any more.
-func (p *Pool) watch(s *shelf, w *warm) {
+func (p *Pool) watch(s *subpool, w *member) {
 	<-w.Done()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,5 +58,5 @@ func (p *Pool) watch(s *shelf, w *warm) {
 	s.backOff.fail(time.Now())
 	p.opts.Log.Warn("an idle sandbox has ended by itself, or does not answer", "age", time.Since(w.since), "silent", w.Silent())
 	p.retireLocked(w)
-	p.fillLocked()
+	p.growLocked()
 }

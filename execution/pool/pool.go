@@ -1,5 +1,5 @@
-// Package pool keeps sandboxes warm, so that a run need not wait for one to
-// start: for every kind of sandbox (image digest and settings) a shelf of idle
+// Package pool keeps sandboxes member, so that a run need not wait for one to
+// start: for every kind of sandbox (image digest and settings) a subpool of idle
 // ones, filled in the background.
 //
 // One budget counts all live sandboxes: idle, starting, leased, renewing and
@@ -28,7 +28,7 @@ type Start func(ctx context.Context, spec execution.Spec) (execution.Sandbox, er
 
 // Options configure a [Pool].
 type Options struct {
-	// Target is how many sandboxes a shelf in use keeps idle or about to be.
+	// Target is how many sandboxes a subpool in use keeps idle or about to be.
 	// Zero keeps none: a run waits for a start unless another run has just
 	// ended.
 	Target int
@@ -36,7 +36,7 @@ type Options struct {
 	Max int
 	// Starts bounds those that start at the same time. Zero means 2.
 	Starts int
-	// IdleAfter is how long a shelf keeps idle sandboxes that nobody asks for.
+	// IdleAfter is how long a subpool keeps idle sandboxes that nobody asks for.
 	// Zero means forever.
 	IdleAfter time.Duration
 	// MaxAge is how old a sandbox may become before another replaces it, up to
@@ -45,9 +45,9 @@ type Options struct {
 	// MaxRuns is how many runs a sandbox may serve before another replaces it,
 	// up to a fifth fewer. Zero means any number.
 	MaxRuns int
-	// Shelves is how many kinds are kept; one more drains the kind that was
+	// Subpools is how many kinds are kept; one more drains the kind that was
 	// not asked for the longest. Zero means 4.
-	Shelves int
+	Subpools int
 	// Log gets what goes wrong in the background. Nil means nowhere.
 	Log *slog.Logger
 }
@@ -57,7 +57,7 @@ type Stats struct {
 	Idle, Starting, Leased, Renewing, Dying, Waiting int
 }
 
-// Pool hands out warm sandboxes. It is safe for concurrent use.
+// Pool hands out member sandboxes. It is safe for concurrent use.
 type Pool struct {
 	start Start
 	opts  Options
@@ -65,14 +65,14 @@ type Pool struct {
 	stop  context.CancelFunc
 	tasks sync.WaitGroup // goroutines of the pool
 
-	mu       sync.Mutex
-	shelves  *simplelru.LRU[execution.Spec, *shelf]
-	drained  []*shelf // evicted shelves that somebody still waits at
-	leased   map[*warm]bool
-	renewing map[*warm]bool
-	dying    int
-	nudge    *time.Timer // runs while somebody waits; nil else
-	closed   bool
+	mu        sync.Mutex
+	subpools  *simplelru.LRU[execution.Spec, *subpool]
+	evicted   []*subpool // evicted subpools that somebody still waits at
+	leased    map[*member]bool
+	renewing  map[*member]bool
+	dying     int
+	growTimer *time.Timer // runs while somebody waits; nil else
+	closed    bool
 }
 
 // New makes a Pool.
@@ -80,33 +80,33 @@ func New(start Start, opts Options) (*Pool, error) {
 	if opts.Starts == 0 {
 		opts.Starts = 2
 	}
-	if opts.Shelves == 0 {
-		opts.Shelves = 4
+	if opts.Subpools == 0 {
+		opts.Subpools = 4
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Pool{start: start, opts: opts, ctx: ctx, stop: stop, leased: make(map[*warm]bool), renewing: make(map[*warm]bool)}
-	shelves, err := simplelru.NewLRU(opts.Shelves, p.drainLocked)
+	p := &Pool{start: start, opts: opts, ctx: ctx, stop: stop, leased: make(map[*member]bool), renewing: make(map[*member]bool)}
+	subpools, err := simplelru.NewLRU(opts.Subpools, p.evictLocked)
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("pool: %w", err)
 	}
-	p.shelves = shelves
-	p.tasks.Go(p.tend)
+	p.subpools = subpools
+	p.tasks.Go(p.maintain)
 	return p, nil
 }
 
 var errClosed = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
 
-// Warm starts filling a shelf before anybody asks for a sandbox.
+// Warm starts filling a subpool before anybody asks for a sandbox.
 func (p *Pool) Warm(spec execution.Spec) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.shelfLocked(spec)
-		p.fillLocked()
+		p.subpoolLocked(spec)
+		p.growLocked()
 	}
 }
 
@@ -119,7 +119,7 @@ const faultAge = time.Minute
 func (p *Pool) Fault(spec execution.Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s, ok := p.shelves.Peek(spec); ok && time.Since(s.faultAt) < faultAge {
+	if s, ok := p.subpools.Peek(spec); ok && time.Since(s.faultAt) < faultAge {
 		return s.fault
 	}
 	return nil
@@ -151,11 +151,11 @@ func (p *Pool) Close(ctx context.Context) error {
 	if !p.closed {
 		p.closed = true
 		p.stop()
-		if p.nudge != nil {
-			p.nudge.Stop()
+		if p.growTimer != nil {
+			p.growTimer.Stop()
 		}
 		for _, s := range p.allLocked() {
-			p.emptyLocked(s)
+			p.closeIdleLocked(s)
 			for _, w := range s.waiters {
 				w.answer <- answer{err: errClosed}
 			}

@@ -10,8 +10,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
 
-func TestNewRefusesShelvesBelowZero(t *testing.T) {
-	if _, err := pool.New((&maker{}).start, pool.Options{Max: 1, Shelves: -1}); err == nil {
+func TestNewRefusesNegativeSubpools(t *testing.T) {
+	if _, err := pool.New((&maker{}).start, pool.Options{Max: 1, Subpools: -1}); err == nil {
 		t.Error("no error")
 	}
 }
@@ -79,10 +79,10 @@ func TestBudgetCountsEveryState(t *testing.T) {
 	})
 }
 
-func TestEvictedShelfIsDrained(t *testing.T) {
+func TestEvictedSubpoolIsDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
-		p := newPool(t, m, pool.Options{Target: 2, Max: 10, Shelves: 1})
+		p := newPool(t, m, pool.Options{Target: 2, Max: 10, Subpools: 1})
 		p.Warm(red)
 		wantStats(t, p, pool.Stats{Idle: 2})
 		p.Warm(blue)
@@ -93,10 +93,10 @@ func TestEvictedShelfIsDrained(t *testing.T) {
 	})
 }
 
-func TestCallersAtAnEvictedShelfAreServed(t *testing.T) {
+func TestCallersAtAnEvictedSubpoolAreServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
-		p := newPool(t, m, pool.Options{Target: 1, Max: 10, Starts: 1, Shelves: 1})
+		p := newPool(t, m, pool.Options{Target: 1, Max: 10, Starts: 1, Subpools: 1})
 		one, two := begin(t, p, m, red), begin(t, p, m, red)
 		synctest.Wait()
 		p.Warm(blue)
@@ -119,10 +119,10 @@ func TestCallersAtAnEvictedShelfAreServed(t *testing.T) {
 }
 
 // What an evicted shelf had started for a caller who left is not kept.
-func TestEvictedShelfKeepsNoLateSandbox(t *testing.T) {
+func TestEvictedSubpoolKeepsNoLateSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
-		p := newPool(t, m, pool.Options{Max: 10, Shelves: 1})
+		p := newPool(t, m, pool.Options{Max: 10, Subpools: 1})
 		l := begin(t, p, m, red)
 		synctest.Wait()
 		p.Warm(blue)

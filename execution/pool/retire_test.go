@@ -9,7 +9,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
 
-func TestIdleShelfShrinksToZeroAndGrowsAgain(t *testing.T) {
+func TestIdleSubpoolShrinksToZeroAndGrowsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
 		p := newPool(t, m, pool.Options{Target: 3, Max: 10, IdleAfter: time.Minute})

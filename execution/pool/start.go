@@ -7,31 +7,31 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// fillLocked starts what the shelves lack (see grow.go): first for callers
-// who wait, the shelf of the one who waits the longest first, then for the
-// targets, the shelf that was asked for last first.
-func (p *Pool) fillLocked() {
-	shelves := p.allLocked()
-	slices.SortStableFunc(shelves, byWaiting)
-	if !p.startAllLocked(shelves, p.lacksForCallersLocked) {
+// growLocked starts what the subpools lack (see grow.go): first for callers
+// who wait, the subpool of the one who waits the longest first, then for the
+// targets, the subpool that was asked for last first.
+func (p *Pool) growLocked() {
+	subpools := p.allLocked()
+	slices.SortStableFunc(subpools, byWaiting)
+	if !p.growAllLocked(subpools, p.needsForCallersLocked) {
 		return
 	}
-	shelves = p.allLocked()
-	slices.Reverse(shelves)
-	if !p.startAllLocked(shelves, p.lacksLocked) {
+	subpools = p.allLocked()
+	slices.Reverse(subpools)
+	if !p.growAllLocked(subpools, p.needsLocked) {
 		return
 	}
-	p.drained = slices.DeleteFunc(p.drained, func(s *shelf) bool { return len(s.waiters) == 0 && s.starting == 0 })
+	p.evicted = slices.DeleteFunc(p.evicted, func(s *subpool) bool { return len(s.waiters) == 0 && s.starting == 0 })
 }
 
-// startAllLocked starts what shelves lack. It returns false when there is no
+// growAllLocked starts what subpools lack. It returns false when there is no
 // room for somebody who waits: what room there will be is theirs.
-func (p *Pool) startAllLocked(shelves []*shelf, lacks func(*shelf) bool) bool {
-	for _, s := range shelves {
-		for lacks(s) && p.makeRoomLocked(s) {
+func (p *Pool) growAllLocked(subpools []*subpool, needs func(*subpool) bool) bool {
+	for _, s := range subpools {
+		for needs(s) && p.makeRoomLocked(s) {
 			p.startLocked(s)
 		}
-		if lacks(s) && len(s.waiters) > 0 {
+		if needs(s) && len(s.waiters) > 0 {
 			return false
 		}
 	}
@@ -41,7 +41,7 @@ func (p *Pool) startAllLocked(shelves []*shelf, lacks func(*shelf) bool) bool {
 // makeRoomLocked says whether one more sandbox may be started. Where the budget
 // is spent and somebody waits, an idle sandbox makes room that is of another kind,
 // or another owner's; the start follows when that is gone.
-func (p *Pool) makeRoomLocked(s *shelf) bool {
+func (p *Pool) makeRoomLocked(s *subpool) bool {
 	counts := p.statsLocked()
 	if counts.Starting >= p.opts.Starts {
 		return false
@@ -62,7 +62,7 @@ func (p *Pool) makeRoomLocked(s *shelf) bool {
 	return false
 }
 
-func (p *Pool) startLocked(s *shelf) {
+func (p *Pool) startLocked(s *subpool) {
 	s.starting++
 	p.tasks.Go(func() {
 		sandbox, err := p.start(p.ctx, s.spec)
@@ -75,18 +75,18 @@ func (p *Pool) startLocked(s *shelf) {
 			s.backOff.reset()
 			s.reusable = sandbox.Reusable()
 			s.fault = nil
-			w := &warm{Sandbox: sandbox, shelf: s, since: time.Now()}
+			w := &member{Sandbox: sandbox, subpool: s, since: time.Now()}
 			p.limitLocked(w)
 			p.tasks.Go(func() { p.watch(s, w) })
-			p.shelveLocked(s, w)
+			p.addIdleLocked(s, w)
 		}
-		p.fillLocked()
+		p.growLocked()
 	})
 }
 
 // startFailedLocked tells the one who waits the longest. The others wait for
 // the next start, which does not back off while somebody waits.
-func (p *Pool) startFailedLocked(s *shelf, err error) {
+func (p *Pool) startFailedLocked(s *subpool, err error) {
 	if p.closed {
 		return
 	}

@@ -136,7 +136,7 @@ func TestLeaseEndsTheBackOff(t *testing.T) {
 	})
 }
 
-func TestFaultOfAnUnknownKind(t *testing.T) {
+func TestFaultOfAnUnknownTemplate(t *testing.T) {
 	p := newPool(t, &maker{}, pool.Options{Max: 1})
 	if err := p.Fault(blue); err != nil {
 		t.Error(err)

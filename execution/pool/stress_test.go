@@ -49,7 +49,7 @@ func stress(t *testing.T, seed uint64) {
 		}
 		return nil
 	}}
-	opts := pool.Options{Target: 3, Max: 6, Starts: 3, Shelves: 2, IdleAfter: time.Second, MaxAge: 500 * time.Millisecond}
+	opts := pool.Options{Target: 3, Max: 6, Starts: 3, Subpools: 2, IdleAfter: time.Second, MaxAge: 500 * time.Millisecond}
 	p := newPool(t, m, opts)
 
 	background, stop := context.WithCancel(t.Context())

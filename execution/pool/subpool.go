@@ -7,12 +7,12 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// shelf holds the sandboxes of one kind. Pool.mu guards it.
-type shelf struct {
+// subpool holds the sandboxes of one kind. Pool.mu guards it.
+type subpool struct {
 	spec     execution.Spec
-	idle     []*warm // idle the longest first
-	least    int     // the fewest that were idle since trimmed
-	trimmed  time.Time
+	idle     []*member // idle the longest first
+	least    int       // the fewest that were idle since shrunkAt
+	shrunkAt time.Time
 	waiters  []*waiter
 	starting int
 	reusable bool      // its sandboxes serve more than one run, as far as is known
@@ -23,20 +23,20 @@ type shelf struct {
 	evicted  bool // it keeps nothing idle any more
 }
 
-// warm is an idle, leased or renewing sandbox.
-type warm struct {
+// member is an idle, leased or renewing sandbox.
+type member struct {
 	execution.Sandbox
-	shelf  *shelf
-	since  time.Time       // when it was started
-	leased time.Time       // when it was last leased
-	runs   int             // that are over
-	owner  execution.Owner // for whom it has run, or is leased now; of no meaning before that
+	subpool *subpool
+	since   time.Time       // when it was started
+	leased  time.Time       // when it was last leased
+	runs    int             // that are over
+	owner   execution.Owner // for whom it has run, or is leased now; of no meaning before that
 
 	maxRuns int           // 0: any number
 	maxAge  time.Duration // 0: any age
 }
 
-func isDone(w *warm) bool {
+func isDone(w *member) bool {
 	select {
 	case <-w.Done():
 		return true
@@ -45,28 +45,28 @@ func isDone(w *warm) bool {
 	}
 }
 
-// shelfLocked gives the shelf of a kind, which counts as asked for.
-func (p *Pool) shelfLocked(spec execution.Spec) *shelf {
-	s, ok := p.shelves.Get(spec)
+// subpoolLocked gives the subpool of a kind, which counts as asked for.
+func (p *Pool) subpoolLocked(spec execution.Spec) *subpool {
+	s, ok := p.subpools.Get(spec)
 	if !ok {
-		s = &shelf{spec: spec, trimmed: time.Now()}
-		p.shelves.Add(spec, s)
+		s = &subpool{spec: spec, shrunkAt: time.Now()}
+		p.subpools.Add(spec, s)
 	}
 	s.wanted = time.Now()
 	return s
 }
 
-// allLocked gives all shelves, the one not asked for the longest first.
-func (p *Pool) allLocked() []*shelf {
-	return append(slices.Clone(p.drained), p.shelves.Values()...)
+// allLocked gives all subpools, the one not asked for the longest first.
+func (p *Pool) allLocked() []*subpool {
+	return append(slices.Clone(p.evicted), p.subpools.Values()...)
 }
 
-// shelveLocked gives a sandbox to who waits at a shelf, or puts it there.
-func (p *Pool) shelveLocked(s *shelf, w *warm) {
+// addIdleLocked gives a sandbox to who waits at a subpool, or puts it there.
+func (p *Pool) addIdleLocked(s *subpool, w *member) {
 	s.idle = append(s.idle, w)
 	p.serveLocked(s)
 	if p.closed || s.evicted {
-		p.emptyLocked(s)
+		p.closeIdleLocked(s)
 	}
 	for !s.reusable && len(s.idle) > p.opts.Target { // it was started for somebody who has left meanwhile
 		p.closeLocked(s.idle[0])
@@ -74,17 +74,17 @@ func (p *Pool) shelveLocked(s *shelf, w *warm) {
 	}
 }
 
-// drainLocked is called for a shelf that falls out of the LRU. Who waits there
+// evictLocked is called for a subpool that falls out of the LRU. Who waits there
 // is still served.
-func (p *Pool) drainLocked(_ execution.Spec, s *shelf) {
+func (p *Pool) evictLocked(_ execution.Spec, s *subpool) {
 	s.evicted = true
-	p.emptyLocked(s)
+	p.closeIdleLocked(s)
 	if len(s.waiters) > 0 || s.starting > 0 {
-		p.drained = append(p.drained, s)
+		p.evicted = append(p.evicted, s)
 	}
 }
 
-func (p *Pool) emptyLocked(s *shelf) {
+func (p *Pool) closeIdleLocked(s *subpool) {
 	for _, w := range s.idle {
 		p.closeLocked(w)
 	}

@@ -8,10 +8,10 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// forbidden are the system calls that no program may make, whatever else the
+// deniedToPrograms are the system calls that no program may make, whatever else the
 // engine's own profile forbids: what the supervisor may do and its programs may
 // not, and what has been the way out of sandboxes before.
-func forbidden() []string {
+func deniedToPrograms() []string {
 	return []string{
 		// namespaces
 		"unshare", "setns",
@@ -67,10 +67,10 @@ func ProgramFilter() (machine, instructions string, err error) {
 func programRules() []specs.LinuxSyscall {
 	notThere := noSuchCall
 	return []specs.LinuxSyscall{
-		{Names: forbidden(), Action: specs.ActErrno}, // EPERM
+		{Names: deniedToPrograms(), Action: specs.ActErrno}, // EPERM
 		// The flags of clone3 lie in memory, out of a filter's reach; C libraries then take clone.
 		// Rules of Landlock are memory that belongs to no process. The supervisor needs some.
-		{Names: append(lockPipes(), "clone3", "landlock_create_ruleset"), Action: specs.ActErrno, ErrnoRet: &notThere},
+		{Names: append(pipeCalls(), "clone3", "landlock_create_ruleset"), Action: specs.ActErrno, ErrnoRet: &notThere},
 		{Names: []string{"prctl"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, setSeccomp)}},
 		// At 0 a process's memory goes to the host's handler of dumps, at our 1 to nobody: core(5).
 		{Names: []string{"setrlimit"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, coreLimit)}},

@@ -64,7 +64,7 @@ func TestProgramFilter(t *testing.T) {
 		})
 	}
 	known := 0
-	for _, name := range forbidden() {
+	for _, name := range deniedToPrograms() {
 		number, there := info.SyscallNames[name]
 		if !there {
 			continue // another machine has it
@@ -74,7 +74,7 @@ func TestProgramFilter(t *testing.T) {
 			t.Errorf("%s: %#x (%v)", name, got, err)
 		}
 	}
-	if known < len(forbidden())-2 { // iopl and ioperm are x86's
-		t.Errorf("only %d of %d names are known", known, len(forbidden()))
+	if known < len(deniedToPrograms())-2 { // iopl and ioperm are x86's
+		t.Errorf("only %d of %d names are known", known, len(deniedToPrograms()))
 	}
 }

@@ -2,9 +2,9 @@ package seccomp
 
 import "github.com/moby/profiles/seccomp"
 
-// keptOutside returns the rules for calls by which the kernel would keep memory that no
+// uncountedMemory returns the rules for calls by which the kernel would keep memory that no
 // memory cgroup counts (measured on Linux 6.18), or that belongs to the whole machine.
-func keptOutside() []*seccomp.Syscall {
+func uncountedMemory() []*seccomp.Syscall {
 	const (
 		hugePages       = 0x40000 // MAP_HUGETLB
 		hugeFile        = 4       // MFD_HUGETLB
@@ -28,9 +28,9 @@ func keptOutside() []*seccomp.Syscall {
 	}
 }
 
-// doneOutside returns the rules for calls that have the kernel's own threads work, outside
+// unchargedWork returns the rules for calls that have the kernel's own threads work, outside
 // of a sandbox's share of the processor and the disk.
-func doneOutside() []*seccomp.Syscall {
+func unchargedWork() []*seccomp.Syscall {
 	const flags, synchronously = 2, 4 // MS_SYNC
 	return []*seccomp.Syscall{
 		// All that a program can write is in memory. What these would write out, and the

@@ -65,10 +65,10 @@ func has(argument uint, mask, value uint64) specs.LinuxSeccompArg {
 	return specs.LinuxSeccompArg{Index: argument, Value: mask, ValueTwo: value, Op: specs.OpMaskedEqual}
 }
 
-// onlyForItself returns the rules for calls with which a process could keep another of
+// onlyForCaller returns the rules for calls with which a process could keep another of
 // the same user, the supervisor for one, from being scheduled, or change its limits.
 // They are allowed for the caller itself alone, which is 0 in these arguments.
-func onlyForItself() []*seccomp.Syscall {
+func onlyForCaller() []*seccomp.Syscall {
 	return []*seccomp.Syscall{
 		allow([]string{"sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity", "prlimit64"}, is(0, 0)),
 		allow([]string{"setpriority"}, is(0, 0), is(1, 0)), // PRIO_PROCESS
@@ -91,17 +91,17 @@ func fileControl() []*seccomp.Syscall {
 	return rules
 }
 
-// lockPipes are the system calls with which a program could have PID 1 wait for
+// pipeCalls are the system calls with which a program could have PID 1 wait for
 // a pipe where no signal reaches it; then the engine could not end the container.
 // Nobody in one has them.
-func lockPipes() []string {
+func pipeCalls() []string {
 	return []string{"splice", "tee", "vmsplice", "sendfile", "sendfile64"}
 }
 
 // ownRules are those that take the place of the default profile's.
 func ownRules(many bool) []*seccomp.Syscall {
-	rules := slices.Concat(onlyForItself(), fileControl(), sockets(), socketOptions(), keptOutside(), doneOutside())
-	rules = append(rules, answer(noSuchCall, lockPipes()))
+	rules := slices.Concat(onlyForCaller(), fileControl(), sockets(), socketOptions(), uncountedMemory(), unchargedWork())
+	rules = append(rules, answer(noSuchCall, pipeCalls()))
 	if many {
 		rules = append(rules, allow([]string{"unshare", "setns"}))
 	}
