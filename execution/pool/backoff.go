@@ -8,13 +8,14 @@ const (
 	maxBackOff = 30 * time.Second
 )
 
-// backOff is the pause between starts that fail, doubled with each failure.
-// The zero value does not pause.
+// backOff is the pause between starts that fail. Each failure doubles it. The zero value
+// does not pause.
 type backOff struct {
 	failures int
 	until    time.Time
 }
 
+// fail begins the pause after another failure.
 func (b *backOff) fail(now time.Time) {
 	pause := maxBackOff
 	if b.failures < 6 {
@@ -24,6 +25,7 @@ func (b *backOff) fail(now time.Time) {
 	b.until = now.Add(pause)
 }
 
+// reset ends the pause after a success.
 func (b *backOff) reset() { *b = backOff{} }
 
-func (b *backOff) pausing(now time.Time) bool { return now.Before(b.until) }
+func (b *backOff) isPausing(now time.Time) bool { return now.Before(b.until) }

@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// digestAge is how long a digest is believed. A tag that moves is seen after
-// it; looking costs the engine 1 to 2 ms.
+// digestAge is how long a digest is used before the image is resolved again, so that a tag
+// that moves is noticed. Resolving takes the engine 1 to 2 ms.
 const digestAge = 10 * time.Second
 
-// resolveTime bounds the fetching or building of an image.
+// resolveTime bounds the pull or the build of an image.
 const resolveTime = 30 * time.Minute
 
-// Resolver finds the digest of an image reference, and fetches or builds an
-// image that is missing.
+// Resolver returns the digest of an image reference. It pulls or builds an image that is
+// missing.
 type Resolver interface {
 	Resolve(ctx context.Context, image string) (digest string, err error)
 }
 
-// Digests remembers what image references stand for.
+// Digests caches the digests of image references for 10 seconds. It is safe for concurrent
+// use.
 type Digests struct {
 	resolver Resolver
 	known    *lru.Cache[string, digest]
@@ -34,7 +35,7 @@ type digest struct {
 	at    time.Time
 }
 
-// NewDigests makes a Digests that remembers up to size references.
+// NewDigests returns a Digests for up to size references. It fails if size is not positive.
 func NewDigests(resolver Resolver, size int) (*Digests, error) {
 	known, err := lru.New[string, digest](size)
 	if err != nil {
@@ -43,8 +44,9 @@ func NewDigests(resolver Resolver, size int) (*Digests, error) {
 	return &Digests{resolver: resolver, known: known}, nil
 }
 
-// Get gives the digest of an image. Whoever asks for the same image meanwhile
-// waits for the same answer, and a caller who leaves does not stop the work.
+// Get returns the digest of an image. Concurrent calls for one image share one resolution,
+// which goes on when a caller's context ends. That caller's error is the cause of its
+// context. Errors are not cached.
 func (d *Digests) Get(ctx context.Context, image string) (string, error) {
 	if known, ok := d.known.Get(image); ok && time.Since(known.at) < digestAge {
 		return known.value, nil

@@ -7,53 +7,64 @@ import (
 )
 
 const (
-	// growAfter is how long a caller waits for a sandbox that is in use before
-	// another is started for it. A start takes the engine 80 to 300 ms of work:
-	// where runs are short, waiting is faster for everybody.
+	// growAfter is how long a caller waits for a sandbox that is in use before another
+	// one is started. A start takes 80 to 300 ms of work, so where runs are short,
+	// everyone is served faster by waiting.
 	growAfter = 100 * time.Millisecond
-	// longRun is how long a run must last for its sandbox not to count as one
-	// that will be back soon.
+	// longRun is how long a run must have lasted for its sandbox not to count as one that
+	// will soon be idle.
 	longRun = 500 * time.Millisecond
-	// shrinkAfter is how long sandboxes beyond the target must not have been
-	// needed to be closed.
-	shrinkAfter = 10 * time.Second
 )
 
-// needsLocked is the pool's policy for starting: a subpool needs a sandbox while
-// callers lack one, or, as long as it is in use and its starts do not fail,
-// while fewer than the target are idle or will soon be.
-func (p *Pool) needsLocked(s *subpool) bool {
+// needsSandboxLocked is the policy for starting a sandbox. It reports whether callers at s
+// need one or, while s is in use and its starts do not fail, fewer than the target are idle
+// or will soon be.
+func (p *Pool) needsSandboxLocked(s *subpool) bool {
 	if p.closed {
 		return false
 	}
-	if p.needsForCallersLocked(s) {
+	if p.callersNeedSandboxLocked(s) {
 		return true
 	}
-	inUse := !s.evicted && (p.opts.IdleAfter == 0 || time.Since(s.wanted) < p.opts.IdleAfter)
+	inUse := !s.evicted && !p.isUnusedLocked(s)
+	return inUse && !s.backOff.isPausing(time.Now()) && p.expectedLocked(s) < p.opts.Target
+}
+
+// isUnusedLocked reports whether the last request for a template is so long ago that it
+// keeps no idle sandboxes.
+func (p *Pool) isUnusedLocked(s *subpool) bool {
+	return p.opts.IdleAfter > 0 && time.Since(s.lastRequested) >= p.opts.IdleAfter
+}
+
+// expectedLocked returns how many sandboxes are idle or will soon be, beyond those for the
+// callers that wait now.
+func (p *Pool) expectedLocked(s *subpool) int {
 	expected := len(s.idle) + s.starting
 	for _, count := range p.returningLocked(s) {
 		expected += count
 	}
 	if !s.reusable {
-		expected -= len(s.waiters) // what they get does not come back
+		expected -= len(s.waiters) // the sandboxes that they get do not come back
 	}
-	return inUse && !s.backOff.pausing(time.Now()) && expected < p.opts.Target
+	return expected
 }
 
-// needsForCallersLocked says whether more callers wait at a subpool than
-// sandboxes start for them, and for so long that none in use will do.
-func (p *Pool) needsForCallersLocked(s *subpool) bool {
+// callersNeedSandboxLocked reports whether a sandbox must be started for a caller at s: more
+// of them wait than sandboxes start, and no sandbox in use will serve them in time.
+func (p *Pool) callersNeedSandboxLocked(s *subpool) bool {
 	return !p.closed && s.starting < len(s.waiters) && s.starting < p.unservableLocked(s)
 }
 
-// unservableLocked counts the callers at a subpool for whom none in use will do.
+// unservableLocked returns the number of callers at s that no sandbox in use will serve in
+// time: none will return to their owner, or the owner's first caller has waited for
+// growAfter.
 func (p *Pool) unservableLocked(s *subpool) int {
 	if len(s.waiters) == 0 {
 		return 0
 	}
 	returning := p.returningLocked(s)
-	if oldest := s.waiters[0]; !s.hasSeveralOwners() { // there is no need to look at each
-		if returning[oldest.owner] == 0 || time.Since(oldest.since) >= growAfter {
+	if oldest := s.waiters[0]; !s.hasSeveralOwners() { // the same applies to all callers
+		if returning[oldest.owner] == 0 || time.Since(oldest.enqueuedAt) >= growAfter {
 			return len(s.waiters)
 		}
 		return 0
@@ -62,7 +73,7 @@ func (p *Pool) unservableLocked(s *subpool) int {
 	count := 0
 	for _, w := range s.waiters {
 		if _, known := first[w.owner]; !known {
-			first[w.owner] = w.since
+			first[w.owner] = w.enqueuedAt
 		}
 		if returning[w.owner] == 0 || time.Since(first[w.owner]) >= growAfter {
 			count++
@@ -71,18 +82,18 @@ func (p *Pool) unservableLocked(s *subpool) int {
 	return count
 }
 
-// returningLocked counts the sandboxes that will soon be on a subpool again, for
-// each owner.
+// returningLocked returns, for each owner, the number of sandboxes in use that will soon be
+// idle in s again.
 func (p *Pool) returningLocked(s *subpool) map[execution.Owner]int {
 	counts := make(map[execution.Owner]int)
-	for w := range p.renewing {
-		if w.subpool == s {
-			counts[w.owner]++
+	for m := range p.renewing {
+		if m.subpool == s {
+			counts[m.owner]++
 		}
 	}
-	for w := range p.leased {
-		if w.subpool == s && time.Since(w.leased) < longRun && !p.shouldRetireLocked(w, w.runs+1) {
-			counts[w.owner]++
+	for m := range p.leased {
+		if m.subpool == s && time.Since(m.leasedAt) < longRun && !m.shouldRetireLocked(m.runs+1) {
+			counts[m.owner]++
 		}
 	}
 	return counts

@@ -6,8 +6,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Keeper leases sandboxes of one image, with one set of settings. It
-// implements [execution.Sandboxes].
+// Keeper leases sandboxes of one image with one set of settings. It implements
+// [execution.Sandboxes].
 type Keeper struct {
 	Pool     *Pool
 	Digests  *Digests
@@ -15,7 +15,7 @@ type Keeper struct {
 	Settings execution.Settings
 }
 
-// Lease waits for a sandbox of the image as it is now.
+// Lease waits for a sandbox of the image's current digest. See [Pool.Lease].
 func (k *Keeper) Lease(ctx context.Context) (execution.Sandbox, func(), error) {
 	spec, err := k.spec(ctx)
 	if err != nil {
@@ -24,7 +24,7 @@ func (k *Keeper) Lease(ctx context.Context) (execution.Sandbox, func(), error) {
 	return k.Pool.Lease(ctx, spec)
 }
 
-// Warm fetches or builds the image, if need be, and starts filling the pool.
+// Warm pulls or builds the image if it is missing, and starts to fill the pool.
 func (k *Keeper) Warm(ctx context.Context) error {
 	spec, err := k.spec(ctx)
 	if err != nil {
@@ -34,8 +34,8 @@ func (k *Keeper) Warm(ctx context.Context) error {
 	return nil
 }
 
-// Known gives the kind of sandbox that is leased, once the image's digest is
-// known.
+// Known returns the template that is leased. It returns false as long as the image has not
+// been resolved.
 func (k *Keeper) Known() (execution.Spec, bool) {
 	known, ok := k.Digests.known.Peek(k.Image)
 	return execution.Spec{Image: known.value, Settings: k.Settings}, ok
@@ -49,8 +49,8 @@ func (k *Keeper) spec(ctx context.Context) (execution.Spec, error) {
 	return execution.Spec{Image: value, Settings: k.Settings}, nil
 }
 
-// Health says why no sandbox can be had at the moment, or nil. It asks nobody:
-// it tells what is known.
+// Health returns nil if a sandbox is idle or, as far as is known, can be started. Otherwise
+// it returns the reason. It does not start a sandbox, and does not call the engine.
 func (k *Keeper) Health() error {
 	if k.Pool.Stats().Idle > 0 {
 		return nil

@@ -8,11 +8,11 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// waiter is a Lease that waits. Its channel has room for its one answer.
+// waiter is a call of Lease that waits. It gets one answer, which its channel has room for.
 type waiter struct {
-	answer chan answer
-	since  time.Time
-	owner  execution.Owner
+	answer     chan answer
+	enqueuedAt time.Time
+	owner      execution.Owner
 }
 
 type answer struct {
@@ -20,31 +20,30 @@ type answer struct {
 	err     error
 }
 
-// Lease waits for a sandbox of some kind that has run for nobody but the owner of
-// the request. The caller calls release when it is done; that returns at once.
+// Lease waits for a sandbox of a template that has run no program of another owner than the
+// request's. The caller must call release after the run, which does not block.
+//
+// If the pool is closed or a start fails, the error has code [execution.Unavailable]. If
+// ctx ends first, the error is its cause.
 func (p *Pool) Lease(ctx context.Context, spec execution.Spec) (sandbox execution.Sandbox, release func(), err error) {
 	w := p.enqueue(spec, execution.OwnerOf(ctx))
 	select {
 	case a := <-w.answer:
-		return p.deliver(a)
+		if a.err != nil {
+			return nil, nil, a.err
+		}
+		return a.sandbox, func() { p.release(a.sandbox) }, nil
 	case <-ctx.Done():
 		p.cancelWaiter(spec, w)
 		return nil, nil, context.Cause(ctx)
 	}
 }
 
-func (p *Pool) deliver(a answer) (execution.Sandbox, func(), error) {
-	if a.err != nil {
-		return nil, nil, a.err
-	}
-	return a.sandbox, func() { p.release(a.sandbox) }, nil
-}
-
-// ask puts a waiter at a subpool and serves it at once if that can be.
+// enqueue adds a caller to a subpool and serves it at once if possible.
 func (p *Pool) enqueue(spec execution.Spec, owner execution.Owner) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &waiter{answer: make(chan answer, 1), since: time.Now(), owner: owner}
+	w := &waiter{answer: make(chan answer, 1), enqueuedAt: time.Now(), owner: owner}
 	if p.closed {
 		w.answer <- answer{err: errClosed}
 		return w
@@ -52,73 +51,72 @@ func (p *Pool) enqueue(spec execution.Spec, owner execution.Owner) *waiter {
 	s := p.subpoolLocked(spec)
 	s.waiters = append(s.waiters, w)
 	p.serveLocked(s)
-	if len(s.waiters) > 0 {
+	if len(s.waiters) > 0 { // otherwise release grows the pool: a start now would slow the run down
 		p.growLocked()
 		p.scheduleGrowLocked()
-	} // else a start would take the cores from the run that begins: see release
+	}
 	return w
 }
 
-// cancelWaiter takes back a waiter. A sandbox that it was given meanwhile goes
-// back to the subpool, unless that is gone.
-func (p *Pool) cancelWaiter(spec execution.Spec, w *waiter) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.allLocked() {
-		if i := slices.Index(s.waiters, w); i >= 0 {
-			s.waiters = slices.Delete(s.waiters, i, i+1)
-			return
-		}
-	}
-	a := <-w.answer
-	if a.sandbox == nil || !p.leased[a.sandbox] {
-		return
-	}
-	delete(p.leased, a.sandbox)
-	if s, ok := p.subpools.Peek(spec); ok && !isDone(a.sandbox) {
-		p.addIdleLocked(s, a.sandbox)
-	} else {
-		p.closeLocked(a.sandbox)
-	}
-	p.growLocked()
-}
-
-// serveLocked gives idle sandboxes to waiters.
+// serveLocked leases idle sandboxes to callers that wait.
 func (p *Pool) serveLocked(s *subpool) {
-	defer func() { s.least = min(s.least, len(s.idle)) }()
+	defer func() { s.leastIdle = min(s.leastIdle, len(s.idle)) }()
 	for {
 		waiter, idle := p.matchLocked(s)
 		if idle < 0 {
 			return
 		}
-		w := s.idle[idle]
-		s.idle = slices.Delete(s.idle, idle, idle+1)
-		if isDone(w) {
-			p.closeLocked(w)
+		m := s.takeIdle(idle)
+		if m.isDone() {
+			p.closeLocked(m)
 			continue
 		}
-		p.leased[w] = true
-		w.leased, w.owner = time.Now(), s.waiters[waiter].owner
-		s.waiters[waiter].answer <- answer{sandbox: w}
-		s.waiters = slices.Delete(s.waiters, waiter, waiter+1)
+		w := s.removeWaiter(waiter)
+		p.leased[m] = true
+		m.leasedAt, m.owner = time.Now(), w.owner
+		w.answer <- answer{sandbox: m}
 	}
 }
 
-// release takes a sandbox back after a run, and starts what is lacking now: most
-// runs are short, and a start beside one makes it twice as long (on 2 cores).
-// For a run that is not short, the place is taken when maintain next looks.
-func (p *Pool) release(w *member) {
+// cancelWaiter removes a caller whose context has ended. If it was given a sandbox in the
+// meantime, that sandbox becomes idle again, or is closed where its subpool is gone.
+func (p *Pool) cancelWaiter(spec execution.Spec, w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.leased[w] {
-		return // Close has ended it
+	for _, s := range p.allLocked() {
+		if i := slices.Index(s.waiters, w); i >= 0 {
+			s.removeWaiter(i)
+			return
+		}
 	}
-	delete(p.leased, w)
-	w.runs++
-	if p.closed || p.shouldRetireLocked(w, w.runs) || p.shouldYieldLocked(w) {
-		p.retireLocked(w)
+	m := (<-w.answer).sandbox
+	if m == nil || !p.leased[m] {
+		return
+	}
+	delete(p.leased, m)
+	if s, ok := p.subpools.Peek(spec); ok && !m.isDone() {
+		p.addIdleLocked(s, m)
 	} else {
-		p.renewLocked(w)
+		p.closeLocked(m)
+	}
+	p.growLocked()
+}
+
+// release takes a sandbox back after a run and starts the sandboxes that are needed by now.
+// That waits for the end of the run because most runs are short, and a start beside one
+// makes it twice as long (on 2 cores). During a long run, maintain starts them.
+func (p *Pool) release(m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.leased[m] {
+		return // Close has closed it
+	}
+	delete(p.leased, m)
+	m.runs++
+	if p.closed || m.shouldRetireLocked(m.runs) || p.shouldYieldLocked(m) {
+		p.retireLocked(m)
+	} else {
+		p.renewLocked(m)
 	}
 	p.growLocked()
 }

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// maintainInterval is how often the subpools are looked after when nothing happens.
+// maintainInterval is how often maintain looks at the subpools.
 const maintainInterval = time.Second
 
-// maintain looks after the subpools now and again: it shrinks them, and starts again
-// what failed.
+// maintain shrinks and grows the subpools at intervals until the pool closes: time alone
+// makes sandboxes old, runs long, and ends the pause after a failed start.
 func (p *Pool) maintain() {
 	ticker := time.NewTicker(maintainInterval)
 	defer ticker.Stop()
@@ -28,7 +28,7 @@ func (p *Pool) maintain() {
 	}
 }
 
-// scheduleGrowLocked has the subpools looked at again when somebody has waited long.
+// scheduleGrowLocked grows the subpools every growAfter as long as callers wait.
 func (p *Pool) scheduleGrowLocked() {
 	if p.growTimer != nil {
 		return
@@ -44,19 +44,27 @@ func (p *Pool) scheduleGrowLocked() {
 	})
 }
 
-// watch takes a sandbox off its subpool when it ends there by itself, or does not
-// answer any more.
-func (p *Pool) watch(s *subpool, w *member) {
-	<-w.Done()
+// watch waits until a sandbox ends or is silent, and retires it if it is idle then.
+func (p *Pool) watch(m *member) {
+	<-m.Done()
+	if p.retireIdle(m) {
+		p.opts.Log.Warn("an idle sandbox ended or stopped answering", "age", time.Since(m.startedAt), "silent", m.Silent())
+	}
+}
+
+// retireIdle retires a sandbox that has ended, and reports whether it was idle. Its
+// subpool pauses before the next start, because the new sandbox may end as well.
+func (p *Pool) retireIdle(m *member) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i := slices.Index(s.idle, w)
+	s := m.subpool
+	i := slices.Index(s.idle, m)
 	if i < 0 {
-		return
+		return false
 	}
-	s.idle = slices.Delete(s.idle, i, i+1)
+	s.takeIdle(i)
 	s.backOff.fail(time.Now())
-	p.opts.Log.Warn("an idle sandbox has ended by itself, or does not answer", "age", time.Since(w.since), "silent", w.Silent())
-	p.retireLocked(w)
+	p.retireLocked(m)
 	p.growLocked()
+	return true
 }

@@ -1,12 +1,18 @@
-// Package pool keeps sandboxes member, so that a run need not wait for one to
-// start: for every kind of sandbox (image digest and settings) a subpool of idle
-// ones, filled in the background.
+// Package pool keeps sandboxes warm, so that a run does not wait for a sandbox to start.
 //
-// One budget counts all live sandboxes: idle, starting, leased, renewing and
-// dying. After a run a sandbox is renewed and shelved again where it can be,
-// else closed and replaced, all off the request's path. How a sandbox is
-// started is the caller's business. When it is that one is started or closed
-// stands in grow.go and retire.go, and whose it is in fairness_owners.go.
+// A template ([execution.Spec]) is an image digest and settings. Sandboxes of one template
+// are interchangeable, so each template has a subpool of idle sandboxes, which the pool
+// fills in the background. One budget bounds all live sandboxes: idle, starting, leased,
+// renewing and dying. After a run the pool renews the sandbox and makes it idle again, or
+// closes and replaces it; the request does not wait for either. The caller of [New] says
+// how a sandbox is started.
+//
+// Each policy has a file:
+//
+//	grow.go                 when a subpool needs another sandbox
+//	retire.go               when a sandbox is closed
+//	fairness_templates.go   how templates share the budget
+//	fairness_owners.go      how owners share the sandboxes of a template
 package pool
 
 import (
@@ -22,60 +28,68 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Start starts a sandbox of some kind. It is called from goroutines of the
-// pool's own, with a context that ends when the pool closes.
+// Start starts a sandbox of a template. The pool calls it in its own goroutines, with a
+// context that ends when the pool closes.
 type Start func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error)
 
 // Options configure a [Pool].
 type Options struct {
-	// Target is how many sandboxes a subpool in use keeps idle or about to be.
-	// Zero keeps none: a run waits for a start unless another run has just
-	// ended.
+	// Target is how many sandboxes of a template in use are idle or about to be. Zero
+	// keeps none ready: a run waits for a start unless another run has just ended.
 	Target int
 	// Max bounds all live sandboxes. It must be positive.
 	Max int
-	// Starts bounds those that start at the same time. Zero means 2.
+	// Starts bounds how many sandboxes start at the same time. Zero means 2.
 	Starts int
-	// IdleAfter is how long a subpool keeps idle sandboxes that nobody asks for.
-	// Zero means forever.
+	// IdleAfter is how long a template keeps its idle sandboxes after the last request
+	// for it. Zero means forever.
 	IdleAfter time.Duration
-	// MaxAge is how old a sandbox may become before another replaces it, up to
-	// a fifth less. Zero means any age.
+	// MaxAge is the age at which a sandbox is replaced. Each sandbox's own limit is up to
+	// a fifth lower. Zero means any age.
 	MaxAge time.Duration
-	// MaxRuns is how many runs a sandbox may serve before another replaces it,
-	// up to a fifth fewer. Zero means any number.
+	// MaxRuns is the number of runs after which a sandbox is replaced. Each sandbox's own
+	// limit is up to a fifth lower. Zero means any number.
 	MaxRuns int
-	// Subpools is how many kinds are kept; one more drains the kind that was
-	// not asked for the longest. Zero means 4.
+	// Subpools is how many templates have a subpool. A further template replaces the one
+	// that was requested least recently. Zero means 4.
 	Subpools int
-	// Log gets what goes wrong in the background. Nil means nowhere.
+	// Log receives failures in the background. Nil discards them.
 	Log *slog.Logger
 }
 
-// Stats count sandboxes by state.
+// Stats are the numbers of sandboxes by state, and of callers that wait for one.
 type Stats struct {
 	Idle, Starting, Leased, Renewing, Dying, Waiting int
 }
 
-// Pool hands out member sandboxes. It is safe for concurrent use.
+func (s Stats) live() int { return s.Idle + s.Starting + s.Leased + s.Renewing + s.Dying }
+
+// Pool leases warm sandboxes. It is safe for concurrent use.
 type Pool struct {
 	start Start
 	opts  Options
 	ctx   context.Context //nolint:containedctx // ends with the pool: the starts in the background run under it
 	stop  context.CancelFunc
-	tasks sync.WaitGroup // goroutines of the pool
+	tasks sync.WaitGroup // the pool's goroutines
 
+	// mu guards the fields below, and those of all subpools and members. A sandbox is in
+	// exactly one place while mu is free: idle in its subpool, in leased, in renewing, or
+	// counted in dying.
+	//
+	// There is no I/O while mu is held: sandboxes are started, renewed, checked and closed
+	// by goroutines that take mu only to record the outcome. What is called with mu held
+	// (Done, Silent, Reusable) does not block. Functions that need mu are named xLocked.
 	mu        sync.Mutex
 	subpools  *simplelru.LRU[execution.Spec, *subpool]
-	evicted   []*subpool // evicted subpools that somebody still waits at
+	evicted   []*subpool // no longer in subpools, but with callers or starts
 	leased    map[*member]bool
 	renewing  map[*member]bool
 	dying     int
-	growTimer *time.Timer // runs while somebody waits; nil else
+	growTimer *time.Timer // runs while callers wait; nil otherwise
 	closed    bool
 }
 
-// New makes a Pool.
+// New returns a Pool without sandboxes. It fails if opts.Subpools is negative.
 func New(start Start, opts Options) (*Pool, error) {
 	if opts.Starts == 0 {
 		opts.Starts = 2
@@ -98,9 +112,8 @@ func New(start Start, opts Options) (*Pool, error) {
 	return p, nil
 }
 
-var errClosed = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
-
-// Warm starts filling a subpool before anybody asks for a sandbox.
+// Warm starts to fill the subpool of a template before the first request for it. It does
+// not block.
 func (p *Pool) Warm(spec execution.Spec) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,12 +123,12 @@ func (p *Pool) Warm(spec execution.Spec) {
 	}
 }
 
-// faultAge is how long a failed start is told. Nothing need be started after
-// it, so it would be told for ever else.
+// faultAge is how long [Pool.Fault] returns the error of a failed start. Without a limit it
+// would do so forever where no further start is needed.
 const faultAge = time.Minute
 
-// Fault gives the error of the last start of a kind, or nil when that
-// succeeded, is long ago, or none was made.
+// Fault returns the error of a template's last start. It returns nil if that start
+// succeeded or failed more than a minute ago, or if there was none.
 func (p *Pool) Fault(spec execution.Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +138,7 @@ func (p *Pool) Fault(spec execution.Spec) error {
 	return nil
 }
 
-// Stats counts the sandboxes.
+// Stats returns the current numbers.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,31 +155,13 @@ func (p *Pool) statsLocked() Stats {
 	return counts
 }
 
-func (s Stats) live() int { return s.Idle + s.Starting + s.Leased + s.Renewing + s.Dying }
+var errClosed = &execution.Error{Code: execution.Unavailable, Message: "the server is shutting down"}
 
-// Close sends home who waits, ends every sandbox, leased ones included, and
-// returns when all are gone or ctx ends. It may be called more than once.
+// Close fails the callers that wait with code [execution.Unavailable], closes every
+// sandbox, including leased ones, and waits until all are gone or ctx ends. It may be
+// called more than once.
 func (p *Pool) Close(ctx context.Context) error {
-	p.mu.Lock()
-	if !p.closed {
-		p.closed = true
-		p.stop()
-		if p.growTimer != nil {
-			p.growTimer.Stop()
-		}
-		for _, s := range p.allLocked() {
-			p.closeIdleLocked(s)
-			for _, w := range s.waiters {
-				w.answer <- answer{err: errClosed}
-			}
-			s.waiters = nil
-		}
-		for w := range p.leased {
-			p.closeLocked(w)
-		}
-		clear(p.leased)
-	}
-	p.mu.Unlock()
+	p.closeAll()
 	gone := make(chan struct{})
 	go func() {
 		p.tasks.Wait()
@@ -178,4 +173,27 @@ func (p *Pool) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return errors.Join(errors.New("sandboxes did not end in time"), context.Cause(ctx))
 	}
+}
+
+func (p *Pool) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.closed = true
+	p.stop()
+	if p.growTimer != nil {
+		p.growTimer.Stop()
+	}
+	for _, s := range p.allLocked() {
+		p.closeIdleLocked(s)
+		for len(s.waiters) > 0 {
+			s.removeWaiter(0).answer <- answer{err: errClosed}
+		}
+	}
+	for m := range p.leased {
+		p.closeLocked(m)
+	}
+	clear(p.leased)
 }

@@ -2,38 +2,38 @@ package pool
 
 import "context"
 
-// What freezes one sandbox (a paused engine, a stopped control group) often
-// freezes all. So when one is found silent, the idle ones of its subpool must answer
-// a ping before anybody gets them. A caller who waits meanwhile gets the first that
-// does, or one that is started.
+// renewLocked makes a sandbox idle again once it is as fresh as at its start.
+func (p *Pool) renewLocked(m *member) { p.returnLocked(m, m.Renew, p.retireLocked) }
 
-// renewLocked puts a sandbox back on its subpool once it is fresh again.
-func (p *Pool) renewLocked(w *member) { p.returnLocked(w, w.Renew, p.retireLocked) }
-
-// checkLocked takes the idle sandboxes off a subpool until they have shown that they
-// are alive.
-func (p *Pool) checkLocked(s *subpool) {
-	for _, w := range s.idle {
-		p.returnLocked(w, w.Check, p.closeLocked)
+// checkIdleLocked makes the idle sandboxes of a subpool unavailable until each has answered
+// a ping. Callers that wait in the meantime get the first one that answers, or a new one.
+//
+// It is called when a sandbox is found silent: what freezes one (a paused engine, a stopped
+// control group) often freezes all.
+func (p *Pool) checkIdleLocked(s *subpool) {
+	for _, m := range s.idle {
+		p.returnLocked(m, m.Check, p.closeLocked)
 	}
 	s.idle = nil
-	s.least = 0
+	s.leastIdle = 0
 }
 
-// returnLocked puts a sandbox on its subpool once it is ready. Until then it counts as
-// renewing. Where it fails to become ready, it is given to end.
-func (p *Pool) returnLocked(w *member, ready func(ctx context.Context) error, end func(*member)) {
-	p.renewing[w] = true
+// returnLocked makes a sandbox idle once ready returns. Until then it counts as renewing. If
+// ready fails, the sandbox is passed to end.
+func (p *Pool) returnLocked(m *member, ready func(ctx context.Context) error, end func(*member)) {
+	p.renewing[m] = true
 	p.tasks.Go(func() {
 		err := ready(p.ctx)
+		if err != nil {
+			p.opts.Log.Debug("replacing a sandbox that could not be renewed or does not answer", "error", err, "runs", m.runs)
+		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.renewing, w)
+		delete(p.renewing, m)
 		if err != nil {
-			p.opts.Log.Debug("a sandbox is replaced: it could not be renewed or does not answer", "error", err, "runs", w.runs)
-			end(w)
+			end(m)
 		} else {
-			p.addIdleLocked(w.subpool, w)
+			p.addIdleLocked(m.subpool, m)
 		}
 		p.growLocked()
 	})

@@ -7,36 +7,41 @@ import (
 	"time"
 )
 
-// shouldRetireLocked is the policy for retiring: whether a sandbox must serve no run
-// after so many.
-func (p *Pool) shouldRetireLocked(w *member, runs int) bool {
-	tooUsed := w.maxRuns > 0 && runs >= w.maxRuns
-	return w.tooOld() || tooUsed || w.subpool.evicted || !w.Reusable()
+// shrinkAfter is how long sandboxes beyond the target must have been idle before they are
+// closed.
+const shrinkAfter = 10 * time.Second
+
+// shouldRetireLocked is the policy for retiring a sandbox after a run: it reports whether m
+// must be closed once it has served so many runs.
+func (m *member) shouldRetireLocked(runs int) bool {
+	usedUp := m.maxRuns > 0 && runs >= m.maxRuns
+	return usedUp || m.isTooOld() || m.subpool.evicted || !m.Reusable()
 }
 
-func (w *member) tooOld() bool { return w.maxAge > 0 && time.Since(w.since) >= w.maxAge }
+func (m *member) isTooOld() bool { return m.maxAge > 0 && time.Since(m.startedAt) >= m.maxAge }
 
-// spread is the part of the limits on runs and age by which sandboxes differ:
-// those that were started together must not be replaced together.
-const spread = 0.2
+// limitSpread is the largest part by which a sandbox's limits on runs and age are reduced.
+// It differs between sandboxes: those that were started together must not be replaced
+// together.
+const limitSpread = 0.2
 
-// limitLocked sets the limits of a new sandbox.
-func (p *Pool) limitLocked(w *member) {
-	share := 1 - spread*rand.Float64() //nolint:gosec // G404: nobody gains by guessing it
-	w.maxAge = time.Duration(float64(p.opts.MaxAge) * share)
-	w.maxRuns = int(math.Ceil(float64(p.opts.MaxRuns) * share))
+// setLimits sets the limits of a new sandbox.
+func (m *member) setLimits(opts Options) {
+	share := 1 - limitSpread*rand.Float64() //nolint:gosec // G404: the number is not secret
+	m.maxAge = time.Duration(float64(opts.MaxAge) * share)
+	m.maxRuns = int(math.Ceil(float64(opts.MaxRuns) * share))
 }
 
-// shrinkLocked is the policy for shrinking: it closes what a subpool has idle
-// beyond its use: all, when nobody has asked for so long; old ones; and those
-// beyond the target that nobody has needed for a while.
+// shrinkLocked is the policy for closing idle sandboxes: all of them if the template has
+// not been requested for Options.IdleAfter; those that are too old; and those beyond the
+// target that have not been needed for shrinkAfter.
 func (p *Pool) shrinkLocked(s *subpool) {
-	if p.opts.IdleAfter > 0 && time.Since(s.wanted) >= p.opts.IdleAfter {
+	if p.isUnusedLocked(s) {
 		p.closeIdleLocked(s)
 	}
-	s.idle = slices.DeleteFunc(s.idle, func(w *member) bool {
-		if w.tooOld() {
-			p.closeLocked(w)
+	s.idle = slices.DeleteFunc(s.idle, func(m *member) bool {
+		if m.isTooOld() {
+			p.closeLocked(m)
 			return true
 		}
 		return false
@@ -44,27 +49,27 @@ func (p *Pool) shrinkLocked(s *subpool) {
 	if time.Since(s.shrunkAt) < shrinkAfter {
 		return
 	}
-	for range min(s.least, len(s.idle)) - p.opts.Target {
-		p.closeLocked(s.idle[0])
-		s.idle = s.idle[1:]
+	for range min(s.leastIdle, len(s.idle)) - p.opts.Target {
+		p.closeLocked(s.takeIdle(0))
 	}
-	s.least, s.shrunkAt = len(s.idle), time.Now()
+	s.leastIdle, s.shrunkAt = len(s.idle), time.Now()
 }
 
-// retireLocked closes a sandbox. Where that is silent, it has the idle ones checked.
-func (p *Pool) retireLocked(w *member) {
-	p.closeLocked(w)
-	if w.Silent() {
-		p.checkLocked(w.subpool)
+// retireLocked closes a sandbox. If it is silent, it also checks the idle ones of its
+// subpool.
+func (p *Pool) retireLocked(m *member) {
+	p.closeLocked(m)
+	if m.Silent() {
+		p.checkIdleLocked(m.subpool)
 	}
 }
 
-// closeLocked ends a sandbox in the background. It counts until it is gone.
-func (p *Pool) closeLocked(w *member) {
+// closeLocked closes a sandbox in the background. It counts as dying until it is gone.
+func (p *Pool) closeLocked(m *member) {
 	p.dying++
 	p.tasks.Go(func() {
-		if err := w.Close(); err != nil {
-			p.opts.Log.Warn("a sandbox could not be ended; the sweep will try again", "error", err)
+		if err := m.Close(); err != nil {
+			p.opts.Log.Warn("closing a sandbox failed; the sweep will try again", "error", err)
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -7,75 +7,91 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// subpool holds the sandboxes of one kind. Pool.mu guards it.
+// subpool holds the idle sandboxes of a template, and the callers that wait for one.
 type subpool struct {
-	spec     execution.Spec
-	idle     []*member // idle the longest first
-	least    int       // the fewest that were idle since shrunkAt
-	shrunkAt time.Time
-	waiters  []*waiter
-	starting int
-	reusable bool      // its sandboxes serve more than one run, as far as is known
-	wanted   time.Time // when it was last asked for a sandbox
-	backOff  backOff
-	fault    error // of the last start
-	faultAt  time.Time
-	evicted  bool // it keeps nothing idle any more
+	spec          execution.Spec
+	idle          []*member // the one that has been idle longest first
+	waiters       []*waiter // the one that has waited longest first
+	starting      int
+	reusable      bool      // whether a sandbox serves several runs, by the last one started
+	lastRequested time.Time // by Lease or Warm
+	evicted       bool      // whether it keeps nothing idle any more
+
+	leastIdle int // the fewest idle sandboxes since shrunkAt
+	shrunkAt  time.Time
+
+	backOff backOff
+	fault   error // of the last start; nil if it succeeded
+	faultAt time.Time
 }
 
-// member is an idle, leased or renewing sandbox.
+// member is a sandbox of the pool.
 type member struct {
 	execution.Sandbox
-	subpool *subpool
-	since   time.Time       // when it was started
-	leased  time.Time       // when it was last leased
-	runs    int             // that are over
-	owner   execution.Owner // for whom it has run, or is leased now; of no meaning before that
+	subpool   *subpool
+	startedAt time.Time
+	leasedAt  time.Time       // the last time
+	runs      int             // that have ended
+	owner     execution.Owner // of the current or last lease; valid while leased or if runs > 0
 
 	maxRuns int           // 0: any number
 	maxAge  time.Duration // 0: any age
 }
 
-func isDone(w *member) bool {
+// isDone reports whether the sandbox has ended or is silent.
+func (m *member) isDone() bool {
 	select {
-	case <-w.Done():
+	case <-m.Done():
 		return true
 	default:
 		return false
 	}
 }
 
-// subpoolLocked gives the subpool of a kind, which counts as asked for.
+// takeIdle removes an idle sandbox and returns it.
+func (s *subpool) takeIdle(i int) *member {
+	m := s.idle[i]
+	s.idle = slices.Delete(s.idle, i, i+1)
+	return m
+}
+
+// removeWaiter removes a caller that waits and returns it.
+func (s *subpool) removeWaiter(i int) *waiter {
+	w := s.waiters[i]
+	s.waiters = slices.Delete(s.waiters, i, i+1)
+	return w
+}
+
+// subpoolLocked returns the subpool of a template, and notes that it was requested.
 func (p *Pool) subpoolLocked(spec execution.Spec) *subpool {
 	s, ok := p.subpools.Get(spec)
 	if !ok {
 		s = &subpool{spec: spec, shrunkAt: time.Now()}
 		p.subpools.Add(spec, s)
 	}
-	s.wanted = time.Now()
+	s.lastRequested = time.Now()
 	return s
 }
 
-// allLocked gives all subpools, the one not asked for the longest first.
+// allLocked returns all subpools, the least recently requested first.
 func (p *Pool) allLocked() []*subpool {
 	return append(slices.Clone(p.evicted), p.subpools.Values()...)
 }
 
-// addIdleLocked gives a sandbox to who waits at a subpool, or puts it there.
-func (p *Pool) addIdleLocked(s *subpool, w *member) {
-	s.idle = append(s.idle, w)
+// addIdleLocked leases a sandbox to a caller that waits, or makes it idle.
+func (p *Pool) addIdleLocked(s *subpool, m *member) {
+	s.idle = append(s.idle, m)
 	p.serveLocked(s)
 	if p.closed || s.evicted {
 		p.closeIdleLocked(s)
 	}
-	for !s.reusable && len(s.idle) > p.opts.Target { // it was started for somebody who has left meanwhile
-		p.closeLocked(s.idle[0])
-		s.idle = slices.Delete(s.idle, 0, 1)
+	for !s.reusable && len(s.idle) > p.opts.Target { // one was started for a caller that has left since
+		p.closeLocked(s.takeIdle(0))
 	}
 }
 
-// evictLocked is called for a subpool that falls out of the LRU. Who waits there
-// is still served.
+// evictLocked is called for a subpool that the LRU cache drops. Its callers are still
+// served.
 func (p *Pool) evictLocked(_ execution.Spec, s *subpool) {
 	s.evicted = true
 	p.closeIdleLocked(s)
@@ -84,9 +100,10 @@ func (p *Pool) evictLocked(_ execution.Spec, s *subpool) {
 	}
 }
 
+// closeIdleLocked closes all idle sandboxes of a subpool.
 func (p *Pool) closeIdleLocked(s *subpool) {
-	for _, w := range s.idle {
-		p.closeLocked(w)
+	for _, m := range s.idle {
+		p.closeLocked(m)
 	}
 	s.idle = nil
 }
