@@ -13,7 +13,7 @@ import (
 
 const allHolds = "holds\tone wall\nholds\tanother wall\n"
 
-// starter starts fakes, by the isolation that is asked for, and notes what was.
+// starter starts fakes by the requested isolation, which it records.
 type starter struct {
 	run  func() (execution.Instance, error)
 	only func() (execution.Instance, error)
@@ -32,7 +32,7 @@ func (s *starter) Start(_ context.Context, spec execution.Spec) (execution.Insta
 	return s.only()
 }
 
-// instance is a started sandbox that can be opened, or not.
+// instance is a started sandbox. Its fields decide whether it can be opened.
 type instance struct {
 	execution.Instance
 	diagnostics string
@@ -43,12 +43,12 @@ type instance struct {
 
 func (i *instance) Diagnostics() string { return i.diagnostics }
 
-// opened is an open sandbox whose programs print what they are given to.
+// opened is an open sandbox whose programs print given texts.
 type opened struct {
 	execution.Sandbox
 	reusable bool
 	preload  string
-	prints   []string // by one program after the other
+	prints   []string // one for each program, in order
 	renewal  error
 }
 
@@ -59,7 +59,7 @@ func (o *opened) Close() error                { return nil }
 
 func (o *opened) Run(context.Context, execution.Request, execution.Limits) (*execution.Result, error) {
 	if len(o.prints) == 0 {
-		return nil, errors.New("no program was expected")
+		return nil, errors.New("the fake expects no program")
 	}
 	text := o.prints[0]
 	o.prints = o.prints[1:]
@@ -67,7 +67,7 @@ func (o *opened) Run(context.Context, execution.Request, execution.Limits) (*exe
 	return &execution.Result{Stdout: text, ExitCode: &status, End: execution.End{Reason: execution.Exited}}, nil
 }
 
-// openFake opens an instance as its fields say.
+// openFake opens an instance according to its fields.
 func openFake(ctx context.Context, i execution.Instance) (sandbox, error) {
 	fake := i.(*instance)
 	switch {
@@ -80,14 +80,14 @@ func openFake(ctx context.Context, i execution.Instance) (sandbox, error) {
 	return &fake.opened, nil
 }
 
-// probed is a sandbox for many runs whose probes print something.
+// probed starts a sandbox for many runs whose probes print given texts.
 func probed(prints ...string) func() (execution.Instance, error) {
 	return func() (execution.Instance, error) {
 		return &instance{opened: opened{reusable: true, prints: prints}}, nil
 	}
 }
 
-// single is a sandbox for one run.
+// single starts a sandbox for one run.
 func single() (execution.Instance, error) { return &instance{}, nil }
 
 func starts(i *instance) func() (execution.Instance, error) {

@@ -1,5 +1,12 @@
-// Package launch starts sandboxes and decides which isolation they have: whether one may
-// serve many runs, each in a fresh inner sandbox, or serves one run.
+// Package launch starts sandboxes and decides their isolation: whether a sandbox may serve
+// many runs, each in a fresh inner sandbox, or serves one run.
+//
+// Where the setting leaves the choice open, the decision is a [Verdict]. It is made once for
+// each image and runtime, by a probe: programs in the first sandbox check that each barrier
+// between runs holds. A verdict stands for the life of the server, except for a refusal that
+// may be temporary, such as an error of the engine: after a minute the next start probes
+// again. Where the setting demands many runs, a refusal is an error and not a verdict, so
+// each start probes again.
 package launch
 
 import (
@@ -10,11 +17,13 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
 
-// Starter starts instances, as [execution.Backend] does.
+// Starter starts instances. An [execution.Backend] is one.
 type Starter interface {
 	Start(ctx context.Context, spec execution.Spec) (execution.Instance, error)
 }
@@ -22,40 +31,41 @@ type Starter interface {
 // sandbox is an open sandbox, as [runner.Open] returns it.
 type sandbox interface {
 	execution.Sandbox
-	// PreloadFault returns what could not be imported ahead, and why. Empty where all could.
+	// PreloadFault returns which modules could not be preloaded, and why. It is empty if
+	// all could.
 	PreloadFault() string
 }
 
-// readyTime bounds the start of a supervisor, which may import modules that take
-// their time on a slow machine.
+// readyTime bounds the start of a supervisor, which may have to preload modules on a slow
+// machine.
 const readyTime = time.Minute
 
-// Launcher starts sandboxes. Where the isolation is left to it, it decides:
-// before the first container of a kind may serve many runs, programs in it must
-// find every wall standing. Where they do not, each run gets a container of its
-// own. It is safe for concurrent use.
+// Launcher starts sandboxes and decides their isolation. It is safe for concurrent use.
 type Launcher struct {
 	backend Starter
 	open    func(ctx context.Context, instance execution.Instance) (sandbox, error)
 	log     *slog.Logger
 
-	probing chan struct{} // holds one token; whoever has it may probe
+	probing *semaphore.Weighted // of one: its holder may probe
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards verdicts
 	verdicts map[verdictKey]Verdict
 }
 
-// NewLauncher makes a Launcher. It tells log what it decides.
+// NewLauncher returns a Launcher that starts instances with backend. It logs each new
+// verdict.
 func NewLauncher(backend Starter, log *slog.Logger) *Launcher {
 	open := func(ctx context.Context, instance execution.Instance) (sandbox, error) {
 		return runner.Open(ctx, instance, log)
 	}
 	return &Launcher{
-		backend: backend, open: open, log: log, probing: make(chan struct{}, 1), verdicts: make(map[verdictKey]Verdict),
+		backend: backend, open: open, log: log, probing: semaphore.NewWeighted(1), verdicts: make(map[verdictKey]Verdict),
 	}
 }
 
-// Launch starts a sandbox and waits until it is ready.
+// Launch starts a sandbox and waits until it is ready. With [execution.IsolationContainer]
+// the sandbox serves one run. With [execution.IsolationRun] it serves many, or Launch fails.
+// With any other isolation the verdict decides, and if there is none yet, Launch probes.
 func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	if spec.Isolation == execution.IsolationContainer {
 		return l.start(ctx, spec)
@@ -63,19 +73,18 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	if isolation, known := l.known(spec); known {
 		return l.start(ctx, withIsolation(isolation, spec))
 	}
-	select { // one probe is enough: the others wait for what it finds
-	case l.probing <- struct{}{}:
-		defer func() { <-l.probing }()
-	case <-ctx.Done():
+	// One probe is enough: concurrent calls wait for its verdict.
+	if l.probing.Acquire(ctx, 1) != nil {
 		return nil, context.Cause(ctx)
 	}
+	defer l.probing.Release(1)
 	if isolation, known := l.known(spec); known {
 		return l.start(ctx, withIsolation(isolation, spec))
 	}
 	return l.launchUnknown(ctx, spec)
 }
 
-// launchUnknown probes, and decides.
+// launchUnknown probes, decides, and returns a sandbox of the isolation decided on.
 func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	opened, _, refusal := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	switch {
@@ -85,16 +94,16 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	case ctx.Err() != nil:
 		return nil, refusal
 	case spec.Isolation == execution.IsolationRun:
-		return nil, fmt.Errorf("ISOLATION=run cannot be had: %w", refusal)
+		return nil, fmt.Errorf("ISOLATION=run is not available here: %w", refusal)
 	}
-	// What keeps every container from starting says nothing about the isolation.
+	// If no sandbox can be started at all, the refusal is no evidence about the isolation.
 	single, err := l.start(ctx, withIsolation(execution.IsolationContainer, spec))
 	if err != nil {
 		return nil, err
 	}
 	verdict := Verdict{Isolation: execution.IsolationContainer, Refusal: refusal.Error()}
 	if !errors.Is(refusal, errRefused) {
-		verdict.doubted = time.Now().Add(doubtTime)
+		verdict.expires = time.Now().Add(temporaryTime)
 	}
 	l.decide(ctx, spec, verdict)
 	return single, nil
@@ -105,6 +114,7 @@ func withIsolation(isolation execution.Isolation, spec execution.Spec) execution
 	return spec
 }
 
+// start starts a sandbox of a known isolation.
 func (l *Launcher) start(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
 	instance, err := l.backend.Start(ctx, spec)
 	if err != nil {
@@ -115,14 +125,14 @@ func (l *Launcher) start(ctx context.Context, spec execution.Spec) (execution.Sa
 
 // ready waits until the supervisor of an instance is ready.
 func (l *Launcher) ready(ctx context.Context, instance execution.Instance) (sandbox, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("it was not ready within %v", readyTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("the sandbox was not ready within %v", readyTime))
 	defer cancel()
 	opened, err := l.open(ctx, instance)
 	if err != nil {
 		return nil, err
 	}
 	if fault := opened.PreloadFault(); fault != "" {
-		l.log.WarnContext(ctx, "not every module could be imported ahead", "reason", fault)
+		l.log.WarnContext(ctx, "some modules could not be preloaded", "reason", fault)
 	}
 	return opened, nil
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Where every wall stands, containers serve many runs; the probe is not made
-// again.
-func TestLaunchDecidesForRun(t *testing.T) {
+// If all checks hold, sandboxes serve many runs, and there is no second probe.
+func TestLaunchDecidesForManyRuns(t *testing.T) {
 	s := &starter{run: probed(allHolds, allHolds), only: fails(errors.New("not needed"))}
 	l, log := launcher(s)
 	first, err := l.Launch(t.Context(), spec)
@@ -38,18 +37,18 @@ func TestLaunchDecidesForRun(t *testing.T) {
 	}
 }
 
-// What keeps a container from serving many runs is told once, and each run
-// gets its own from then on.
+// The reason why a sandbox cannot serve many runs is logged once. From then on each run gets
+// its own sandbox.
 func TestLaunchFallsBack(t *testing.T) {
 	for name, test := range map[string]struct {
 		run  func() (execution.Instance, error)
 		want string
 	}{
-		"the engine refuses":       {fails(errors.New("no such profile")), "no such profile"},
-		"the supervisor refuses":   {starts(&instance{refuses: errors.New("it did not start")}), "did not start"},
-		"a wall is missing":        {probed("holds\tone wall\nfails\tanother wall\n"), "does not hold: another wall"},
-		"it is missing later":      {probed(allHolds, "fails\tno files of another run\n"), "does not hold: no files of another run"},
-		"the probe prints nothing": {probed(""), "found nothing"},
+		"the engine fails":       {fails(errors.New("no such profile")), "no such profile"},
+		"the supervisor fails":   {starts(&instance{refuses: errors.New("it did not start")}), "did not start"},
+		"a check fails":        {probed("holds\tone wall\nfails\tanother wall\n"), "failed checks: another wall"},
+		"a check fails in the second run":      {probed(allHolds, "fails\tno files of another run\n"), "failed checks: no files of another run"},
+		"the probe prints nothing": {probed(""), "printed no findings"},
 		"the sandbox is not renewed": {starts(&instance{opened: opened{
 			prints: []string{allHolds}, renewal: errors.New("the sandbox ended"),
 		}}), "the sandbox ended"},
@@ -79,7 +78,7 @@ func TestLaunchFallsBack(t *testing.T) {
 	}
 }
 
-// An engine that starts nothing says nothing about isolation.
+// If the engine starts no sandbox at all, there is no verdict.
 func TestLaunchDecidesNothingWithoutAnEngine(t *testing.T) {
 	s := &starter{run: fails(errors.New("down")), only: fails(errors.New("down too"))}
 	l, _ := launcher(s)
@@ -91,7 +90,7 @@ func TestLaunchDecidesNothingWithoutAnEngine(t *testing.T) {
 	}
 }
 
-// Nor does a caller who leaves.
+// If the caller leaves, there is no verdict.
 func TestLaunchDecidesNothingWhenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &starter{run: func() (execution.Instance, error) { cancel(); return nil, ctx.Err() }, only: single}
@@ -101,16 +100,16 @@ func TestLaunchDecidesNothingWhenCancelled(t *testing.T) {
 	}
 }
 
-// A refusal that may have been bad luck is not believed for ever; one that shows
-// a missing wall is.
-func TestLaunchLooksAgain(t *testing.T) {
+// A refusal that may be temporary is probed again after a minute. One that the sandbox itself
+// has shown is not.
+func TestTemporaryRefusalExpires(t *testing.T) {
 	for name, test := range map[string]struct {
 		refuses func() (execution.Instance, error)
 		again   bool
 	}{
-		"bad luck":  {fails(errors.New("create: 500, once")), true},
-		"a verdict": {probed("fails\ta wall\n"), false},
-		"the supervisor's word": {starts(&instance{
+		"an error of the engine":  {fails(errors.New("create: 500, once")), true},
+		"a failed check": {probed("fails\ta wall\n"), false},
+		"the supervisor's diagnostics": {starts(&instance{
 			refuses: errors.New("it did not start"), diagnostics: "unshare: Operation not permitted",
 		}), false},
 	} {
@@ -132,19 +131,19 @@ func TestLaunchLooksAgain(t *testing.T) {
 				s.run = probed(allHolds, allHolds)
 				time.Sleep(59 * time.Second)
 				if launch() {
-					t.Error("it is looked at too soon")
+					t.Error("it is probed too soon")
 				}
 				time.Sleep(2 * time.Second)
 				if launch() != test.again {
-					t.Errorf("reusable after a while: %v", !test.again)
+					t.Errorf("reusable after a minute: %v", !test.again)
 				}
 			})
 		})
 	}
 }
 
-// A supervisor that hangs is given up in time for another.
-func TestLaunchGivesUpOnOneThatHangs(t *testing.T) {
+// A supervisor that hangs is given up while there is time left to start another sandbox.
+func TestLaunchGivesUpOnHangingSupervisor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &starter{run: starts(&instance{hangs: true}), only: single}
 		l, _ := launcher(s)
@@ -158,7 +157,7 @@ func TestLaunchGivesUpOnOneThatHangs(t *testing.T) {
 	})
 }
 
-// Of many starts at once, one probes.
+// Of concurrent starts, one probes.
 func TestLaunchProbesOnce(t *testing.T) {
 	s := &starter{run: probed(allHolds, allHolds), only: fails(errors.New("not needed"))}
 	l, _ := launcher(s)
@@ -179,17 +178,17 @@ func TestLaunchProbesOnce(t *testing.T) {
 	}
 }
 
-func TestLaunchInsistsOnRun(t *testing.T) {
+func TestLaunchFailsWithoutManyRuns(t *testing.T) {
 	strict := spec
 	strict.Isolation = execution.IsolationRun
 	s := &starter{run: probed("fails\ta wall\n"), only: fails(errors.New("must not be asked for"))}
 	l, _ := launcher(s)
-	if _, err := l.Launch(t.Context(), strict); err == nil || !strings.Contains(err.Error(), "ISOLATION=run cannot be had: it cannot serve many runs: does not hold: a wall") {
+	if _, err := l.Launch(t.Context(), strict); err == nil || !strings.Contains(err.Error(), "ISOLATION=run is not available here: the sandbox cannot serve many runs: failed checks: a wall") {
 		t.Errorf("the error is %v", err)
 	}
 }
 
-func TestLaunchOfAContainerForEachRun(t *testing.T) {
+func TestLaunchForOneRun(t *testing.T) {
 	simple := spec
 	simple.Isolation = execution.IsolationContainer
 	s := &starter{run: fails(errors.New("must not be asked for")), only: single}
@@ -214,8 +213,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// What could not be imported ahead is told.
-func TestLaunchTellsFailedPreloads(t *testing.T) {
+// Modules that could not be preloaded are logged.
+func TestLaunchLogsFailedPreloads(t *testing.T) {
 	s := &starter{run: starts(&instance{opened: opened{
 		preload: "nosuch: ModuleNotFoundError", prints: []string{allHolds, allHolds},
 	}})}

@@ -8,11 +8,13 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
+// limitsSource is the program that makes the checks of limits. Each becomes a [Finding].
+//
 //go:embed limits.py
 var limitsSource string
 
-// hoardSource is a program that opens more sockets than a sandbox may have. Where there
-// are no cgroups a process has few files, so it takes several.
+// hoardSource is a program that opens more sockets than a sandbox may have. It uses several
+// processes, because without cgroups the limit on open files of one process is too low.
 const hoardSource = `import os, socket, time
 for _ in range(8):
     if os.fork() == 0:
@@ -22,8 +24,9 @@ for _ in range(8):
         except OSError: time.sleep(60)
 time.sleep(60)`
 
-// Limits reports which of the limits hold, in a sandbox of its own, that no cgroup
-// enforces: what the kernel keeps for programs, and does for them.
+// Limits starts sandboxes that serve one run, and checks the limits in them that no cgroup
+// enforces: on memory that the kernel keeps for programs, and on its work for them. A check
+// that fails is a finding and not an error.
 func (l *Launcher) Limits(ctx context.Context, spec execution.Spec) ([]Finding, error) {
 	spec = withIsolation(execution.IsolationContainer, spec)
 	result, err := l.runOnce(ctx, spec, limitsSource)
@@ -42,7 +45,7 @@ func (l *Launcher) Limits(ctx context.Context, spec execution.Spec) ([]Finding, 
 	return append(findings, ended), nil
 }
 
-// runOnce runs a program in a sandbox that serves no other.
+// runOnce runs a program in a sandbox of its own.
 func (l *Launcher) runOnce(ctx context.Context, spec execution.Spec, code string) (*execution.Result, error) {
 	launched, err := l.Launch(ctx, spec)
 	if err != nil {

@@ -12,29 +12,34 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
+// probeSource is the program that makes the checks. Each of its checks becomes a [Finding].
+//
 //go:embed probe.py
 var probeSource string
 
 const (
-	// probeTime bounds each of a probe's programs.
+	// probeTime bounds each run of a probe's program.
 	probeTime = 10 * time.Second
-	// tryTime bounds the start and the probe of a sandbox for many runs, so that
-	// time is left for another.
+	// tryTime bounds the start and the probe of a sandbox for many runs, so that the
+	// caller has time left for a sandbox of the other isolation.
 	tryTime = 25 * time.Second
 )
 
-// Finding is one thing that a probe looked at.
+// Finding is the outcome of one check in a sandbox.
 type Finding struct {
-	Name  string
+	// Name is what should hold.
+	Name string
+	// Holds reports whether it does.
 	Holds bool
 }
 
-// errRefused is the refusal of a sandbox that was there and said, or showed,
-// what is wrong. Any other may have been bad luck.
-var errRefused = errors.New("it cannot serve many runs")
+// errRefused marks a refusal that is not temporary: the sandbox started, and its supervisor
+// or a failed check showed the reason.
+var errRefused = errors.New("the sandbox cannot serve many runs")
 
-// Probe starts a sandbox that serves many runs, and says what holds in it. The
-// error says why there is none, or what does not hold.
+// Probe starts a sandbox for many runs, makes the checks in it and closes it. It returns the
+// findings so far, and an error if the sandbox does not start or a check fails. It neither
+// uses nor changes the verdict.
 func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, error) {
 	opened, findings, err := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	if err != nil {
@@ -43,7 +48,7 @@ func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, e
 	return findings, opened.Close()
 }
 
-// try starts a sandbox that serves many runs and has programs look around in it.
+// try starts a sandbox for many runs and makes the checks in it.
 func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
@@ -53,7 +58,7 @@ func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Fin
 	}
 	opened, err := l.ready(ctx, instance)
 	if err != nil {
-		if instance.Diagnostics() != "" { // the supervisor has said why
+		if instance.Diagnostics() != "" { // the supervisor has written the reason
 			err = fmt.Errorf("%w: %w", errRefused, err)
 		}
 		return nil, nil, err
@@ -65,7 +70,8 @@ func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Fin
 	return opened, findings, nil
 }
 
-// runProbe runs the probe twice: the second one must find nothing of the first.
+// runProbe runs the probe twice and returns the findings of the last run. The second run
+// must not find any trace of the first.
 func runProbe(ctx context.Context, s execution.Sandbox) ([]Finding, error) {
 	var findings []Finding
 	for range 2 {
@@ -87,30 +93,33 @@ func probeLimits() execution.Limits {
 	return execution.Limits{MaxTimeout: probeTime, CPUTime: probeTime, OutputBytes: 64 << 10}
 }
 
-// parseFindings reads what a probe has found. What fails is the error.
+// parseFindings returns the findings in a probe's output: lines of "holds" or "fails", a tab
+// and the name. If checks failed, it also returns an error that wraps errRefused.
 func parseFindings(result *execution.Result) ([]Finding, error) {
 	if result.Failed() {
 		return nil, fmt.Errorf("the probe failed (%s): %.300s", result.End.Reason, result.Stderr)
 	}
 	var findings []Finding
-	var failing []string
+	var failed []string
 	for line := range strings.Lines(result.Stdout) {
-		verdict, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		findings = append(findings, Finding{Name: printableText(name), Holds: verdict == "holds"})
-		if verdict != "holds" {
-			failing = append(failing, printableText(name))
+		outcome, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		finding := Finding{Name: printableText(name), Holds: outcome == "holds"}
+		findings = append(findings, finding)
+		if !finding.Holds {
+			failed = append(failed, finding.Name)
 		}
 	}
 	switch {
 	case len(findings) == 0:
-		return nil, errors.New("the probe found nothing")
-	case len(failing) > 0:
-		return findings, fmt.Errorf("%w: does not hold: %s", errRefused, strings.Join(failing, "; "))
+		return nil, errors.New("the probe printed no findings")
+	case len(failed) > 0:
+		return findings, fmt.Errorf("%w: failed checks: %s", errRefused, strings.Join(failed, "; "))
 	}
 	return findings, nil
 }
 
-// printableText replaces what a terminal may act on: a sandbox can print anything.
+// printableText replaces characters that a terminal could act on: a sandbox can print
+// anything.
 func printableText(text string) string {
 	return strings.Map(func(char rune) rune {
 		if unicode.IsPrint(char) {

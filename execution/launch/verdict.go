@@ -7,54 +7,65 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// doubtTime is how long a refusal is believed that may have been bad luck.
-const doubtTime = time.Minute
+// temporaryTime is how long a verdict stands whose refusal may be temporary.
+const temporaryTime = time.Minute
 
-// verdictKey is what decides whether a container can serve many runs.
+// verdictKey is the part of a template that decides whether its sandboxes can serve many
+// runs.
 type verdictKey struct{ image, runtime string }
 
-// Verdict says which isolation a kind of sandbox has. The zero Verdict says
-// that it is not known yet.
+func keyOf(spec execution.Spec) verdictKey { return verdictKey{spec.Image, spec.Runtime} }
+
+// Verdict is the decision on the isolation of a template's sandboxes. The zero Verdict means
+// that there is none yet.
 type Verdict struct {
 	Isolation execution.Isolation
-	// Refusal says why a container cannot serve many runs, where it cannot.
+	// Refusal is the reason why a sandbox cannot serve many runs. It is empty if it can,
+	// or if that was not asked for.
 	Refusal string
 
-	doubted time.Time // when to look again; zero is never
+	expires time.Time // when to probe again; zero means never
 }
 
-// Verdict gives what was decided for a kind of sandbox.
+// Verdict returns the decision on a template. Where the setting asks for one run per
+// sandbox, it is that.
 func (l *Launcher) Verdict(spec execution.Spec) Verdict {
 	if spec.Isolation == execution.IsolationContainer {
 		return Verdict{Isolation: execution.IsolationContainer}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.verdicts[verdictKey{spec.Image, spec.Runtime}]
+	return l.verdicts[keyOf(spec)]
 }
 
-// known gives the isolation that was decided for a kind, unless that is in doubt
-// or not what was asked for.
+// known returns the isolation that was decided on. It returns false if a probe must decide:
+// there is no verdict, or it has expired, or the setting demands many runs and the verdict
+// refuses them.
 func (l *Launcher) known(spec execution.Spec) (execution.Isolation, bool) {
 	verdict := l.Verdict(spec)
-	doubtful := !verdict.doubted.IsZero() && time.Now().After(verdict.doubted)
+	expired := !verdict.expires.IsZero() && time.Now().After(verdict.expires)
 	refused := verdict.Isolation == execution.IsolationContainer && spec.Isolation == execution.IsolationRun
-	return verdict.Isolation, verdict.Isolation != "" && !doubtful && !refused
+	return verdict.Isolation, verdict.Isolation != "" && !expired && !refused
 }
 
-// decide keeps a verdict, and tells it when it is news.
+// decide stores a verdict, and logs it if it differs from the one before.
 func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
+	if old := l.replaceVerdict(spec, v); old.Isolation == v.Isolation && old.Refusal == v.Refusal {
+		return
+	}
+	if v.Refusal != "" {
+		l.log.WarnContext(ctx, "each run gets its own sandbox, which is slower: a sandbox cannot serve many runs here",
+			"isolation", v.Isolation, "reason", v.Refusal)
+		return
+	}
+	l.log.InfoContext(ctx, "a sandbox serves many runs, each in a fresh inner sandbox", "isolation", v.Isolation)
+}
+
+// replaceVerdict stores a verdict and returns the one before.
+func (l *Launcher) replaceVerdict(spec execution.Spec, v Verdict) (old Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := verdictKey{spec.Image, spec.Runtime}
-	old := l.verdicts[k]
-	l.verdicts[k] = v
-	switch {
-	case old.Isolation == v.Isolation && old.Refusal == v.Refusal:
-	case v.Refusal != "":
-		l.log.WarnContext(ctx, "each run gets a sandbox of its own, which is slow: one cannot serve many here",
-			"isolation", v.Isolation, "reason", v.Refusal)
-	default:
-		l.log.InfoContext(ctx, "a sandbox serves many runs, each in a fresh inner one", "isolation", v.Isolation)
-	}
+	old = l.verdicts[keyOf(spec)]
+	l.verdicts[keyOf(spec)] = v
+	return old
 }
