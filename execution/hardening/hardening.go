@@ -1,5 +1,5 @@
-// Package hardening defines the parameters of a sandbox that all backends share: who is in it,
-// the limits that no setting changes, and what follows from those that one does.
+// Package hardening defines the sandbox parameters that all backends share: users, the limits
+// that no setting changes, and the values that follow from settings.
 package hardening
 
 import (
@@ -9,40 +9,41 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// User is the user, and the group, of the supervisor and programs where the backend
-// cannot give each sandbox a user of its own (see [Users]): nobody that an image or a
-// host knows, "nonroot" by the convention of distroless images.
+// User is the id of the user, and of the group, of the supervisor and of programs where the
+// backend cannot give each sandbox its own user (see [Users]). Images and hosts do not use
+// this id: by the convention of distroless images it is "nonroot".
 const User = 65532
 
-// Hostname is the name of a sandbox's machine.
+// Hostname is the host name in a sandbox.
 const Hostname = "sandbox"
 
 const (
-	// OpenFiles is the limit of the supervisor's processes; it gives programs fewer.
+	// OpenFiles is the supervisor's limit on open files per process. The supervisor sets a
+	// lower limit for programs.
 	OpenFiles = 4096
-	// SharedMemoryBytes is the size of /dev/shm: semaphores of multiprocessing,
-	// small shared arrays.
+	// SharedMemoryBytes is the size of /dev/shm, which holds the semaphores of
+	// multiprocessing and small shared arrays.
 	SharedMemoryBytes = 16 << 20
-	// Signals is how many signals may be pending, and timers exist, in all processes
-	// of a user together.
+	// Signals is the limit on pending signals and on timers, for all processes of a user
+	// together.
 	Signals = 1024
-	// LockedBytes is the memory that a process may lock.
+	// LockedBytes is the limit on memory that a process locks.
 	LockedBytes = 64 << 10
-	// VictimScore is the lowest oom_score_adj (proc(5)) in a sandbox: when the host runs
-	// out of memory, the kernel ends processes of sandboxes first. Programs have 1000, so
-	// that they come before their supervisor.
+	// VictimScore is the lowest oom_score_adj (proc(5)) in a sandbox: if the host runs out
+	// of memory, the kernel ends processes of sandboxes first. Programs have 1000, so that
+	// they end before their supervisor.
 	VictimScore = 500
 )
 
-// Inodes returns how many files and folders a file system of some bytes may have: as
-// many as fit when each takes a page.
+// Inodes returns the limit on files and folders of a file system with so many bytes: as many
+// as fit if each takes a page, and at least 1024.
 func Inodes(bytes int64) int64 {
 	const page, least = 4096, 1024
 	return max(least, bytes/page)
 }
 
-// Processes returns how many processes and threads a kind of sandbox may have: where it
-// serves many runs, the supervisor has two more of its own.
+// Processes returns the limit on processes and threads of a sandbox. A sandbox that serves
+// many runs gets two more than the setting, for the supervisor's own processes.
 func Processes(spec execution.Spec) int64 {
 	const own = 2
 	if spec.Isolation == execution.IsolationRun {
@@ -51,23 +52,23 @@ func Processes(spec execution.Spec) int64 {
 	return spec.Processes
 }
 
-// SocketBytes returns how much memory the buffers of a sandbox's sockets may take where
-// the kernel counts it apart from other memory (cgroup v1, memory.kmem.tcp). With cgroup
-// v2 it counts as any other memory.
+// SocketBytes returns the limit on the socket buffers of a sandbox with so many bytes of
+// memory, where the kernel counts them separately (cgroup v1, memory.kmem.tcp). With cgroup
+// v2 they count as other memory.
 func SocketBytes(memory int64) int64 {
 	const least = 8 << 20
 	return max(least, memory/8)
 }
 
-// OwnNetwork reports whether a sandbox has a network namespace of its own.
+// OwnNetwork reports whether a sandbox has its own network namespace.
 func OwnNetwork(spec execution.Spec) bool {
 	return spec.Network != "host" && !strings.HasPrefix(spec.Network, "container:")
 }
 
-// Sysctls returns the settings of the kernel for a sandbox's own network. Nothing is kept
-// of connections that have ended, for later runs to find: tcp_metrics of a peer, and its
-// cookie. Buffers of a connection do not grow beyond 1 MB, because those that a program has
-// not accepted yet belong to no cgroup.
+// Sysctls returns the kernel's settings for a sandbox's own network. The kernel keeps nothing
+// of ended connections that a later run could find: no tcp_metrics of a peer, and no cookie.
+// The buffers of a connection stay below 1 MB, because those of connections that a program
+// has not accepted yet belong to no cgroup.
 func Sysctls() map[string]string {
 	return map[string]string{
 		"net.ipv4.tcp_no_metrics_save": "1",
@@ -79,8 +80,8 @@ func Sysctls() map[string]string {
 	}
 }
 
-// Environment returns what the supervisor is told of a sandbox. It takes these variables
-// out of the environment before a program starts.
+// Environment returns the variables that describe a sandbox to its supervisor, which removes
+// them from the environment before a program starts.
 func Environment(spec execution.Spec) []string {
 	all := []string{"VIVARIUM_PTYS=" + strconv.FormatInt(spec.Ptys, 10)}
 	if !OwnNetwork(spec) {

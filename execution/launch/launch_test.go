@@ -44,11 +44,11 @@ func TestLaunchFallsBack(t *testing.T) {
 		run  func() (execution.Instance, error)
 		want string
 	}{
-		"the engine fails":       {fails(errors.New("no such profile")), "no such profile"},
-		"the supervisor fails":   {starts(&instance{refuses: errors.New("it did not start")}), "did not start"},
-		"a check fails":        {probed("holds\tone wall\nfails\tanother wall\n"), "failed checks: another wall"},
-		"a check fails in the second run":      {probed(allHolds, "fails\tno files of another run\n"), "failed checks: no files of another run"},
-		"the probe prints nothing": {probed(""), "printed no findings"},
+		"the engine fails":                {fails(errors.New("no such profile")), "no such profile"},
+		"the supervisor fails":            {starts(&instance{refuses: errors.New("it did not start")}), "did not start"},
+		"a check fails":                   {probed("holds\tone wall\nfails\tanother wall\n"), "failed checks: another wall"},
+		"a check fails in the second run": {probed(allHolds, "fails\tno files of another run\n"), "failed checks: no files of another run"},
+		"the probe prints nothing":        {probed(""), "printed no findings"},
 		"the sandbox is not renewed": {starts(&instance{opened: opened{
 			prints: []string{allHolds}, renewal: errors.New("the sandbox ended"),
 		}}), "the sandbox ended"},
@@ -107,8 +107,8 @@ func TestTemporaryRefusalExpires(t *testing.T) {
 		refuses func() (execution.Instance, error)
 		again   bool
 	}{
-		"an error of the engine":  {fails(errors.New("create: 500, once")), true},
-		"a failed check": {probed("fails\ta wall\n"), false},
+		"an error of the engine": {fails(errors.New("create: 500, once")), true},
+		"a failed check":         {probed("fails\ta wall\n"), false},
 		"the supervisor's diagnostics": {starts(&instance{
 			refuses: errors.New("it did not start"), diagnostics: "unshare: Operation not permitted",
 		}), false},

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// mayImport lists the groups of modules that the modules of a group may import, which is
-// the boundary between the processes of a sandbox: what PID 1 has read must not be found in
-// the memory of a program, nor of the zygote, which all programs are copies of.
+// mayImport lists, for each group of modules, the groups that it may import. This is the
+// boundary between the processes of a sandbox: what PID 1 has read must not be in the memory
+// of a program, nor in that of the zygote, of which all programs are copies.
 var mayImport = map[string][]string{
 	"shared":  {"shared"},
 	"program": {"shared", "program"},
@@ -40,7 +40,7 @@ func TestBoundary(t *testing.T) {
 		}
 		allowed, known := mayImport[group]
 		if !known {
-			t.Errorf("%s is in a group that nothing is written about", file)
+			t.Errorf("%s is in a group that mayImport does not list", file)
 		}
 		source, err := os.ReadFile(file)
 		if err != nil {
@@ -51,13 +51,13 @@ func TestBoundary(t *testing.T) {
 			from, ours := groupOf[imported]
 			found[group] = found[group] || ours
 			if ours && !slices.Contains(allowed, from) {
-				t.Errorf("%s imports %s, a module of %s; it may import those of %q", file, imported, from, allowed)
+				t.Errorf("%s imports %s, a module of %s; it may import modules of %q", file, imported, from, allowed)
 			}
 		}
 	}
 	for group := range mayImport {
 		if group != "shared" && !found[group] {
-			t.Errorf("no module of %s imports any of ours: is the pattern still right?", group)
+			t.Errorf("no module of %s imports any of our modules: does the pattern still match?", group)
 		}
 	}
 }

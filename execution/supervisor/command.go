@@ -1,16 +1,18 @@
-// Package supervisor is what runs inside a sandbox: PID 1, which talks to the server, and
-// the processes that it starts. It is Python, and its modules are grouped by the process
-// that they run in:
+// Package supervisor is the code that runs inside a sandbox: PID 1, which exchanges frames
+// with the server, and the processes that it starts. It is written in Python. Its modules are
+// grouped by the process that they run in:
 //
-//	shared/   any process: system calls, and what one process passes to another
+//	shared/   any process: system calls, and values that processes exchange
 //	program/  the program's own process, and the interpreter and the shells of a session
 //	zygote/   the process that forks a program's process into a fresh inner sandbox
-//	pid1/     the supervisor: it stages files, keeps the time, reports and cleans up
+//	pid1/     the supervisor: it stages files, keeps time limits, reports and cleans up
 //	session/  the supervisor of a session
 //
-// Each group is trusted more than those above it, so it may import them, but they import
-// nothing of it: what PID 1 has read must not be found in the memory of a program. Package
-// runner speaks with the supervisor; package launch decides which isolation a sandbox has.
+// A group may import the groups above it, which are trusted less, and none below it: what
+// PID 1 has read must not be in the memory of a program. A test checks this.
+//
+// The Go part of this package builds the command line that starts the supervisor. Package
+// runner is the client of its protocol. Package launch decides a sandbox's isolation.
 package supervisor
 
 import (
@@ -21,21 +23,21 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
 
-// Workspace is the folder in which programs run.
+// Workspace is the working directory of programs.
 const Workspace = "/workspace"
 
-// Silence is how long the server may be quiet before a supervisor ends itself;
-// pings come three times as often. Until then a sandbox can outlive a dead
-// engine, whose end its stdin does not show.
+// Silence is how long a supervisor waits for a frame from the server before it exits. The
+// server sends pings three times as often. This bounds how long a sandbox outlives an engine
+// that has died, since the sandbox's stdin then stays open.
 const Silence = 9 * time.Second
 
-// Command makes the command lines that start the supervisor in sandboxes.
+// Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
 	machine, filter string // as [seccomp.ProgramFilter] returns them
 	sources         map[execution.Isolation][]string
 }
 
-// NewCommand prepares the command lines.
+// NewCommand assembles the seccomp filter of programs and reads the supervisor's modules.
 func NewCommand() (Command, error) {
 	machine, filter, err := seccomp.ProgramFilter()
 	if err != nil {
@@ -52,20 +54,20 @@ func NewCommand() (Command, error) {
 	return c, nil
 }
 
-// Line returns the command line that starts the supervisor from its source.
+// Line returns the command line that starts the supervisor of a sandbox from source.
 func (c Command) Line(spec execution.Spec) []string {
 	line := append([]string{"python3", "-I", "-c", bootstrapSource + loadSource}, c.modules(spec.Isolation)...)
 	return append(append(line, "--"), c.arguments(spec)...)
 }
 
-// CompileLine returns the command line that prints the supervisor of a sandbox for one run
-// compiled, on stdout.
+// CompileLine returns the command line that compiles the supervisor of a sandbox for one run
+// and prints it on stdout.
 func (c Command) CompileLine() []string {
 	return append([]string{"python3", "-I", "-c", compileSource}, c.modules(execution.IsolationContainer)...)
 }
 
 // CompiledLine returns the command line that starts the supervisor from a file in the
-// sandbox with what that of [Command.CompileLine] has printed, by the same Python.
+// sandbox. The file holds the output of [Command.CompileLine] by the same Python.
 func (c Command) CompiledLine(spec execution.Spec, file string) []string {
 	return append([]string{"python3", "-I", "-c", startSource + loadSource, file}, c.arguments(spec)...)
 }
@@ -78,7 +80,7 @@ func (c Command) modules(isolation execution.Isolation) []string {
 	return c.sources[execution.IsolationContainer]
 }
 
-// arguments returns the supervisor's own.
+// arguments returns the supervisor's own arguments.
 func (c Command) arguments(spec execution.Spec) []string {
 	var expires int64
 	if spec.Isolation == execution.IsolationSession {
@@ -89,7 +91,7 @@ func (c Command) arguments(spec execution.Spec) []string {
 	}
 }
 
-// Environment returns the environment that the supervisor and the programs see.
+// Environment returns the environment of the supervisor and of programs.
 func Environment() []string {
 	return []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin",
@@ -97,11 +99,11 @@ func Environment() []string {
 		"LANG=C.UTF-8",
 		"TZ=UTC",
 		"USER=sandbox",
-		// For the Pythons that a program starts; the program itself is told by the supervisor.
+		// For Python processes that a program starts. The supervisor sets both for the program itself.
 		"PYTHONDONTWRITEBYTECODE=1",
 		"PYTHONUNBUFFERED=1",
 		"MPLBACKEND=agg",
-		// A thread a core of the host helps nobody behind a cpu quota, and takes memory.
+		// One thread per core of the host takes memory and gains nothing under a CPU quota.
 		"OPENBLAS_NUM_THREADS=1",
 		"OMP_NUM_THREADS=1",
 	}

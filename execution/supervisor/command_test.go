@@ -11,8 +11,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
-// The arguments are python3 -I -c, what loads the modules, a name and a source for each of
-// them, "--", and the supervisor's own.
+// The arguments are python3 -I -c, the loader, a name and a source for each module, "--", and
+// the supervisor's own.
 func TestCommand(t *testing.T) {
 	makeCommand, err := supervisor.NewCommand()
 	if err != nil {
@@ -44,19 +44,19 @@ func TestCommand(t *testing.T) {
 	}
 	for i, argument := range slices.Concat(command, session, makeCommand.CompileLine()) {
 		if len(argument) >= 128<<10 { // MAX_ARG_STRLEN
-			t.Errorf("argument %d is longer than Linux takes: %d bytes", i, len(argument))
+			t.Errorf("argument %d is longer than Linux allows: %d bytes", i, len(argument))
 		}
 	}
 }
 
-// Programs see no variable of the server's: there are ours alone.
+// The environment has no variable of the server's own.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("SECRET_TOKEN", "hunter2")
 	seen := make(map[string]bool)
 	for _, variable := range supervisor.Environment() {
 		name, value, found := strings.Cut(variable, "=")
 		if !found || value == "" || seen[name] {
-			t.Errorf("%q is malformed, empty or there twice", variable)
+			t.Errorf("%q is malformed, empty or a duplicate", variable)
 		}
 		seen[name] = true
 	}

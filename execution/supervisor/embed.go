@@ -23,8 +23,8 @@ var startSource string
 //go:embed load.py
 var loadSource string
 
-// modulesOf returns the files of the modules that a sandbox needs, in the order in which
-// they are loaded: each after those that it imports. The last one serves.
+// modulesOf returns the modules that a sandbox needs, in the order in which they are loaded:
+// each after those that it imports. The last one defines serve, which load.py calls.
 func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover
@@ -43,7 +43,7 @@ func modulesOf(isolation execution.Isolation) []string {
 	}
 }
 
-// sources returns the name and the source of each module, in order.
+// sources returns the name and the source of each module, in the order of modulesOf.
 func sources(isolation execution.Isolation) ([]string, error) {
 	var all []string
 	for _, file := range modulesOf(isolation) {
