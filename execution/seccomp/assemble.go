@@ -11,14 +11,14 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// Verdicts of the kernel on a system call (linux/seccomp.h).
+// What the kernel does with a system call (linux/seccomp.h).
 const (
 	verdictKill  = 0x80000000
 	verdictErrno = 0x00050000
 	verdictAllow = 0x7fff0000
 )
 
-// Where the parts of a system call lie in struct seccomp_data (linux/seccomp.h).
+// Offsets in struct seccomp_data (linux/seccomp.h).
 const (
 	numberOffset    = 0
 	machineOffset   = 4
@@ -26,24 +26,23 @@ const (
 	argumentBytes   = 8
 )
 
-// operationNotPermitted is EPERM, which a rule has that names no error.
+// operationNotPermitted is EPERM, the error of a rule that names none.
 const operationNotPermitted uint = 1
 
-// call is what the rules say of one system call: those with conditions in their order, of
-// which the first that applies decides, and then the verdict.
+// call holds the rules for one system call. The first rule of conditional whose conditions
+// hold decides. If there is none, verdict applies.
 type call struct {
 	conditional []specs.LinuxSyscall
 	verdict     uint32
 }
 
-// assemble returns the filter of a list of rules for one machine, as the kernel takes it:
-// instructions of struct sock_filter (linux/filter.h). A call that no rule applies to gets
-// the fallback, an error number or [specs.ActAllow]. Names that the machine does not know
-// are left out.
+// assemble returns the filter of a list of rules for one architecture, as instructions of
+// struct sock_filter (linux/filter.h). The fallback, [specs.ActErrno] or [specs.ActAllow],
+// applies to calls without a rule. Names that the architecture does not have are ignored.
 //
-// The filter searches for the number of the call, and looks at arguments only when it has
-// found it: an argument is never taken for a number. (github.com/elastic/go-seccomp-bpf, as
-// of v1.6.0, goes on with the argument in the place of the number where conditions fail.)
+// The filter first searches for the number of the call and only then loads arguments, so that
+// it never compares an argument with a number. (github.com/elastic/go-seccomp-bpf, as of
+// v1.6.0, continues with the argument in the place of the number if conditions fail.)
 func assemble(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, info *arch.Info) ([]byte, error) {
 	calls, err := byNumber(rules, fallback, info)
 	if err != nil {
@@ -58,7 +57,7 @@ func assemble(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, inf
 		return nil, fmt.Errorf("the seccomp filter: %w", err)
 	}
 	var encoded []byte
-	for _, i := range raw { // for machines that are all little-endian
+	for _, i := range raw { // all supported architectures are little-endian
 		encoded = binary.LittleEndian.AppendUint16(encoded, i.Op)
 		encoded = append(encoded, i.Jt, i.Jf)
 		encoded = binary.LittleEndian.AppendUint32(encoded, i.K)
@@ -66,7 +65,7 @@ func assemble(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, inf
 	return encoded, nil
 }
 
-// byNumber sorts rules by the numbers of the calls.
+// byNumber returns the rules for each system call, by its number.
 func byNumber(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, info *arch.Info) (map[uint32]*call, error) {
 	other, err := verdictOf(specs.LinuxSyscall{Action: fallback})
 	if err != nil {
@@ -98,7 +97,7 @@ func byNumber(rules []specs.LinuxSyscall, fallback specs.LinuxSeccompAction, inf
 	return calls, nil
 }
 
-// verdictOf returns the kernel's verdict for a rule's action.
+// verdictOf returns what the kernel does by a rule's action.
 func verdictOf(rule specs.LinuxSyscall) (uint32, error) {
 	if rule.Action == specs.ActAllow {
 		return verdictAllow, nil
@@ -110,24 +109,24 @@ func verdictOf(rule specs.LinuxSyscall) (uint32, error) {
 		}
 		return verdictErrno | uint32(number), nil
 	}
-	return 0, fmt.Errorf("the seccomp filter: an unknown action %s", rule.Action)
+	return 0, fmt.Errorf("the seccomp filter: unknown action %s", rule.Action)
 }
 
-// block is what happens to calls from a number on, up to the next block's. Each path
-// through its instructions ends with a return.
+// block holds the instructions for the calls with numbers from from up to that of the next
+// block. Each path through them ends with a return.
 type block struct {
 	from         uint32
 	instructions []bpf.Instruction
 }
 
-// blocksOf returns the blocks of all numbers there are, in their order.
+// blocksOf returns the blocks for all numbers, in ascending order.
 func blocksOf(calls map[uint32]*call, fallback specs.LinuxSeccompAction) ([]block, error) {
 	other, err := verdictOf(specs.LinuxSyscall{Action: fallback})
 	if err != nil {
 		return nil, err
 	}
 	var blocks []block
-	next := uint32(0) // the first number that no block is about
+	next := uint32(0) // the first number without a block
 	for _, number := range slices.Sorted(maps.Keys(calls)) {
 		if number > next {
 			blocks = appendBlock(blocks, next, []bpf.Instruction{bpf.RetConstant{Val: other}})
@@ -142,7 +141,7 @@ func blocksOf(calls map[uint32]*call, fallback specs.LinuxSeccompAction) ([]bloc
 	return appendBlock(blocks, next, []bpf.Instruction{bpf.RetConstant{Val: other}}), nil
 }
 
-// appendBlock adds a block, unless the last one does the same.
+// appendBlock appends a block, unless the last one has the same instructions.
 func appendBlock(blocks []block, from uint32, instructions []bpf.Instruction) []block {
 	if last := len(blocks) - 1; last >= 0 && slices.Equal(blocks[last].instructions, instructions) {
 		return blocks
@@ -150,7 +149,7 @@ func appendBlock(blocks []block, from uint32, instructions []bpf.Instruction) []
 	return append(blocks, block{from, instructions})
 }
 
-// search returns instructions that find the block of the number that is loaded, by halves.
+// search returns instructions that find the block of the loaded number by binary search.
 func search(blocks []block) []bpf.Instruction {
 	if len(blocks) == 1 {
 		return blocks[0].instructions
@@ -159,11 +158,11 @@ func search(blocks []block) []bpf.Instruction {
 	lower, upper := search(blocks[:middle]), search(blocks[middle:])
 	return slices.Concat([]bpf.Instruction{
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: blocks[middle].from, SkipTrue: 1},
-		bpf.Jump{Skip: uint32(len(lower))}, // a jump with a condition reaches 255 instructions
+		bpf.Jump{Skip: uint32(len(lower))}, // a conditional jump reaches only 255 instructions
 	}, lower, upper)
 }
 
-// instructions returns the block of a call.
+// instructions returns the instructions for a call, whose number is already found.
 func (c *call) instructions() ([]bpf.Instruction, error) {
 	var all []bpf.Instruction
 	for _, rule := range c.conditional {
@@ -184,13 +183,13 @@ func (c *call) instructions() ([]bpf.Instruction, error) {
 	return append(all, bpf.RetConstant{Val: c.verdict}), nil
 }
 
-// testOf returns instructions that skip others where a condition does not hold. They
-// compare the upper half of an argument, which decides unless it is equal, and then the lower.
+// testOf returns instructions that skip the given number of following ones if a condition
+// does not hold. They compare the upper half of an argument and, if it is equal, the lower.
 func testOf(c specs.LinuxSeccompArg, skip uint8) ([]bpf.Instruction, error) {
 	upper := bpf.LoadAbsolute{Off: argumentsOffset + argumentBytes*uint32(c.Index) + 4, Size: 4}
 	lower := bpf.LoadAbsolute{Off: upper.Off - 4, Size: 4}
 	high, low := uint32(c.Value>>32), uint32(c.Value)
-	unequal := func(test bpf.JumpTest, value uint32) bpf.Instruction { // skips where the test fails, at the end
+	unequal := func(test bpf.JumpTest, value uint32) bpf.Instruction { // skips if the test fails; must come last
 		return bpf.JumpIf{Cond: test, Val: value, SkipFalse: skip}
 	}
 	ordered := func(decided, last bpf.JumpTest) []bpf.Instruction {
@@ -232,11 +231,11 @@ func testOf(c specs.LinuxSeccompArg, skip uint8) ([]bpf.Instruction, error) {
 	case specs.OpGreaterEqual:
 		return ordered(bpf.JumpGreaterThan, bpf.JumpGreaterOrEqual), nil
 	}
-	return nil, fmt.Errorf("the seccomp filter: an unknown condition %s", c.Op)
+	return nil, fmt.Errorf("the seccomp filter: unknown condition %s", c.Op)
 }
 
-// onlyOn returns instructions that end a process which makes a call of another machine's
-// kind, such as those of 32-bit programs, and load the number of the call.
+// onlyOn returns instructions that kill a process which makes a system call of another
+// architecture, such as a 32-bit call, and load the number of the call.
 func onlyOn(info *arch.Info) []bpf.Instruction {
 	start := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: machineOffset, Size: 4},
@@ -244,7 +243,7 @@ func onlyOn(info *arch.Info) []bpf.Instruction {
 		bpf.RetConstant{Val: verdictKill},
 		bpf.LoadAbsolute{Off: numberOffset, Size: 4},
 	}
-	if info.ID == arch.X86_64.ID { // x32 has numbers of its own, from a bit on
+	if info.ID == arch.X86_64.ID { // a call of x32 has this bit set
 		start = append(start,
 			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: uint32(arch.X32.SeccompMask), SkipFalse: 1},
 			bpf.RetConstant{Val: verdictErrno | uint32(noSuchCall)})

@@ -40,8 +40,8 @@ func newMachine(t *testing.T, code []byte) virtualMachine {
 }
 
 func (m virtualMachine) run(machine uint32, nr int, args ...uint64) (int, error) {
-	// The interpreter reads words as the network orders them, the kernel as the
-	// machine does: each half is put where the filter looks for it.
+	// The interpreter reads big-endian words, the kernel native ones: each half of an
+	// argument is put where the filter loads it.
 	data := make([]byte, 64)
 	binary.BigEndian.PutUint32(data, uint32(nr))
 	binary.BigEndian.PutUint32(data[4:], machine)
@@ -52,14 +52,14 @@ func (m virtualMachine) run(machine uint32, nr int, args ...uint64) (int, error)
 	return m.Run(data)
 }
 
-// An argument is never taken for the number of a call: a process may not raise the limits
-// of another one by putting the number of a call that is allowed into the half of an
-// argument that the kernel does not look at.
-func TestArgumentIsNoNumber(t *testing.T) {
+// The filter never compares an argument with the number of a call. Otherwise a process could
+// change the limits of another one by putting the number of an allowed call into the half of
+// an argument that the kernel ignores.
+func TestArgumentIsNeverANumber(t *testing.T) {
 	code, info := assembled(t)
 	for _, number := range info.SyscallNames {
 		if number == 0 {
-			continue // its arguments are those that are allowed
+			continue // with these arguments the call is allowed
 		}
 		for _, args := range [][]uint64{{uint64(number)<<32 | 1, 7}, {uint64(number), 7}, {1<<63 | uint64(number)<<32, 0, 0, 0}} {
 			if got := Run(t, code, uint32(info.ID), info.SyscallNames["prlimit64"], args...); got != verdictErrno|int(operationNotPermitted) {
@@ -82,9 +82,9 @@ func assembled(t *testing.T) ([]byte, *arch.Info) {
 	return code, info
 }
 
-// The filter says of every call what the rules say, whatever the arguments: values of all
-// conditions, their neighbours, and numbers of calls are tried in both halves.
-func TestFilterIsRules(t *testing.T) {
+// The filter agrees with the rules on every call. The arguments are random: values of all
+// conditions, their neighbours, and numbers of calls, in both halves.
+func TestFilterMatchesRules(t *testing.T) {
 	for _, bounded := range []bool{true, false} {
 		rules, err := loadRules(true, bounded)
 		if err != nil {
@@ -115,7 +115,7 @@ func TestFilterIsRules(t *testing.T) {
 	}
 }
 
-// interesting returns values that conditions may mistake.
+// interesting returns values that a wrong filter could confuse.
 func interesting(rules []specs.LinuxSyscall, info *arch.Info) []uint64 {
 	values := []uint64{0, 1 << 32, 1<<64 - 1}
 	for _, rule := range rules {
@@ -129,7 +129,7 @@ func interesting(rules []specs.LinuxSyscall, info *arch.Info) []uint64 {
 	return values
 }
 
-// judge applies rules to a call as their descriptions say.
+// judge applies rules to a call by their definition.
 func judge(rules []specs.LinuxSyscall, name string, args [6]uint64) uint32 {
 	verdict := verdictErrno | uint32(operationNotPermitted)
 	for _, rule := range rules {
@@ -163,7 +163,7 @@ func holds(conditions []specs.LinuxSeccompArg, args [6]uint64) bool {
 			specs.OpMaskedEqual: value&c.Value == c.ValueTwo,
 		}[c.Op]
 		if !known {
-			panic(fmt.Sprintf("an unknown condition %s", c.Op))
+			panic(fmt.Sprintf("unknown condition %s", c.Op))
 		}
 		if !met {
 			return false

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Filter returns the profile as the kernel takes it, for where there is no engine to
-// translate it. Where memory is not bounded by a cgroup, it denies besides what
-// makes memory that belongs to no process.
+// Filter returns the sandbox's policy as instructions for the kernel, for backends without an
+// engine. See [Profile] for many. If bounded is not set, no cgroup limits memory, and the
+// filter also denies calls that allocate memory which belongs to no process.
 func Filter(many, bounded bool) ([]byte, error) {
 	rules, err := loadRules(many, bounded)
 	if err != nil {
@@ -26,7 +26,7 @@ func Filter(many, bounded bool) ([]byte, error) {
 }
 
 // loadRules returns the profile's rules for a process without capabilities, on this
-// machine and kernel.
+// architecture and kernel.
 func loadRules(many, bounded bool) ([]specs.LinuxSyscall, error) {
 	text, err := Profile(many)
 	if err != nil {
@@ -42,9 +42,9 @@ func loadRules(many, bounded bool) ([]specs.LinuxSyscall, error) {
 	return rules.Syscalls, nil
 }
 
-// uncounted takes from rules what makes memory that no process is seen to have: queues,
-// segments and semaphores of System V, files without a name, and what
-// processes share that is no file (mmap(2)): it stays when they have let go of a part of it.
+// uncounted returns rules that also deny memory which the kernel attributes to no process:
+// queues, segments and semaphores of System V, files without a name, and shared mappings of
+// no file (mmap(2)), whose memory stays when a process unmaps a part of it.
 func uncounted(rules []specs.LinuxSyscall) []specs.LinuxSyscall {
 	denied, notThere := []string{"memfd_create", "shmget", "semget", "msgget"}, noSuchCall
 	conditional := []string{"mmap"}

@@ -8,9 +8,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// deniedToPrograms are the system calls that no program may make, whatever else the
-// engine's own profile forbids: what the supervisor may do and its programs may
-// not, and what has been the way out of sandboxes before.
+// deniedToPrograms returns the system calls that programs may not make, in addition to those
+// that the sandbox's policy denies: calls that only the supervisor needs, and calls that have
+// been used to escape from sandboxes. To deny a further call to programs, add its name.
 func deniedToPrograms() []string {
 	return []string{
 		// namespaces
@@ -20,9 +20,9 @@ func deniedToPrograms() []string {
 		"fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
 		// other processes
 		"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "pidfd_getfd", "kcmp",
-		// doors into the kernel
+		// large attack surfaces of the kernel
 		"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
-		"seccomp", // whose filters are kept in what the kernel has for all together (bpf_jit_limit)
+		"seccomp", // the memory for filters is limited for the whole machine (bpf_jit_limit)
 		"keyctl", "add_key", "request_key", "fanotify_init", "name_to_handle_at", "open_by_handle_at",
 		"io_setup", "memfd_secret",
 		// the machine
@@ -32,28 +32,27 @@ func deniedToPrograms() []string {
 	}
 }
 
-// Linux's own numbers: the server may run on another system than its engine.
+// Linux's numbers: the server may run on another system than its engine.
 const (
-	// newNamespaces are the flags of clone(2) that make namespaces: NEWNS,
-	// NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
+	// newNamespaces are the flags of clone(2) that create namespaces: NEWNS, NEWCGROUP,
+	// NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
 	newNamespaces = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-	// newRelations are those that make a process the child or tracee of
-	// another than its maker: CLONE_PARENT, CLONE_PTRACE.
+	// newRelations are the flags of clone(2) that make the new process a child or tracee
+	// of another process than the caller: CLONE_PARENT, CLONE_PTRACE.
 	newRelations = 0x00008000 | 0x00002000
 
 	coreLimit  = 4  // RLIMIT_CORE
 	setSeccomp = 22 // PR_SET_SECCOMP
 )
 
-// ProgramFilter assembles the seccomp filter that programs run behind, for the
-// machine that this server runs on: its name as uname(2) gives it, and the
-// instructions as hexadecimal digits. Another machine's supervisor does without
-// it and refuses to serve many runs. Both are empty where the server's own
-// machine is one that nobody has written the filter for.
+// ProgramFilter returns the program's policy for the architecture of this server: the name of
+// the architecture, as uname(2) returns it, and the instructions in hexadecimal digits. A
+// supervisor on another architecture does not install the filter, and refuses to serve many
+// runs. Both results are empty if the library does not support the server's architecture.
 func ProgramFilter() (machine, instructions string, err error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
-		return "", "", nil //nolint:nilerr // the library does not know this machine
+		return "", "", nil //nolint:nilerr // the library does not support this architecture
 	}
 	encoded, err := assemble(programRules(), specs.ActAllow, info)
 	if err != nil {
@@ -62,20 +61,21 @@ func ProgramFilter() (machine, instructions string, err error) {
 	return info.Name, hex.EncodeToString(encoded), nil
 }
 
-// programRules returns what programs are denied; the rest is the sandbox's own profile's
-// to judge.
+// programRules returns the rules of the program's policy. It allows all other calls, to which
+// the sandbox's policy still applies.
 func programRules() []specs.LinuxSyscall {
 	notThere := noSuchCall
 	return []specs.LinuxSyscall{
 		{Names: deniedToPrograms(), Action: specs.ActErrno}, // EPERM
-		// The flags of clone3 lie in memory, out of a filter's reach; C libraries then take clone.
-		// Rules of Landlock are memory that belongs to no process. The supervisor needs some.
+		// A filter cannot read the flags of clone3, which are in memory. C libraries fall back to clone.
+		// The memory of Landlock's rules belongs to no process. Only the supervisor needs rules.
 		{Names: append(pipeCalls(), "clone3", "landlock_create_ruleset"), Action: specs.ActErrno, ErrnoRet: &notThere},
 		{Names: []string{"prctl"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, setSeccomp)}},
-		// At 0 a process's memory goes to the host's handler of dumps, at our 1 to nobody: core(5).
+		// With a limit of 0 the kernel still passes core dumps to the host's handler. With 1, which
+		// the supervisor sets, it drops them: core(5).
 		{Names: []string{"setrlimit"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, coreLimit)}},
 		{Names: []string{"prlimit64"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{
-			isInt(1, coreLimit), {Index: 2, Op: specs.OpNotEqual}, // a new limit is given
+			isInt(1, coreLimit), {Index: 2, Op: specs.OpNotEqual}, // if a new limit is passed
 		}},
 		{Names: []string{"clone"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{
 			Value: newNamespaces | newRelations, Op: specs.OpMaskedEqual,
@@ -84,8 +84,8 @@ func programRules() []specs.LinuxSyscall {
 	}
 }
 
-// isInt returns the condition that an argument has a value which the kernel takes for an
-// int: in the other half of it a program may put what it likes.
+// isInt returns the condition that an argument has a value of which the kernel uses only the
+// lower 32 bits: programs can set the others to anything.
 func isInt(argument uint, value uint64) specs.LinuxSeccompArg {
 	return specs.LinuxSeccompArg{Index: argument, Value: math.MaxUint32, ValueTwo: value, Op: specs.OpMaskedEqual}
 }

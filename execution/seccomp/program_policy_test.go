@@ -7,7 +7,7 @@ import (
 	"github.com/elastic/go-seccomp-bpf/arch"
 )
 
-// programMachine returns the filter of programs, ready to be run, and the machine it is for.
+// programMachine returns the filter of programs, ready to run, and the architecture it is for.
 func programMachine(t *testing.T) (virtualMachine, *arch.Info) {
 	t.Helper()
 	machine, text, err := ProgramFilter()
@@ -38,23 +38,23 @@ func TestProgramFilter(t *testing.T) {
 		args    args
 		want    int
 	}{
-		"read":                            {native, nr("read"), args{}, allowed},
-		"a fork":                          {native, nr("clone"), args{17}, allowed},
-		"a thread":                        {native, nr("clone"), args{0x3d0f00}, allowed},
-		"a user namespace":                {native, nr("clone"), args{0x10000000 | 17}, eperm},
-		"a cgroup namespace":              {native, nr("clone"), args{0x02000000}, eperm},
-		"a sibling":                       {native, nr("clone"), args{0x8000 | 17}, eperm},
-		"a filter":                        {native, nr("seccomp"), args{1}, eperm},
-		"a filter, the old way":           {native, nr("prctl"), args{22, 2}, eperm},
-		"another use of prctl":            {native, nr("prctl"), args{15}, allowed},
-		"clone3":                          {native, nr("clone3"), args{}, enosys},
-		"unshare of nothing":              {native, nr("unshare"), args{}, eperm},
-		"a limit of files":                {native, nr("prlimit64"), args{0, 7, 1}, allowed},
-		"the limit of dumps":              {native, nr("prlimit64"), args{0, 4, 1}, eperm},
-		"what limit of dumps there is":    {native, nr("prlimit64"), args{0, 4, 0}, allowed},
-		"the limit of dumps, the old way": {native, nr("setrlimit"), args{4, 1}, eperm},
-		"another machine's call":          {native ^ 1, nr("read"), args{}, killed},
-		"a call yet to be invented":       {native, 5000, args{}, allowed}, // the engine's profile knows what it allows
+		"read":                                 {native, nr("read"), args{}, allowed},
+		"a fork":                               {native, nr("clone"), args{17}, allowed},
+		"a thread":                             {native, nr("clone"), args{0x3d0f00}, allowed},
+		"a user namespace":                     {native, nr("clone"), args{0x10000000 | 17}, eperm},
+		"a cgroup namespace":                   {native, nr("clone"), args{0x02000000}, eperm},
+		"a sibling":                            {native, nr("clone"), args{0x8000 | 17}, eperm},
+		"a filter":                             {native, nr("seccomp"), args{1}, eperm},
+		"a filter by prctl":                    {native, nr("prctl"), args{22, 2}, eperm},
+		"another option of prctl":              {native, nr("prctl"), args{15}, allowed},
+		"clone3":                               {native, nr("clone3"), args{}, enosys},
+		"unshare of nothing":                   {native, nr("unshare"), args{}, eperm},
+		"the limit on files":                   {native, nr("prlimit64"), args{0, 7, 1}, allowed},
+		"the limit on core dumps":              {native, nr("prlimit64"), args{0, 4, 1}, eperm},
+		"reading the limit on core dumps":      {native, nr("prlimit64"), args{0, 4, 0}, allowed},
+		"the limit on core dumps by setrlimit": {native, nr("setrlimit"), args{4, 1}, eperm},
+		"a call of another architecture":       {native ^ 1, nr("read"), args{}, killed},
+		"an unknown call":                      {native, 5000, args{}, allowed}, // the sandbox's policy decides
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := vm.run(test.machine, test.nr, test.args...)
@@ -67,14 +67,14 @@ func TestProgramFilter(t *testing.T) {
 	for _, name := range deniedToPrograms() {
 		number, there := info.SyscallNames[name]
 		if !there {
-			continue // another machine has it
+			continue // another architecture has it
 		}
 		known++
 		if got, err := vm.run(native, number); err != nil || got != eperm {
 			t.Errorf("%s: %#x (%v)", name, got, err)
 		}
 	}
-	if known < len(deniedToPrograms())-2 { // iopl and ioperm are x86's
+	if known < len(deniedToPrograms())-2 { // only x86 has iopl and ioperm
 		t.Errorf("only %d of %d names are known", known, len(deniedToPrograms()))
 	}
 }

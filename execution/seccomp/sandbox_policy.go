@@ -1,10 +1,15 @@
-// Package seccomp says which system calls a sandbox's first process, and all that
-// it starts, may make at all, whatever the backend. What programs may not make of
-// these, the runner's own filter says.
+// Package seccomp defines the system calls that a sandbox may make, for all backends. There
+// are two policies:
 //
-// The rules that need a reason have files of their own: sockets.go for what sockets
-// keep in the kernel, kernel.go for everything else that the kernel would keep or do
-// outside of a sandbox's limits.
+//   - The sandbox's policy applies to the first process and all that it starts. It is Docker's
+//     default profile with changes of our own. [Profile] returns it for an engine, [Filter] for
+//     the kernel. Its rules are in sandbox_policy.go, in sandbox_sockets.go for the memory of
+//     sockets, and in sandbox_kernel.go for other memory and work of the kernel that no limit
+//     of the sandbox covers.
+//   - The program's policy denies programs further calls, which the supervisor needs.
+//     [ProgramFilter] returns it. Its rules are in program_policy.go.
+//
+// Both become instructions for the kernel in assemble.go.
 package seccomp
 
 import (
@@ -17,8 +22,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// defaultProfile is Docker's default profile, as the library has it on Linux alone:
-// the server may run on another system than its engine. go test -update writes it.
+// defaultProfile is Docker's default profile. The library has it on Linux only, but the
+// server may run on another system than its engine. go test -update writes it.
 //
 //go:embed default.json
 var defaultProfile []byte
@@ -36,16 +41,16 @@ func allow(names []string, conditions ...specs.LinuxSeccompArg) *seccomp.Syscall
 	return &seccomp.Syscall{LinuxSyscall: specs.LinuxSyscall{Names: names, Action: specs.ActAllow, Args: conditions}}
 }
 
-// answer returns a rule by which such calls do nothing and fail with an error number.
-// With [success] they do nothing and succeed.
+// answer returns a rule by which calls whose arguments meet all conditions do nothing and
+// fail with an error number, or do nothing and succeed if the number is [success].
 func answer(number uint, names []string, conditions ...specs.LinuxSeccompArg) *seccomp.Syscall {
 	return &seccomp.Syscall{LinuxSyscall: specs.LinuxSyscall{
 		Names: names, Action: specs.ActErrno, ErrnoRet: &number, Args: conditions,
 	}}
 }
 
-// is returns the condition that an argument has a value. All 64 bits count: where the
-// kernel looks at 32 of them, a rule that allows does not apply to odd values.
+// is returns the condition that an argument has a value. It compares all 64 bits, also where
+// the kernel uses only 32: a rule that allows a call then does not apply if the others are set.
 func is(argument uint, value uint64) specs.LinuxSeccompArg {
 	return specs.LinuxSeccompArg{Index: argument, Value: value, Op: specs.OpEqualTo}
 }
@@ -60,14 +65,14 @@ func isAbove(argument uint, value uint64) specs.LinuxSeccompArg {
 	return specs.LinuxSeccompArg{Index: argument, Value: value, Op: specs.OpGreaterThan}
 }
 
-// has returns the condition that the bits of an argument that are in a mask have a value.
+// has returns the condition that those bits of an argument that are in mask have a value.
 func has(argument uint, mask, value uint64) specs.LinuxSeccompArg {
 	return specs.LinuxSeccompArg{Index: argument, Value: mask, ValueTwo: value, Op: specs.OpMaskedEqual}
 }
 
-// onlyForCaller returns the rules for calls with which a process could keep another of
-// the same user, the supervisor for one, from being scheduled, or change its limits.
-// They are allowed for the caller itself alone, which is 0 in these arguments.
+// onlyForCaller returns the rules for calls by which a process could keep another process of
+// the same user, such as the supervisor, from being scheduled, or change its limits. They are
+// allowed only for the calling process, which is 0 in these arguments.
 func onlyForCaller() []*seccomp.Syscall {
 	return []*seccomp.Syscall{
 		allow([]string{"sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity", "prlimit64"}, is(0, 0)),
@@ -76,11 +81,14 @@ func onlyForCaller() []*seccomp.Syscall {
 	}
 }
 
-// fileControl returns the rules for fcntl(2). It has no leases on files, for whose end
-// PID 1 would wait when it opens such a file, no notifications of folders, and nothing
-// that this list does not know: the delegations of new kernels are leases too. It has no
-// locks of open files (F_OFD_SETLK) either: /proc/locks shows those of the whole machine,
-// so the supervisor could not count the sandbox's own.
+// fileControl returns the rules for fcntl(2). They allow the listed commands only, since new
+// kernels add further ones. Not allowed are:
+//
+//   - leases, and the delegations of new kernels: PID 1 would wait for their end when it
+//     opens such a file;
+//   - notifications of folders;
+//   - locks of open files (F_OFD_SETLK): /proc/locks lists those of the whole machine, so the
+//     supervisor could not count the sandbox's own.
 func fileControl() []*seccomp.Syscall {
 	names := []string{"fcntl", "fcntl64"}
 	const command, openFileLocks, getLease, firstHarmless, lastHarmless = 1, 36, 1025, 1027, 1038
@@ -91,14 +99,15 @@ func fileControl() []*seccomp.Syscall {
 	return rules
 }
 
-// pipeCalls are the system calls with which a program could have PID 1 wait for
-// a pipe where no signal reaches it; then the engine could not end the container.
-// Nobody in one has them.
+// pipeCalls returns the system calls by which a program could make PID 1 wait for a pipe in a
+// state that no signal interrupts, so that the engine could not end the container. Neither
+// the supervisor nor programs may make them.
 func pipeCalls() []string {
 	return []string{"splice", "tee", "vmsplice", "sendfile", "sendfile64"}
 }
 
-// ownRules are those that take the place of the default profile's.
+// ownRules returns the rules that replace the default profile's for the same calls. To deny a
+// call to the whole sandbox, add a rule that answers it.
 func ownRules(many bool) []*seccomp.Syscall {
 	rules := slices.Concat(onlyForCaller(), fileControl(), sockets(), socketOptions(), uncountedMemory(), unchargedWork())
 	rules = append(rules, answer(noSuchCall, pipeCalls()))
@@ -108,13 +117,12 @@ func ownRules(many bool) []*seccomp.Syscall {
 	return rules
 }
 
-// Profile returns today's default profile of Docker with our own rules, as engines take
-// it: an old engine's own profile still allows io_uring
-// (github.com/moby/moby/pull/46762). It knows the host's own kind of system calls alone:
-// the tables of 32-bit programs, which the sandbox has no use for, are off.
+// Profile returns the sandbox's policy as JSON for an engine: Docker's current default
+// profile with our own rules. An old engine's own default still allows io_uring
+// (github.com/moby/moby/pull/46762). System calls of 32-bit programs are not allowed.
 //
-// Where a sandbox serves many runs, its supervisor may make namespaces, and
-// return from them, besides; its programs may not, by a filter of their own.
+// If many is set, the sandbox serves many runs, and its supervisor may also create and enter
+// namespaces. [ProgramFilter] denies that to programs.
 func Profile(many bool) (string, error) {
 	var rules seccomp.Seccomp
 	if err := json.Unmarshal(defaultProfile, &rules); err != nil {
@@ -127,7 +135,7 @@ func Profile(many bool) (string, error) {
 	replaced := make(map[string]bool)
 	for _, rule := range own {
 		for _, name := range rule.Names {
-			replaced[name] = replaced[name] || name != "unshare" && name != "setns" // those add to what is there
+			replaced[name] = replaced[name] || name != "unshare" && name != "setns" // rules for these two are added
 		}
 	}
 	for _, rule := range rules.Syscalls {

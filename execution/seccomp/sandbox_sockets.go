@@ -2,14 +2,14 @@ package seccomp
 
 import "github.com/moby/profiles/seccomp"
 
-// Kinds of sockets, as Linux numbers them.
+// Linux's numbers of socket families, types and protocols.
 const (
 	familyUnix    = 1
 	familyIPv4    = 2
 	familyIPv6    = 10
 	familyNetlink = 16
 
-	typeBits     = 0xf // of the argument: the others are SOCK_CLOEXEC and SOCK_NONBLOCK
+	typeBits     = 0xf // the other bits of the argument are SOCK_CLOEXEC and SOCK_NONBLOCK
 	typeStream   = 1
 	typeDatagram = 2
 	typeRaw      = 3
@@ -18,10 +18,10 @@ const (
 	protocolUDP = 17
 )
 
-// sockets returns the rules for the kinds of sockets: Unix, TCP, UDP, and the part of
-// netlink that getifaddrs(3) and if_nameindex(3) use. Every other protocol is denied: the
-// kernel bounds what such sockets keep one by one, no cgroup counts it, and asking for an
-// unknown one has the kernel load a module.
+// sockets returns the rules for the kinds of sockets. Allowed are Unix, TCP, UDP, and the part
+// of netlink that getifaddrs(3) and if_nameindex(3) use. Every other protocol is denied: the
+// kernel limits the memory of each such socket but not of all together, no cgroup counts
+// it, and a request for an unknown protocol makes the kernel load a module.
 func sockets() []*seccomp.Syscall {
 	socket, pair := []string{"socket"}, []string{"socketpair"}
 	const family, kind, protocol = 0, 1, 2
@@ -49,18 +49,19 @@ func sockets() []*seccomp.Syscall {
 	return rules
 }
 
-// socketOptions returns the rules for setsockopt(2): what is listed, and nothing else. Keys
-// of TCP, groups of IPv6, sources of groups, headers to come, corked datagrams and filters
-// are lists or buffers of a socket's that no cgroup counts.
+// socketOptions returns the rules for setsockopt(2). They allow the listed options only. Not
+// listed are those by which a socket holds lists or buffers that no cgroup counts: keys of
+// TCP, groups of IPv6, sources of groups, headers to send, corked datagrams and filters.
 //
-// A larger buffer is accepted and not given, so that a socket keeps no more than the
-// kernel's default; the kernel itself takes these two for hints and cuts them silently.
+// Setting the size of a buffer succeeds without effect, so that a socket keeps no more than
+// the kernel's default. Programs cannot rely on the size in any case: the kernel treats it as
+// a hint and reduces it silently.
 func socketOptions() []*seccomp.Syscall {
 	names := []string{"setsockopt"}
 	const level, option = 1, 2
 	const levelSocket = 1
 	var rules []*seccomp.Syscall
-	for _, size := range []uint64{7, 8, 32, 33} { // SO_SNDBUF, SO_RCVBUF and the two that take a capability
+	for _, size := range []uint64{7, 8, 32, 33} { // SO_SNDBUF, SO_RCVBUF and their variants that need a capability
 		rules = append(rules, answer(success, names, is(level, levelSocket), is(option, size)))
 	}
 	for _, known := range []struct {
