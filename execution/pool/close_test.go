@@ -33,7 +33,7 @@ func TestClose(t *testing.T) {
 		select {
 		case <-leased.Done():
 		default:
-			t.Error("the leased sandbox goes on")
+			t.Error("the leased sandbox was not closed")
 		}
 		if _, live, _ := m.counts(); live != 0 {
 			t.Errorf("%d sandboxes are left", live)
@@ -79,8 +79,8 @@ func TestCloseCancelsStarts(t *testing.T) {
 	})
 }
 
-// A start that pays no heed to its context delivers a sandbox to a closed pool.
-func TestCloseEndsLateSandboxes(t *testing.T) {
+// A start that ignores its context returns a sandbox to a closed pool, which closes it.
+func TestCloseClosesLateSandboxes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{fail: func(int) error { time.Sleep(time.Minute); return nil }}
 		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
@@ -109,7 +109,7 @@ func TestCloseGivesUpWhenItsContextEnds(t *testing.T) {
 	})
 }
 
-// Close does not wait for a renewal, and leaves nothing.
+// Close does not wait for a renewal, and leaves no sandbox.
 func TestCloseWhileRenewing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, renewTime: time.Hour}

@@ -15,26 +15,26 @@ import (
 
 var errResolve = errors.New("no such image")
 
-// resolver is a fake whose answer to question N is "sha256:IMAGE-N".
+// resolver is a fake whose answer to its Nth call is "sha256:IMAGE-N".
 type resolver struct {
 	takes time.Duration
-	fail  func(question int) error
+	fail  func(call int) error
 	asked atomic.Int64
 }
 
 func (r *resolver) Resolve(ctx context.Context, image string) (string, error) {
-	question := int(r.asked.Add(1))
+	call := int(r.asked.Add(1))
 	select {
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	case <-after(r.takes):
 	}
 	if r.fail != nil {
-		if err := r.fail(question); err != nil {
+		if err := r.fail(call); err != nil {
 			return "", err
 		}
 	}
-	return fmt.Sprintf("sha256:%s-%d", image, question), nil
+	return fmt.Sprintf("sha256:%s-%d", image, call), nil
 }
 
 func newDigests(t *testing.T, r *resolver, size int) *pool.Digests {
@@ -53,13 +53,13 @@ func wantDigest(t *testing.T, d *pool.Digests, image, want string) {
 	}
 }
 
-func TestNewDigestsRefusesNoRoom(t *testing.T) {
+func TestNewDigestsRejectsSizeZero(t *testing.T) {
 	if _, err := pool.NewDigests(&resolver{}, 0); err == nil {
 		t.Error("no error")
 	}
 }
 
-func TestDigestsAreBelievedForAWhile(t *testing.T) {
+func TestDigestsAreCachedFor10Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDigests(t, &resolver{}, 4)
 		wantDigest(t, d, "a", "sha256:a-1")
@@ -71,14 +71,14 @@ func TestDigestsAreBelievedForAWhile(t *testing.T) {
 	})
 }
 
-func TestDigestsForgetTheOldest(t *testing.T) {
+func TestDigestsEvictTheOldest(t *testing.T) {
 	d := newDigests(t, &resolver{}, 1)
 	wantDigest(t, d, "a", "sha256:a-1")
 	wantDigest(t, d, "b", "sha256:b-2")
 	wantDigest(t, d, "a", "sha256:a-3")
 }
 
-func TestDigestsAreAskedForOnce(t *testing.T) {
+func TestConcurrentCallsShareOneResolution(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &resolver{takes: time.Second}
 		d := newDigests(t, r, 4)
@@ -88,12 +88,12 @@ func TestDigestsAreAskedForOnce(t *testing.T) {
 		}
 		callers.Wait()
 		if asked := r.asked.Load(); asked != 1 {
-			t.Errorf("20 callers led to %d questions", asked)
+			t.Errorf("20 callers led to %d calls", asked)
 		}
 	})
 }
 
-func TestDigestsOutliveTheCallerWhoAsked(t *testing.T) {
+func TestResolutionOutlivesItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &resolver{takes: time.Minute}
 		d := newDigests(t, r, 4)
@@ -102,14 +102,14 @@ func TestDigestsOutliveTheCallerWhoAsked(t *testing.T) {
 		if _, err := d.Get(impatient, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is %v", err)
 		}
-		wantDigest(t, d, "a", "sha256:a-1") // of the question that is under way
+		wantDigest(t, d, "a", "sha256:a-1") // by the resolution that is still running
 		wantDigest(t, d, "a", "sha256:a-1")
 	})
 }
 
-func TestDigestErrorsAreNotRemembered(t *testing.T) {
-	d := newDigests(t, &resolver{fail: func(question int) error {
-		if question == 1 {
+func TestDigestErrorsAreNotCached(t *testing.T) {
+	d := newDigests(t, &resolver{fail: func(call int) error {
+		if call == 1 {
 			return errResolve
 		}
 		return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
 
-// beginFor begins a Lease of an owner's.
+// beginFor starts a Lease for an owner.
 func beginFor(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner) *lease {
 	t.Helper()
 	ctx, cancel := context.WithCancel(execution.WithOwner(t.Context(), owner))
@@ -29,11 +29,11 @@ func beginFor(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner) *leas
 		}
 		l.release, l.err = release, err
 	}()
-	synctest.Wait() // it has its place in the queue
+	synctest.Wait() // it is in the queue
 	return l
 }
 
-// useFor leases a sandbox for an owner, keeps it for a while and gives its number.
+// useFor leases a sandbox for an owner, keeps it for a while and returns its number.
 func useFor(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner, keep time.Duration) int {
 	t.Helper()
 	l := beginFor(t, p, m, owner)
@@ -43,8 +43,8 @@ func useFor(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner, keep ti
 	return number
 }
 
-// A sandbox that has served one owner serves no other. Each gets its own again,
-// and leaves the fresh ones to others.
+// A sandbox that has served one owner serves no other. Each owner gets its own again, and
+// leaves the fresh ones to others.
 func TestOwnersShareNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true}
@@ -69,16 +69,16 @@ func TestOwnersShareNothing(t *testing.T) {
 	})
 }
 
-// One who comes when others' sandboxes alone are idle gets a fresh one, beside
-// them while there is room, else in the place of the one idle the longest.
-func TestOthersSandboxGivesWay(t *testing.T) {
+// If only sandboxes of other owners are idle, a caller gets a fresh one: in addition while
+// there is room, otherwise in place of the one that has been idle longest.
+func TestIdleOfAnotherOwnerMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond, closeTime: 50 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 1, Max: 2})
 		first := useFor(t, p, m, "anna", 0)
 		elapse(time.Second)
 		if second := useFor(t, p, m, "ben", 0); second == first {
-			t.Error("ben got anna's")
+			t.Error("ben got the sandbox of anna")
 		}
 		wantStats(t, p, pool.Stats{Idle: 2})
 		began := time.Now()
@@ -91,8 +91,8 @@ func TestOthersSandboxGivesWay(t *testing.T) {
 	})
 }
 
-// A lease that was not taken has run nothing: the sandbox is fresh for others.
-func TestWithdrawnIsFresh(t *testing.T) {
+// After a lease that was cancelled before its run, the sandbox is still fresh.
+func TestCancelledLeaseLeavesSandboxFresh(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			m := &maker{reusable: true}
@@ -102,7 +102,7 @@ func TestWithdrawnIsFresh(t *testing.T) {
 			ctx, cancel := context.WithCancel(execution.WithOwner(t.Context(), "anna"))
 			cancel()
 			_, release, err := p.Lease(ctx, red)
-			if err == nil { // chance has it that it was taken
+			if err == nil { // by chance the lease came before the cancellation
 				release()
 				return
 			}
@@ -139,8 +139,8 @@ func steadily(t *testing.T, p *pool.Pool, m *maker, owner execution.Owner, atOnc
 	return &group
 }
 
-// An owner in steady use of the whole budget does not keep another from its turn,
-// even where there is but one place.
+// An owner in steady use of the whole budget does not keep another one from its turn, even if
+// the budget is one sandbox.
 func TestAnotherOwnerGetsItsTurn(t *testing.T) {
 	for _, most := range []int{1, 2, 4} {
 		synctest.Test(t, func(t *testing.T) {
@@ -162,8 +162,8 @@ func TestAnotherOwnerGetsItsTurn(t *testing.T) {
 	}
 }
 
-// Two owners who both want all of the budget share it and let each other's
-// sandboxes be: none is closed for the other once both have their part.
+// Two owners who both could use the whole budget share it. Once both have their part, no
+// sandbox is closed for the other owner.
 func TestOwnersShareTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond, renewTime: time.Millisecond, closeTime: 20 * time.Millisecond}
@@ -184,9 +184,8 @@ func TestOwnersShareTheBudget(t *testing.T) {
 	})
 }
 
-// Many owners come, hold and leave while starts fail and sandboxes end by
-// themselves. No sandbox serves two of them, nobody waits for ever, and the
-// budget holds (newPool checks that).
+// Many owners lease and release while starts fail and sandboxes end. No sandbox serves two
+// owners, no caller waits forever, and the budget is kept (newPool checks that).
 func TestStressOfOwners(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
@@ -220,34 +219,29 @@ func stressOwners(t *testing.T, seed uint64) {
 	watchers.Go(func() { killAtRandom(background, m, roll) })
 	var served, reused atomic.Int64
 	var owners, holders sync.Map
+	lease := func(owner execution.Owner) {
+		spec := execution.Spec{Image: fmt.Sprint("sha256:", roll(2))}
+		ctx, cancel := context.WithTimeout(execution.WithOwner(t.Context(), owner), time.Minute)
+		got, release, err := p.Lease(ctx, spec)
+		cancel()
+		if errors.Is(err, errStart) {
+			return
+		}
+		if err != nil {
+			t.Errorf("%s: %v", owner, err)
+			return
+		}
+		defer release()
+		served.Add(1)
+		if holdForOwner(t, &owners, &holders, m.behind(got), owner, func() { nap(5) }) {
+			reused.Add(1)
+		}
+	}
 	for client := range stressClients {
 		owner := execution.Owner(fmt.Sprint("owner ", client%9)) // more than the budget
 		clients.Go(func() {
 			for range stressLeases {
-				spec := execution.Spec{Image: fmt.Sprint("sha256:", roll(2))}
-				ctx, cancel := context.WithTimeout(execution.WithOwner(t.Context(), owner), time.Minute)
-				got, release, err := p.Lease(ctx, spec)
-				cancel()
-				if errors.Is(err, errStart) {
-					continue
-				}
-				if err != nil {
-					t.Errorf("%s: %v", owner, err)
-					return
-				}
-				served.Add(1)
-				s := m.behind(got)
-				if before, used := owners.LoadOrStore(s, owner); used && before != owner {
-					t.Errorf("sandbox %d served %v and %v", s.number, before, owner)
-				} else if used {
-					reused.Add(1)
-				}
-				if _, held := holders.LoadOrStore(s, true); held {
-					t.Errorf("sandbox %d has two holders", s.number)
-				}
-				nap(5)
-				holders.Delete(s)
-				release()
+				lease(owner)
 			}
 		})
 	}
@@ -255,6 +249,22 @@ func stressOwners(t *testing.T, seed uint64) {
 	stop()
 	watchers.Wait()
 	if served.Load() < 500 || reused.Load() < 50 {
-		t.Errorf("%d callers were served, %d by a used sandbox: the test tests little", served.Load(), reused.Load())
+		t.Errorf("%d callers were served, %d by a used sandbox: too few for a test", served.Load(), reused.Load())
 	}
+}
+
+// holdForOwner checks that a sandbox has no other holder and has served no other owner, and
+// reports whether it has served this one.
+func holdForOwner(t *testing.T, owners, holders *sync.Map, s *sandbox, owner execution.Owner, use func()) (used bool) {
+	t.Helper()
+	before, used := owners.LoadOrStore(s, owner)
+	if used && before != owner {
+		t.Errorf("sandbox %d served %v and %v", s.number, before, owner)
+	}
+	if _, held := holders.LoadOrStore(s, true); held {
+		t.Errorf("sandbox %d has two holders", s.number)
+	}
+	use()
+	holders.Delete(s)
+	return used
 }

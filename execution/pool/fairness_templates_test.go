@@ -22,17 +22,17 @@ func TestIdleOfAnotherTemplateMakesRoom(t *testing.T) {
 		if got := l.result(t).spec; got != blue {
 			t.Errorf("got a sandbox of %v", got)
 		}
-		if waited := time.Since(asked); waited != 2*time.Second { // for an end and a start
+		if waited := time.Since(asked); waited != 2*time.Second { // for a close and a start
 			t.Errorf("the caller waited %v", waited)
 		}
 		if closed := m.closedNumbers(); !slices.Contains(closed, 1) {
-			t.Errorf("closed are %v, not the oldest", closed)
+			t.Errorf("closed %v, not the oldest", closed)
 		}
 		l.release()
 	})
 }
 
-// An idle sandbox goes for another kind's caller, not for another kind's wish.
+// An idle sandbox is closed for another template's caller, not for another template's target.
 func TestWarmingDoesNotTakeFromOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
@@ -42,13 +42,13 @@ func TestWarmingDoesNotTakeFromOthers(t *testing.T) {
 		p.Warm(blue)
 		elapse(time.Hour)
 		if closed := m.closedNumbers(); len(closed) > 0 {
-			t.Errorf("closed are %v", closed)
+			t.Errorf("closed %v", closed)
 		}
 		wantStats(t, p, pool.Stats{Idle: 2})
 	})
 }
 
-// A kind in steady use does not keep another from its turn.
+// A template in steady use does not keep another one from its turn.
 func TestAnotherTemplateGetsItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond}
@@ -81,8 +81,8 @@ func TestAnotherTemplateGetsItsTurn(t *testing.T) {
 	})
 }
 
-// livelock: who waits must come before what a recently asked shelf would like to keep idle.
-func TestWaiterStarvedByRefill(t *testing.T) {
+// A caller comes before the target of a template that was requested more recently.
+func TestRefillDoesNotStarveWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: 100 * time.Millisecond, closeTime: 10 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
@@ -90,7 +90,7 @@ func TestWaiterStarvedByRefill(t *testing.T) {
 		first.result(t)
 		waiting := begin(t, p, m, blue)
 		if !waiting.waits() {
-			t.Fatal("the budget is spent")
+			t.Fatal("the caller does not wait, though the budget is spent")
 		}
 		p.Warm(red) // red is the one asked for last
 		first.release()
@@ -103,8 +103,8 @@ func TestWaiterStarvedByRefill(t *testing.T) {
 	})
 }
 
-// no livelock, just a stop: the first shelf that lacks something and has no room ends the search.
-func TestWaiterStarvedByFullSubpool(t *testing.T) {
+// A full subpool that needs a sandbox and gets no room does not keep others from growing.
+func TestFullSubpoolDoesNotStarveWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: 100 * time.Millisecond, closeTime: 10 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 2})
@@ -112,7 +112,7 @@ func TestWaiterStarvedByFullSubpool(t *testing.T) {
 		held.result(t)
 		elapse(time.Second)
 		wantStats(t, p, pool.Stats{Idle: 1, Leased: 1})
-		waiting := begin(t, p, m, blue) // closes red's idle
+		waiting := begin(t, p, m, blue) // closes the idle sandbox of red
 		synctest.Wait()
 		p.Warm(red)
 		elapse(time.Minute)
@@ -125,7 +125,7 @@ func TestWaiterStarvedByFullSubpool(t *testing.T) {
 	})
 }
 
-// waits says whether a lease has not been answered yet.
+// waits reports whether a lease is still unanswered.
 func (l *lease) waits() bool {
 	synctest.Wait()
 	select {

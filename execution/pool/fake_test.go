@@ -18,22 +18,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Two kinds of sandboxes.
+// Two templates.
 var (
 	red  = execution.Spec{Image: "sha256:red"}
 	blue = execution.Spec{Image: "sha256:blue"}
 )
 
-var errStart = errors.New("the engine said no")
+var errStart = errors.New("the engine refused")
 
-// sandbox is a fake that can be told to end.
+// sandbox is a fake.
 type sandbox struct {
-	number int // in order of their starts, from 1
+	number int // from 1, in the order of starts
 	spec   execution.Spec
 	maker  *maker
 	done   chan struct{}
-	frozen atomic.Bool // it answers no ping
-	silent atomic.Bool // that was noticed
+	frozen atomic.Bool // whether it does not answer pings
+	silent atomic.Bool // whether that was noticed
 	end    sync.Once
 	gone   sync.Once
 }
@@ -61,18 +61,18 @@ func (s *sandbox) Check(ctx context.Context) error {
 	select {
 	case <-after(checkTime):
 		s.fallSilent()
-		return errors.New("it does not answer")
+		return errors.New("the sandbox does not answer")
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// checkTime is what a frozen sandbox's check takes.
+// checkTime is how long the check of a frozen sandbox takes.
 const checkTime = time.Second
 
 func (s *sandbox) Silent() bool { return s.silent.Load() }
 
-// fallSilent is what the runner does with one that does not answer.
+// fallSilent does what the runner does with a sandbox that does not answer.
 func (s *sandbox) fallSilent() {
 	s.silent.Store(true)
 	s.die()
@@ -95,8 +95,8 @@ func (s *sandbox) Close() error {
 	return s.maker.closeErr
 }
 
-// maker makes fake sandboxes and counts them. Its settings must not change
-// once a pool has it; fail is called with the number of the attempt.
+// maker makes and counts fake sandboxes. Its settings must not change while a pool uses it.
+// fail is called with the number of the attempt.
 type maker struct {
 	startTime, closeTime time.Duration
 	closeErr             error
@@ -111,8 +111,8 @@ type maker struct {
 	attempts []time.Time
 	made     []*sandbox
 	closed   []int // numbers, in the order in which they were gone
-	live     int   // from the start's begin to the close's end
-	peak     int   // the most there were
+	live     int   // from the beginning of the start to the end of the close
+	peak     int   // the largest value of live
 }
 
 func (m *maker) start(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
@@ -151,14 +151,14 @@ func (m *maker) giveUp() {
 	m.live--
 }
 
-// number gives a sandbox by its number.
+// number returns a sandbox by its number.
 func (m *maker) number(n int) *sandbox {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.made[n-1]
 }
 
-// behind finds the fake behind what the pool lends, which wraps it.
+// behind returns the fake that a leased sandbox wraps.
 func (m *maker) behind(lent execution.Sandbox) *sandbox {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -188,7 +188,7 @@ func (m *maker) closedNumbers() []int {
 	return slices.Clone(m.closed)
 }
 
-// pause takes time: virtual time, in a bubble.
+// pause sleeps, in virtual time in a synctest bubble.
 func pause(d time.Duration) {
 	if d > 0 {
 		time.Sleep(d)
@@ -204,13 +204,13 @@ func after(d time.Duration) <-chan time.Time {
 	return now
 }
 
-// elapse lets virtual time pass, and what it sets off come to rest.
+// elapse lets virtual time pass, and waits until all goroutines are blocked.
 func elapse(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// newPool makes a pool that is closed at the test's end. When it is, nothing may be left.
+// newPool returns a pool that is closed at the end of the test. No sandbox may be left then.
 func newPool(t *testing.T, m *maker, opts pool.Options) *pool.Pool {
 	t.Helper()
 	p, err := pool.New(m.start, opts)
@@ -231,7 +231,7 @@ func newPool(t *testing.T, m *maker, opts pool.Options) *pool.Pool {
 	return p
 }
 
-// lease is a Lease that is under way, or over.
+// lease is a call of Lease, running or over.
 type lease struct {
 	sandbox *sandbox
 	release func()
@@ -240,7 +240,7 @@ type lease struct {
 	cancel  context.CancelFunc
 }
 
-// begin begins a Lease in the background.
+// begin starts a Lease in the background.
 func begin(t *testing.T, p *pool.Pool, m *maker, spec execution.Spec) *lease {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

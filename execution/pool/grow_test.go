@@ -33,8 +33,8 @@ func TestShortRunsShare(t *testing.T) {
 	})
 }
 
-// Where runs are long, callers get more sandboxes after a moment, up to the
-// budget, and what is not needed goes again.
+// If runs are long, callers get more sandboxes after 0.1 s, up to the budget. Sandboxes that
+// are no longer needed are closed.
 func TestLongRunsGrowAndShrink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond}
@@ -61,8 +61,8 @@ func TestLongRunsGrowAndShrink(t *testing.T) {
 	})
 }
 
-// A run that is long is not counted on: another sandbox is ready for the next
-// caller before it comes.
+// The sandbox of a long run does not count as one that will soon be idle: another one is
+// ready before the next caller comes.
 func TestLongRunIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true}

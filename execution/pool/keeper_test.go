@@ -38,7 +38,7 @@ func TestKeeperLeasesItsTemplate(t *testing.T) {
 	})
 }
 
-// A tag that moves is followed.
+// The keeper follows a tag that moves.
 func TestKeeperFollowsTheImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
@@ -72,12 +72,12 @@ func TestKeeperWithoutImage(t *testing.T) {
 }
 
 func TestKeeperHealth(t *testing.T) {
-	t.Run("nobody has asked yet", func(t *testing.T) {
+	t.Run("before the first request", func(t *testing.T) {
 		k := newKeeper(t, &maker{}, &resolver{})
 		err := k.Health()
 		wantUnavailable(t, err)
 		if text := execution.AsError(err).Explain(); !strings.Contains(text, "prepared yet") {
-			t.Errorf("it says %q", text)
+			t.Errorf("the text is %q", text)
 		}
 	})
 	t.Run("warm", func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestKeeperHealth(t *testing.T) {
 			}
 		})
 	})
-	t.Run("on its way", func(t *testing.T) {
+	t.Run("starting", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKeeper(t, &maker{startTime: time.Minute}, &resolver{})
 			warmUp(t, k)
@@ -98,7 +98,7 @@ func TestKeeperHealth(t *testing.T) {
 			}
 		})
 	})
-	t.Run("broken, then whole", func(t *testing.T) {
+	t.Run("failing, then recovered", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKeeper(t, &maker{fail: func(attempt int) error {
 				if attempt < 4 {
@@ -118,8 +118,8 @@ func TestKeeperHealth(t *testing.T) {
 	})
 }
 
-// health never recovers
-func TestHealthNeverRecovers(t *testing.T) {
+// A failed start does not make the server unhealthy forever.
+func TestHealthRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := true
 		m := &maker{fail: func(int) error {

@@ -44,7 +44,7 @@ func TestLeaseOfAnIdleSandboxTakesNoTime(t *testing.T) {
 	})
 }
 
-// A lease is replaced when its run ends, not beside it, unless it takes long.
+// A leased sandbox is replaced when its run ends, or earlier if the run takes long.
 func TestLeaseRefills(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
@@ -61,7 +61,7 @@ func TestLeaseRefills(t *testing.T) {
 
 		long := begin(t, p, m, red)
 		long.result(t)
-		elapse(2 * time.Second) // tend looks once a second, and a start takes another
+		elapse(2 * time.Second) // maintain looks once a second, and a start takes another
 		wantStats(t, p, pool.Stats{Idle: 2, Leased: 1})
 		long.release()
 		wantStats(t, p, pool.Stats{Idle: 2})
@@ -96,7 +96,7 @@ func TestDeadIdleSandboxIsNeverLeased(t *testing.T) {
 			m.number(1).die()
 			wantStats(t, p, pool.Stats{Idle: 1})
 			if closed := m.closedNumbers(); !slices.Equal(closed, []int{1}) {
-				t.Errorf("closed are %v", closed)
+				t.Errorf("closed %v", closed)
 			}
 			l := begin(t, p, m, red)
 			if got := l.result(t).number; got != 2 {
@@ -106,7 +106,7 @@ func TestDeadIdleSandboxIsNeverLeased(t *testing.T) {
 		})
 	})
 	t.Run("not yet noticed", func(t *testing.T) {
-		for range 50 { // whether the pool's own watch or the lease comes first is up to the scheduler
+		for range 50 { // the scheduler decides whether the pool's watch or the lease comes first
 			synctest.Test(t, func(t *testing.T) {
 				m := &maker{startTime: time.Millisecond}
 				p := newPool(t, m, pool.Options{Target: 2, Max: 4, Starts: 1})
@@ -126,11 +126,11 @@ func TestDeadIdleSandboxIsNeverLeased(t *testing.T) {
 	})
 }
 
-func TestCancelledLeaseGivesItsCause(t *testing.T) {
+func TestCancelledLeaseReturnsItsCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
 		p := newPool(t, m, pool.Options{Max: 1})
-		why := errors.New("the caller went home")
+		why := errors.New("the caller left")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Millisecond, func() { cancel(why) })
 		if _, _, err := p.Lease(ctx, red); !errors.Is(err, why) {
@@ -162,9 +162,8 @@ func TestCancelledLeaseLosesNoSandbox(t *testing.T) {
 	})
 }
 
-// A caller who leaves in the moment of being served either has the sandbox or
-// gives it back.
-func TestCancelledLeaseGivesBackWhatItGot(t *testing.T) {
+// A caller who leaves while it is served either has the sandbox or returns it.
+func TestCancelledLeaseReturnsItsSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 2})
@@ -185,15 +184,15 @@ func TestCancelledLeaseGivesBackWhatItGot(t *testing.T) {
 			synctest.Wait()
 		}
 		if made, _, _ := m.counts(); made != 2+200-left {
-			t.Errorf("%d sandboxes were made, though %d callers of 200 gave theirs back", made, left)
+			t.Errorf("%d sandboxes were made, though %d callers of 200 returned theirs", made, left)
 		}
 		if left == 0 {
-			t.Error("no caller left: the test tests nothing")
+			t.Error("no caller left: the test checks nothing")
 		}
 	})
 }
 
-func TestCancelledWaiterDoesNotHoldUpOthers(t *testing.T) {
+func TestCancelledWaiterDoesNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
 		p := newPool(t, m, pool.Options{Max: 1})

@@ -16,7 +16,7 @@ func TestNewRefusesNegativeSubpools(t *testing.T) {
 	}
 }
 
-func TestNothingStartsUnasked(t *testing.T) {
+func TestNothingStartsBeforeARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 4})
@@ -30,7 +30,7 @@ func TestWarmFillsToTarget(t *testing.T) {
 		m := &maker{startTime: 100 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 3, Max: 10})
 		p.Warm(red)
-		wantStats(t, p, pool.Stats{Starting: 2}) // two at a time, by default
+		wantStats(t, p, pool.Stats{Starting: 2}) // two at a time by default
 		elapse(100 * time.Millisecond)
 		wantStats(t, p, pool.Stats{Idle: 2, Starting: 1})
 		elapse(time.Hour)
@@ -56,7 +56,7 @@ func TestTargetZeroStartsForEachLease(t *testing.T) {
 	})
 }
 
-// A sandbox counts until it is gone, so a dying one still takes its place.
+// A dying sandbox counts until it is gone.
 func TestBudgetCountsEveryState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second, closeTime: 10 * time.Second}
@@ -88,7 +88,7 @@ func TestEvictedSubpoolIsDrained(t *testing.T) {
 		p.Warm(blue)
 		wantStats(t, p, pool.Stats{Idle: 2})
 		if closed := m.closedNumbers(); len(closed) != 2 || slices.Max(closed) > 2 {
-			t.Errorf("closed are %v, not red's two", closed)
+			t.Errorf("closed %v, not the two of red", closed)
 		}
 	})
 }
@@ -112,13 +112,13 @@ func TestCallersAtAnEvictedSubpoolAreServed(t *testing.T) {
 		kept := begin(t, p, m, blue)
 		kept.result(t)
 		if waited := time.Since(asked); waited != 0 {
-			t.Error("what is idle is not of the kind that was kept")
+			t.Error("the idle sandbox is not of the template that was kept")
 		}
 		kept.release()
 	})
 }
 
-// What an evicted shelf had started for a caller who left is not kept.
+// A sandbox that an evicted subpool started for a caller who left is closed.
 func TestEvictedSubpoolKeepsNoLateSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second}
@@ -133,8 +133,8 @@ func TestEvictedSubpoolKeepsNoLateSandbox(t *testing.T) {
 	})
 }
 
-// A sandbox that cannot be ended does not count for ever.
-func TestFailedEndFreesItsPlace(t *testing.T) {
+// A sandbox that fails to close does not count forever.
+func TestFailedCloseFreesItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{closeErr: errors.New("the engine does not answer")}
 		p := newPool(t, m, pool.Options{Target: 1, Max: 1})

@@ -8,7 +8,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
 
-// freezeAll freezes all sandboxes that were made so far.
+// freezeAll freezes all sandboxes made so far.
 func (m *maker) freezeAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -17,12 +17,12 @@ func (m *maker) freezeAll() {
 	}
 }
 
-// A caller whose sandbox was silent gets one that has answered since, or a new one.
-func TestFrozenSandboxHasTheIdleOnesChecked(t *testing.T) {
+// A caller whose sandbox was silent gets another one that has answered a ping, or a new one.
+func TestSilentSandboxTriggersChecks(t *testing.T) {
 	for name, test := range map[string]struct {
-		frozen int           // of three
+		frozen int           // of the first three
 		limit  int           // of sandboxes
-		within time.Duration // the caller gets another
+		within time.Duration // until the caller gets another
 	}{
 		"one":                  {1, 8, 0},
 		"all":                  {3, 8, time.Second},
@@ -43,17 +43,17 @@ func TestFrozenSandboxHasTheIdleOnesChecked(t *testing.T) {
 				first := begin(t, p, m, red)
 				sandbox := first.result(t)
 				if !sandbox.frozen.Load() {
-					t.Fatal("the first is not frozen")
+					t.Fatal("the first sandbox is not frozen")
 				}
 				sandbox.fallSilent()
 				first.release()
 				began := time.Now()
 				second := begin(t, p, m, red)
 				if got := second.result(t); got.frozen.Load() {
-					t.Error("it gets a frozen one")
+					t.Error("the caller got a frozen sandbox")
 				}
 				if took := time.Since(began); took > test.within {
-					t.Errorf("it takes %v", took)
+					t.Errorf("the caller waited %v", took)
 				}
 				second.release()
 				elapse(30 * time.Second)
@@ -62,7 +62,7 @@ func TestFrozenSandboxHasTheIdleOnesChecked(t *testing.T) {
 					select {
 					case <-m.number(n + 1).Done():
 					default:
-						t.Errorf("sandbox %d is frozen and there", n+1)
+						t.Errorf("sandbox %d is frozen and was not closed", n+1)
 					}
 				}
 			})
@@ -70,8 +70,8 @@ func TestFrozenSandboxHasTheIdleOnesChecked(t *testing.T) {
 	}
 }
 
-// One that is found silent while it is idle has the others checked too.
-func TestSilentIdleSandboxHasTheOthersChecked(t *testing.T) {
+// A sandbox that falls silent while idle also triggers checks of the others.
+func TestSilentIdleSandboxTriggersChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true}
 		p := newPool(t, m, pool.Options{Target: 3, Max: 8, Starts: 8})
@@ -81,18 +81,18 @@ func TestSilentIdleSandboxHasTheOthersChecked(t *testing.T) {
 		m.number(2).fallSilent()
 		synctest.Wait()
 		if stats := p.Stats(); stats.Idle != 0 {
-			t.Errorf("unchecked ones can be had: %+v", stats)
+			t.Errorf("unchecked sandboxes are idle: %+v", stats)
 		}
 		if got := begin(t, p, m, red); got.result(t).frozen.Load() {
-			t.Error("it gets a frozen one")
+			t.Error("the caller got a frozen sandbox")
 		} else {
 			got.release()
 		}
 	})
 }
 
-// One that freezes while it is renewed is no different.
-func TestSandboxThatIsSilentWhileRenewing(t *testing.T) {
+// So does a sandbox that falls silent while it is renewed.
+func TestSandboxSilentWhileRenewingTriggersChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, renewTime: time.Second, renewErr: errStart}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 8, Starts: 8})
@@ -109,8 +109,8 @@ func TestSandboxThatIsSilentWhileRenewing(t *testing.T) {
 	})
 }
 
-// Sandboxes that end in other ways say nothing of the others.
-func TestNoChecksWhereNoneIsSilent(t *testing.T) {
+// Sandboxes that end in other ways trigger no checks.
+func TestNoChecksWithoutSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
 		p := newPool(t, m, pool.Options{Target: 3, Max: 8, Starts: 8})

@@ -41,7 +41,7 @@ func TestOldSandboxesAreReplaced(t *testing.T) {
 		}
 		elapse(14 * time.Second)
 		if closed := m.closedNumbers(); len(closed) != 2 || slices.Max(closed) > 2 {
-			t.Errorf("closed are %v, not the first two", closed)
+			t.Errorf("closed %v, not the first two", closed)
 		}
 		wantStats(t, p, pool.Stats{Idle: 2})
 	})
@@ -84,8 +84,8 @@ func TestRetireAfterAge(t *testing.T) {
 	})
 }
 
-// Sandboxes for many runs go like others when nobody asks for one.
-func TestReusedSandboxesGoWhenIdle(t *testing.T) {
+// Sandboxes for many runs are closed like others when there are no requests.
+func TestReusedSandboxesAreClosedWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 4, IdleAfter: time.Minute})
@@ -99,8 +99,8 @@ func TestReusedSandboxesGoWhenIdle(t *testing.T) {
 	})
 }
 
-// Sandboxes that were started together are not replaced together: that would
-// have the caller wait each time, ten times here. Chance may do so once or twice.
+// Sandboxes that were started together are not replaced together: the caller would have to
+// wait each time, ten times here. By chance it may still wait once or twice.
 func TestRetirementIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 300 * time.Millisecond, renewTime: time.Millisecond}

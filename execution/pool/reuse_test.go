@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
 
-// use leases a sandbox, keeps it for a while and gives its number.
+// use leases a sandbox, keeps it for a while and returns its number.
 func use(t *testing.T, p *pool.Pool, m *maker, keep time.Duration) int {
 	t.Helper()
 	l := begin(t, p, m, red)
@@ -20,7 +20,7 @@ func use(t *testing.T, p *pool.Pool, m *maker, keep time.Duration) int {
 	return number
 }
 
-// A sandbox that can serve many runs serves them, and no other is started.
+// A sandbox that can serve many runs serves all of them.
 func TestReuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, renewTime: time.Millisecond}
@@ -40,7 +40,7 @@ func TestReuse(t *testing.T) {
 	})
 }
 
-// While a sandbox is renewed, nobody gets it; then the one who waits does.
+// A sandbox is not leased while it is renewed. Then a caller that waits gets it.
 func TestRenewing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, renewTime: 50 * time.Millisecond}

@@ -20,7 +20,7 @@ func TestStartsAreBounded(t *testing.T) {
 	})
 }
 
-// One that ends by itself is replaced, but not at once: the next may end as well.
+// An idle sandbox that ends is replaced after a pause: the next one may end as well.
 func TestDeadIdleSandboxIsReplacedAfterAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{}
@@ -35,7 +35,7 @@ func TestDeadIdleSandboxIsReplacedAfterAPause(t *testing.T) {
 	})
 }
 
-func TestStartFailureReachesTheFirstWaiterAlone(t *testing.T) {
+func TestStartFailureFailsOnlyTheFirstWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second, fail: func(attempt int) error {
 			if attempt == 1 {
@@ -61,8 +61,8 @@ func TestStartFailureReachesTheFirstWaiterAlone(t *testing.T) {
 	})
 }
 
-// Failing starts answer everybody who waits, one each, without a pause.
-func TestStartFailuresDoNotBackOffWhileSomebodyWaits(t *testing.T) {
+// Each failed start fails one caller, without a pause in between.
+func TestStartFailuresDoNotBackOffWhileCallersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{startTime: time.Second, fail: func(int) error { return errStart }}
 		p := newPool(t, m, pool.Options{Max: 10, Starts: 1})
@@ -84,7 +84,7 @@ func TestStartFailuresDoNotBackOffWhileSomebodyWaits(t *testing.T) {
 	})
 }
 
-func TestStartFailuresBackOffWhenNobodyWaits(t *testing.T) {
+func TestStartFailuresBackOffWithoutCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{fail: func(int) error { return errStart }}
 		p := newPool(t, m, pool.Options{Target: 1, Max: 1})
@@ -96,7 +96,7 @@ func TestStartFailuresBackOffWhenNobodyWaits(t *testing.T) {
 		}
 		pause := 500 * time.Millisecond
 		for i := 1; i < len(times); i++ {
-			// Shelves are looked after every second.
+			// Subpools are maintained every second.
 			if gap := times[i].Sub(times[i-1]); gap < pause || gap >= pause+time.Second {
 				t.Errorf("pause %d is %v, not %v", i, gap, pause)
 			}
@@ -115,7 +115,7 @@ func TestLeaseEndsTheBackOff(t *testing.T) {
 		}}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 4, Starts: 1})
 		p.Warm(red)
-		elapse(35 * time.Second) // the next attempt by itself would come after a minute
+		elapse(35 * time.Second) // without a lease the next attempt would come after a minute
 		if attempts := len(m.attemptTimes()); attempts != 7 {
 			t.Fatalf("%d attempts", attempts)
 		}

@@ -21,9 +21,8 @@ const (
 	stressTick    = 10 * time.Millisecond
 )
 
-// Many callers come, hold and leave while starts fail and sandboxes end by
-// themselves. Whatever happens, the budget holds, a sandbox has one holder, and
-// nothing is left in the end (newPool checks that).
+// Many callers lease, release and leave while starts fail and sandboxes end. The budget is
+// kept, a sandbox has one holder, and no sandbox is left (newPool checks that).
 func TestStress(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
@@ -82,12 +81,11 @@ func stress(t *testing.T, seed uint64) {
 	stop()
 	watchers.Wait()
 	if served.Load() < 50 || left.Load() < 50 {
-		t.Errorf("%d callers were served and %d left: the test tests little", served.Load(), left.Load())
+		t.Errorf("%d callers were served and %d left: too few for a test", served.Load(), left.Load())
 	}
 }
 
-// hold checks that a sandbox is of the kind that was asked for and has no
-// other holder, now or before.
+// hold checks that a sandbox is of the requested template and has not been leased before.
 func hold(t *testing.T, holders *sync.Map, s *sandbox, spec execution.Spec, use func()) {
 	t.Helper()
 	if s.spec != spec {
@@ -109,7 +107,7 @@ func checkBudget(ctx context.Context, t *testing.T, p *pool.Pool, most int) {
 	}
 }
 
-// killAtRandom ends sandboxes that were made lately, whatever they are doing.
+// killAtRandom ends random sandboxes among those made last, in any state.
 func killAtRandom(ctx context.Context, m *maker, roll func(int) int) {
 	for ctx.Err() == nil {
 		if made, _, _ := m.counts(); made > 0 {
