@@ -11,7 +11,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-const allHolds = "holds\tone wall\nholds\tanother wall\n"
+const allHolds = "holds\tone check\nholds\tanother check\n"
 
 // starter starts fakes by the requested isolation, which it records.
 type starter struct {

@@ -96,7 +96,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	case spec.Isolation == execution.IsolationRun:
 		return nil, fmt.Errorf("ISOLATION=run is not available here: %w", refusal)
 	}
-	// If no sandbox can be started at all, the refusal is no evidence about the isolation.
+	// If no sandbox starts at all, the refusal does not show that one for many runs is impossible.
 	single, err := l.start(ctx, withIsolation(execution.IsolationContainer, spec))
 	if err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func TestLaunchFallsBack(t *testing.T) {
 	}{
 		"the engine fails":                {fails(errors.New("no such profile")), "no such profile"},
 		"the supervisor fails":            {starts(&instance{refuses: errors.New("it did not start")}), "did not start"},
-		"a check fails":                   {probed("holds\tone wall\nfails\tanother wall\n"), "failed checks: another wall"},
+		"a check fails":                   {probed("holds\tone check\nfails\tanother check\n"), "failed checks: another check"},
 		"a check fails in the second run": {probed(allHolds, "fails\tno files of another run\n"), "failed checks: no files of another run"},
 		"the probe prints nothing":        {probed(""), "printed no findings"},
 		"the sandbox is not renewed": {starts(&instance{opened: opened{
@@ -108,7 +108,7 @@ func TestTemporaryRefusalExpires(t *testing.T) {
 		again   bool
 	}{
 		"an error of the engine": {fails(errors.New("create: 500, once")), true},
-		"a failed check":         {probed("fails\ta wall\n"), false},
+		"a failed check":         {probed("fails\ta check\n"), false},
 		"the supervisor's diagnostics": {starts(&instance{
 			refuses: errors.New("it did not start"), diagnostics: "unshare: Operation not permitted",
 		}), false},
@@ -181,9 +181,9 @@ func TestLaunchProbesOnce(t *testing.T) {
 func TestLaunchFailsWithoutManyRuns(t *testing.T) {
 	strict := spec
 	strict.Isolation = execution.IsolationRun
-	s := &starter{run: probed("fails\ta wall\n"), only: fails(errors.New("must not be asked for"))}
+	s := &starter{run: probed("fails\ta check\n"), only: fails(errors.New("must not be asked for"))}
 	l, _ := launcher(s)
-	if _, err := l.Launch(t.Context(), strict); err == nil || !strings.Contains(err.Error(), "ISOLATION=run is not available here: the sandbox cannot serve many runs: failed checks: a wall") {
+	if _, err := l.Launch(t.Context(), strict); err == nil || !strings.Contains(err.Error(), "ISOLATION=run is not available here: the sandbox cannot serve many runs: failed checks: a check") {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -207,7 +207,7 @@ func TestProbe(t *testing.T) {
 	s := &starter{run: probed(allHolds, allHolds)}
 	l, _ := launcher(s)
 	got, err := l.Probe(t.Context(), spec)
-	want := []Finding{{Name: "one wall", Holds: true}, {Name: "another wall", Holds: true}}
+	want := []Finding{{Name: "one check", Holds: true}, {Name: "another check", Holds: true}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}

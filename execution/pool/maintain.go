@@ -48,7 +48,7 @@ func (p *Pool) scheduleGrowLocked() {
 func (p *Pool) watch(m *member) {
 	<-m.Done()
 	if p.retireIdle(m) {
-		p.opts.Log.Warn("an idle sandbox ended or stopped answering", "age", time.Since(m.startedAt), "silent", m.Silent())
+		p.opts.Log.Warn("an idle sandbox ended or does not answer", "age", time.Since(m.startedAt), "silent", m.Silent())
 	}
 }
 

@@ -4,8 +4,8 @@
 // are interchangeable, so each template has a subpool of idle sandboxes, which the pool
 // fills in the background. One budget bounds all live sandboxes: idle, starting, leased,
 // renewing and dying. After a run the pool renews the sandbox and makes it idle again, or
-// closes and replaces it; the request does not wait for either. The caller of [New] says
-// how a sandbox is started.
+// closes and replaces it; the request does not wait for either. The caller of [New]
+// passes the function that starts a sandbox.
 //
 // Each policy has a file:
 //
