@@ -39,7 +39,7 @@ import stat
 import struct
 import time
 
-from errno import EBUSY, EINVAL, ELOOP, ENOSPC
+from errno import EBUSY, EINVAL, ELOOP, ENOSPC, ENOSYS, EPERM
 
 # typing, signal and json would add 25 ms to the start of every sandbox (their own imports are large), so the types
 # are for mypy's eyes only, the signals come from the C module, and the protocol is no JSON.
@@ -119,6 +119,8 @@ CLONE_VM = 0x100
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+# Why the kernel refuses namespaces, as the server knows it (execution.Cause).
+UNSHARE_CAUSES = {EPERM: "namespaces_denied", ENOSPC: "namespaces_exhausted", ENOSYS: "namespaces_missing"}
 
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
 
@@ -242,7 +244,11 @@ class Gone(Exception):
 
 
 class Unable(Exception):
-    """This sandbox cannot be what it was asked to be."""
+    """This sandbox cannot be what it was asked to be. The cause is a code of execution.Cause, or ""."""
+
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 def widen(pipe: int) -> None:
@@ -1007,10 +1013,18 @@ HANDED = struct.Struct("7i")  # the supervisor's ends of the pipes, and handles 
 ENDED = struct.Struct("iQQd")  # what the zygote says of an end: status, microseconds of CPU, kilobytes, when
 
 
+def unshare(flags: int) -> None:
+    """Moves this process, or its children, into new namespaces. Raises Unable."""
+    try:
+        system("unshare", flags)
+    except OSError as error:
+        raise Unable(f"OSError: {error}", UNSHARE_CAUSES.get(error.errno or 0, "")) from None
+
+
 def enter_namespaces() -> None:
     """Puts the children of this process into a pid namespace that they own, where they may make others."""
     uid, gid = os.getuid(), os.getgid()
-    system("unshare", CLONE_NEWUSER | CLONE_NEWPID)
+    unshare(CLONE_NEWUSER | CLONE_NEWPID)
     set_dumpable(True)  # or the files below belong to root; nobody else is here yet
     maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
     for name, text in maps.items():  # the last, which nobody needs, or a program could write it, for others to read
@@ -1086,7 +1100,7 @@ class Zygote:
     def serve(self) -> "NoReturn":
         """Prepares one program after the other. The next is made when all of the last is gone."""
         while True:
-            system("unshare", CLONE_NEWPID)  # for children only
+            unshare(CLONE_NEWPID)  # for children only
             init = start_init(self.stack)
             pipes = Pipes()
             program = os.fork()
@@ -1165,8 +1179,10 @@ def be_zygote(link: "_socket.socket", workspace: str, wall: Filter, modules: "li
         gc.collect()
         gc.freeze()  # a collection in a program then leaves these pages shared
         Zygote(link, workspace, wall).serve()
+    except Unable as error:
+        link.send(f"!{error.cause}\n{error}".encode())
     except BaseException as error:
-        link.send(b"!" + f"{type(error).__name__}: {error}".encode())
+        link.send(f"!\n{type(error).__name__}: {error}".encode())
     finally:
         os._exit(71)
 
@@ -1255,9 +1271,10 @@ class ZygoteLink:
         """Reads the message that the zygote has sent, which must be of a kind."""
         data, rights, _, _ = self.link.recvmsg(1 << 16, _socket.CMSG_SPACE(HANDED.size))
         if data[:1] == b"!":
-            raise Unable(data[1:].decode())
+            cause, _, message = data[1:].decode().partition("\n")
+            raise Unable(message, cause)
         if data[:1] != kind:
-            raise Unable(f"the zygote ended or says {data[:1]!r}, not {kind!r}")
+            raise Unable(f"the zygote ended or says {data[:1]!r}, not {kind!r}", "zygote_ended")
         return data[1:], HANDED.unpack(rights[0][2]) if rights else ()
 
     def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
@@ -2197,7 +2214,10 @@ def serve_many(channel: Channel, workspace: str, wall: Filter, modules: "list[st
     """Serves one run after the other until the server has enough of it. Raises Unable where the kernel or the engine
     refuses what that takes."""
     if places := unexpected_places((workspace, *PLACES)):
-        raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
+        where = ", ".join(places)
+        raise Unable(
+            f"programs could leave files for others at {where}, which the image or engine mounts", "foreign_mount"
+        )
     sandbox = Sandbox(channel, workspace)
     if not sandbox.network.files:
         raise Unable("the kernel does not tell how many sockets are in use")
@@ -2254,12 +2274,14 @@ def main() -> None:
         elif ours:
             serve_many(channel, workspace, wall, preload_names(modules))
         else:
-            raise Unable(f"the server's seccomp filter is for {machine}, and this is {os.uname().machine}")
+            here = os.uname().machine
+            raise Unable(f"the server's seccomp filter is for {machine}, and this is {here}", "other_machine")
     except Gone as error:
         os.write(2, f"{error}\n".encode())
         os._exit(0)
     except (Unable, OSError) as error:
-        os.write(2, f"{error}\n".encode())
+        cause = error.cause if isinstance(error, Unable) else ""
+        os.write(2, (f"cause={cause}\n" if cause else "").encode() + f"{error}\n".encode())
         os._exit(1)
     os._exit(0)
 
