@@ -176,7 +176,7 @@ func (b *Backend) unavailable(err error) error {
 	if unreachable(err) {
 		message = fmt.Sprintf("Docker Engine does not answer at %s", b.Host())
 	}
-	return &execution.Error{Code: execution.Unavailable, Message: message, Err: err}
+	return &execution.Error{Code: execution.Unavailable, Message: message, Err: execution.WithCause(engineCause(err), err)}
 }
 
 // unreachable says whether an error is that of reaching the engine, not one

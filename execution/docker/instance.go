@@ -60,7 +60,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	name := "vivarium-" + newID()
 	id, err := b.create(ctx, spec, name)
 	if err != nil {
-		return nil, b.abandon(ctx, name, fmt.Errorf("create: %w", err))
+		return nil, b.abandon(ctx, name, fmt.Errorf("create: %w", execution.WithCause(startCause(spec, err), err)))
 	}
 	conn, err := b.attach(ctx, id)
 	if err != nil {
@@ -68,7 +68,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	}
 	if err := b.client.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
 		conn.Close()
-		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", err))
+		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", execution.WithCause(startCause(spec, err), err)))
 	}
 	return b.newInstance(id, conn, isSession(spec)), nil
 }

@@ -56,22 +56,21 @@ const tooOld = "the kernel is too old, or was built without namespaces: it takes
 
 // explainInside explains what has gone wrong in the process that was to become a sandbox.
 func (h host) explainInside(err error, f *fault) error {
-	program, starting := strings.CutPrefix(f.Step, "starting ")
 	switch {
 	case h.switchedOff(err) != "":
 		return unavailable(err, "%s", h.switchedOff(err))
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Step == closingStep: // CLOSE_RANGE_CLOEXEC is of 5.11
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Stage == closing: // CLOSE_RANGE_CLOEXEC is of 5.11
 		return unavailable(err, tooOld, kernel())
-	case f.Step == enteringStep && errors.Is(err, unix.EINVAL):
+	case f.Stage == entering && errors.Is(err, unix.EINVAL):
 		return unavailable(err, "the kernel keeps a sandbox out of its cgroup, as it does with processes of real time: start the server without (chrt -o 0)")
-	case f.Step == "taking /usr":
+	case f.Stage == taking && f.Path == "/usr":
 		return unavailable(err, "this machine has no /usr that could be seen in sandboxes: LOCAL_ROOTFS names a folder with a root file system")
-	case refused(err) && f.Step == "mounting /proc":
+	case refused(err) && f.Stage == mountingProc:
 		return unavailable(err, "this is a container, of whose /proc parts are hidden: start it with --security-opt systempaths=unconfined, or use its engine (EXECUTOR_BACKEND=docker)")
-	case starting && errors.Is(err, unix.EACCES):
-		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or what it lives in: chmod -R a+rX lets all", walls.User, program)
-	case starting:
-		return unavailable(err, "the interpreter cannot be started: in the sandbox %s is not seen, or not what it needs", program)
+	case f.Stage == starting && errors.Is(err, unix.EACCES):
+		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or what it lives in: chmod -R a+rX lets all", walls.User, f.Path)
+	case f.Stage == starting:
+		return unavailable(err, "the interpreter cannot be started: in the sandbox %s is not seen, or not what it needs", f.Path)
 	}
 	return unavailable(err, "the sandbox cannot be made")
 }

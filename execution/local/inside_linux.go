@@ -29,7 +29,7 @@ func Become() {
 	unix.Umask(0o022) // not the server's, which may keep all to itself
 	// What the server has from whoever started it is no sandbox's.
 	if err := unix.CloseRange(wordFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		_ = json.NewEncoder(word).Encode(step(err, closingStep))
+		_ = json.NewEncoder(word).Encode(at(closing, "", step(err, "closing descriptors")))
 		os.Exit(1)
 	}
 	err := become(word)
@@ -111,7 +111,7 @@ func become(word io.Writer) error {
 	if err := unix.SetNonblock(unix.Stderr, true); err != nil {
 		return step(err, "taking over stderr")
 	}
-	return step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0])
+	return at(starting, p.Command[0], step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0]))
 }
 
 // stayInside has the kernel refuse to write or make anything elsewhere than in the

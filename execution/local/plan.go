@@ -17,10 +17,15 @@ const (
 // finished is what a process says that has become a sandbox, but for its supervisor.
 const finished = "\n"
 
-// Steps that have an explanation of their own.
+// stage is a step that has an explanation of its own (see explain).
+type stage string
+
 const (
-	closingStep  = "closing descriptors"
-	enteringStep = "entering the cgroup"
+	closing      stage = "closing"       // inherited descriptors
+	entering     stage = "entering"      // the cgroup
+	taking       stage = "taking"        // a folder or file of the host, named by the path
+	mountingProc stage = "mounting_proc" // of the sandbox
+	starting     stage = "starting"      // the interpreter, named by the path
 )
 
 // plan is what a process is told that becomes a sandbox.
@@ -82,6 +87,8 @@ type space struct {
 // fault is what goes wrong while a process becomes a sandbox, as it travels to
 // the server.
 type fault struct {
+	Stage stage         // "" for a step without an explanation of its own
+	Path  string        // what Stage is about, for some
 	Step  string        // what was being done, in words
 	Errno syscall.Errno // 0 where the kernel did not say
 	Text  string
@@ -96,6 +103,14 @@ func (f *fault) Unwrap() error {
 		return nil
 	}
 	return f.Errno
+}
+
+// at returns a fault of step with its stage.
+func at(s stage, path string, err error) error {
+	if f, ok := err.(*fault); ok { //nolint:errorlint // it is step's own result
+		f.Stage, f.Path = s, path
+	}
+	return err
 }
 
 // readPlan reads what this process is to become.

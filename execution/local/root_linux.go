@@ -39,11 +39,11 @@ func openTrees(trees []tree) ([]opened, error) {
 			if t.Optional && errors.Is(err, unix.ENOENT) {
 				continue
 			}
-			return nil, step(err, "taking %s", t.From)
+			return nil, at(taking, t.From, step(err, "taking %s", t.From))
 		}
 		var status unix.Stat_t
 		if err := unix.Fstat(fd, &status); err != nil {
-			return nil, step(err, "taking %s", t.From)
+			return nil, at(taking, t.From, step(err, "taking %s", t.From))
 		}
 		all = append(all, opened{tree: t, fd: fd, folder: status.Mode&unix.S_IFMT == unix.S_IFDIR})
 	}
@@ -143,7 +143,7 @@ func makeRoot(p plan, trees []opened) error {
 	// While the old one is in sight: what is hidden there would be seen in a new one.
 	proc, err := newMount("proc", noPrograms)
 	if err != nil {
-		return step(err, "mounting /proc")
+		return at(mountingProc, "", step(err, "mounting /proc"))
 	}
 	owner := []string{fmt.Sprintf("uid=%d", p.User), fmt.Sprintf("gid=%d", p.Group)}
 	root, err := newMount("tmpfs", plain, append(owner, "mode=0755", "size=1m", "nr_inodes=2048")...)
@@ -169,7 +169,7 @@ func makeRoot(p plan, trees []opened) error {
 		return step(err, "entering the root")
 	}
 	if err := put(proc, "proc", true); err != nil {
-		return step(err, "mounting /proc")
+		return at(mountingProc, "", step(err, "mounting /proc"))
 	}
 	if err := setSwitches(); err != nil {
 		return err

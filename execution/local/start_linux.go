@@ -261,7 +261,7 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	defer stop()
 	entered := p.group.add(p.cmd.Process.Pid)
 	if entered != nil && !errors.Is(entered, unix.ESRCH) { // where it has ended it says why
-		return step(entered, enteringStep)
+		return at(entering, "", step(entered, "entering the cgroup"))
 	}
 	if err := p.lowerRank(); err != nil {
 		return step(err, "setting its rank when memory runs out")
@@ -298,6 +298,7 @@ func (p *process) lowerRank() error {
 func died(said string) error {
 	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
 	err := fmt.Errorf("the process that was to become the sandbox ended: %.200q", first)
+	// The runtime, and cgo, have no code for this.
 	if strings.Contains(said, "failed to create new OS thread") || strings.Contains(said, "pthread_create failed") {
 		return errors.Join(unix.EAGAIN, err)
 	}

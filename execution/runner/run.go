@@ -55,7 +55,7 @@ func (s *Sandbox) run(ctx context.Context, req execution.Request, limits executi
 	case err != nil && ctx.Err() != nil:
 		return nil, false, context.Cause(ctx)
 	case err != nil:
-		s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", shown(s.instance.Diagnostics(), maxReason))
+		s.log.WarnContext(ctx, "a run's report is not whole", "error", err, "diagnostics", shown(s.diagnostics(), maxReason))
 		r.fail(err)
 	}
 	result := r.result()

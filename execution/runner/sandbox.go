@@ -93,8 +93,8 @@ func (s *Sandbox) begin(ctx context.Context) error {
 		return nil
 	}
 	closeErr := s.Close()
-	if text := s.instance.Diagnostics(); text != "" {
-		err = fmt.Errorf("%w: %s", err, text)
+	if cause, text := diagnosis(s.instance.Diagnostics()); text != "" {
+		err = execution.WithCause(cause, fmt.Errorf("%w: %s", err, text))
 	}
 	return errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 }
@@ -122,7 +122,7 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 	}
 	if err != nil {
 		s.odd.Store(true)
-		if text := s.instance.Diagnostics(); text != "" {
+		if text := s.diagnostics(); text != "" {
 			err = fmt.Errorf("%w: %s", err, shown(text, maxShownPath))
 		}
 		return err

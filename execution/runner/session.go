@@ -183,7 +183,7 @@ func (c *exchange) unheard(ctx context.Context, cause error) (*execution.Result,
 		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
 	}
 	sandbox := c.session.sandbox
-	sandbox.log.WarnContext(ctx, "the start of a call was not heard of", "error", cause, "diagnostics", shown(sandbox.instance.Diagnostics(), maxReason))
+	sandbox.log.WarnContext(ctx, "the start of a call was not heard of", "error", cause, "diagnostics", shown(sandbox.diagnostics(), maxReason))
 	r := newReport(ctx, c.req, c.limits)
 	r.facts = facts{lost: true}
 	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
@@ -239,7 +239,7 @@ func (c *exchange) collect(ctx context.Context, timer *time.Timer) *execution.Re
 	r.sent = c.began
 	err := (&collection{sandbox: sandbox, report: r, keep: c.req.Keep, timer: timer, left: collectTime}).collect(ctx)
 	if err != nil {
-		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", shown(sandbox.instance.Diagnostics(), maxReason))
+		sandbox.log.WarnContext(ctx, "a call's report is not whole", "error", err, "diagnostics", shown(sandbox.diagnostics(), maxReason))
 		c.fail(r, err)
 	}
 	c.sound = err == nil
