@@ -2,15 +2,25 @@ package execution
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 )
 
-// Cause is a machine-readable cause of a sandbox that cannot be started. An
-// interface maps it to advice for its users. The zero value means that there is
-// no code for the cause.
+// Cause is a machine-readable cause of an error, finer than [Code]. An interface
+// maps it to advice for its users. The zero value means that there is no code for
+// the cause.
 type Cause string
 
-// Causes that a backend finds.
+// SessionMissing is the cause of [SessionNotFound].
+const SessionMissing Cause = "session_missing"
+
+// SessionNotFound returns the error of a session that does not exist, or belongs
+// to another owner.
+func SessionNotFound(id string) *Error {
+	return &Error{Code: NotFound, Cause: SessionMissing, Message: fmt.Sprintf("Session '%s' not found", Clip(id))}
+}
+
+// Causes of a sandbox that cannot be started, which a backend finds.
 const (
 	EngineDenied      Cause = "engine_denied"      // the engine's socket is closed to this user
 	EngineUnreachable Cause = "engine_unreachable" // the engine does not answer
@@ -18,7 +28,8 @@ const (
 	NetworkMissing    Cause = "network_missing"    // the engine does not have the network
 )
 
-// Causes that the supervisor sends, under the same names.
+// Causes of a sandbox that cannot be started, which the supervisor sends under the
+// same names.
 const (
 	NamespacesDenied    Cause = "namespaces_denied"    // the kernel refuses user namespaces to this user
 	NamespacesExhausted Cause = "namespaces_exhausted" // the kernel's limit on namespaces is reached
@@ -55,6 +66,9 @@ func WithCause(cause Cause, err error) error {
 func CauseOf(err error) Cause {
 	if found, ok := errors.AsType[*causeError](err); ok {
 		return found.cause
+	}
+	if found, ok := errors.AsType[*Error](err); ok {
+		return found.Cause
 	}
 	return ""
 }

@@ -26,6 +26,8 @@ const (
 // Error is the one error type of the domain.
 type Error struct {
 	Code Code
+	// Cause is finer than Code. It may be empty.
+	Cause Cause
 	// Message is a sentence for the user.
 	Message string
 	// Fields name the request's faults, where Code is [Invalid].

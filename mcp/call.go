@@ -79,7 +79,7 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 	case execution.Internal:
 		text = "The server failed, not the program. Its log says why."
 	case execution.NotFound:
-		if strings.HasPrefix(text, "Session ") {
+		if domain.Cause == execution.SessionMissing {
 			text += `: it has ended, or there never was one of that name. session="new" begins one.`
 		}
 	case execution.Cancelled:

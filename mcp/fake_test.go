@@ -131,7 +131,7 @@ func (s *sessions) Delete(_ context.Context, id string) error {
 }
 
 func notFound(id string) error {
-	return &execution.Error{Code: execution.NotFound, Message: "Session '" + id + "' not found"}
+	return execution.SessionNotFound(id)
 }
 
 // client is the other end of a stdio server, played by hand.

@@ -129,7 +129,7 @@ func notFound(id string) error {
 	if len(id) > most {
 		id = strings.ToValidUTF8(id[:most], "") + "..."
 	}
-	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", execution.Clip(id))}
+	return execution.SessionNotFound(id)
 }
 
 func isNotFound(err error) bool {
