@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
@@ -68,12 +69,20 @@ func buildImages(ctx context.Context, system System, names []string, ifMissing b
 				continue
 			}
 		}
-		if err := image.Make(ctx, backend, variant, system.Stderr); err != nil {
+		if err := image.Make(ctx, builder{backend}, variant, system.Stderr); err != nil {
 			return err
 		}
 		_, _ = fmt.Fprintf(system.Stderr, "Built %s.\n", variant.Tag)
 	}
 	return nil
+}
+
+// builder is the engine that package image builds with.
+type builder struct{ *docker.Backend }
+
+// Build implements [image.Engine].
+func (b builder) Build(ctx context.Context, recipe image.Build) error {
+	return b.Backend.Build(ctx, docker.Build(recipe))
 }
 
 func variantNamed(name string) (image.Variant, error) {

@@ -118,7 +118,7 @@ func provide(progress io.Writer) func(context.Context, *docker.Backend, string) 
 		if !ours {
 			return false, nil
 		}
-		return true, image.Make(ctx, b, variant, progress)
+		return true, image.Make(ctx, builder{b}, variant, progress)
 	}
 }
 

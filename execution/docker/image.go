@@ -15,7 +15,6 @@ import (
 	dockerimage "github.com/docker/docker/api/types/image"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/image"
 )
 
 // Resolve gives an image's digest. A missing image is made where it is ours,
@@ -102,8 +101,22 @@ func (b *Backend) Import(ctx context.Context, ref string, rootfs io.Reader) erro
 	return b.follow("import "+ref, stream)
 }
 
+// Build describes an image to build.
+type Build struct {
+	// Tag is the name of the image.
+	Tag string
+	// Dockerfile is the whole build context.
+	Dockerfile []byte
+	// Target is the stage to build, or empty for the last.
+	Target string
+	// Args are the values of the Dockerfile's ARGs.
+	Args map[string]string
+	// Labels are put on the image.
+	Labels map[string]string
+}
+
 // Build builds an image with the engine's own builder, which every engine has.
-func (b *Backend) Build(ctx context.Context, recipe image.Build) error {
+func (b *Backend) Build(ctx context.Context, recipe Build) error {
 	var buildContext bytes.Buffer
 	w := tar.NewWriter(&buildContext)
 	if err := errors.Join(

@@ -16,7 +16,6 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
-	"github.com/vivarium-sandbox/vivarium/image"
 )
 
 const (
@@ -218,7 +217,7 @@ func TestBuild(t *testing.T) {
 		streams(`{"stream": "Step 1/2\n"}{"stream": "Step 2/2\n"}`)(w, r)
 	})
 	var said bytes.Buffer
-	err := e.backend(docker.Options{Progress: &said}).Build(t.Context(), image.Build{
+	err := e.backend(docker.Options{Progress: &said}).Build(t.Context(), docker.Build{
 		Tag: "mine:1", Dockerfile: []byte("FROM scratch"), Target: "slim",
 		Args: map[string]string{"A": "1", "B": "2"}, Labels: map[string]string{"recipe": "abc"},
 	})
@@ -271,7 +270,7 @@ func TestBuildFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
 			e.handle(build, test.answer)
-			err := e.backend(docker.Options{}).Build(t.Context(), image.Build{Tag: "mine:1"})
+			err := e.backend(docker.Options{}).Build(t.Context(), docker.Build{Tag: "mine:1"})
 			if err == nil || err.Error() != test.want {
 				t.Errorf("the error is %v", err)
 			}
