@@ -35,7 +35,7 @@ const (
 type instance struct {
 	backend *Backend
 	id      string
-	lasting bool // it is a session's, and does not end with the stream
+	session bool // it belongs to a session, and does not end with the stream
 	conn    types.HijackedResponse
 	in      *bufio.Reader // of conn
 	ended   chan struct{} // closed when the stream from the container has ended
@@ -73,9 +73,9 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	return b.newInstance(id, conn, isSession(spec)), nil
 }
 
-func (b *Backend) newInstance(id string, conn types.HijackedResponse, lasting bool) *instance {
+func (b *Backend) newInstance(id string, conn types.HijackedResponse, session bool) *instance {
 	return &instance{
-		backend: b, id: id, lasting: lasting, conn: conn, in: bufio.NewReaderSize(conn.Reader, chunkBytes),
+		backend: b, id: id, session: session, conn: conn, in: bufio.NewReaderSize(conn.Reader, chunkBytes),
 		ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
@@ -83,10 +83,10 @@ func (b *Backend) newInstance(id string, conn types.HijackedResponse, lasting bo
 // create creates a container. The caller's leaving does not cut it short: the
 // engine would finish it all the same, and nobody would know of the container.
 func (b *Backend) create(ctx context.Context, spec execution.Spec, name string) (string, error) {
-	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
+	uncancelled, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
 	defer cancel()
 	user := b.takeUser()
-	made, err := b.client.ContainerCreate(lasting, b.config(spec, user, time.Now()), b.hostConfig(spec, user), nil, nil, name)
+	made, err := b.client.ContainerCreate(uncancelled, b.config(spec, user, time.Now()), b.hostConfig(spec, user), nil, nil, name)
 	if err != nil {
 		b.users.Release(user)
 		return "", err
@@ -215,7 +215,7 @@ func (i *instance) Diagnostics() string {
 // Destroy asks PID 1 to end, by ending its stdin, and has the engine kill it
 // if that takes too long. Somebody must be reading the stream, or it takes too
 // long for certain. The engine removes the container by itself.
-func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, !i.lasting) }
+func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, !i.session) }
 
 // Kill has the engine kill PID 1, which may be stopped or paused.
 func (i *instance) Kill(ctx context.Context) error { return i.end(ctx, false) }

@@ -127,7 +127,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	if err == nil {
 		err = r.write(folder)
 	}
-	i := &lasting{backend: b, folder: folder, record: r, lock: lock}
+	i := &sessionInstance{backend: b, folder: folder, record: r, lock: lock}
 	if err == nil {
 		err = i.connect()
 	}
@@ -206,7 +206,7 @@ func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, erro
 	if err != nil {
 		return nil, unavailable(err, "the session cannot be reached")
 	}
-	i := &lasting{backend: b, folder: folder, record: r, lock: lock}
+	i := &sessionInstance{backend: b, folder: folder, record: r, lock: lock}
 	if err := i.connect(); err != nil {
 		return nil, errors.Join(unavailable(err, "the session cannot be reached"), lock.Close())
 	}

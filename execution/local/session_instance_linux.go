@@ -14,8 +14,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// lasting is a connection to a session's sandbox.
-type lasting struct {
+// sessionInstance is a connection to a session's sandbox.
+type sessionInstance struct {
 	backend *Backend
 	folder  string
 	record  record
@@ -27,10 +27,10 @@ type lasting struct {
 	said   string   // what Diagnostics returned last
 }
 
-var _ execution.Instance = (*lasting)(nil)
+var _ execution.Instance = (*sessionInstance)(nil)
 
 // connect opens this server's ends of the FIFOs.
-func (i *lasting) connect() error {
+func (i *sessionInstance) connect() error {
 	var err error
 	if i.in, err = os.OpenFile(filepath.Join(i.folder, inFile), os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (i *lasting) connect() error {
 }
 
 // Read reads what PID 1 writes to stdout.
-func (i *lasting) Read(p []byte) (int, error) {
+func (i *sessionInstance) Read(p []byte) (int, error) {
 	n, err := i.out.Read(p)
 	if errors.Is(err, os.ErrClosed) {
 		err = io.EOF
@@ -54,14 +54,14 @@ func (i *lasting) Read(p []byte) (int, error) {
 }
 
 // Write writes to PID 1's stdin.
-func (i *lasting) Write(p []byte) (int, error) { return i.in.Write(p) }
+func (i *sessionInstance) Write(p []byte) (int, error) { return i.in.Write(p) }
 
 // SetWriteDeadline bounds writes.
-func (i *lasting) SetWriteDeadline(t time.Time) error { return i.in.SetWriteDeadline(t) }
+func (i *sessionInstance) SetWriteDeadline(t time.Time) error { return i.in.SetWriteDeadline(t) }
 
 // Diagnostics returns the beginning of what PID 1 wrote to stderr. It leaves that in
 // the FIFO, for the next server to find.
-func (i *lasting) Diagnostics() string {
+func (i *sessionInstance) Diagnostics() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.stderr != nil {
@@ -107,7 +107,7 @@ func copyPipe(from, to *os.File, most int) error {
 }
 
 // Detach closes the connection, for any server to make another.
-func (i *lasting) Detach() {
+func (i *sessionInstance) Detach() {
 	_ = i.Diagnostics() // for who asks later
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -119,10 +119,10 @@ func (i *lasting) Detach() {
 }
 
 // Destroy ends the session.
-func (i *lasting) Destroy(ctx context.Context) error {
+func (i *sessionInstance) Destroy(ctx context.Context) error {
 	defer i.Detach()
 	return i.record.end(ctx, i.folder)
 }
 
 // Kill ends the session, as Destroy does.
-func (i *lasting) Kill(ctx context.Context) error { return i.Destroy(ctx) }
+func (i *sessionInstance) Kill(ctx context.Context) error { return i.Destroy(ctx) }
