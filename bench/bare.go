@@ -205,7 +205,7 @@ func (b *bare) close(ctx context.Context) error {
 	return errors.Join(errors.Join(failures...), b.client.Close())
 }
 
-// memoryMB gives the memory of a server's sandbox, as `docker stats` counts it,
+// memoryMB returns the memory of a server's sandbox, as `docker stats` counts it,
 // the mean of all.
 func (b *bare) memoryMB(ctx context.Context, instance string) (float64, error) {
 	list, err := b.client.ContainerList(ctx, container.ListOptions{

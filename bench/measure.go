@@ -224,7 +224,7 @@ func call(ctx context.Context, s side, p program, from, until time.Time, into *t
 	return nil
 }
 
-// idleMemory gives the server's resident memory when it has nothing to do and
+// idleMemory returns the server's resident memory when it has nothing to do and
 // its pool is warm, or 0 where the system does not tell.
 func (m *measurement) idleMemory(ctx context.Context) (float64, error) {
 	if err := m.ours.ready(ctx); err != nil {

@@ -18,7 +18,7 @@ type timing struct {
 // stages are the parts of a run that a server tells of, in order.
 type stages [8]time.Duration
 
-// stageNames gives their names in the header Server-Timing.
+// stageNames returns their names in the header Server-Timing.
 func stageNames() [len(stages{})]string {
 	return [...]string{"admit", "lease", "send", "run", "kill", "collect", "clean", "prepare"}
 }
@@ -60,7 +60,7 @@ type summary struct {
 	AnswerP50 float64 `json:"answer_p50_ms"`
 }
 
-// stages gives the median of each stage in milliseconds, nil where nothing tells
+// stages returns the median of each stage in milliseconds, nil where nothing tells
 // of them.
 func (t *tally) stages() map[string]float64 {
 	if !slices.ContainsFunc(t.timings, func(run timing) bool { return run.stages != stages{} }) {
@@ -93,7 +93,7 @@ func (t *tally) summary() summary {
 	return s
 }
 
-// percentile gives the smallest value that at least percent of all values do
+// percentile returns the smallest value that at least percent of all values do
 // not exceed (the nearest-rank method), and 0 of no values.
 func percentile(values []time.Duration, percent float64) time.Duration {
 	if len(values) == 0 {
@@ -106,7 +106,7 @@ func percentile(values []time.Duration, percent float64) time.Duration {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// ratio gives a/b, and 0 where that has no meaning.
+// ratio returns a/b, and 0 where that has no meaning.
 func ratio(a, b float64) float64 {
 	if b == 0 {
 		return 0

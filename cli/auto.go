@@ -73,12 +73,12 @@ func (a *autoBackend) decide(ctx context.Context) (backend, error) {
 	if err := a.here.Health(ctx); err != nil {
 		return nil, &execution.Error{
 			Code: execution.Unavailable,
-			Message: fmt.Sprintf("no sandbox can be had: neither with an engine (%s) nor without one (%s)",
+			Message: fmt.Sprintf("no sandbox is available: neither with an engine (%s) nor without one (%s)",
 				execution.AsError(engineErr).Explain(), execution.AsError(err).Explain()),
 			Err: errors.Join(engineErr, err),
 		}
 	}
-	a.log.InfoContext(ctx, "sandboxes are made on this machine, without an engine; to have containers, start a Docker Engine and run `vivarium image build`",
+	a.log.InfoContext(ctx, "sandboxes run on this machine without an engine; to use containers, start a Docker Engine and run `vivarium image build`",
 		"reason", engineErr, "limits", a.here.Walls())
 	return a.here, nil
 }

@@ -73,7 +73,7 @@ func TestChoiceIsKept(t *testing.T) {
 // The doctor says what takes an engine's place, and why nothing does.
 func TestDoctorWithoutBoth(t *testing.T) {
 	o := run(t, []string{"EXECUTOR_BACKEND=auto", systemPython}, "", "doctor")
-	if o.code != 0 || !strings.Contains(o.stdout, "absent   Docker Engine does not answer") || !strings.Contains(o.stdout, "ok       sandboxes are made on this machine, without an engine") {
+	if o.code != 0 || !strings.Contains(o.stdout, "absent   Docker Engine does not answer") || !strings.Contains(o.stdout, "ok       sandboxes run on this machine without an engine") {
 		t.Errorf("without an engine: %+v", o)
 	}
 	o = run(t, []string{"EXECUTOR_BACKEND=auto", "LOCAL_PYTHON=/nonexistent/python3"}, "", "doctor")

@@ -94,7 +94,7 @@ func (o outcome) want(t *testing.T, code int, inStderr ...string) {
 	}
 }
 
-// commands gives the commands that a help text lists.
+// commands returns the commands that a help text lists.
 func commands(help string) []string {
 	_, list, _ := strings.Cut(help, "Available Commands:\n")
 	list, _, _ = strings.Cut(list, "\n\n")
@@ -181,13 +181,13 @@ func TestExecNotRun(t *testing.T) {
 		want string
 	}{
 		"unknown flag":          {[]string{"--frobnicate"}, "unknown flag: --frobnicate"},
-		"no code":               {nil, "no code: give it as an argument, or name a file with --from"},
-		"code twice":            {[]string{"pass", "--from", code}, "either as an argument or with --from, not both"},
-		"a file as code":        {[]string{code}, "the code is the name of a file: to run that, exec --from " + code},
+		"no code":               {nil, "no code: pass it as an argument, or name a file with --from"},
+		"code twice":            {[]string{"pass", "--from", code}, "pass the code as an argument or with --from, not both"},
+		"a file as code":        {[]string{code}, "the code is the name of a file: to run the file, use exec --from " + code},
 		"two arguments":         {[]string{"pass", "pass"}, "accepts at most 1 arg(s), received 2"},
 		"no such code":          {[]string{"--from", code + "x"}, "--from: open " + code + "x: no such file"},
 		"no such file":          {[]string{"pass", "--file", "/no/such/file"}, "--file: open /no/such/file: no such file"},
-		"stdin twice":           {[]string{"--from", "-", "--stdin"}, "standard input holds the code already"},
+		"stdin twice":           {[]string{"--from", "-", "--stdin"}, "standard input is already the code"},
 		"a time without a unit": {[]string{"pass", "--timeout", "5"}, `"5" for "--timeout" flag: must be a time of 1ms or more with its unit, such as 1s`},
 		"no time":               {[]string{"pass", "--timeout", "0s"}, `"0s" for "--timeout" flag: must be a time of 1ms or more`},
 		"too much time":         {[]string{"pass", "--timeout", "100s"}, "--timeout is 1m40s: must be at most MAX_EXEC_TIMEOUT_MS, which is 60000"},
@@ -210,7 +210,7 @@ func TestDoctorWithoutEngine(t *testing.T) {
 	for _, args := range [][]string{{"doctor"}, {"doctor", "--engine"}} {
 		o := run(t, nil, "", args...)
 		want := "missing  Docker Engine does not answer at " + nowhere + " (Cannot connect to the Docker daemon at " + nowhere +
-			". Is the docker daemon running?); to change that, start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` tells)\n"
+			". Is the docker daemon running?); to change that, start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` shows it)\n"
 		if o.code != 1 || o.stdout != want {
 			t.Errorf("%v: %+v", args, o)
 		}

@@ -85,7 +85,7 @@ func sweepFiles(files *filestore.Store, log *slog.Logger) func(context.Context) 
 		defer ticker.Stop()
 		for {
 			if _, err := files.Sweep(ctx); err != nil && ctx.Err() == nil {
-				log.WarnContext(ctx, "looking for expired files failed", "error", err)
+				log.WarnContext(ctx, "removing expired files failed", "error", err)
 			}
 			select {
 			case <-ctx.Done():

@@ -28,9 +28,9 @@ func imageBuildCommand(system System) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the sandbox images through the engine",
-		Long: `Build the sandbox images through the engine, from the recipe in this binary.
-data has Python and the scientific stack, slim Python alone. The base image is
-pulled where a registry answers, and else made with debootstrap, as root.`,
+		Long: `Build the sandbox images through the engine, from the recipe in this binary. The
+variant data has Python and the scientific stack, slim has only Python. The base
+image is pulled from a registry or, if none answers, made with debootstrap as root.`,
 		Example: `  vivarium image build
   vivarium image build --variant slim
   vivarium image build --if-missing`,
@@ -39,8 +39,8 @@ pulled where a registry answers, and else made with debootstrap, as root.`,
 			return buildImages(cmd.Context(), system, variants, ifMissing)
 		},
 	}
-	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "what to build: data, slim")
-	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "leave an image alone that was built from the same recipe")
+	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "variants to build: data, slim")
+	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "skip images that were built from the same recipe")
 	return cmd
 }
 

@@ -18,7 +18,7 @@ func remedy(err error) string {
 	case execution.EngineDenied:
 		return "join the socket's group: `sudo usermod -aG docker \"$USER\"` and log in again; in a container, `docker run --group-add \"$(stat -c %g /var/run/docker.sock)\"`"
 	case execution.EngineUnreachable:
-		return "start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` tells)"
+		return "start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` shows it)"
 	case execution.NamespacesDenied:
 		return "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 on Debian, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu"
 	case execution.NamespacesExhausted:

@@ -17,7 +17,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
 
-// answerTime is how long answers that are on their way get at shutdown.
+// answerTime is how long unsent answers get at shutdown.
 const answerTime = 5 * time.Second
 
 func serveCommand(system System) *cobra.Command {
@@ -120,7 +120,7 @@ func (d *doors) serve(ctx context.Context, c config.Config, example func(context
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
-	log.InfoContext(ctx, "shutting down: what runs may finish", "seconds", c.ShutdownTimeout)
+	log.InfoContext(ctx, "shutting down: running programs may finish", "seconds", c.ShutdownTimeout)
 	stop()
 	return shutdown(s, d.http, d.endStreams, seconds(c.ShutdownTimeout))
 }
@@ -128,14 +128,14 @@ func (d *doors) serve(ctx context.Context, c config.Config, example func(context
 // showDemo shows the example, which has no key.
 func (d *doors) showDemo(ctx context.Context, system System) {
 	if d.access.authenticator != nil {
-		_, _ = fmt.Fprintln(system.Stdout, "The example is left out: it has no key (API_KEYS, OAUTH_ISSUER).")
+		_, _ = fmt.Fprintln(system.Stdout, "The example is skipped: it has no key (API_KEYS, OAUTH_ISSUER).")
 		return
 	}
 	showDemo(ctx, system, d.listener.Addr().String())
 }
 
-// shutdown lets what runs finish while what waits and what still comes gets
-// 503, then closes the listener and the streams that have no end.
+// shutdown lets running programs finish, while queued and new requests get 503.
+// Then it closes the listener and the streams.
 func shutdown(s *service, server *http.Server, endStreams func(), grace time.Duration) error {
 	runs := s.close(grace)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
@@ -158,8 +158,8 @@ func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	}
 }
 
-// prepared has a door learn of the sandboxes when they are warm. Where none is
-// kept warm, none is started for that.
+// prepared returns what to call when sandboxes are warm, so that the MCP server can
+// describe them. If none is kept warm, none is started for that.
 func prepared(c config.Config, door *mcp.Server) func(context.Context, error) {
 	if c.PoolSize == 0 {
 		return func(context.Context, error) {}

@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// defaults gives the settings of an empty environment.
+// defaults returns the settings of an empty environment.
 func defaults(t *testing.T) config.Config {
 	t.Helper()
 	c, err := config.Load(t.Context(), func(string) (string, bool) { return "", false })

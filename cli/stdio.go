@@ -14,8 +14,8 @@ import (
 func stdioCommand(system System) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stdio",
-		Short: "Serve MCP to the program that started this one",
-		Long:  "Serve MCP over standard input and output. Nothing else is written to standard output; the log goes to standard error.",
+		Short: "Serve MCP to the program that started this command",
+		Long:  "Serve MCP over standard input and output. The log goes to standard error.",
 		Example: `  vivarium stdio
   claude mcp add vivarium -- vivarium stdio`,
 		Args: cobra.NoArgs,
@@ -30,8 +30,8 @@ func stdio(ctx context.Context, system System) error {
 	if err != nil {
 		return err
 	}
-	// A client that is gone shows as a failed write, and that is a normal end: the
-	// signal would end the process with its sandboxes.
+	// A client that has gone shows as a failed write, which is a normal end. The
+	// signal would kill the process before it ends its sandboxes.
 	signal.Ignore(syscall.SIGPIPE)
 	limitMemory(c, system)
 	s, err := newService(c, system, log)

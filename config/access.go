@@ -123,7 +123,7 @@ const hostForm = `[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-
 
 func hostName() *regexp.Regexp { return regexp.MustCompile(`^` + hostForm + `$`) }
 
-// isOrigin says whether a browser may send a text as Origin. It leaves out the port
+// isOrigin reports whether a browser may send a text as Origin. It leaves out the port
 // that is the scheme's own.
 func isOrigin(text string) bool {
 	own := strings.HasPrefix(text, "https://") && strings.HasSuffix(text, ":443") ||

@@ -158,7 +158,7 @@ func (s Setting) bound() (name string, part int64) {
 	return s.field.Tag.Get("atmost"), part
 }
 
-// accepts says whether a value is allowed.
+// accepts reports whether a value is allowed.
 func (s Setting) accepts(value string) bool {
 	words := s.field.Tag.Get("oneof")
 	switch s.field.Type.Kind() {
@@ -283,7 +283,7 @@ func (c Config) localFaults() []error {
 	return faults
 }
 
-// NeedsEngine says whether the settings ask for what a container engine alone has:
+// NeedsEngine reports whether the settings ask for what a container engine alone has:
 // another image, network or runtime than the default.
 func (c Config) NeedsEngine() bool {
 	settings := byName()
@@ -323,7 +323,7 @@ func redact(address string) string {
 // moduleName is what a Python module may be called.
 func moduleName() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$`) }
 
-// DockerConfigDir gives the Docker CLI's folder, "" where there is no home.
+// DockerConfigDir returns the Docker CLI's folder, "" where there is no home.
 func (c Config) DockerConfigDir(home string) string {
 	switch {
 	case c.DockerConfig != "":

@@ -43,7 +43,7 @@ type Variant struct {
 	Tag string
 }
 
-// Variants gives all images, the default first.
+// Variants returns all images, the default first.
 func Variants() []Variant {
 	return []Variant{
 		{Name: "data", Tag: repository + ":latest"},
@@ -61,7 +61,7 @@ func ByTag(tag string) (Variant, bool) {
 	return Variant{}, false
 }
 
-// Dockerfile gives the recipe.
+// Dockerfile returns the recipe.
 func Dockerfile() []byte { return dockerfile }
 
 // Recipe identifies the recipe that this binary holds.
@@ -72,7 +72,7 @@ func Recipe() string {
 
 // Engine is what building needs of a container engine.
 type Engine interface {
-	// Label gives an image's label, and whether the image is there.
+	// Label returns an image's label, and whether the image is there.
 	Label(ctx context.Context, ref, label string) (value string, there bool, err error)
 	// Pull fetches an image from its registry.
 	Pull(ctx context.Context, ref string) error
@@ -110,7 +110,7 @@ func Make(ctx context.Context, engine Engine, variant Variant, progress io.Write
 	})
 }
 
-// findBase gives an image to build upon, and makes it if need be.
+// findBase returns an image to build upon, and makes it if need be.
 func findBase(ctx context.Context, engine Engine, progress io.Writer) (string, error) {
 	for _, base := range []string{publicBase, localBase} {
 		if _, there, err := engine.Label(ctx, base, ""); err != nil {

@@ -59,7 +59,7 @@ func TestLocalReadOnlyDisk(t *testing.T) {
 	doctor := exec.CommandContext(t.Context(), binary, "doctor")
 	doctor.Env = append(os.Environ(), with(slimImage, "TMPDIR="+folder)...)
 	out, err := doctor.CombinedOutput()
-	for _, want := range []string{"missing  no files can be stored: FILE_STORAGE_DIR: must name", "missing  no session can be had: no session can be kept in"} {
+	for _, want := range []string{"missing  no files can be stored: FILE_STORAGE_DIR: must name", "missing  sessions are not available: no session can be kept in"} {
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in (%v)\n%s", want, err, out)
 		}

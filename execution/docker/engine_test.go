@@ -90,7 +90,7 @@ func (e *engine) serve(w http.ResponseWriter, r *http.Request) {
 
 func (e *engine) handle(route string, handler http.HandlerFunc) { e.mux.HandleFunc(route, handler) }
 
-// requests gives what was asked, as "METHOD /path".
+// requests returns what was asked, as "METHOD /path".
 func (e *engine) requests() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -101,7 +101,7 @@ func (e *engine) requests() []string {
 	return list
 }
 
-// query gives a query parameter of the last request of some method and path.
+// query returns a query parameter of the last request of some method and path.
 func (e *engine) query(route, name string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -61,7 +61,7 @@ func TestResolve(t *testing.T) {
 			requests: []string{inspect, pull, inspect},
 		},
 		"ours":        {ours: true, provides: 1, arrives: true, requests: []string{inspect, inspect}},
-		"ours, fails": {ours: true, provides: 1, provideErr: broken, requests: []string{inspect}, message: `the image "example/python:3" is not to be had`, cause: "the builder is broken"},
+		"ours, fails": {ours: true, provides: 1, provideErr: broken, requests: []string{inspect}, message: `image "example/python:3" is not available`, cause: "the builder is broken"},
 		"ours, fails for a reason to tell": {
 			ours: true, provides: 1, requests: []string{inspect},
 			provideErr: &execution.Error{Code: execution.Unavailable, Message: "no base image", Err: broken},
@@ -69,19 +69,19 @@ func TestResolve(t *testing.T) {
 		},
 		"pull refused": {
 			provides: 1, pulled: fail(http.StatusInternalServerError, "registry says no"), requests: []string{inspect, pull},
-			message: `the image "example/python:3" is not to be had`, cause: "pull example/python:3: Error response from daemon: registry says no",
+			message: `image "example/python:3" is not available`, cause: "pull example/python:3: Error response from daemon: registry says no",
 		},
 		"pull fails on the way": {
 			provides: 1, pulled: streams(`{"status": "Pulling"}` + "\n" + `{"errorDetail": {"message": "x"}, "error": "manifest unknown"}`),
-			requests: []string{inspect, pull}, message: `the image "example/python:3" is not to be had`, cause: "pull example/python:3: manifest unknown",
+			requests: []string{inspect, pull}, message: `image "example/python:3" is not available`, cause: "pull example/python:3: manifest unknown",
 		},
 		"pull is cut off": {
 			provides: 1, pulled: streams(`{"status": "Pull`), requests: []string{inspect, pull},
-			message: `the image "example/python:3" is not to be had`, cause: "pull example/python:3: unexpected EOF",
+			message: `image "example/python:3" is not available`, cause: "pull example/python:3: unexpected EOF",
 		},
 		"pulled and still not there": {
 			provides: 1, pulled: streams(""), requests: []string{inspect, pull, inspect},
-			message: `the image "example/python:3" is not to be had`, cause: "No such image",
+			message: `image "example/python:3" is not available`, cause: "No such image",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,9 +134,9 @@ func TestResolveEngineTrouble(t *testing.T) {
 		status        int
 		message, want string
 	}{
-		"a bad reference": {http.StatusBadRequest, "invalid reference format", `"example/python:3" is no image reference`},
-		"trouble":         {http.StatusInternalServerError, "layer does not exist", `the image "example/python:3" is not to be had`},
-		"dial of its own": {http.StatusInternalServerError, "dial tcp: lookup registry: no such host", `the image "example/python:3" is not to be had`},
+		"a bad reference": {http.StatusBadRequest, "invalid reference format", `"example/python:3" is not an image reference`},
+		"trouble":         {http.StatusInternalServerError, "layer does not exist", `image "example/python:3" is not available`},
+		"dial of its own": {http.StatusInternalServerError, "dial tcp: lookup registry: no such host", `image "example/python:3" is not available`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
@@ -168,7 +168,7 @@ func TestLabel(t *testing.T) {
 		t.Errorf("of an image without configuration: %q %v %v", value, there, err)
 	}
 	_, _, err := b.Label(t.Context(), "broken", "recipe")
-	unavailable(t, err, `the image "broken" is not to be had`, "no")
+	unavailable(t, err, `image "broken" is not available`, "no")
 }
 
 func TestPullTellsItsProgress(t *testing.T) {

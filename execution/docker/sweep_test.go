@@ -20,14 +20,14 @@ func listed(id, state string, age time.Duration, labels map[string]string) map[s
 	return map[string]any{"Id": id, "State": state, "Created": time.Now().Add(-age).Unix(), "Labels": labels}
 }
 
-// by gives the labels of a container that some server made.
+// by returns the labels of a container that some server made.
 func by(instance string, left time.Duration) map[string]string {
 	return map[string]string{
 		"vivarium.instance": instance, "vivarium.deadline": strconv.FormatInt(time.Now().Add(left).Unix(), 10),
 	}
 }
 
-// session gives those of a session's.
+// session returns those of a session's.
 func session(instance string, left time.Duration) map[string]string {
 	labels := by(instance, left)
 	labels["vivarium.session"] = "abc"

@@ -128,7 +128,7 @@ func (b *Backend) Walls() string {
 	return walls
 }
 
-// Interpreter gives the path of the interpreter that programs run with.
+// Interpreter returns the path of the interpreter that programs run with.
 func (b *Backend) Interpreter(ctx context.Context) (string, error) {
 	p, err := b.findPython(ctx)
 	return filepath.Join(b.opts.Rootfs, p.path), err
@@ -181,7 +181,7 @@ func processName(pid int) (string, error) {
 	return strconv.Itoa(pid) + "-" + start, err
 }
 
-// look gives a process's state and the time of its start, as the kernel tells them.
+// look returns a process's state and the time of its start, as the kernel tells them.
 func look(pid int) (state, start string, err error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -196,7 +196,7 @@ func look(pid int) (state, start string, err error) {
 	return fields[stateField], fields[startField], nil
 }
 
-// isAlive says whether the process of a name runs.
+// isAlive reports whether the process of a name runs.
 func isAlive(name string) bool {
 	pid, start, _ := strings.Cut(name, "-")
 	number, err := strconv.Atoi(pid)

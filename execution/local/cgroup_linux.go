@@ -138,7 +138,7 @@ func (g group) remove() error {
 	return errors.Join(failures...)
 }
 
-// empty says whether no process is in the group: a session may outlive its server.
+// empty reports whether no process is in the group: a session may outlive its server.
 func (g group) empty() bool {
 	for _, folder := range g.unique() {
 		inside, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))

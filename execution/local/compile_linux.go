@@ -26,7 +26,7 @@ type compiled struct {
 	data    []byte // nil where there is none
 }
 
-// begin gives what a sandbox begins with. Where each run has a start of its own, a
+// begin returns what a sandbox begins with. Where each run has a start of its own, a
 // quarter of that is to compile the supervisor: all but the first find it compiled. The
 // first does not wait for that: it may be the only one.
 func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) beginning {

@@ -126,8 +126,8 @@ func divideOwn() (controllers, error) {
 // service's of the system, and this server is meant too.
 var errUnits = errors.New("this server's cgroup is not its own to divide: its unit needs Delegate=yes")
 
-// isLimited says whether a group has a limit of its own. That of processes does not count:
-// systemd gives one to all.
+// isLimited reports whether a group has a limit of its own. That of processes does not count:
+// systemd returns one to all.
 func isLimited(folder string) bool {
 	for _, name := range []string{"memory.max", "memory.high", "cpu.max"} {
 		if text, err := os.ReadFile(filepath.Join(folder, name)); err == nil && !strings.HasPrefix(string(text), "max") {
@@ -137,12 +137,12 @@ func isLimited(folder string) bool {
 	return false
 }
 
-// isService says whether a group is one of a service of the system, not of a user's.
+// isService reports whether a group is one of a service of the system, not of a user's.
 func isService(folder string) bool {
 	return strings.HasSuffix(folder, ".service") && !strings.Contains(folder, "/user@")
 }
 
-// version2 gives the folder of the group of version 2 that this process is in.
+// version2 returns the folder of the group of version 2 that this process is in.
 func version2(membership string, mounts []*mountinfo.Info) (string, bool) {
 	for line := range strings.Lines(membership) {
 		if path, unified := strings.CutPrefix(strings.TrimSpace(line), "0::"); unified {

@@ -23,7 +23,7 @@ type host struct {
 	read func(path string) string // a setting of the kernel's, "" where it has none of the kind
 }
 
-// explain says why no sandbox can be had, and what to change, given what the
+// explain returns why no sandbox can be had, and what to change, given what the
 // kernel has refused.
 func explain(err error) error {
 	return host{root: isRoot(), read: readSetting}.explain(err)
@@ -75,7 +75,7 @@ func (h host) explainInside(err error, f *fault) error {
 	return unavailable(err, "the sandbox cannot be made")
 }
 
-// switchedOff says with which setting user namespaces are switched off, or "".
+// switchedOff returns with which setting user namespaces are switched off, or "".
 func (h host) switchedOff(err error) string {
 	switch {
 	case h.read("/proc/sys/user/max_user_namespaces") == "0":

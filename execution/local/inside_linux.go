@@ -41,7 +41,7 @@ func Become() {
 	os.Exit(1)
 }
 
-// step says what was being done when an error came.
+// step returns what was being done when an error came.
 func step(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -131,7 +131,7 @@ func stayInside(p plan) error {
 	), "closing the file system")
 }
 
-// becomeUser gives up the identity of the server, but not what is needed to go on.
+// becomeUser returns up the identity of the server, but not what is needed to go on.
 func becomeUser(user, group int) error {
 	// The namespace knows neither root nor any other user, so that nothing is lost
 	// by becoming one (capabilities(7), "Effect of user ID changes").

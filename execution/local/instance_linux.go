@@ -76,7 +76,7 @@ func (i *instance) Write(p []byte) (int, error) { return i.stdin.Write(p) }
 // SetWriteDeadline bounds writes.
 func (i *instance) SetWriteDeadline(t time.Time) error { return i.stdin.SetWriteDeadline(t) }
 
-// Diagnostics gives what PID 1 wrote to stderr, as far as it has been read.
+// Diagnostics returns what PID 1 wrote to stderr, as far as it has been read.
 func (i *instance) Diagnostics() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -50,7 +50,7 @@ func (b *Backend) Start(context.Context, execution.Spec) (execution.Instance, er
 // Sweep finds nothing.
 func (b *Backend) Sweep(context.Context) (int, error) { return 0, nil }
 
-// Health says why there are no sandboxes.
+// Health returns why there are no sandboxes.
 func (b *Backend) Health(context.Context) error { return elsewhere() }
 
 // Attach fails.

@@ -97,7 +97,7 @@ type fault struct {
 // Error implements error.
 func (f *fault) Error() string { return fmt.Sprintf("%s: %s", f.Step, f.Text) }
 
-// Unwrap gives the kernel's word.
+// Unwrap returns the kernel's word.
 func (f *fault) Unwrap() error {
 	if f.Errno == 0 {
 		return nil

@@ -21,7 +21,7 @@ const (
 	highLimit = 4096
 )
 
-// roomForProcesses says whether this user, who is not root, may have the processes of
+// roomForProcesses reports whether this user, who is not root, may have the processes of
 // another sandbox.
 func roomForProcesses() error {
 	var limit unix.Rlimit

@@ -107,7 +107,7 @@ func (p *python) identity() string {
 	return all
 }
 
-// isStill says whether an interpreter is what it was when it was asked.
+// isStill reports whether an interpreter is what it was when it was asked.
 func (p *python) isStill() bool { return p.found == "" || p.found == p.identity() }
 
 // findInRootfs finds the interpreter in a root file system that was given.
@@ -145,7 +145,7 @@ func (b *Backend) findInRootfs() (python, error) {
 	return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: has no Python at %s; LOCAL_PYTHON names its place", b.opts.Rootfs, strings.Join(candidates, ", "))
 }
 
-// isOwnRoot says whether a folder is this process's own root, by whatever name.
+// isOwnRoot reports whether a folder is this process's own root, by whatever name.
 func isOwnRoot(folder string) bool {
 	own, err := os.Stat("/")
 	if err != nil {
@@ -155,7 +155,7 @@ func isOwnRoot(folder string) bool {
 	return err == nil && os.SameFile(own, given)
 }
 
-// identify tells what is at paths now from what may be there later.
+// identify returns what is at paths now from what may be there later.
 func identify(paths ...string) (string, error) {
 	var all strings.Builder
 	for _, path := range paths {
@@ -216,7 +216,7 @@ func (p *python) ask(ctx context.Context, name string) error {
 	return nil
 }
 
-// isSeen says whether programs see an interpreter by its path.
+// isSeen reports whether programs see an interpreter by its path.
 func (p *python) isSeen() bool {
 	return slices.ContainsFunc(append([]string{"/bin", "/usr"}, p.trees...), func(tree string) bool { return isBelow(p.path, tree) })
 }
@@ -253,7 +253,7 @@ func shown(prefix string) []string {
 	return all
 }
 
-// fault says what is wrong with an interpreter, or nothing.
+// fault returns what is wrong with an interpreter, or nothing.
 func (f facts) fault() string {
 	const major, minor = 3, 9
 	switch {
@@ -265,7 +265,7 @@ func (f facts) fault() string {
 	return ""
 }
 
-// prefixFault says why a folder must not be shown to programs.
+// prefixFault returns why a folder must not be shown to programs.
 func prefixFault(prefix string) string {
 	for _, own := range []string{"/tmp", "/workspace", "/dev", "/proc", "/sys"} {
 		if isBelow(prefix, own) {

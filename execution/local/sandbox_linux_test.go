@@ -142,7 +142,7 @@ func copyFile(from, to string) error {
 	return errors.Join(err, os.WriteFile(to, content, 0o755))
 }
 
-// view tells what a process sees of itself and the machine.
+// view returns what a process sees of itself and the machine.
 const view = `
 import ctypes, json, os, socket
 status = dict(line.rstrip().split(":\t", 1) for line in open("/proc/self/status") if ":\t" in line.rstrip())

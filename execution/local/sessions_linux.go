@@ -77,7 +77,7 @@ func unkept(err error, folder string) error {
 	return unavailable(err, "no session can be kept in %s, %s: TMPDIR names another place", folder, why)
 }
 
-// sessionFolder gives the folder of one session. Its id is nothing that could be a path.
+// sessionFolder returns the folder of one session. Its id is nothing that could be a path.
 func (b *Backend) sessionFolder(id string) (string, error) {
 	if !sessionID().MatchString(id) {
 		return "", execution.SessionNotFound(id)

@@ -221,7 +221,7 @@ func (b *Backend) takeUser() (user int, release func()) {
 	return user, func() { b.users.Release(user) }
 }
 
-// isRoot says whether this process may be another user. In a user namespace that
+// isRoot reports whether this process may be another user. In a user namespace that
 // knows none but itself, as `unshare -r` makes, it is root by name alone.
 func isRoot() bool {
 	return os.Geteuid() == 0 && isKnownUser(walls.User)
@@ -233,14 +233,14 @@ func isKnownUser(user uint64) bool {
 	return err != nil || knowsUser(string(known), user)
 }
 
-// isMachinesRoot says whether this process is who owns the kernel's settings: in a user
+// isMachinesRoot reports whether this process is who owns the kernel's settings: in a user
 // namespace that does not know the machine's root, they are nobody's.
 func isMachinesRoot() bool {
 	var status unix.Stat_t
 	return os.Geteuid() == 0 && unix.Stat("/proc/sys/kernel", &status) == nil && status.Uid == 0
 }
 
-// knowsUser says whether a map of users (user_namespaces(7)) has one.
+// knowsUser reports whether a map of users (user_namespaces(7)) has one.
 func knowsUser(known string, user uint64) bool {
 	for line := range strings.Lines(known) {
 		var first, outside, count uint64
@@ -305,7 +305,7 @@ func died(said string) error {
 	return err
 }
 
-// succeeded says whether PID 1 ended by itself and with status 0. It must have been
+// succeeded reports whether PID 1 ended by itself and with status 0. It must have been
 // buried.
 func (p *process) succeeded() bool { return p.cmd.ProcessState.Success() }
 
