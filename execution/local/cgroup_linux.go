@@ -18,8 +18,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/walls"
 )
 
-// cpuPeriod is the time for which a quota of CPU time counts, in microseconds,
-// as container engines have it.
+// cpuPeriod is the period of a quota of CPU time, in microseconds. Container engines
+// use the same.
 const cpuPeriod = 100_000
 
 // try makes a group and takes it away again.
@@ -40,7 +40,7 @@ type group struct {
 	folders map[string]string
 }
 
-// make makes a group with the limits of a sandbox, but for that of processes: see bound.
+// make makes a group with the limits of a sandbox, except that of processes: see bound.
 func (c controllers) make(name string, s execution.Settings) (group, error) {
 	g := group{version: c.version, folders: make(map[string]string)}
 	for controller, parent := range c.folders {
@@ -60,8 +60,8 @@ func (c controllers) make(name string, s execution.Settings) (group, error) {
 	return g, nil
 }
 
-// bound limits how many processes the group may have. It is for when the supervisor
-// is there: what becomes it has more threads than a sandbox may be allowed.
+// bound limits how many processes the group may have. It is called when the supervisor
+// runs: the process that becomes it may have more threads than the limit.
 func (g group) bound(processes int64) error {
 	folder := g.folders[pidsController]
 	if folder == "" {
@@ -109,7 +109,8 @@ func (g group) add(pid int) error {
 	return nil
 }
 
-// trees are what of the group the supervisor reads, where it looks for it.
+// trees returns the folders of the group that the supervisor reads, and where it expects
+// them.
 func (g group) trees() []tree {
 	if g.version == 2 {
 		return []tree{{From: g.folders[memoryController], To: "/sys/fs/cgroup", NoExec: true}}
@@ -121,7 +122,7 @@ func (g group) trees() []tree {
 	return all
 }
 
-// remove takes the group away, when the last of its processes has gone.
+// remove removes the group when the last of its processes has gone.
 func (g group) remove() error {
 	const patience = time.Second
 	var failures []error

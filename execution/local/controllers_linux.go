@@ -18,23 +18,23 @@ import (
 // groupPrefix is how the names of our cgroups begin.
 const groupPrefix = "vivarium-"
 
-// controllers is where this server may make cgroups: folders of the kernel's, by
-// controller. With version 2 they are one.
+// controllers has the folders in which this server may make cgroups, by controller. With
+// version 2 it is the same folder for all.
 type controllers struct {
 	version int
 	folders map[string]string
 }
 
-// Places of cgroups in the sandbox, and what each bounds.
+// Names of the controllers.
 const (
 	memoryController = "memory"
 	pidsController   = "pids"
 	cpuController    = "cpu"
 )
 
-// findControllers looks where this server may make cgroups. The error says why
-// it may not. It may move this process: to below its cgroup, to be able to divide that,
-// or to one that enter, which must not be nil, has somebody else make for it.
+// findControllers finds where this server may make cgroups, or returns why it may not.
+// It may move this process: to a group below its own, to be able to divide that, or to
+// a group that enter requests from systemd. enter must not be nil.
 func findControllers(ctx context.Context, server string, enter func(context.Context) error) (controllers, error) {
 	c, err := findVersion1()
 	if err != nil {
@@ -46,8 +46,8 @@ func findControllers(ctx context.Context, server string, enter func(context.Cont
 	return c, c.try(server)
 }
 
-// findVersion1 finds the hierarchies of version 1 that this process is in. They
-// must be those without which memory and processes are not bounded.
+// findVersion1 finds the hierarchies of version 1 that this process is in. Those of
+// memory and processes must be among them.
 func findVersion1() (controllers, error) {
 	membership, mounts, err := readMembership()
 	if err != nil {
@@ -91,8 +91,8 @@ func version1(membership string, mounts []*mountinfo.Info) controllers {
 	return c
 }
 
-// findVersion2 finds a group of version 2 that is this process's to divide: the one that
-// it is in, or else one that enter has made for it.
+// findVersion2 finds a group of version 2 that this process may divide: its own, or
+// else one that enter has made for it.
 func findVersion2(ctx context.Context, enter func(context.Context) error) (controllers, error) {
 	c, err := divideOwn()
 	if err == nil || errors.Is(err, errNoGroups) || errors.Is(err, errUnits) {
@@ -104,8 +104,8 @@ func findVersion2(ctx context.Context, enter func(context.Context) error) (contr
 	return divideOwn()
 }
 
-// divideOwn makes the group of version 2 that this process is in one below which
-// groups have the controllers that they need.
+// divideOwn enables controllers for groups below the group of version 2 that this
+// process is in.
 func divideOwn() (controllers, error) {
 	membership, mounts, err := readMembership()
 	if err != nil {
@@ -122,12 +122,12 @@ func divideOwn() (controllers, error) {
 	return c, err
 }
 
-// errUnits says that the group is not to be left: somebody has limited it, or it is a
-// service's of the system, and this server is meant too.
+// errUnits means that this process must not leave its group: the group has a limit or
+// belongs to a service of the system, and that is meant for this server.
 var errUnits = errors.New("this server's cgroup is not its own to divide: its unit needs Delegate=yes")
 
-// isLimited reports whether a group has a limit of its own. That of processes does not count:
-// systemd returns one to all.
+// isLimited reports whether a group has a limit. That of processes does not count, since
+// systemd sets one for every group.
 func isLimited(folder string) bool {
 	for _, name := range []string{"memory.max", "memory.high", "cpu.max"} {
 		if text, err := os.ReadFile(filepath.Join(folder, name)); err == nil && !strings.HasPrefix(string(text), "max") {
@@ -137,7 +137,7 @@ func isLimited(folder string) bool {
 	return false
 }
 
-// isService reports whether a group is one of a service of the system, not of a user's.
+// isService reports whether a group belongs to a service of the system, not of a user.
 func isService(folder string) bool {
 	return strings.HasSuffix(folder, ".service") && !strings.Contains(folder, "/user@")
 }
@@ -152,8 +152,8 @@ func version2(membership string, mounts []*mountinfo.Info) (string, bool) {
 	return "", false
 }
 
-// divide has the groups below a folder know the controllers that they need. Where a
-// process is in it the kernel refuses that; if it is this one alone, it moves below.
+// divide enables the controllers for groups below a folder. The kernel refuses that while
+// a process is in the group itself. If this process is the only one, it moves below.
 func divide(folder string, self int) (controllers, error) {
 	c, err := offered(folder)
 	if err != nil {
@@ -172,8 +172,8 @@ func divide(folder string, self int) (controllers, error) {
 	return c, err
 }
 
-// offered are the controllers of a group of version 2. CPU time alone may be left
-// unbounded: a run has an end anyway.
+// offered returns the controllers of a group of version 2. Only that of CPU time may be
+// missing: a run has a time limit anyway.
 func offered(folder string) (controllers, error) {
 	text, err := os.ReadFile(filepath.Join(folder, "cgroup.controllers"))
 	if err != nil {
@@ -193,7 +193,7 @@ func offered(folder string) (controllers, error) {
 	return c, nil
 }
 
-// moveBelow moves this process from a group, in which nobody else may be, to one below it.
+// moveBelow moves this process to a group below its own, in which no other process may be.
 func moveBelow(folder string, self int) error {
 	inside, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))
 	if err != nil {

@@ -82,7 +82,7 @@ func TestExplain(t *testing.T) {
 		"container":              {outside(unix.EPERM), nil, true, "seccomp=unconfined"},
 		"container with a /proc": {inside(mountingProc, "", unix.EPERM), nil, true, "systempaths=unconfined"},
 		"no /usr":                {inside(taking, "/usr", unix.ENOENT), nil, true, "LOCAL_ROOTFS"},
-		"no interpreter":         {inside(starting, "/opt/x/python3", unix.ENOENT), nil, true, "/opt/x/python3 is not seen"},
+		"no interpreter":         {inside(starting, "/opt/x/python3", unix.ENOENT), nil, true, "the sandbox does not show /opt/x/python3"},
 		"an unreadable one":      {inside(starting, "/opt/x/python3", unix.EACCES), nil, true, "chmod -R a+rX"},
 		"anything else":          {errors.New("odd"), nil, true, "cannot be made"},
 	} {

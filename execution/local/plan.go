@@ -14,7 +14,7 @@ const (
 	errorsFD = 5 // is to be the supervisor's stderr
 )
 
-// finished is what a process says that has become a sandbox, but for its supervisor.
+// finished is what a process sends when it has become a sandbox and starts the supervisor.
 const finished = "\n"
 
 // stage is a step that has an explanation of its own (see explain).
@@ -28,21 +28,21 @@ const (
 	starting     stage = "starting"      // the interpreter, named by the path
 )
 
-// plan is what a process is told that becomes a sandbox.
+// plan is what a process receives that becomes a sandbox.
 type plan struct {
-	// User and Group are who the supervisor is. The process becomes them where
-	// it is somebody else yet, which takes the power to.
+	// User and Group are those of the supervisor. With Become the process must change
+	// to them, which needs the capability.
 	User, Group int
 	Become      bool
 	Hostname    string
 
-	// Trees are folders and files that are seen inside, read-only.
+	// Trees are folders and files of the host that the sandbox shows, read-only.
 	Trees []tree
 	// Links are symbolic links in the root, by name.
 	Links []link
 	// Files are small files, with their contents.
 	Files []file
-	// Spaces are the places that programs can write.
+	// Spaces are the folders that programs can write.
 	Spaces []space
 
 	// Command is the supervisor's command line, Environment its environment,
@@ -84,20 +84,19 @@ type space struct {
 	NoExec     bool
 }
 
-// fault is what goes wrong while a process becomes a sandbox, as it travels to
-// the server.
+// fault is an error of a process that becomes a sandbox, as it is sent to the server.
 type fault struct {
 	Stage stage         // "" for a step without an explanation of its own
 	Path  string        // what Stage is about, for some
-	Step  string        // what was being done, in words
-	Errno syscall.Errno // 0 where the kernel did not say
+	Step  string        // what was being done, for people
+	Errno syscall.Errno // 0 if the kernel reported none
 	Text  string
 }
 
 // Error implements error.
 func (f *fault) Error() string { return fmt.Sprintf("%s: %s", f.Step, f.Text) }
 
-// Unwrap returns the kernel's word.
+// Unwrap returns the kernel's error, if there is one.
 func (f *fault) Unwrap() error {
 	if f.Errno == 0 {
 		return nil
@@ -113,7 +112,7 @@ func at(s stage, path string, err error) error {
 	return err
 }
 
-// readPlan reads what this process is to become.
+// readPlan reads the plan of this process.
 func readPlan() (plan, error) {
 	var p plan
 	in := os.NewFile(planFD, "plan")

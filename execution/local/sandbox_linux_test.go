@@ -331,17 +331,17 @@ END
 	}{
 		"none":                 {"/does/not/exist", []string{`LOCAL_PYTHON is "/does/not/exist"`, "path of a Python"}},
 		"not in PATH":          {"python-of-nobody", []string{`LOCAL_PYTHON is "python-of-nobody"`}},
-		"no Python":            {script("false", "exit 3"), []string{"no Python that runs"}},
-		"in /usr, and none":    {"/bin/ls", []string{"/bin/ls is no Python"}},
-		"something else":       {script("cat", "echo hello"), []string{"is no Python"}},
+		"no Python":            {script("false", "exit 3"), []string{"not a Python that runs"}},
+		"in /usr, and none":    {"/bin/ls", []string{"/bin/ls is not a Python"}},
+		"something else":       {script("cat", "echo hello"), []string{"is not a Python"}},
 		"too old":              {script("old", facts(`, "Version": [3, 8, 10]`)), []string{"Python 3.8.10", "3.9 or newer", "LOCAL_PYTHON"}},
 		"without ctypes":       {script("minimal", facts(`, "Ctypes": false`)), []string{"ctypes", "python3-minimal"}},
-		"in the root":          {script("root", facts(`, "Prefixes": ["/"]`)), []string{"lives in /,", "virtual environment"}},
-		"in all homes":         {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"lives in /home,"}},
-		"in one's home":        {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"lives in " + home(t)}},
-		"in the sandbox's own": {script("own", facts(`, "Prefixes": ["/tmp/venv"]`)), []string{"lives in /tmp/venv, and a sandbox has a /tmp of its own", "LOCAL_PYTHON names another"}},
-		"in another's home":    {script("other", facts(`, "Prefixes": ["/root"]`)), []string{"lives in /root,"}},
-		"above one's home":     {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"lives in " + filepath.Dir(home(t))}},
+		"in the root":          {script("root", facts(`, "Prefixes": ["/"]`)), []string{"is in /,", "virtual environment"}},
+		"in all homes":         {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"is in /home,"}},
+		"in one's home":        {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"is in " + home(t)}},
+		"in the sandbox's own": {script("own", facts(`, "Prefixes": ["/tmp/venv"]`)), []string{"is in /tmp/venv, and a sandbox has a /tmp of its own", "set LOCAL_PYTHON to another"}},
+		"in another's home":    {script("other", facts(`, "Prefixes": ["/root"]`)), []string{"is in /root,"}},
+		"above one's home":     {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"is in " + filepath.Dir(home(t))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newBackend(t, "", func(o *local.Options) { o.Python = test.python }).Resolve(t.Context(), "")
@@ -390,7 +390,7 @@ func TestHomesBehindLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = newBackend(t, "", func(o *local.Options) { o.Python = python }).Resolve(t.Context(), "")
-	checkUnavailable(t, err, "lives in "+filepath.Join(folder, "real"), "somebody's home")
+	checkUnavailable(t, err, "is in "+filepath.Join(folder, "real"), "a user's home")
 }
 
 // A script that starts an interpreter may come to start another, when the first is gone.

@@ -70,8 +70,7 @@ func (i *sessionInstance) Diagnostics() string {
 	return i.said
 }
 
-// peek returns the first bytes in a FIFO without taking them out, "" where there are
-// none.
+// peek returns the first bytes in a FIFO without removing them, or "" if it is empty.
 func peek(fifo *os.File, most int) string {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -87,7 +86,7 @@ func peek(fifo *os.File, most int) string {
 	return string(text)
 }
 
-// copyPipe copies what is in one pipe to another, without waiting for any (tee(2)).
+// copyPipe copies the content of one pipe to another, without waiting (tee(2)).
 func copyPipe(from, to *os.File, most int) error {
 	source, err := from.SyscallConn()
 	if err != nil {
@@ -108,7 +107,7 @@ func copyPipe(from, to *os.File, most int) error {
 
 // Detach closes the connection, for any server to make another.
 func (i *sessionInstance) Detach() {
-	_ = i.Diagnostics() // for who asks later
+	_ = i.Diagnostics() // for later calls
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.stderr == nil {

@@ -229,7 +229,7 @@ func TestFolderOfSessions(t *testing.T) {
 			t.Errorf("%s: no error", name)
 			continue
 		}
-		checkUnavailable(t, err, path, test.want, "TMPDIR names another place")
+		checkUnavailable(t, err, path, test.want, "set TMPDIR to another folder")
 	}
 }
 
