@@ -89,7 +89,7 @@ func find(argument string) string {
 	return ""
 }
 
-// isThere reports whether a process is there and alive.
+// isThere reports whether a process exists and runs.
 func isThere(folder, argument string) bool {
 	line, err := os.ReadFile(filepath.Join(folder, "cmdline")) // of a dead one it is empty
 	return err == nil && bytes.Contains(line, []byte("\x00"+argument+"\x00"))

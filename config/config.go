@@ -184,8 +184,8 @@ func (s Setting) inRange(x float64) bool {
 func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config, error) {
 	var faults []error
 	settings := byName()
-	// The library stops at the first fault, so values are checked before it
-	// parses them: one that is at fault gives way to the default.
+	// The library stops at the first fault. So values are checked before it parses
+	// them, and a wrong one is replaced by the default.
 	check := envconfig.MutatorFunc(func(_ context.Context, name, _, _, value string) (string, bool, error) {
 		s := settings[name]
 		if value == "" {
@@ -220,9 +220,8 @@ func byName() map[string]Setting {
 	return settings
 }
 
-// keepBounds finds settings that exceed the one that bounds them. Where they
-// are not set, their defaults give way instead: nobody need set two to lower
-// one.
+// keepBounds finds settings that exceed the one that bounds them. A default is lowered
+// instead, so that users can lower one setting without setting another.
 func (c *Config) keepBounds(set func(name string) bool) []error {
 	var faults []error
 	fields, settings := reflect.ValueOf(c).Elem(), byName()
@@ -245,8 +244,8 @@ func (c *Config) keepBounds(set func(name string) bool) []error {
 	return faults
 }
 
-// contradictions finds settings that are allowed alone but not together, and
-// what a tag cannot say.
+// contradictions finds settings that are allowed alone but not together, and faults
+// that tags cannot describe.
 func (c Config) contradictions() []error {
 	var faults []error
 	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
@@ -258,14 +257,14 @@ func (c Config) contradictions() []error {
 	faults = append(faults, c.accessFaults()...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
 		if !moduleName().MatchString(strings.TrimSpace(name)) {
-			faults = append(faults, fmt.Errorf("PRELOAD_MODULES is %q: must be auto, none, or names of modules with commas between", c.PreloadModules))
+			faults = append(faults, fmt.Errorf("PRELOAD_MODULES is %q: must be auto, none, or names of modules separated by commas", c.PreloadModules))
 			break
 		}
 	}
 	return faults
 }
 
-// localFaults finds what goes without an engine alone, or not without one.
+// localFaults finds settings that the local backend does not allow.
 func (c Config) localFaults() []error {
 	var faults []error
 	if c.LocalRootfs != "" && !filepath.IsAbs(c.LocalRootfs) {
@@ -275,7 +274,7 @@ func (c Config) localFaults() []error {
 		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_NETWORK is %q: must be none with EXECUTOR_BACKEND=local, which has no network", c.Network))
 	}
 	if c.Backend == "local" && c.Image != byName()["PYTHON_EXECUTOR_DOCKER_IMAGE"].Default {
-		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_IMAGE is %q: must not be set with EXECUTOR_BACKEND=local, which has no engine; LOCAL_PYTHON or LOCAL_ROOTFS names what programs run with", c.Image))
+		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_IMAGE is %q: must not be set with EXECUTOR_BACKEND=local, which has no engine; set LOCAL_PYTHON or LOCAL_ROOTFS instead", c.Image))
 	}
 	if c.Backend == "local" && c.Runtime != "" {
 		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be empty with EXECUTOR_BACKEND=local, which has no engine", c.Runtime))
@@ -283,8 +282,8 @@ func (c Config) localFaults() []error {
 	return faults
 }
 
-// NeedsEngine reports whether the settings ask for what a container engine alone has:
-// another image, network or runtime than the default.
+// NeedsEngine reports whether the settings need a container engine: they name an
+// image, a network or a runtime other than the default.
 func (c Config) NeedsEngine() bool {
 	settings := byName()
 	return c.Image != settings["PYTHON_EXECUTOR_DOCKER_IMAGE"].Default ||
@@ -300,7 +299,7 @@ func (c Config) storageFaults() []error {
 		return nil
 	}
 	if !storageURL().MatchString(c.FileStorageURL) {
-		faults = append(faults, fmt.Errorf("FILE_STORAGE_URL is %q: must be file:///FOLDER, s3://BUCKET or gs://BUCKET, the latter two with options behind a ?",
+		faults = append(faults, fmt.Errorf("FILE_STORAGE_URL is %q: must be file:///FOLDER, s3://BUCKET or gs://BUCKET, the latter two with options after a ?",
 			redact(c.FileStorageURL)))
 	}
 	if c.FileStorageDir != "" {
@@ -314,16 +313,15 @@ func storageURL() *regexp.Regexp {
 	return regexp.MustCompile(`^(file:///[^?#]+|(s3|gs)://[A-Za-z0-9][\w.-]*/?(\?[^#]*)?)$`)
 }
 
-// redact hides the credentials that somebody may have put into a URL, whether
-// or not it is one otherwise.
+// redact hides credentials in a URL. The text need not be a valid URL.
 func redact(address string) string {
 	return regexp.MustCompile(`//.*@`).ReplaceAllString(address, "//...@")
 }
 
-// moduleName is what a Python module may be called.
+// moduleName matches names of Python modules.
 func moduleName() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$`) }
 
-// DockerConfigDir returns the Docker CLI's folder, "" where there is no home.
+// DockerConfigDir returns the Docker CLI's folder, or "" if there is no home.
 func (c Config) DockerConfigDir(home string) string {
 	switch {
 	case c.DockerConfig != "":

@@ -107,7 +107,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`MAX_OUTPUT_BYTES is "1e6": must be a whole number from 1 to 1073741824`,
 		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
 		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
-		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules with commas between`,
+		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules separated by commas`,
 		`MAX_BODY_MB is 100: must be at most MAX_IN_FLIGHT_MB / 10, which is 51`,
 		`ISOLATION is "vm": must be one of auto, run, container`,
 	} {
@@ -214,7 +214,7 @@ func TestAllowedNames(t *testing.T) {
 	}
 	for _, host := range []string{"https://x.example.com", "x.example.com:8000", "*.example.com", "*", "x/y", "a b.com"} {
 		_, err := load(t, map[string]string{"ALLOWED_HOSTS": "example.com," + host})
-		if want := `ALLOWED_HOSTS has "` + host + `": must be names of hosts`; err == nil || !strings.HasPrefix(err.Error(), want) {
+		if want := `ALLOWED_HOSTS has "` + host + `": must be host names`; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", host, err)
 		}
 	}
@@ -237,7 +237,7 @@ func TestKeys(t *testing.T) {
 	}
 	for _, secret := range []string{"tooshort", "0123456789 abcdefg", "0123456789abcdéf", "0123456789abcdef\x00"} {
 		_, err := load(t, map[string]string{"API_KEYS": "0123456789abcdef," + secret})
-		want := "API_KEYS is not valid: its key 2 of 2 is too short or has other characters: it must be keys with commas between, each of 16 or more visible ASCII characters"
+		want := "API_KEYS is not valid: its key 2 of 2 is too short or has other characters: it must be keys separated by commas, each of 16 or more visible ASCII characters"
 		if err == nil || err.Error() != want {
 			t.Errorf("%q: %v", secret, err)
 		}
@@ -248,7 +248,7 @@ func TestKeys(t *testing.T) {
 func TestKeysWithoutAKey(t *testing.T) {
 	for _, value := range []string{",", " ", " , ", ",,"} {
 		_, err := load(t, map[string]string{"API_KEYS": value})
-		want := "API_KEYS is not valid: it is set, but holds no key: it must be keys with commas between"
+		want := "API_KEYS is not valid: it is set, but holds no key: it must be keys separated by commas"
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", value, err)
 		}

@@ -23,7 +23,7 @@ type host struct {
 	read func(path string) string // a setting of the kernel, "" if it has none
 }
 
-// explain returns an error that says why no sandbox can be made, and what to change.
+// explain returns an error with the cause in plain words and what to change.
 func explain(err error) error {
 	return host{root: isRoot(), read: readSetting}.explain(err)
 }
