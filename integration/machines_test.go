@@ -111,7 +111,7 @@ func TestLocalOutputIsLost(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), shared.binary, "exec", "print(6*7)")
 	cmd.Env = append(os.Environ(), with(slimImage)...)
 	cmd.Stdout, cmd.Stderr = full, &stderr
-	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 125 || !strings.Contains(stderr.String(), "what the program has printed is lost: ") {
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 125 || !strings.Contains(stderr.String(), "the program's output is lost: ") {
 		t.Errorf("%v\n%s", err, stderr.String())
 	}
 }
