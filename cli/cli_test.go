@@ -81,7 +81,7 @@ func lookup(t *testing.T, settings []string) func(name string) (string, bool) {
 	}
 }
 
-// want checks the exit code, that stdout is empty, and what stderr tells.
+// want checks the exit code, that stdout is empty, and what stderr contains.
 func (o outcome) want(t *testing.T, code int, inStderr ...string) {
 	t.Helper()
 	if o.code != code || o.stdout != "" {
@@ -138,8 +138,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A setting that is wrong stops every command that reads settings: it is named
-// with its value and what is allowed.
+// A wrong setting stops every command that reads settings. The error names it, its
+// value and what is allowed.
 func TestWrongSettings(t *testing.T) {
 	for command, code := range map[string]int{"serve": 1, "stdio": 1, "exec pass": 125, "image build": 1, "doctor": 1} {
 		t.Run(command, func(t *testing.T) {
@@ -166,8 +166,8 @@ func TestWrongArguments(t *testing.T) {
 	}
 }
 
-// Whatever keeps exec from running a program gives 125, as docker-run(1) does:
-// 1 is what many programs exit with themselves.
+// If exec cannot run the program, the exit code is 125, as that of docker-run(1): many
+// programs exit with 1.
 func TestExecNotRun(t *testing.T) {
 	folder := t.TempDir()
 	local, code := filepath.Join(folder, "local.csv"), filepath.Join(folder, "code.py")
@@ -201,7 +201,7 @@ func TestExecNotRun(t *testing.T) {
 	}
 }
 
-// What looks like a file and is none is code.
+// Code that looks like the name of a file is code if there is no such file.
 func TestExecTakesCodeForCode(t *testing.T) {
 	run(t, nil, "", "exec", "module.py").want(t, 125, "Docker Engine does not answer at "+nowhere)
 }
@@ -225,8 +225,7 @@ func TestImageBuildWithoutEngine(t *testing.T) {
 	}
 }
 
-// Over stdio nothing but the protocol is on stdout, and the end of stdin is a
-// normal end.
+// Over stdio, stdout has only the protocol, and the end of stdin is a normal end.
 func TestStdio(t *testing.T) {
 	hello := `{"jsonrpc": "2.0", "id": 1, "method": "ping"}` + "\n"
 	o := run(t, []string{"LOG_LEVEL=debug"}, hello, "stdio")
@@ -239,8 +238,8 @@ func TestStdio(t *testing.T) {
 	}
 }
 
-// Where files cannot be kept, a server for one client says so at the start too,
-// and not when the first file is written.
+// If files cannot be stored, stdio fails at its start too, not only when the first file
+// is written.
 func TestStorageThatCannotBeOpened(t *testing.T) {
 	for url, want := range map[string]string{
 		"gs://bucket":         "this binary was built without gs://",
@@ -252,7 +251,7 @@ func TestStorageThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// started runs serve until the test's end, and gives its address.
+// started runs serve until the test's end, and returns its address.
 func started(t *testing.T, settings ...string) (address string, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -286,7 +285,7 @@ func started(t *testing.T, settings ...string) (address string, stop func() int)
 	}
 }
 
-// A server starts without an engine, says so, and ends in peace.
+// A server starts without an engine, reports that, and ends normally.
 func TestServeWithoutEngine(t *testing.T) {
 	address, stop := started(t)
 	defer http.DefaultClient.CloseIdleConnections()

@@ -54,8 +54,8 @@ func TestWriteFiles(t *testing.T) {
 	}
 }
 
-// Names come from the program, and links may lie in the folder: nothing beside
-// it is written.
+// The program chooses names, and the folder may contain links: nothing outside of it is
+// written.
 func TestWriteFilesDoesNotEscape(t *testing.T) {
 	for name, test := range map[string]struct {
 		link, target string // in the folder; a target may start with OUTSIDE
@@ -98,7 +98,7 @@ func TestWriteFilesDoesNotEscape(t *testing.T) {
 	}
 }
 
-// system is a System that remembers what was printed.
+// system returns a System that keeps what is printed.
 func system(stdin string) (s System, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	return System{
@@ -184,7 +184,7 @@ func TestShowCannotKeepFiles(t *testing.T) {
 	}
 }
 
-// What the command line becomes for the executor.
+// The command line becomes a request to the executor.
 func TestExecRequest(t *testing.T) {
 	folder := t.TempDir()
 	code, data := filepath.Join(folder, "code.py"), filepath.Join(folder, "data.csv")
@@ -226,7 +226,7 @@ func TestExecRequest(t *testing.T) {
 	}
 }
 
-// What can be read once alone is staged too.
+// A file that can be read only once is staged too.
 func TestExecRequestWithAPipe(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {

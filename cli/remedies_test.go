@@ -52,7 +52,7 @@ func TestNameSetting(t *testing.T) {
 	}
 }
 
-// The object store's library names neither what to set nor where.
+// The error names the setting, which the object store's library does not.
 func TestExplainStorage(t *testing.T) {
 	for cause, want := range map[string]string{
 		"get identity: get credentials: failed to refresh cached credentials":   "there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for those in ~/.aws: ",

@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/settings.md anew")
 
-// docs/settings.md is what the code says.
+// docs/settings.md matches the code.
 func TestSettingsDocument(t *testing.T) {
 	const path = "../docs/settings.md"
 	want := "# Settings\n\nAll come from the environment; one that is empty counts as unset. A default that exceeds what another setting\n" +
@@ -35,7 +35,7 @@ func TestSettingsDocument(t *testing.T) {
 	}
 }
 
-// Where a text has a setting and behind it a value, "`NAME` (value)", that is the default.
+// A value in a document behind a setting, "`NAME` (value)", is the default.
 func TestDefaultsInTexts(t *testing.T) {
 	defaults := make(map[string]string)
 	for _, s := range config.Settings() {
@@ -91,7 +91,7 @@ func TestLoadValues(t *testing.T) {
 	}
 }
 
-// All faults are told at once, each with its variable, its value and what is allowed.
+// The error has all faults, each with its variable, its value and what is allowed.
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
 		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
@@ -117,8 +117,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 	}
 }
 
-// What is not set is no reason to refuse what is: a default gives way to the
-// setting that bounds it.
+// A default never makes a setting wrong: the setting that bounds it lowers it.
 func TestDefaultsGiveWay(t *testing.T) {
 	c, err := load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "MAX_SANDBOXES": "2", "FILE_STORE_MAX_MB": "50", "MAX_IN_FLIGHT_MB": "64"})
 	if err != nil {
@@ -135,7 +134,7 @@ func TestDefaultsGiveWay(t *testing.T) {
 	}
 }
 
-// Without an engine nothing may be asked of one.
+// The local backend rejects settings that need an engine.
 func TestLocalTakesNoEngineSettings(t *testing.T) {
 	for name, value := range map[string]string{
 		"PYTHON_EXECUTOR_DOCKER_IMAGE": "python:3", "PYTHON_EXECUTOR_DOCKER_NETWORK": "bridge", "PYTHON_EXECUTOR_DOCKER_RUNTIME": "runsc",
@@ -244,7 +243,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// Who sets API_KEYS wants a key asked for: nobody is let in because there is none.
+// An API_KEYS that is set but holds no key is an error: it must not let everyone in.
 func TestKeysWithoutAKey(t *testing.T) {
 	for _, value := range []string{",", " ", " , ", ",,"} {
 		_, err := load(t, map[string]string{"API_KEYS": value})

@@ -228,7 +228,7 @@ func within(t *testing.T, what string, done <-chan struct{}) {
 	}
 }
 
-// line reads a line of what PID 1 was sent.
+// line reads a line that PID 1 received.
 func line(in io.Reader) string {
 	text, _ := bufio.NewReader(in).ReadString('\n')
 	return text

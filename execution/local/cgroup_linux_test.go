@@ -16,7 +16,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Where a server may make cgroups is read from what the kernel says of it.
+// The kernel's files determine where a server may make cgroups.
 func TestHierarchies(t *testing.T) {
 	const mounts = `25 30 0:23 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate
 33 24 0:29 / /sys/fs/cgroup/memory rw shared:16 - cgroup cgroup rw,memory
@@ -64,7 +64,7 @@ func parseMounts(t *testing.T, text string) []*mountinfo.Info {
 	return mounts
 }
 
-// The limits are written as each version has them.
+// The limits are written in the files of each version.
 func TestLimitsOfGroups(t *testing.T) {
 	settings := execution.Settings{MemoryBytes: 256 << 20, CPUs: 0.5}
 	for _, test := range []struct {
@@ -163,7 +163,7 @@ func TestControllersOnOffer(t *testing.T) {
 	}
 }
 
-// A server moves below its group to be able to divide it, where it is alone in it.
+// A server that is alone in its group moves below it, to be able to divide it.
 func TestMoveBelow(t *testing.T) {
 	const self = 4711
 	folder := hierarchy(t, "memory pids\n", "4711\n")

@@ -13,7 +13,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Of a process's status the user that runs it counts, with all its threads.
+// A process counts for its real user, with all its threads.
 func TestCountTasks(t *testing.T) {
 	proc := t.TempDir()
 	for pid, status := range map[string]string{
@@ -48,7 +48,7 @@ func TestKnowsUser(t *testing.T) {
 	}
 }
 
-// Each way in which the kernel refuses a sandbox has a sentence that says what to do.
+// For each way in which the kernel refuses a sandbox, the error names what to do.
 func TestExplain(t *testing.T) {
 	const (
 		namespaces = "/proc/sys/user/max_user_namespaces"
