@@ -31,6 +31,7 @@ func goPassages(source string) []passage {
 			if strings.Contains(text, " ") {
 				all = append(all, passage{text: text, line: line})
 			}
+		default:
 		}
 	}
 }
