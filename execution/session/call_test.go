@@ -1,0 +1,241 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// A session that cannot be reached is no fault of ours.
+func TestUnreachable(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	info := create(t, m)
+	h.only(t).links[0].Detach()
+	h.unreachable = errors.New("time is up")
+	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.Unavailable) {
+		t.Errorf("the call gives %v", err)
+	}
+}
+
+// A host that does not answer holds up a call for a while, and none whose caller
+// has left.
+func TestSilentHost(t *testing.T) {
+	for name, c := range map[string]struct {
+		patience, want time.Duration
+		code           execution.Code
+	}{
+		"patient": {time.Hour, 5 * time.Second, execution.Unavailable},
+		"left":    {time.Second, time.Second, execution.Cancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &silentHost{host: newHost()}
+				m := newManagerOf(t, h)
+				info := create(t, m)
+				h.only(t).links[0].Detach()
+				ctx, cancel := context.WithTimeout(t.Context(), c.patience)
+				defer cancel()
+				began := time.Now()
+				_, err := m.Call(ctx, info.ID, execution.RunPython, execution.Request{Code: "1"})
+				if took := time.Since(began); !isCode(err, c.code) || took != c.want {
+					t.Errorf("the call gives %v after %v", err, took)
+				}
+			})
+		})
+	}
+}
+
+// Another server finds the session, and this one finds it again.
+func TestFoundAgain(t *testing.T) {
+	h := newHost()
+	first := newManager(t, h)
+	info := create(t, first)
+	second := newManager(t, h)
+	result, err := call(t, second, info.ID, "2")
+	if err != nil || result.Stdout != "2" || h.attached != 1 {
+		t.Errorf("the second server gets %+v, %v, attached %d times", result, err, h.attached)
+	}
+	h.only(t).links[0].Detach() // as when the other takes over
+	result, err = call(t, first, info.ID, "3")
+	if err != nil || result.Stdout != "3" || h.attached != 2 {
+		t.Errorf("the first server gets %+v, %v, attached %d times", result, err, h.attached)
+	}
+}
+
+// A session that is gone without our doing is unknown, and its place is free.
+func TestGone(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	info := create(t, m)
+	if err := h.End(t.Context(), info.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
+		t.Errorf("the call gives %v", err)
+	}
+}
+
+// A file that is not found is no session that is gone: its calls go on coming
+// one after the other.
+func TestFileIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		running := 0
+		h.only(t).do = func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+			if running++; running != 1 {
+				t.Error("two calls at once")
+			}
+			defer func() { running-- }()
+			time.Sleep(time.Second)
+			for _, file := range req.Files {
+				if _, err := file.Open(ctx); err != nil {
+					return nil, err
+				}
+			}
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		go func() {
+			file := execution.Input{Path: "a", Size: 1, Source: staged{}}
+			_, err := m.Call(t.Context(), info.ID, execution.RunPython, execution.Request{Files: []execution.Input{file}})
+			if !isCode(err, execution.NotFound) || !strings.HasPrefix(err.Error(), "File ") {
+				t.Errorf("the call without its file gives %v", err)
+			}
+		}()
+		synctest.Wait()
+		for range 2 { // one that waits meanwhile, one that comes afterwards
+			go func() {
+				if _, err := call(t, m, info.ID, "1"); err != nil {
+					t.Error(err)
+				}
+			}()
+			time.Sleep(1100 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		if h.attached != 0 {
+			t.Errorf("the session was attached to %d times, though its connection was fine", h.attached)
+		}
+	})
+}
+
+// A call whose file cannot be sent a second time ends no other server's call for
+// a connection that it has no use for.
+func TestFileIsUsedUp(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	info := create(t, m)
+	h.only(t).do = func(ctx context.Context, req execution.Request) (*execution.Result, error) {
+		links := h.only(t).links
+		defer links[len(links)-1].Detach()
+		if _, err := req.Files[0].Open(ctx); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: another server has the session", execution.ErrNotStarted)
+	}
+	upload := func(source execution.Source) error {
+		files := []execution.Input{{Path: "a", Size: 1, Source: source}}
+		_, err := m.Call(t.Context(), info.ID, execution.WriteFiles, execution.Request{Files: files})
+		return err
+	}
+	if err := upload(new(once)); !isCode(err, execution.Unavailable) || h.attached != 0 {
+		t.Errorf("the call gives %v, with %d connections more", err, h.attached)
+	}
+	if err := upload(nil); !isCode(err, execution.Unavailable) || h.attached != 2 {
+		t.Errorf("one that can be sent again gives %v, with %d connections more", err, h.attached)
+	}
+}
+
+// Of many calls at once some wait, and the others are refused.
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Second)
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		results := make(chan error, 20)
+		for range cap(results) {
+			go func() {
+				_, err := call(t, m, info.ID, "1")
+				results <- err
+			}()
+		}
+		busy := 0
+		for range cap(results) {
+			if err := <-results; isCode(err, execution.Busy) {
+				busy++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if busy != cap(results)-9 {
+			t.Errorf("%d calls were refused", busy)
+		}
+	})
+}
+
+// Calls of a session come one after the other; one that waits can be left.
+func TestOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info := create(t, m)
+		running := 0
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			running++
+			if running != 1 {
+				t.Error("two calls at once")
+			}
+			time.Sleep(time.Second)
+			running--
+			return &execution.Result{Started: time.Now()}, nil
+		}
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() {
+				if _, err := call(t, m, info.ID, "1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err := m.Call(ctx, info.ID, execution.RunPython, execution.Request{Code: "1"})
+		if !isCode(err, execution.Cancelled) {
+			t.Errorf("the impatient caller gets %v", err)
+		}
+		calls.Wait()
+	})
+}
+
+// What ends with the session says so.
+func TestExpiresDuringACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		m := newManager(t, h)
+		info, err := m.Create(t.Context(), time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
+			time.Sleep(time.Second)
+			return &execution.Result{End: execution.End{Reason: execution.SandboxLost, Message: "?"}, Started: time.Now()}, nil
+		}
+		result, err := call(t, m, info.ID, "1")
+		if err != nil || result.End.Message != "the session has expired" {
+			t.Errorf("the call gives %+v, %v", result, err)
+		}
+	})
+}

@@ -1,0 +1,121 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Create starts a session that lives for ttl, with files in its workspace. Zero
+// means [DefaultTTL].
+func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+	if ttl == 0 {
+		ttl = DefaultTTL
+	}
+	request, err := m.opts.Limits.ValidateCall(execution.WriteFiles, execution.Request{Files: files})
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	ctx, leave, err := m.enter(ctx)
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	defer leave()
+	id := newID()
+	if err := m.reserve(ctx, id); err != nil {
+		return execution.SessionInfo{}, err
+	}
+	defer m.unreserve(id)
+	info, link, err := m.start(ctx, id, ttl)
+	if err != nil {
+		return execution.SessionInfo{}, asUnavailable(ctx, err)
+	}
+	if len(files) > 0 {
+		_, err = link.Call(ctx, execution.WriteFiles, request, m.opts.Limits)
+	}
+	if err != nil || ctx.Err() != nil || !m.adopt(info, link) { //nolint:contextcheck // its end has nothing to do with this call
+		link.Detach() // nobody would know of it
+		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
+	}
+	return info, nil
+}
+
+// reserve makes room for a session. One that is being started may run already,
+// and one that was when the host was asked may run by now: each counts once.
+func (m *Manager) reserve(ctx context.Context, id string) error {
+	m.mu.Lock()
+	all := maps.Clone(m.starting)
+	m.mu.Unlock()
+	running, err := m.opts.Host.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range running {
+		all[s.ID] = s.Owner
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.Copy(all, m.starting)
+	owner, own := execution.OwnerOf(ctx), 0
+	for _, other := range all {
+		if other == owner {
+			own++
+		}
+	}
+	switch {
+	case len(all) >= m.opts.Max && owner == "":
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", len(all))}
+	case !execution.HasRoom(owner, int64(own), int64(len(all)), int64(m.opts.Max), 1):
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"you have %d sessions, as many as you may at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
+	}
+	m.starting[id] = owner
+	return nil
+}
+
+func (m *Manager) unreserve(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.starting, id)
+}
+
+func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (execution.SessionInfo, execution.Session, error) {
+	spec, err := m.opts.Spec(ctx)
+	if err != nil {
+		return execution.SessionInfo{}, nil, err
+	}
+	spec.Isolation = execution.IsolationSession
+	spec.Session = execution.SessionInfo{ID: id, Owner: execution.OwnerOf(ctx), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	link, err := m.opts.Host.Start(ctx, spec)
+	return spec.Session, link, err
+}
+
+// asUnavailable is the error of a session that could not be started.
+func asUnavailable(ctx context.Context, err error) error {
+	if _, known := errors.AsType[*execution.Error](err); known {
+		return err
+	}
+	if ctx.Err() != nil {
+		return left(ctx)
+	}
+	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
+}
+
+// unstaged is the error of a session that did not take its files or, where err is
+// nil, for which nobody waits by now.
+func unstaged(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil || err == nil:
+		return left(ctx)
+	case errors.Is(err, execution.ErrNotStarted):
+		return asUnavailable(ctx, err)
+	}
+	return execution.AsError(err)
+}
