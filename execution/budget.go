@@ -8,10 +8,10 @@ import (
 // Budget bounds the memory that requests hold at once: their bodies and what is
 // decoded of them, the output of their programs, and their answers. It is fair
 // between owners, as [HasRoom] says. It is safe for concurrent use.
-type Budget struct{ share *Share }
+type Budget struct{ share *FairShare }
 
 // NewBudget makes a Budget of so many bytes.
-func NewBudget(bytes int64) *Budget { return &Budget{NewShare(bytes)} }
+func NewBudget(bytes int64) *Budget { return &Budget{NewFairShare(bytes)} }
 
 // Open opens the account of an owner's request. The caller must close it. A nil
 // Budget bounds nothing, and its accounts are nil.
@@ -45,7 +45,7 @@ func (a *Account) Take(n int64) error {
 	if a.users == 0 {
 		return &Error{Code: Cancelled, Message: "the request is over"}
 	}
-	if !a.budget.share.Enter(a.owner, n) {
+	if !a.budget.share.TryAcquire(a.owner, n) {
 		return a.refusal(n)
 	}
 	a.held += n
@@ -68,7 +68,7 @@ func (a *Account) Give(n int64) {
 	defer a.mu.Unlock()
 	if n = min(n, a.held); n > 0 {
 		a.held -= n
-		a.budget.share.Leave(a.owner, n)
+		a.budget.share.Release(a.owner, n)
 	}
 }
 
@@ -91,7 +91,7 @@ func (a *Account) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.users--; a.users == 0 && a.held > 0 {
-		a.budget.share.Leave(a.owner, a.held)
+		a.budget.share.Release(a.owner, a.held)
 		a.held = 0
 	}
 }

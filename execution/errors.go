@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -112,6 +113,16 @@ func AsError(err error) *Error {
 		return domain
 	}
 	return &Error{Code: Internal, Message: "internal error", Err: err}
+}
+
+// CancelledError returns the error of a request whose context has ended. It has code
+// [Cancelled], or is the context's cause where that is an [*Error]: a server that
+// shuts down ends requests with one of its own.
+func CancelledError(ctx context.Context) error {
+	if domain, ok := errors.AsType[*Error](context.Cause(ctx)); ok {
+		return domain
+	}
+	return &Error{Code: Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
 }
 
 // ErrNotStarted marks the failure of a sandbox that had not started the

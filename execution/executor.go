@@ -20,7 +20,7 @@ type Options struct {
 	Limits Limits
 	// MaxInFlight is how many requests may run and wait together; one more is
 	// refused with [Busy]. It must be positive. Of one owner there may be fewer, see
-	// [Share].
+	// [FairShare].
 	MaxInFlight int
 }
 
@@ -29,7 +29,7 @@ type Options struct {
 type Executor struct {
 	sandboxes Sandboxes
 	opts      Options
-	share     *Share
+	share     *FairShare
 
 	mu       sync.Mutex
 	inFlight int
@@ -43,7 +43,7 @@ type Executor struct {
 func NewExecutor(sandboxes Sandboxes, opts Options) *Executor {
 	waiting, stop := context.WithCancel(context.Background())
 	return &Executor{
-		sandboxes: sandboxes, opts: opts, share: NewShare(int64(opts.MaxInFlight)),
+		sandboxes: sandboxes, opts: opts, share: NewFairShare(int64(opts.MaxInFlight)),
 		waiting: waiting, stop: stop, idle: make(chan struct{}),
 	}
 }
@@ -74,7 +74,7 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 		result.Stages.Admit = admitted.Sub(arrived)
 		return result, nil
 	case ctx.Err() != nil:
-		return nil, &Error{Code: Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+		return nil, CancelledError(ctx)
 	case errors.Is(err, ErrNotStarted):
 		return nil, &Error{Code: Unavailable, Message: "no sandbox could run the program; try again", Err: err}
 	}
@@ -118,7 +118,7 @@ func (e *Executor) enter(owner Owner) error {
 	switch {
 	case e.closing:
 		return errClosing
-	case !e.share.Enter(owner, 1):
+	case !e.share.TryAcquire(owner, 1):
 		return &Error{Code: Busy, Message: e.busy(owner)}
 	}
 	e.inFlight++
@@ -136,7 +136,7 @@ func (e *Executor) busy(owner Owner) string {
 func (e *Executor) leave(owner Owner) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.share.Leave(owner, 1)
+	e.share.Release(owner, 1)
 	e.inFlight--
 	e.closeIdleLocked()
 }

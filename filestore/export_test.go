@@ -12,7 +12,7 @@ func OpenBucket(ctx context.Context, bucket *blob.Bucket, opts Options) (*Store,
 }
 
 // TakeTurn takes one of the turns of the request's owner to list.
-func (s *Store) TakeTurn(ctx context.Context) (leave func(), err error) { return s.lists.Take(ctx) }
+func (s *Store) TakeTurn(ctx context.Context) (leave func(), err error) { return s.lists.Acquire(ctx) }
 
 // Explain says what an error of the disk means.
 func (s *Store) Explain(err error) error { return s.explain(err) }

@@ -68,7 +68,7 @@ type Store struct {
 	opts   Options
 
 	usage usage
-	lists *execution.Turns
+	lists *execution.OwnerSemaphore
 
 	mu         sync.Mutex
 	holds      map[string]*hold
@@ -101,7 +101,7 @@ func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Opti
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		bucket: bucket, folder: folder, opts: opts, lists: execution.NewTurns(listsAtOnce),
+		bucket: bucket, folder: folder, opts: opts, lists: execution.NewOwnerSemaphore(listsAtOnce),
 		holds: make(map[string]*hold), unreadable: make(map[string]bool),
 	}
 	_, err := s.recount(ctx)
@@ -133,7 +133,7 @@ func notFound(id string) error {
 // why: its code is [execution.Cancelled].
 func failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+		return execution.CancelledError(ctx)
 	}
 	return fmt.Errorf("file store: %w", err)
 }

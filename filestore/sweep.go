@@ -28,7 +28,7 @@ const listedBytes = 1000
 // List lists the files of the request's owner, those that have expired left out,
 // in no order. Where ctx has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
-	leave, err := s.lists.Take(ctx)
+	leave, err := s.lists.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -25,95 +25,87 @@ func (m *Manager) Call(
 		return nil, err
 	}
 	defer leave()
-	h, err := m.find(ctx, id)
+	e, err := m.find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.takeTurn(ctx, h); err != nil {
+	if err := m.acquireSlot(ctx, e); err != nil {
 		return nil, err
 	}
-	defer func() { <-h.turn }()
-	result, err := m.call(ctx, h, operation, req)
+	defer func() { <-e.callSlot }()
+	result, err := m.call(ctx, e, operation, req)
 	switch {
 	case err == nil:
 		result.Queue = max(0, result.Started.Sub(arrived))
 		return result, nil
 	case ctx.Err() != nil:
-		return nil, left(ctx)
+		return nil, execution.CancelledError(ctx)
 	}
 	return nil, execution.AsError(err)
 }
 
-// takeTurn waits until it is a call's turn, if not too many wait. The session
+// acquireSlot waits until it is a call's turn, if not too many wait. The session
 // may have gone meanwhile: what is known under its id then has turns of its own.
-func (m *Manager) takeTurn(ctx context.Context, h *held) error {
-	if err := m.awaitTurn(ctx, h); err != nil {
+func (m *Manager) acquireSlot(ctx context.Context, e *entry) error {
+	if err := m.awaitSlot(ctx, e); err != nil {
 		return err
 	}
-	if m.get(h.info.ID) != h {
-		<-h.turn
-		return notFound(h.info.ID)
+	if m.get(e.info.ID) != e {
+		<-e.callSlot
+		return notFound(e.info.ID)
 	}
 	return nil
 }
 
-func (m *Manager) awaitTurn(ctx context.Context, h *held) error {
+func (m *Manager) awaitSlot(ctx context.Context, e *entry) error {
 	select {
-	case h.turn <- struct{}{}:
+	case e.callSlot <- struct{}{}:
 		return nil
 	default:
 	}
-	if !m.queue(h) {
+	if !m.queue(e) {
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
 			"%d calls of the session wait for the one that runs, as many as may; try again later", maxWaiting)}
 	}
-	defer m.unqueue(h)
+	defer m.unqueue(e)
 	select {
-	case h.turn <- struct{}{}:
+	case e.callSlot <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return left(ctx)
+		return execution.CancelledError(ctx)
 	}
 }
 
-func (m *Manager) queue(h *held) bool {
+func (m *Manager) queue(e *entry) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if h.waiting >= maxWaiting {
+	if e.waiting >= maxWaiting {
 		return false
 	}
-	h.waiting++
+	e.waiting++
 	return true
 }
 
-func (m *Manager) unqueue(h *held) {
+func (m *Manager) unqueue(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h.waiting--
-}
-
-// left is the error of a call whose context has ended.
-func left(ctx context.Context) error {
-	if closing, ok := errors.AsType[*execution.Error](context.Cause(ctx)); ok {
-		return closing
-	}
-	return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+	e.waiting--
 }
 
 // call makes a call, over a second connection where the first was of no use, unless
 // that could not be sent what it takes: a connection ends what other servers have
 // under way. It needs the session's turn.
 func (m *Manager) call(
-	ctx context.Context, h *held, operation execution.Operation, req execution.Request,
+	ctx context.Context, e *entry, operation execution.Operation, req execution.Request,
 ) (*execution.Result, error) {
 	var err error
 	for range 2 {
-		if err = m.connect(ctx, h); err != nil {
+		if err = m.connect(ctx, e); err != nil {
 			return nil, err
 		}
 		var result *execution.Result
-		if result, err = h.link.Call(ctx, operation, req, m.opts.Limits); err == nil {
-			m.explain(h, result)
+		if result, err = e.conn.Call(ctx, operation, req, m.opts.Limits); err == nil {
+			m.explain(e, result)
 			return result, nil
 		}
 		if !errors.Is(err, execution.ErrNotStarted) || ctx.Err() != nil {
@@ -127,10 +119,10 @@ func (m *Manager) call(
 }
 
 // explain says of a call that the session's end has cut short that this is so.
-func (m *Manager) explain(h *held, result *execution.Result) {
+func (m *Manager) explain(e *entry, result *execution.Result) {
 	switch {
-	case result.End.Reason != execution.SandboxLost || !h.over():
-	case h.ending.Load():
+	case result.End.Reason != execution.SandboxLost || !e.over():
+	case e.ending.Load():
 		result.End.Message = "the session was ended"
 	default:
 		result.End.Message = "the session has expired"

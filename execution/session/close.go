@@ -90,10 +90,10 @@ func (m *Manager) awaitWatchers(ctx context.Context) error {
 func (m *Manager) detachAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, h := range m.known {
-		h.end.Stop()
-		if h.link != nil {
-			h.link.Detach()
+	for _, e := range m.known {
+		e.end.Stop()
+		if e.conn != nil {
+			e.conn.Detach()
 		}
 	}
 }

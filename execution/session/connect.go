@@ -9,51 +9,51 @@ import (
 
 // connect sees to it that there is a connection, and forgets a session that is
 // gone. It needs the session's turn.
-func (m *Manager) connect(ctx context.Context, h *held) error {
-	if h.over() {
-		return notFound(h.info.ID)
+func (m *Manager) connect(ctx context.Context, e *entry) error {
+	if e.over() {
+		return notFound(e.info.ID)
 	}
-	if h.link != nil && h.link.Usable() {
+	if e.conn != nil && e.conn.Usable() {
 		return nil
 	}
-	if h.link != nil {
-		h.link.Detach()
+	if e.conn != nil {
+		e.conn.Detach()
 	}
 	attaching, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
-	link, err := m.opts.Host.Attach(attaching, h.info.ID)
+	conn, err := m.opts.Host.Attach(attaching, e.info.ID)
 	if err != nil {
-		return m.unattached(ctx, h, err)
+		return m.unattached(ctx, e, err)
 	}
-	return m.join(h, link)
+	return m.join(e, conn)
 }
 
 // join gives a session a connection, unless it was forgotten while that was made,
 // or all were given up: nobody would give up this one.
-func (m *Manager) join(h *held, link execution.Session) error {
+func (m *Manager) join(e *entry, conn execution.Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.lasting.Err() != nil:
-		link.Detach()
+		conn.Detach()
 		return errClosing
-	case m.known[h.info.ID] != h:
-		link.Detach()
-		return notFound(h.info.ID)
+	case m.known[e.info.ID] != e:
+		conn.Detach()
+		return notFound(e.info.ID)
 	}
-	h.link = link
-	m.watchLocked(h, link)
+	e.conn = conn
+	m.watchLocked(e, conn)
 	return nil
 }
 
 // unattached is the error of a session that could not be reached: it may have
 // been about to end when it was found.
-func (m *Manager) unattached(ctx context.Context, h *held, err error) error {
+func (m *Manager) unattached(ctx context.Context, e *entry, err error) error {
 	_, explained := errors.AsType[*execution.Error](err)
 	switch {
-	case isNotFound(err), !explained && !m.runs(ctx, h):
-		m.forget(h)
-		return notFound(h.info.ID)
+	case isNotFound(err), !explained && !m.runs(ctx, e):
+		m.forget(e)
+		return notFound(e.info.ID)
 	case explained:
 		return err
 	}

@@ -30,15 +30,15 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 		return execution.SessionInfo{}, err
 	}
 	defer m.unreserve(id)
-	info, link, err := m.start(ctx, id, ttl)
+	info, conn, err := m.start(ctx, id, ttl)
 	if err != nil {
 		return execution.SessionInfo{}, asUnavailable(ctx, err)
 	}
 	if len(files) > 0 {
-		_, err = link.Call(ctx, execution.WriteFiles, request, m.opts.Limits)
+		_, err = conn.Call(ctx, execution.WriteFiles, request, m.opts.Limits)
 	}
-	if err != nil || ctx.Err() != nil || !m.adopt(info, link) { //nolint:contextcheck // its end has nothing to do with this call
-		link.Detach() // nobody would know of it
+	if err != nil || ctx.Err() != nil || !m.adopt(info, conn) { //nolint:contextcheck // its end has nothing to do with this call
+		conn.Detach() // nobody would know of it
 		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
 	}
 	return info, nil
@@ -93,8 +93,8 @@ func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (exec
 	spec.Session = execution.SessionInfo{ID: id, Owner: execution.OwnerOf(ctx), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	link, err := m.opts.Host.Start(ctx, spec)
-	return spec.Session, link, err
+	conn, err := m.opts.Host.Start(ctx, spec)
+	return spec.Session, conn, err
 }
 
 // asUnavailable is the error of a session that could not be started.
@@ -103,7 +103,7 @@ func asUnavailable(ctx context.Context, err error) error {
 		return err
 	}
 	if ctx.Err() != nil {
-		return left(ctx)
+		return execution.CancelledError(ctx)
 	}
 	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
 }
@@ -113,7 +113,7 @@ func asUnavailable(ctx context.Context, err error) error {
 func unstaged(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil || err == nil:
-		return left(ctx)
+		return execution.CancelledError(ctx)
 	case errors.Is(err, execution.ErrNotStarted):
 		return asUnavailable(ctx, err)
 	}

@@ -11,19 +11,19 @@ import (
 
 // Delete ends a session, with what runs in it, and returns when it is gone.
 func (m *Manager) Delete(ctx context.Context, id string) error {
-	h, err := m.find(ctx, id)
+	e, err := m.find(ctx, id)
 	if isID(id) && err != nil && isNotFound(err) {
 		return errors.Join(err, m.endOverdue(ctx, id))
 	}
 	if err != nil {
 		return err
 	}
-	h.ending.Store(true) // calls must neither wait for a dying sandbox nor say that it was lost
+	e.ending.Store(true) // calls must neither wait for a dying sandbox nor say that it was lost
 	if err := m.end(ctx, id); err != nil {
-		h.ending.Store(false)
+		e.ending.Store(false)
 		return err
 	}
-	m.forget(h)
+	m.forget(e)
 	return nil
 }
 
@@ -42,8 +42,8 @@ func (m *Manager) endOverdue(ctx context.Context, id string) error {
 func (m *Manager) EndOurs(ctx context.Context) error {
 	m.mu.Lock()
 	var ours []string
-	for id, h := range m.known {
-		if h.ours {
+	for id, e := range m.known {
+		if e.ours {
 			ours = append(ours, id)
 		}
 	}

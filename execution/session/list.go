@@ -26,15 +26,15 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 // find gives a session of the request's owner that is known, or that the host
 // knows. For another's the host is asked as for an unknown one: the time that
 // takes, and its faults, would tell them apart.
-func (m *Manager) find(ctx context.Context, id string) (*held, error) {
+func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	if !isID(id) {
 		return nil, notFound(id)
 	}
-	if h := m.get(id); h != nil && h.info.Owner == execution.OwnerOf(ctx) {
-		if h.over() {
+	if e := m.get(id); e != nil && e.info.Owner == execution.OwnerOf(ctx) {
+		if e.over() {
 			return nil, notFound(id)
 		}
-		return h, nil
+		return e, nil
 	}
 	running, err := m.List(ctx)
 	if err != nil {
@@ -46,8 +46,8 @@ func (m *Manager) find(ctx context.Context, id string) (*held, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if h := m.known[id]; h != nil {
-		return h, nil // another call was faster
+	if e := m.known[id]; e != nil {
+		return e, nil // another call was faster
 	}
 	return m.knowLocked(running[i]), nil //nolint:contextcheck // its end has nothing to do with this call
 }
@@ -58,7 +58,7 @@ const asksAtOnce = 2
 
 // ask asks the host what runs, when it is the request's turn.
 func (m *Manager) ask(ctx context.Context) ([]execution.SessionInfo, error) {
-	leave, err := m.asks.Take(ctx)
+	leave, err := m.asks.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +67,9 @@ func (m *Manager) ask(ctx context.Context) ([]execution.SessionInfo, error) {
 }
 
 // runs says whether the host has a session, as far as it can tell.
-func (m *Manager) runs(ctx context.Context, h *held) bool {
+func (m *Manager) runs(ctx context.Context, e *entry) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	running, err := m.opts.Host.Sessions(ctx)
-	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == h.info.ID })
+	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == e.info.ID })
 }

@@ -75,12 +75,12 @@ type Options struct {
 // Manager is the sessions of a server. It is safe for concurrent use.
 type Manager struct {
 	opts Options
-	asks *execution.Turns // to ask the host what runs
+	asks *execution.OwnerSemaphore // to ask the host what runs
 
 	mu       sync.Mutex
 	closing  bool
 	starting map[string]execution.Owner // of sessions that are being started, by id
-	known    map[string]*held           // by id
+	known    map[string]*entry          // by id
 	calls    int                        // under way
 	idle     chan struct{}              // closed when closing and there are no calls
 	watchers sync.WaitGroup
@@ -96,7 +96,7 @@ func New(opts Options) *Manager {
 	}
 	lasting, stop := context.WithCancelCause(context.Background())
 	return &Manager{
-		opts: opts, asks: execution.NewTurns(asksAtOnce), starting: make(map[string]execution.Owner), known: make(map[string]*held),
+		opts: opts, asks: execution.NewOwnerSemaphore(asksAtOnce), starting: make(map[string]execution.Owner), known: make(map[string]*entry),
 		idle: make(chan struct{}), lasting: lasting, stop: stop,
 	}
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Who does a lot at once waits for themselves, and nobody else does.
-func TestTurns(t *testing.T) {
+// An owner with many requests waits for its own only.
+func TestOwnerSemaphore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := execution.NewTurns(2)
+		slots := execution.NewOwnerSemaphore(2)
 		as := func(owner execution.Owner) context.Context { return execution.WithOwner(t.Context(), owner) }
 		take := func(ctx context.Context) func() {
 			t.Helper()
-			leave, err := turns.Take(ctx)
+			leave, err := slots.Acquire(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -34,7 +34,7 @@ func TestTurns(t *testing.T) {
 		impatient, leave := context.WithCancelCause(as("anna"))
 		left := make(chan error)
 		go func() {
-			_, err := turns.Take(impatient)
+			_, err := slots.Acquire(impatient)
 			left <- err
 		}()
 		synctest.Wait()
