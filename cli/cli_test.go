@@ -191,8 +191,8 @@ func TestExecNotRun(t *testing.T) {
 		"a time without a unit": {[]string{"pass", "--timeout", "5"}, `"5" for "--timeout" flag: must be a time of 1ms or more with its unit, such as 1s`},
 		"no time":               {[]string{"pass", "--timeout", "0s"}, `"0s" for "--timeout" flag: must be a time of 1ms or more`},
 		"too much time":         {[]string{"pass", "--timeout", "100s"}, "--timeout is 1m40s: must be at most MAX_EXEC_TIMEOUT_MS, which is 60000"},
-		"a path that leads out": {[]string{"pass", "--file", local + ":../x"}, `files[0].path must not contain ".." (it is "../x")`},
-		"the same path twice":   {[]string{"pass", "--file", local, "--file", local}, `files[1].path is given twice (it is "local.csv")`},
+		"a path that leads out": {[]string{"pass", "--file", local + ":../x"}, "--file " + local + `:../x: its path must not contain ".." (it is "../x")`},
+		"the same path twice":   {[]string{"pass", "--file", local, "--file", local}, "--file " + local + `: its path is given twice (it is "local.csv")`},
 		"no engine":             {[]string{"pass"}, "Docker Engine does not answer at " + nowhere},
 	} {
 		t.Run(name, func(t *testing.T) {

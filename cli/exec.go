@@ -86,11 +86,8 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if err != nil {
 		return err
 	}
-	switch longest := milliseconds(c.MaxExecTimeoutMS); {
-	case req.Timeout == 0:
-		req.Timeout = longest
-	case req.Timeout > longest:
-		return fmt.Errorf("--timeout is %s: must be at most MAX_EXEC_TIMEOUT_MS, which is %d", req.Timeout, c.MaxExecTimeoutMS)
+	if req.Timeout == 0 {
+		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
 	}
 	c.PoolSize = 0 // one sandbox, for one run
 	if c.Isolation == string(execution.IsolationAuto) {
@@ -106,9 +103,32 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	defer func() { err = errors.Join(err, s.close(0)) }()
 	result, err := s.executor.Execute(ctx, req)
 	if err != nil {
-		return err
+		return o.nameFlags(err)
 	}
 	return o.show(system, result)
+}
+
+// nameFlags replaces the faults of a request with those of the flags it came from.
+func (o execOptions) nameFlags(err error) error {
+	if domain, ok := errors.AsType[*execution.Error](err); ok && len(domain.Fields) > 0 {
+		return errors.New(domain.ExplainFields(o.describeFault))
+	}
+	return err
+}
+
+// describeFault describes a fault with the name of the flag.
+func (o execOptions) describeFault(f execution.FieldError) string {
+	switch f.Field {
+	case execution.FieldTimeout:
+		if f.Fault == execution.FaultTooLarge {
+			return fmt.Sprintf("--timeout is %v: must be at most MAX_EXEC_TIMEOUT_MS, which is %d", f.Value, f.Limit.Milliseconds())
+		}
+		return f.Describe("--timeout")
+	case execution.FieldFiles:
+		return f.Describe("--file " + o.files[f.Index] + ": its path")
+	case execution.FieldCommand, execution.FieldPath: // of sessions
+	}
+	return f.String()
 }
 
 func (o execOptions) request(system System, args []string) (execution.Request, error) {

@@ -144,7 +144,7 @@ func TestClip(t *testing.T) {
 func TestManyFaults(t *testing.T) {
 	all := make([]execution.FieldError, 1000)
 	for i := range all {
-		all[i] = execution.FieldError{Path: []any{"files", i, "path"}, Message: "is bad", Input: strings.Repeat("x", 10_000)}
+		all[i] = execution.FieldError{Field: execution.FieldFiles, Index: i, Message: "is bad", Value: strings.Repeat("x", 10_000)}
 	}
 	text := (&execution.Error{Code: execution.Invalid, Fields: all}).Explain()
 	if len(text) > 10_000 || !strings.HasSuffix(text, "and 980 more faults") {

@@ -54,7 +54,7 @@ func (e *Executor) Limits() Limits { return e.opts.Limits }
 // Execute runs a program. Its error is always an [*Error].
 func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 	arrived := time.Now()
-	req, err := e.opts.Limits.Validate(req)
+	req, err := req.Validate(ctx, e.opts.Limits)
 	if err != nil {
 		return nil, err
 	}

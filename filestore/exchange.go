@@ -35,20 +35,22 @@ func NewExchange(files Files, log *slog.Logger) *Exchange {
 	return &Exchange{files: files, log: log}
 }
 
-// Input makes an input of a stored file, which stays until the exchange ends. The
-// error of an unknown one is an [*execution.Error] with code
+// Input returns an input of a stored file. Once found, the file stays until the
+// exchange ends. The error of an unknown one is an [*execution.Error] with code
 // [execution.NotFound].
-func (e *Exchange) Input(ctx context.Context, path, id string) (execution.Input, error) {
-	held, err := e.files.Hold(ctx, id)
-	switch {
-	case err != nil && execution.AsError(err).Code == execution.NotFound:
-		return execution.Input{}, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
-			"File with ID '%s' not found for path '%s'.", execution.Clip(id), execution.Clip(path))}
-	case err != nil:
-		return execution.Input{}, err
-	}
-	e.held = append(e.held, held)
-	return execution.Input{Path: path, Size: held.Size, Source: held}, nil
+func (e *Exchange) Input(path, id string) execution.Input {
+	return execution.Input{Path: path, Find: func(ctx context.Context) (int64, execution.Source, error) {
+		held, err := e.files.Hold(ctx, id)
+		switch {
+		case err != nil && execution.AsError(err).Code == execution.NotFound:
+			return 0, nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
+				"File with ID '%s' not found for path '%s'.", execution.Clip(id), execution.Clip(path))}
+		case err != nil:
+			return 0, nil, err
+		}
+		e.held = append(e.held, held)
+		return held.Size, held, nil
+	}}
 }
 
 // Keep stores a file that the run made, as it comes in. It is an

@@ -10,15 +10,12 @@ package filestore
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path"
-	"strings"
 	"sync"
 	"time"
 
@@ -111,19 +108,6 @@ func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Opti
 // Close closes the bucket. No method may be called after it.
 func (s *Store) Close() error { return s.bucket.Close() }
 
-// newID makes an identifier that nobody guesses: 128 random bits.
-func newID() string {
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
-	return hex.EncodeToString(random[:])
-}
-
-// isID says whether a text has the form of an identifier of ours. No other
-// becomes part of a key.
-func isID(text string) bool {
-	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
-}
-
 // notFound is the error for an id that stands for no file.
 func notFound(id string) error {
 	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File with ID '%s' not found", execution.Clip(id))}
@@ -142,7 +126,7 @@ func failure(ctx context.Context, err error) error {
 // somebody else's, is an [*execution.Error] with code [execution.NotFound]; where ctx has ended, of
 // whatever the bucket fails at, one with code [execution.Cancelled].
 func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
-	if !isID(id) || s.isDeleted(id) {
+	if !execution.IsID(id) || s.isDeleted(id) {
 		return Info{}, notFound(id)
 	}
 	info, err := s.readMeta(ctx, folderOf(execution.OwnerOf(ctx))+id)

@@ -32,5 +32,5 @@ func isOwnersFolder(name string) bool {
 func cutKey(key string) (file, rest string, ours bool) {
 	folder, name := path.Split(key)
 	id, _, _ := strings.Cut(name, ".")
-	return folder + id, strings.TrimPrefix(name, id), isID(id) && (folder == "" || isOwnersFolder(folder))
+	return folder + id, strings.TrimPrefix(name, id), execution.IsID(id) && (folder == "" || isOwnersFolder(folder))
 }

@@ -67,12 +67,15 @@ const statusCancelled = 499
 // toHTTP gives an error of the domain the shape of the contract. What users
 // must not see goes to the log.
 func toHTTP(ctx context.Context, opts Options, err error) error {
+	if shaped, ok := errors.AsType[*apiError](err); ok {
+		return shaped
+	}
 	domain := execution.AsError(err)
 	out := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
 	switch domain.Code {
 	case execution.Invalid:
 		if len(domain.Fields) > 0 {
-			out.Detail = faults(domain.Fields)
+			out.Detail = invalidDetail(domain.Fields, inBody)
 		}
 	case execution.Busy, execution.Overloaded, execution.Unavailable:
 		out.header.Set("Retry-After", retryAfter)
@@ -110,20 +113,60 @@ func statusOf(code execution.Code) int {
 	return http.StatusInternalServerError
 }
 
-func faults(fields []execution.FieldError) []fault {
+// locator returns where a request has a field of the domain's.
+type locator func(execution.FieldError) []any
+
+// inBody is the locator of requests in JSON.
+func inBody(f execution.FieldError) []any {
+	switch f.Field {
+	case execution.FieldTimeout:
+		return []any{"body", "timeout_ms"}
+	case execution.FieldCommand:
+		return []any{"body", "cmd"}
+	case execution.FieldFiles:
+		return []any{"body", "files", f.Index, "path"}
+	case execution.FieldPath:
+	}
+	return inURL(f)
+}
+
+// inURL is the locator of a request for one file of a session.
+func inURL(execution.FieldError) []any { return []any{"path", "path"} }
+
+// faultType returns the contract's name of a fault, which is Pydantic's.
+func faultType(f execution.Fault) string {
+	switch f {
+	case execution.FaultTooSmall:
+		return "greater_than_equal"
+	case execution.FaultTooLarge:
+		return "less_than_equal"
+	case execution.FaultValue:
+	}
+	return "value_error"
+}
+
+// invalidDetail returns the detail of a request with faults. A timeout above the
+// maximum has a sentence of its own in the contract.
+func invalidDetail(fields []execution.FieldError, locate locator) any {
+	if first := fields[0]; first.Field == execution.FieldTimeout && first.Fault == execution.FaultTooLarge {
+		return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", first.Limit.Milliseconds())
+	}
 	fields, more := execution.FirstFaults(fields)
 	list := make([]fault, len(fields), len(fields)+1)
 	for i, field := range fields {
-		name := ""
-		if last := len(field.Path) - 1; last >= 0 {
-			name, _ = field.Path[last].(string)
-		}
-		list[i] = fault{
-			Type: field.Type, Loc: append([]any{"body"}, field.Path...),
-			Msg: strings.TrimSpace(name + " " + field.Message), Input: clip(field.Input),
-		}
+		list[i] = newFault(faultType(field.Fault), field.Message, field.Value, locate(field)...)
 	}
 	return withMore(list, more)
+}
+
+// newFault returns a fault of the field at loc. The message follows the field's name.
+func newFault(kind, message string, input any, loc ...any) fault {
+	return fault{Type: kind, Loc: loc, Msg: fmt.Sprint(loc[len(loc)-1], " ", message), Input: clip(input)}
+}
+
+// unprocessable returns the answer to a request with faults.
+func unprocessable(faults ...fault) *apiError {
+	return &apiError{status: http.StatusUnprocessableEntity, Detail: faults}
 }
 
 //nolint:gochecknoinits // the library has no other place for it

@@ -139,15 +139,15 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 
 // job translates what the client sent, or says what is wrong with it.
 func (in *executeInput) job(ctx context.Context, opts Options) (*job, error) {
-	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, &execution.Error{Code: execution.Invalid, Fields: nulls}
+	if err := refuseNulls(in.RawBody); err != nil {
+		return nil, err
 	}
 	return newJob(ctx, opts, &in.Body)
 }
 
-// refuseNulls finds the fields that are null and must not be: to the library a
-// null is the same as a field left out.
-func refuseNulls(body []byte) []execution.FieldError {
+// refuseNulls returns an error that names the fields that are null and must not be:
+// to the library a null is the same as a missing field.
+func refuseNulls(body []byte) error {
 	if !bytes.Contains(body, []byte("null")) {
 		return nil
 	}
@@ -155,7 +155,7 @@ func refuseNulls(body []byte) []execution.FieldError {
 	if err := json.Unmarshal(body, &given); err != nil {
 		return nil // it has been parsed before: no object comes here
 	}
-	var faults []execution.FieldError
+	var faults []fault
 	for _, field := range []struct{ name, kind, want string }{
 		{"timeout_ms", "int_type", "integer"},
 		{"last_line_interactive", "bool_type", "boolean"},
@@ -163,12 +163,13 @@ func refuseNulls(body []byte) []execution.FieldError {
 		{"ttl_seconds", "int_type", "integer"},
 	} {
 		if string(given[field.name]) == "null" {
-			faults = append(faults, execution.FieldError{
-				Path: []any{field.name}, Type: field.kind, Message: "must be of type " + field.want + ", not null",
-			})
+			faults = append(faults, newFault(field.kind, "must be of type "+field.want+", not null", nil, "body", field.name))
 		}
 	}
-	return faults
+	if len(faults) == 0 {
+		return nil
+	}
+	return unprocessable(faults...)
 }
 
 // milliseconds converts without overflow: what is too long stays too long.

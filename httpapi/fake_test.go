@@ -43,8 +43,8 @@ var limits = execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: 1 << 20}
 
 // validates is an executor that checks requests as the real one does, and runs
 // nothing.
-func validates(_ context.Context, req execution.Request) (*execution.Result, error) {
-	if _, err := limits.Validate(req); err != nil {
+func validates(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	if _, err := req.Validate(ctx, limits); err != nil {
 		return nil, err
 	}
 	return &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, nil

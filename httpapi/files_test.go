@@ -250,7 +250,7 @@ func TestFormsThatAreNotWhole(t *testing.T) {
 // runs gives an executor that runs programs that are functions.
 func runs(program executiontest.Program) execute {
 	return func(ctx context.Context, req execution.Request) (*execution.Result, error) {
-		req, err := limits.Validate(req)
+		req, err := req.Validate(ctx, limits)
 		if err != nil {
 			return nil, err
 		}

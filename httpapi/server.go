@@ -46,8 +46,7 @@ type Options struct {
 	Version string
 	// MaxBodyBytes bounds a request's body, MaxFileBytes that of an upload.
 	MaxBodyBytes, MaxFileBytes int64
-	// Limits are those of the Executor: a request is checked against them before
-	// its stored files are looked for.
+	// Limits are those of the Executor.
 	Limits execution.Limits
 	// InFlightBytes bounds the memory that requests and connections take at once.
 	// It must allow for ten bodies of MaxBodyBytes. Zero bounds nothing.

@@ -19,7 +19,10 @@ type Sessions interface {
 	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
 	List(ctx context.Context) ([]execution.SessionInfo, error)
 	Delete(ctx context.Context, id string) error
-	Call(ctx context.Context, id string, operation execution.Operation, req execution.Request) (*execution.Result, error)
+	RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error)
+	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
+	ReadFile(ctx context.Context, id string, req execution.ReadRequest) error
+	WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error
 }
 
 const (
@@ -70,7 +73,7 @@ type inSession struct {
 
 // Execute runs a program in the session's interpreter.
 func (s inSession) Execute(ctx context.Context, req execution.Request) (*execution.Result, error) {
-	return s.sessions.Call(ctx, s.id, execution.RunPython, req)
+	return s.sessions.RunPython(ctx, s.id, req)
 }
 
 // in gives the options with a session's executor.
@@ -132,8 +135,8 @@ func createOne(ctx context.Context, opts Options, in *createSessionInput) (*crea
 	if body == nil {
 		body = new(createSession)
 	}
-	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
+	if err := refuseNulls(in.RawBody); err != nil {
+		return nil, err
 	}
 	j, err := newJob(ctx, opts, &executeRequest{Files: body.Files})
 	if err != nil {
@@ -191,14 +194,14 @@ func asJSONAlone(operation *huma.Operation) {
 }
 
 func bash(ctx context.Context, opts Options, in *bashInput) (*bashOutput, error) {
-	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
+	if err := refuseNulls(in.RawBody); err != nil {
+		return nil, err
 	}
-	req := execution.Request{Code: in.Body.Cmd}
+	cmd := execution.Command{Command: in.Body.Cmd}
 	if in.Body.TimeoutMS != nil {
-		req.Timeout = milliseconds(*in.Body.TimeoutMS)
+		cmd.Timeout = milliseconds(*in.Body.TimeoutMS)
 	}
-	r, err := opts.Sessions.Call(ctx, in.SessionID, execution.RunBash, req)
+	r, err := opts.Sessions.RunBash(ctx, in.SessionID, cmd)
 	if err != nil {
 		return nil, toHTTP(ctx, opts, err)
 	}
@@ -254,24 +257,11 @@ func writesSessionFile(r *http.Request) bool {
 func readFile(opts Options, w http.ResponseWriter, r *http.Request) error {
 	path := r.PathValue("path")
 	answer := fileAnswer{w: w, path: path}
-	req := execution.Request{Code: path, Keep: answer.keep}
-	result, err := opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.ReadFile, req)
-	switch {
-	case answer.begun && (err != nil || len(result.Files) != 1):
-		panic(http.ErrAbortHandler) // the client must not take what it has for all
-	case err != nil:
-		return pathFault(err)
-	case len(result.Files) != 1:
-		return &execution.Error{Code: execution.Unavailable, Message: "the file could not be read: " + unread(result)}
+	err := opts.Sessions.ReadFile(r.Context(), r.PathValue("session_id"), execution.ReadRequest{Path: path, Keep: answer.keep})
+	if err != nil && answer.begun {
+		panic(http.ErrAbortHandler) // the client must not mistake a part of the file for the whole
 	}
-	return nil
-}
-
-func unread(result *execution.Result) string {
-	for _, skipped := range result.Skipped {
-		return skipped.Reason
-	}
-	return result.End.Message
+	return asURLFault(err)
 }
 
 // fileAnswer answers with a file as it comes in.
@@ -302,12 +292,15 @@ func writeFile(opts Options, w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength < 0 {
 		return &apiError{status: http.StatusLengthRequired, Detail: "the request must have a Content-Length"}
 	}
-	req := execution.Request{Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: &body{w: w, r: r.Body}}}}
-	if _, err := opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.WriteFiles, req); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
-		}
-		return pathFault(err)
+	source := &body{w: w, r: r.Body}
+	err := opts.Sessions.WriteFiles(r.Context(), r.PathValue("session_id"), execution.WriteRequest{
+		Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: source}}, Spent: source.spent,
+	})
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
+	}
+	if err != nil {
+		return asURLFault(err)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -332,8 +325,8 @@ func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
 	return &openBody{b.r, stop}, nil
 }
 
-// UsedUp is for [execution.Input].
-func (b *body) UsedUp() bool { return b.opened }
+// spent is for [execution.WriteRequest].
+func (b *body) spent() bool { return b.opened }
 
 type openBody struct {
 	io.Reader
@@ -346,14 +339,11 @@ func (b *openBody) Close() error {
 	return nil
 }
 
-// pathFault tells of a fault of the one path of a request, which stands in its
-// URL and not in its body.
-func pathFault(err error) error {
+// asURLFault places the faults of a request in its URL.
+func asURLFault(err error) error {
 	domain, ok := errors.AsType[*execution.Error](err)
 	if !ok || domain.Code != execution.Invalid || len(domain.Fields) == 0 {
 		return err
 	}
-	list := faults(domain.Fields[:1])
-	list[0].Loc = []any{"path", "path"}
-	return &apiError{status: http.StatusUnprocessableEntity, Detail: list}
+	return &apiError{status: http.StatusUnprocessableEntity, Detail: invalidDetail(domain.Fields, inURL)}
 }

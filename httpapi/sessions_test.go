@@ -35,10 +35,9 @@ func newSessions() *sessions { return &sessions{files: make(map[string]string)} 
 
 var expires = time.UnixMilli(1_764_000_900_500)
 
-func (s *sessions) Create(_ context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+func (s *sessions) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
 	s.ttl = ttl
-	limits := execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: maxFile}
-	if _, err := limits.Validate(execution.Request{Files: files}); err != nil {
+	if _, err := (execution.WriteRequest{Files: files}).Validate(ctx, limits); err != nil {
 		return execution.SessionInfo{}, err
 	}
 	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.fail
@@ -57,15 +56,12 @@ func (s *sessions) find(id string) error {
 
 func (s *sessions) Delete(_ context.Context, id string) error { return s.find(id) }
 
-func (s *sessions) Call(
-	ctx context.Context, id string, operation execution.Operation, req execution.Request,
-) (*execution.Result, error) {
-	limits := execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: maxFile}
-	req, err := limits.ValidateCall(operation, req)
-	if err == nil {
-		err = s.find(id)
-	}
+func (s *sessions) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
+	req, err := req.Validate(ctx, limits)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.find(id); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -75,19 +71,45 @@ func (s *sessions) Call(
 			return nil, err
 		}
 	}
-	result := &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now()}
-	switch operation {
-	case execution.RunPython, execution.RunBash:
-		result.Stdout = fmt.Sprintf("%d %v %s", operation, req.Timeout, req.Code)
-		result.StateLost = req.Code == "lose it"
-		if req.Started != nil {
-			req.Started()
-		}
-	case execution.ReadFile:
-		return result, s.read(ctx, req, result)
-	case execution.WriteFiles:
+	if req.Started != nil {
+		req.Started()
 	}
-	return result, nil
+	return ran(fmt.Sprintf("0 %v %s", req.Timeout, req.Code), req.Code), nil
+}
+
+func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
+	cmd, err := cmd.Validate(limits)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.find(id); err != nil {
+		return nil, err
+	}
+	return ran(fmt.Sprintf("1 %v %s", cmd.Timeout, cmd.Command), cmd.Command), nil
+}
+
+func ran(stdout, code string) *execution.Result {
+	return &execution.Result{
+		Stdout: stdout, ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now(), StateLost: code == "lose it",
+	}
+}
+
+func (s *sessions) WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error {
+	req, err := req.Validate(ctx, limits)
+	if err == nil {
+		err = s.find(id)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, file := range req.Files {
+		if err := s.write(ctx, file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *sessions) write(ctx context.Context, file execution.Input) error {
@@ -103,20 +125,26 @@ func (s *sessions) write(ctx context.Context, file execution.Input) error {
 	return err
 }
 
-func (s *sessions) read(ctx context.Context, req execution.Request, result *execution.Result) error {
-	data, found := s.files[req.Code]
-	if !found {
-		return &execution.Error{Code: execution.NotFound, Message: "File '" + req.Code + "' not found in the session"}
+func (s *sessions) ReadFile(ctx context.Context, id string, req execution.ReadRequest) error {
+	err := req.Validate()
+	if err == nil {
+		err = s.find(id)
 	}
-	content := io.Reader(strings.NewReader(data))
-	if s.torn == req.Code {
-		content = io.MultiReader(content, torn{})
-	}
-	if _, err := req.Keep(ctx, req.Code, content); err != nil {
+	if err != nil {
 		return err
 	}
-	result.Files = []execution.File{{Path: req.Code, Size: int64(len(data))}}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, found := s.files[req.Path]
+	if !found {
+		return &execution.Error{Code: execution.NotFound, Message: "File '" + req.Path + "' not found in the session"}
+	}
+	content := io.Reader(strings.NewReader(data))
+	if s.torn == req.Path {
+		content = io.MultiReader(content, torn{})
+	}
+	_, err = req.Keep(ctx, req.Path, content)
+	return err
 }
 
 type torn struct{}
@@ -298,18 +326,34 @@ type stalling struct {
 	over chan time.Time
 }
 
-func (s stalling) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
+func (s stalling) ReadFile(ctx context.Context, _ string, req execution.ReadRequest) error {
+	return s.stall(ctx, func(ctx context.Context) error {
+		_, err := req.Keep(ctx, "a", strings.NewReader(strings.Repeat("x", 10<<20)))
+		return err
+	})
+}
+
+func (s stalling) WriteFiles(ctx context.Context, _ string, req execution.WriteRequest) error {
+	return s.stall(ctx, func(ctx context.Context) error {
+		content, err := req.Files[0].Open(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = content.Close() }()
+		_, err = io.ReadAll(content)
+		return err
+	})
+}
+
+func (s stalling) stall(ctx context.Context, transfer func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	err := errors.New("what was written to a client that does not read was taken")
-	if req.Keep != nil {
-		_, err = req.Keep(ctx, "a", strings.NewReader(strings.Repeat("x", 10<<20)))
-	} else if content, fault := req.Files[0].Open(ctx); fault == nil {
-		_, err = io.ReadAll(content)
-		_ = content.Close()
-	}
+	err := transfer(ctx)
 	s.over <- time.Now()
-	return nil, err
+	if err == nil {
+		err = errors.New("the client neither sends nor reads, and all was transferred")
+	}
+	return err
 }
 
 // slowStart takes longer to create a session than a body may take to arrive.
@@ -358,19 +402,19 @@ func TestSessionFileIsReadOnce(t *testing.T) {
 // twice opens an input a second time.
 type twice struct{ httpapi.Sessions }
 
-func (twice) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
+func (twice) WriteFiles(ctx context.Context, _ string, req execution.WriteRequest) error {
 	for again := range 2 {
-		if req.Files[0].UsedUp() != (again == 1) {
-			return nil, fmt.Errorf("before it is opened for time %d, it says the contrary", again+1)
+		if req.Spent() != (again == 1) {
+			return fmt.Errorf("before it is opened for time %d, it says the contrary", again+1)
 		}
 		content, err := req.Files[0].Open(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		_, _ = content.Read(make([]byte, 3))
 		_ = content.Close()
 	}
-	return nil, nil //nolint:nilnil // the second must fail
+	return nil // the second must fail
 }
 
 type iotestErr struct{ err error }

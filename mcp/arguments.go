@@ -2,7 +2,6 @@ package mcp
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -220,12 +219,12 @@ func typeName(kind reflect.Kind) string {
 	}
 }
 
-// timeout translates timeout_ms. Zero means that it was not given.
-func timeout(given *int64) (time.Duration, error) {
+// timeout translates timeout_ms.
+func (s *Server) timeout(given *int64) (time.Duration, error) {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	switch {
 	case given == nil:
-		return 0, nil
+		return s.defaultTimeout(), nil
 	case *given < 1:
 		return 0, invalid(fmt.Sprintf("timeout_ms is %d: must be at least 1", *given))
 	}
@@ -255,12 +254,26 @@ func count(given ...*string) int {
 	return n
 }
 
-// check says what is wrong with a file's source.
-func (f inputFile) check() error {
-	if count(f.Content, f.ContentBase64, f.FileID) != 1 {
-		return errors.New("needs one of content, content_base64 and file_id")
+// writeFileTool is the name of the tool that writes a file.
+const writeFileTool = "write_file"
+
+// describeFault describes a fault with the name of the tool's argument.
+func describeFault(tool string, f execution.FieldError) string {
+	switch f.Field {
+	case execution.FieldTimeout:
+		if f.Fault == execution.FaultTooLarge {
+			return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", f.Limit.Milliseconds())
+		}
+		return f.Describe("timeout_ms")
+	case execution.FieldCommand:
+		return f.Describe("command")
+	case execution.FieldFiles:
+		if tool != writeFileTool {
+			return f.Describe(fmt.Sprintf("files[%d].path", f.Index))
+		}
+	case execution.FieldPath:
 	}
-	return nil
+	return f.Describe("path")
 }
 
 func invalid(message string) error {

@@ -1,6 +1,7 @@
 package mcp_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -59,8 +60,8 @@ func hostileRequests() map[string]struct{ message, names string } {
 }
 
 // validating is an executor that checks requests as the real one does.
-func validating(_ context.Context, req execution.Request) (*execution.Result, error) {
-	if _, err := options(nil).Limits.Validate(req); err != nil {
+func validating(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	if _, err := req.Validate(ctx, options(nil).Limits); err != nil {
 		return nil, err
 	}
 	return exited(0), nil
@@ -94,11 +95,23 @@ func boundedOptions() mcp.Options {
 
 type refusing struct{ *sessions }
 
-func (refusing) Call(_ context.Context, id string, operation execution.Operation, req execution.Request) (*execution.Result, error) {
-	if _, err := options(nil).Limits.ValidateCall(operation, req); err != nil {
-		return nil, err
-	}
-	return nil, notFound(execution.Clip(id))
+func (refusing) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
+	_, err := req.Validate(ctx, options(nil).Limits)
+	return nil, cmp.Or(err, notFound(execution.Clip(id)))
+}
+
+func (refusing) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
+	_, err := cmd.Validate(options(nil).Limits)
+	return nil, cmp.Or(err, notFound(execution.Clip(id)))
+}
+
+func (refusing) ReadFile(_ context.Context, id string, req execution.ReadRequest) error {
+	return cmp.Or(req.Validate(), notFound(execution.Clip(id)))
+}
+
+func (refusing) WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error {
+	_, err := req.Validate(ctx, options(nil).Limits)
+	return cmp.Or(err, notFound(execution.Clip(id)))
 }
 
 func (refusing) Delete(_ context.Context, id string) error { return notFound(execution.Clip(id)) }

@@ -44,33 +44,34 @@ func relative(path string) string { return strings.TrimPrefix(path, workspace) }
 // alone.
 func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
+		fail := func(err error) *mcpsdk.CallToolResult { return s.failure(ctx, call.Params.Name, err) }
 		if ctx.Err() != nil {
-			return s.failure(ctx, &execution.Error{Code: execution.Cancelled, Message: "the call was cancelled before it began"}), nil
+			return fail(&execution.Error{Code: execution.Cancelled, Message: "the call was cancelled before it began"}), nil
 		}
 		defer func() {
 			if cause := recover(); cause != nil {
-				out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+				out = fail(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			}
 		}()
 		// The text of the answer is paid for before anything runs: afterwards nobody
 		// could undo what a program has done.
 		if err := execution.AccountOf(ctx).Take(textTimes * int64(s.opts.OutputBytes)); err != nil {
-			return s.failure(ctx, err), nil
+			return fail(err), nil
 		}
 		out, err := handle(ctx, call)
 		if err != nil {
-			return s.failure(ctx, err), nil
+			return fail(err), nil
 		}
 		return out, nil
 	}
 }
 
-func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult {
+func (s *Server) failure(ctx context.Context, tool string, err error) *mcpsdk.CallToolResult {
 	domain := execution.AsError(err)
 	if domain.Err != nil && domain.Code != execution.Cancelled {
 		s.opts.Log.ErrorContext(ctx, "call failed", "code", domain.Code, "error", domain.Err)
 	}
-	text := domain.Explain()
+	text := domain.ExplainFields(func(f execution.FieldError) string { return describeFault(tool, f) })
 	switch domain.Code {
 	case execution.Busy:
 		text += ". Try again in a moment."
@@ -93,15 +94,12 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 
 // run is a call that runs something, as the tools prepare it.
 type run struct {
-	operation execution.Operation
-	session   *string
-	request   execution.Request
-	exchange  *filestore.Exchange
-}
-
-func (s *Server) newRun(operation execution.Operation) *run {
-	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
-	return &run{operation: operation, exchange: exchange, request: execution.Request{Interactive: true, Keep: exchange.Keep}}
+	session  *string
+	exchange *filestore.Exchange
+	// validate checks the request before a session is begun for it.
+	validate func(ctx context.Context) error
+	// execute runs the request in a session, or in none where the id is empty.
+	execute func(ctx context.Context, id string, output execution.Output) (*execution.Result, error)
 }
 
 func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
@@ -110,33 +108,47 @@ func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest)
 	if err != nil {
 		return nil, err
 	}
-	r := s.newRun(execution.RunPython)
-	defer r.exchange.End(ctx)
-	r.session, r.request.Code, r.request.Stdin = args.Session, *args.Code, args.Stdin
-	if r.request.Timeout, err = timeout(args.TimeoutMS); err != nil {
+	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
+	defer exchange.End(ctx)
+	req := execution.Request{Code: *args.Code, Stdin: args.Stdin, Interactive: true, Keep: exchange.Keep}
+	if req.Timeout, err = s.timeout(args.TimeoutMS); err != nil {
 		return nil, err
 	}
 	for i, file := range args.Files {
-		input, err := r.input(ctx, i, file)
+		input, err := stage(ctx, exchange, i, file)
 		if err != nil {
 			return nil, err
 		}
-		r.request.Files = append(r.request.Files, input)
+		req.Files = append(req.Files, input)
 	}
-	return s.answer(ctx, call, r)
+	return s.answer(ctx, call, &run{
+		session: args.Session, exchange: exchange,
+		validate: func(ctx context.Context) error {
+			_, err := req.Validate(ctx, s.opts.Limits)
+			return err
+		},
+		execute: func(ctx context.Context, id string, output execution.Output) (*execution.Result, error) {
+			req.Output = output
+			if id == "" {
+				return s.opts.Executor.Execute(ctx, req)
+			}
+			return s.opts.Sessions.RunPython(ctx, id, req)
+		},
+	})
 }
 
-func (r *run) input(ctx context.Context, index int, file inputFile) (execution.Input, error) {
-	if err := file.check(); err != nil {
-		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
+// stage makes an input of a file of a call's.
+func stage(ctx context.Context, exchange *filestore.Exchange, index int, file inputFile) (execution.Input, error) {
+	if count(file.Content, file.ContentBase64, file.FileID) != 1 {
+		return execution.Input{}, invalid(fmt.Sprintf("files[%d] needs one of content, content_base64 and file_id", index))
 	}
 	path := relative(file.Path)
 	if file.FileID != nil {
-		return r.exchange.Input(ctx, path, *file.FileID)
+		return exchange.Input(path, *file.FileID).Found(ctx)
 	}
 	data, err := content(file.Content, file.ContentBase64)
 	if err != nil {
-		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
+		return execution.Input{}, invalid(fmt.Sprintf("files[%d].%s", index, err))
 	}
 	return execution.Inline(path, data), nil
 }
@@ -148,25 +160,33 @@ func (s *Server) runBash(ctx context.Context, call mcpsdk.CallToolRequest) (*mcp
 	if err != nil {
 		return nil, err
 	}
-	r := s.newRun(execution.RunBash)
-	defer r.exchange.End(ctx)
-	r.session, r.request.Code = args.Session, *args.Command
-	if r.request.Timeout, err = timeout(args.TimeoutMS); err != nil {
+	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
+	defer exchange.End(ctx)
+	cmd := execution.Command{Command: *args.Command, Keep: exchange.Keep}
+	if cmd.Timeout, err = s.timeout(args.TimeoutMS); err != nil {
 		return nil, err
 	}
-	return s.answer(ctx, call, r)
+	return s.answer(ctx, call, &run{
+		session: args.Session, exchange: exchange,
+		validate: func(context.Context) error {
+			_, err := cmd.Validate(s.opts.Limits)
+			return err
+		},
+		execute: func(ctx context.Context, id string, output execution.Output) (*execution.Result, error) {
+			cmd.Output = output
+			return s.opts.Sessions.RunBash(ctx, id, cmd)
+		},
+	})
 }
 
 // answer runs a run and makes its result.
 func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run) (*mcpsdk.CallToolResult, error) {
-	if r.request.Timeout == 0 {
-		r.request.Timeout = s.defaultTimeout()
-	}
+	var output execution.Output
 	following := s.follow(ctx, call)
 	if following != nil {
-		r.request.Output = following.output
+		output = following.output
 	}
-	result, begun, err := s.perform(ctx, r)
+	result, begun, err := s.perform(ctx, r, output)
 	following.stop(ctx)
 	if err != nil {
 		return nil, err
@@ -181,25 +201,25 @@ func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run
 	return out, nil
 }
 
-// perform runs a run where it is to run. It gives the session that was begun for
+// perform runs a run where it is to run. It returns the session that was begun for
 // it, if one was.
-func (s *Server) perform(ctx context.Context, r *run) (*execution.Result, *execution.SessionInfo, error) {
+func (s *Server) perform(ctx context.Context, r *run, output execution.Output) (*execution.Result, *execution.SessionInfo, error) {
 	if r.session == nil {
-		result, err := s.opts.Executor.Execute(ctx, r.request)
+		result, err := r.execute(ctx, "", output)
 		return result, nil, err
 	}
 	if *r.session != newSession {
-		result, err := s.opts.Sessions.Call(ctx, *r.session, r.operation, r.request)
+		result, err := r.execute(ctx, *r.session, output)
 		return result, nil, err
 	}
-	if _, err := s.opts.Limits.ValidateCall(r.operation, r.request); err != nil {
+	if err := r.validate(ctx); err != nil { // a session is not begun for a call that would be refused
 		return nil, nil, err
 	}
 	begun, err := s.opts.Sessions.Create(ctx, s.opts.SessionTTL, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	result, err := s.opts.Sessions.Call(ctx, begun.ID, r.operation, r.request)
+	result, err := r.execute(ctx, begun.ID, output)
 	if err != nil {
 		s.forget(ctx, &begun)
 	}
@@ -234,21 +254,10 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", execution.Clip(*args.Encoding)))
 	}
 	var file keptFile
-	result, err := s.opts.Sessions.Call(ctx, *args.Session, execution.ReadFile, execution.Request{Code: *args.Path, Keep: file.keep})
-	switch {
-	case err != nil:
+	if err := s.opts.Sessions.ReadFile(ctx, *args.Session, execution.ReadRequest{Path: *args.Path, Keep: file.keep}); err != nil {
 		return nil, err
-	case len(result.Files) != 1:
-		return nil, &execution.Error{Code: execution.Unavailable, Message: "the file could not be read: " + unread(result)}
 	}
 	return s.show(ctx, &file, *args.Path, encoded)
-}
-
-func unread(result *execution.Result) string {
-	for _, skipped := range result.Skipped {
-		return skipped.Reason
-	}
-	return result.End.Message
 }
 
 // keptFile holds a file that is read, as far as it can be shown.
@@ -332,7 +341,7 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	if err := cannotBegin("write_file", args.Session); err != nil {
+	if err := cannotBegin(writeFileTool, args.Session); err != nil {
 		return nil, err
 	}
 	*args.Path = relative(*args.Path)
@@ -343,25 +352,13 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	if err != nil {
 		return nil, invalid(err.Error())
 	}
-	_, err = s.opts.Sessions.Call(ctx, *args.Session, execution.WriteFiles, execution.Request{
+	err = s.opts.Sessions.WriteFiles(ctx, *args.Session, execution.WriteRequest{
 		Files: []execution.Input{execution.Inline(*args.Path, data)},
 	})
 	if err != nil {
-		return nil, ofOnePath(err)
+		return nil, err
 	}
 	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, grouped(int64(len(data))))), nil
-}
-
-// ofOnePath tells of a fault of the one path of a call as such, not as of a
-// list's.
-func ofOnePath(err error) error {
-	domain := execution.AsError(err)
-	if domain.Code != execution.Invalid || len(domain.Fields) != 1 {
-		return err
-	}
-	field := domain.Fields[0]
-	field.Path = []any{"path"}
-	return &execution.Error{Code: execution.Invalid, Message: domain.Message, Fields: []execution.FieldError{field}}
 }
 
 func (s *Server) endSession(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {

@@ -137,7 +137,7 @@ func TestCallInvalid(t *testing.T) {
 		"unknown field":    {`{"code": "", "files": [{"path": "a", "content": ""}, {"path": "b", "text": ""}]}`, `unknown field of files[1] "text": the known ones are path, content, content_base64, file_id`},
 		"no content":       {`{"code": "", "files": [{"path": "a"}]}`, "files[0] needs one of content, content_base64 and file_id"},
 		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "", "content_base64": ""}]}`, "files[0] needs one of content, content_base64 and file_id"},
-		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0] content_base64 must be standard base64: illegal base64 data at input byte 0"},
+		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0].content_base64 must be standard base64: illegal base64 data at input byte 0"},
 		"unknown file":     {`{"code": "", "files": [{"path": "a", "file_id": "nope"}]}`, "File with ID 'nope' not found for path 'a'."},
 		"session number":   {`{"code": "", "session": 1}`, "session is a number: must be a string"},
 		"no session":       {`{"code": "", "session": "x"}`, `Session 'x' not found: it has ended, or there never was one of that name. session="new" begins one.`},
@@ -291,7 +291,7 @@ func TestCallErrors(t *testing.T) {
 		"foreign":     {secret, "The server failed, not the program. Its log says why.", true},
 		"invalid": {
 			&execution.Error{Code: execution.Invalid, Message: "not valid", Fields: []execution.FieldError{
-				{Path: []any{"files", 0, "path"}, Message: "must not be empty", Input: ""},
+				{Field: execution.FieldFiles, Message: "must not be empty", Value: ""},
 			}}, `files[0].path must not be empty (it is "")`, false,
 		},
 	} {

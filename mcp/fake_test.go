@@ -90,12 +90,16 @@ func newStore(t *testing.T) *filestore.Store {
 	return store
 }
 
-// sessions are sessions that are a map: what a call comes to is the test's.
+// sessions are sessions that are a map. They check requests as the manager does; what
+// a call then returns is the test's. A nil function succeeds.
 type sessions struct {
-	mu    sync.Mutex
-	begun int
-	alive map[string]bool
-	call  func(operation execution.Operation, req execution.Request) (*execution.Result, error)
+	mu     sync.Mutex
+	begun  int
+	alive  map[string]bool
+	python func(req execution.Request) (*execution.Result, error)
+	bash   func(cmd execution.Command) (*execution.Result, error)
+	read   func(req execution.ReadRequest) error
+	write  func(req execution.WriteRequest) error
 }
 
 func newSessions() *sessions { return &sessions{alive: make(map[string]bool)} }
@@ -109,15 +113,74 @@ func (s *sessions) Create(_ context.Context, ttl time.Duration, _ []execution.In
 	return execution.SessionInfo{ID: id, Expires: time.Now().Add(ttl)}, nil
 }
 
-func (s *sessions) Call(
-	_ context.Context, id string, operation execution.Operation, req execution.Request,
-) (*execution.Result, error) {
+// find locks the sessions, unless the id is unknown.
+func (s *sessions) find(id string) (unlock func(), err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.alive[id] {
+		s.mu.Unlock()
 		return nil, notFound(id)
 	}
-	return s.call(operation, req)
+	return s.mu.Unlock, nil
+}
+
+func (s *sessions) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
+	if _, err := req.Validate(ctx, options(nil).Limits); err != nil {
+		return nil, err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if s.python == nil {
+		return exited(0), nil
+	}
+	return s.python(req)
+}
+
+func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
+	if _, err := cmd.Validate(options(nil).Limits); err != nil {
+		return nil, err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if s.bash == nil {
+		return exited(0), nil
+	}
+	return s.bash(cmd)
+}
+
+func (s *sessions) ReadFile(_ context.Context, id string, req execution.ReadRequest) error {
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.read == nil {
+		return nil
+	}
+	return s.read(req)
+}
+
+func (s *sessions) WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error {
+	if _, err := req.Validate(ctx, options(nil).Limits); err != nil {
+		return err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.write == nil {
+		return nil
+	}
+	return s.write(req)
 }
 
 func (s *sessions) Delete(_ context.Context, id string) error {

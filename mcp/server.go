@@ -25,7 +25,10 @@ type Executor interface {
 // Sessions are sandboxes that clients keep.
 type Sessions interface {
 	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
-	Call(ctx context.Context, id string, operation execution.Operation, req execution.Request) (*execution.Result, error)
+	RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error)
+	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
+	ReadFile(ctx context.Context, id string, req execution.ReadRequest) error
+	WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error
 	Delete(ctx context.Context, id string) error
 }
 

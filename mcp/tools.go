@@ -119,7 +119,7 @@ func (s *Server) readTool() mcpsdk.Tool {
 }
 
 func (s *Server) writeTool() mcpsdk.Tool {
-	return mcpsdk.NewTool("write_file",
+	return mcpsdk.NewTool(writeFileTool,
 		mcpsdk.WithDescription("Writes a file to a session's working directory, in place of one that is there. Folders are made as needed. Give either content or content_base64."),
 		s.annotated("Write a file", false, true, true),
 		mcpsdk.WithString("session", mcpsdk.Required(), mcpsdk.Description(aboutSession)),

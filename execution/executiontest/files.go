@@ -38,7 +38,7 @@ func keepAll(ctx context.Context, req execution.Request, files []execution.File,
 		if req.Keep != nil {
 			id, err := req.Keep(ctx, file.Path, bytes.NewReader(file.Content))
 			if err != nil {
-				reason := "it could not be stored: " + execution.AsError(err).Explain()
+				reason := "it could not be stored: " + execution.AsError(err).Message
 				result.Skipped = append(result.Skipped, execution.SkippedFile{Path: file.Path, Reason: reason})
 				continue
 			}

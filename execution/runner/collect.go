@@ -71,7 +71,7 @@ func (c *collection) keepFile(ctx context.Context) error {
 	case !errors.Is(content.err, io.EOF):
 		return content.err
 	case err != nil:
-		c.report.skipFile("it could not be stored: " + execution.AsError(err).Explain())
+		c.report.skipFile("it could not be stored: " + execution.AsError(err).Message)
 		c.sandbox.log.WarnContext(ctx, "a file that a run made could not be kept", "error", err)
 	default:
 		c.report.file.ID = id

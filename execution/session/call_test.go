@@ -44,7 +44,7 @@ func TestSilentHost(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), c.patience)
 				defer cancel()
 				began := time.Now()
-				_, err := m.Call(ctx, info.ID, execution.RunPython, execution.Request{Code: "1"})
+				_, err := m.RunPython(ctx, info.ID, execution.Request{Code: "1"})
 				if took := time.Since(began); !isCode(err, c.code) || took != c.want {
 					t.Errorf("the call gives %v after %v", err, took)
 				}
@@ -106,7 +106,7 @@ func TestFileIsGone(t *testing.T) {
 		}
 		go func() {
 			file := execution.Input{Path: "a", Size: 1, Source: staged{}}
-			_, err := m.Call(t.Context(), info.ID, execution.RunPython, execution.Request{Files: []execution.Input{file}})
+			_, err := m.RunPython(t.Context(), info.ID, execution.Request{Files: []execution.Input{file}})
 			if !isCode(err, execution.NotFound) || !strings.HasPrefix(err.Error(), "File ") {
 				t.Errorf("the call without its file gives %v", err)
 			}
@@ -129,7 +129,7 @@ func TestFileIsGone(t *testing.T) {
 
 // A call whose file cannot be sent a second time ends no other server's call for
 // a connection that it has no use for.
-func TestFileIsUsedUp(t *testing.T) {
+func TestFileIsSpent(t *testing.T) {
 	h := newHost()
 	m := newManager(t, h)
 	info := create(t, m)
@@ -141,15 +141,15 @@ func TestFileIsUsedUp(t *testing.T) {
 		}
 		return nil, fmt.Errorf("%w: another server has the session", execution.ErrNotStarted)
 	}
-	upload := func(source execution.Source) error {
+	upload := func(source execution.Source, spent func() bool) error {
 		files := []execution.Input{{Path: "a", Size: 1, Source: source}}
-		_, err := m.Call(t.Context(), info.ID, execution.WriteFiles, execution.Request{Files: files})
-		return err
+		return m.WriteFiles(t.Context(), info.ID, execution.WriteRequest{Files: files, Spent: spent})
 	}
-	if err := upload(new(once)); !isCode(err, execution.Unavailable) || h.attached != 0 {
+	source := new(once)
+	if err := upload(source, source.spent); !isCode(err, execution.Unavailable) || h.attached != 0 {
 		t.Errorf("the call gives %v, with %d connections more", err, h.attached)
 	}
-	if err := upload(nil); !isCode(err, execution.Unavailable) || h.attached != 2 {
+	if err := upload(nil, nil); !isCode(err, execution.Unavailable) || h.attached != 2 {
 		t.Errorf("one that can be sent again gives %v, with %d connections more", err, h.attached)
 	}
 }
@@ -212,7 +212,7 @@ func TestOneAfterTheOther(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		_, err := m.Call(ctx, info.ID, execution.RunPython, execution.Request{Code: "1"})
+		_, err := m.RunPython(ctx, info.ID, execution.Request{Code: "1"})
 		if !isCode(err, execution.Cancelled) {
 			t.Errorf("the impatient caller gets %v", err)
 		}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// enter counts a call, unless the manager closes. The context that it gives ends
-// with the caller's, or when Close has waited long enough.
+// enter counts a call, unless the manager is closing. The context that it returns
+// ends with the caller's, or when Close has waited long enough.
 func (m *Manager) enter(ctx context.Context) (_ context.Context, leave func(), _ error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -31,16 +31,16 @@ func (m *Manager) leave() {
 	m.closeIdleLocked()
 }
 
-// closeIdleLocked tells Close that the last call has ended. It needs m.mu.
+// closeIdleLocked signals to Close that the last call has ended. It needs m.mu.
 func (m *Manager) closeIdleLocked() {
 	if m.closing && m.calls == 0 {
 		close(m.idle)
 	}
 }
 
-// Close refuses new calls, waits for those under way until ctx ends, calls off
-// what is left, and gives up the connections. The sessions go on, for the next
-// server to find. It may be called more than once.
+// Close rejects new calls, waits for running ones until ctx ends, calls off the rest,
+// and closes the connections. The sessions go on, for the next server to find. It may
+// be called more than once.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.closing {
@@ -52,7 +52,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.stop(errClosing)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
-	_ = m.awaitIdle(ctx) // what does not heed that either has no connection left
+	_ = m.awaitIdle(ctx) // calls that ignore that lose their connection
 	m.detachAll()
 	return errors.Join(err, m.awaitWatchers(ctx))
 }
@@ -86,12 +86,12 @@ func (m *Manager) awaitWatchers(ctx context.Context) error {
 	}
 }
 
-// detachAll gives up all connections.
+// detachAll closes all connections.
 func (m *Manager) detachAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.known {
-		e.end.Stop()
+		e.expiry.Stop()
 		if e.conn != nil {
 			e.conn.Detach()
 		}

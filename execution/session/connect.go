@@ -7,11 +7,11 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// connect sees to it that there is a connection, and forgets a session that is
-// gone. It needs the session's turn.
+// connect makes sure that there is a connection, and forgets a session that is gone.
+// It needs the session's slot.
 func (m *Manager) connect(ctx context.Context, e *entry) error {
 	if e.over() {
-		return notFound(e.info.ID)
+		return execution.UnknownSession(e.info.ID)
 	}
 	if e.conn != nil && e.conn.Usable() {
 		return nil
@@ -28,8 +28,8 @@ func (m *Manager) connect(ctx context.Context, e *entry) error {
 	return m.join(e, conn)
 }
 
-// join gives a session a connection, unless it was forgotten while that was made,
-// or all were given up: nobody would give up this one.
+// join sets a session's connection. If the session was forgotten meanwhile, or Close
+// has closed the connections, it closes this one.
 func (m *Manager) join(e *entry, conn execution.Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -39,23 +39,23 @@ func (m *Manager) join(e *entry, conn execution.Session) error {
 		return errClosing
 	case m.known[e.info.ID] != e:
 		conn.Detach()
-		return notFound(e.info.ID)
+		return execution.UnknownSession(e.info.ID)
 	}
 	e.conn = conn
 	m.watchLocked(e, conn)
 	return nil
 }
 
-// unattached is the error of a session that could not be reached: it may have
-// been about to end when it was found.
+// unattached returns the error of a session that could not be attached to: it may
+// have been about to end when it was found.
 func (m *Manager) unattached(ctx context.Context, e *entry, err error) error {
 	_, explained := errors.AsType[*execution.Error](err)
 	switch {
 	case isNotFound(err), !explained && !m.runs(ctx, e):
 		m.forget(e)
-		return notFound(e.info.ID)
+		return execution.UnknownSession(e.info.ID)
 	case explained:
 		return err
 	}
-	return &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again", Err: err}
+	return unanswered(err)
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Create starts a session that lives for ttl, with files in its workspace. Zero
-// means [DefaultTTL].
+// Create starts a session that lives for ttl, with files in its workspace. A ttl of
+// zero means [DefaultTTL].
 func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
 	if ttl == 0 {
 		ttl = DefaultTTL
 	}
-	request, err := m.opts.Limits.ValidateCall(execution.WriteFiles, execution.Request{Files: files})
+	request, err := execution.WriteRequest{Files: files}.Validate(ctx, m.opts.Limits)
 	if err != nil {
 		return execution.SessionInfo{}, err
 	}
@@ -25,7 +25,7 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 		return execution.SessionInfo{}, err
 	}
 	defer leave()
-	id := newID()
+	id := execution.NewID()
 	if err := m.reserve(ctx, id); err != nil {
 		return execution.SessionInfo{}, err
 	}
@@ -35,17 +35,17 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 		return execution.SessionInfo{}, asUnavailable(ctx, err)
 	}
 	if len(files) > 0 {
-		_, err = conn.Call(ctx, execution.WriteFiles, request, m.opts.Limits)
+		err = conn.WriteFiles(ctx, request, m.opts.Limits)
 	}
 	if err != nil || ctx.Err() != nil || !m.adopt(info, conn) { //nolint:contextcheck // its end has nothing to do with this call
-		conn.Detach() // nobody would know of it
+		conn.Detach() // no client would know of it
 		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
 	}
 	return info, nil
 }
 
-// reserve makes room for a session. One that is being started may run already,
-// and one that was when the host was asked may run by now: each counts once.
+// reserve takes a place for a session, unless there is none. A session that is being
+// started may be in the host's list or not yet: it counts once.
 func (m *Manager) reserve(ctx context.Context, id string) error {
 	m.mu.Lock()
 	all := maps.Clone(m.starting)
@@ -69,10 +69,10 @@ func (m *Manager) reserve(ctx context.Context, id string) error {
 	switch {
 	case len(all) >= m.opts.Max && owner == "":
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
-			"there are %d sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires", len(all))}
+			"session limit reached (%d, MAX_SESSIONS); end one, or wait until one expires", len(all))}
 	case !execution.HasRoom(owner, int64(own), int64(len(all)), int64(m.opts.Max), 1):
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
-			"you have %d sessions, as many as you may at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
+			"you have %d sessions, your share of the limit at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
 	}
 	m.starting[id] = owner
 	return nil
@@ -97,7 +97,7 @@ func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (exec
 	return spec.Session, conn, err
 }
 
-// asUnavailable is the error of a session that could not be started.
+// asUnavailable returns the error of a session that could not be started.
 func asUnavailable(ctx context.Context, err error) error {
 	if _, known := errors.AsType[*execution.Error](err); known {
 		return err
@@ -108,8 +108,8 @@ func asUnavailable(ctx context.Context, err error) error {
 	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
 }
 
-// unstaged is the error of a session that did not take its files or, where err is
-// nil, for which nobody waits by now.
+// unstaged returns the error of a session that did not take its files or, where err
+// is nil, whose caller has left.
 func unstaged(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil || err == nil:

@@ -9,16 +9,16 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Delete ends a session, with what runs in it, and returns when it is gone.
+// Delete ends a session and all its processes, and returns when it is gone.
 func (m *Manager) Delete(ctx context.Context, id string) error {
 	e, err := m.find(ctx, id)
-	if isID(id) && err != nil && isNotFound(err) {
+	if execution.IsID(id) && err != nil && isNotFound(err) {
 		return errors.Join(err, m.endOverdue(ctx, id))
 	}
 	if err != nil {
 		return err
 	}
-	e.ending.Store(true) // calls must neither wait for a dying sandbox nor say that it was lost
+	e.ending.Store(true) // calls must neither wait for a dying sandbox nor report it as lost
 	if err := m.end(ctx, id); err != nil {
 		e.ending.Store(false)
 		return err
@@ -37,8 +37,8 @@ func (m *Manager) endOverdue(ctx context.Context, id string) error {
 	return m.end(ctx, id)
 }
 
-// EndOurs ends the sessions that this manager has started: nobody will come back
-// for them. No call may be under way, and none may come.
+// EndOurs ends the sessions that this manager has started, for a server whose clients
+// do not come back. There must be no calls any more.
 func (m *Manager) EndOurs(ctx context.Context) error {
 	m.mu.Lock()
 	var ours []string

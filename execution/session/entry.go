@@ -5,45 +5,48 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // entry is a session that this server knows.
 type entry struct {
 	info     execution.SessionInfo
-	ours     bool          // this manager has started it
-	callSlot chan struct{} // holds one token: whoever has it may call
+	ours     bool                // this manager has started it
+	callSlot *semaphore.Weighted // of one: its holder may make a call
 
 	ending atomic.Bool // it is being ended before its time
 
-	end     *time.Timer // ends it some time after it should have ended by itself
-	waiting int         // calls that wait for the turn; with the manager's lock
+	expiry  *time.Timer // ends the session some time after it should have ended by itself
+	waiting int         // calls that wait for callSlot; Manager.mu guards it
 
-	// conn is nil while there is no connection. Whoever has the turn may read it,
-	// and change it with the manager's lock; with that, anybody may read it.
+	// conn is nil while there is no connection. It may be read with callSlot or with
+	// Manager.mu, and changed with both.
 	conn execution.Session
 }
 
+// over reports whether the session has expired or is being ended.
 func (e *entry) over() bool { return e.ending.Load() || !time.Now().Before(e.info.Expires) }
 
-// adopt makes a session known, unless connections have been given up by now.
+// adopt adds a session that was started, unless Close has closed the connections.
 func (m *Manager) adopt(info execution.SessionInfo, conn execution.Session) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.lasting.Err() != nil {
 		return false
 	}
-	e := m.knowLocked(info)
+	e := m.addLocked(info)
 	e.ours, e.conn = true, conn
 	m.watchLocked(e, conn)
 	return true
 }
 
-// knowLocked makes a session known until it should be gone, and sees to it that
-// it is. It needs m.mu.
-func (m *Manager) knowLocked(info execution.SessionInfo) *entry {
-	e := &entry{info: info, callSlot: make(chan struct{}, 1)}
-	e.end = time.AfterFunc(time.Until(info.Expires)+endGrace, func() {
+// addLocked adds a session until it expires, and then makes sure that it is gone. It
+// needs m.mu.
+func (m *Manager) addLocked(info execution.SessionInfo) *entry {
+	e := &entry{info: info, callSlot: semaphore.NewWeighted(1)}
+	e.expiry = time.AfterFunc(time.Until(info.Expires)+endGrace, func() {
 		m.forget(e)
 		if err := m.end(context.Background(), info.ID); err != nil {
 			m.opts.Log.Error("a session that is over could not be ended", "error", err)
@@ -53,7 +56,7 @@ func (m *Manager) knowLocked(info execution.SessionInfo) *entry {
 	return e
 }
 
-// watchLocked gives a connection up when it has ended. It needs m.mu.
+// watchLocked closes a connection when it has ended. It needs m.mu.
 func (m *Manager) watchLocked(e *entry, conn execution.Session) {
 	m.watchers.Go(func() {
 		<-conn.Done()
@@ -61,24 +64,25 @@ func (m *Manager) watchLocked(e *entry, conn execution.Session) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.known[e.info.ID] == e && e.over() {
-			m.dropLocked(e)
+			m.removeLocked(e)
 		}
 	})
 }
 
-// dropLocked makes a session unknown. It needs m.mu.
-func (m *Manager) dropLocked(e *entry) {
-	e.end.Stop()
+// removeLocked removes a session. It needs m.mu.
+func (m *Manager) removeLocked(e *entry) {
+	e.expiry.Stop()
 	delete(m.known, e.info.ID)
 }
 
+// get returns a session that this server knows, or nil.
 func (m *Manager) get(id string) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.known[id]
 }
 
-// forget forgets a session that is gone.
+// forget removes a session that is gone.
 func (m *Manager) forget(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -86,6 +90,6 @@ func (m *Manager) forget(e *entry) {
 		e.conn.Detach()
 	}
 	if m.known[e.info.ID] == e {
-		m.dropLocked(e)
+		m.removeLocked(e)
 	}
 }

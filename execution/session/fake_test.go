@@ -40,7 +40,7 @@ type host struct {
 // sandbox is one of them; link is a connection to it.
 type sandbox struct {
 	info  execution.SessionInfo
-	calls []execution.Request
+	calls []execution.Request // a command or a path is the Code
 	do    func(ctx context.Context, req execution.Request) (*execution.Result, error) // nil: echoes
 	links []*link
 }
@@ -116,7 +116,24 @@ func (h *host) End(_ context.Context, id string) error {
 	return nil
 }
 
-func (l *link) Call(ctx context.Context, _ execution.Operation, req execution.Request, _ execution.Limits) (*execution.Result, error) {
+func (l *link) RunPython(ctx context.Context, req execution.Request, _ execution.Limits) (*execution.Result, error) {
+	return l.call(ctx, req)
+}
+
+func (l *link) RunBash(ctx context.Context, cmd execution.Command, _ execution.Limits) (*execution.Result, error) {
+	return l.call(ctx, execution.Request{Code: cmd.Command, Timeout: cmd.Timeout})
+}
+
+func (l *link) ReadFile(ctx context.Context, req execution.ReadRequest, _ execution.Limits) (*execution.Result, error) {
+	return l.call(ctx, execution.Request{Code: req.Path, Keep: req.Keep})
+}
+
+func (l *link) WriteFiles(ctx context.Context, req execution.WriteRequest, _ execution.Limits) error {
+	_, err := l.call(ctx, execution.Request{Files: req.Files})
+	return err
+}
+
+func (l *link) call(ctx context.Context, req execution.Request) (*execution.Result, error) {
 	if !l.Usable() {
 		return nil, fmt.Errorf("%w: detached", execution.ErrNotStarted)
 	}
@@ -187,7 +204,7 @@ func create(t *testing.T, m *session.Manager, files ...execution.Input) executio
 
 func call(t *testing.T, m *session.Manager, id, code string) (*execution.Result, error) {
 	t.Helper()
-	return m.Call(t.Context(), id, execution.RunPython, execution.Request{Code: code})
+	return m.RunPython(t.Context(), id, execution.Request{Code: code})
 }
 
 func isCode(err error, code execution.Code) bool {
@@ -251,7 +268,7 @@ func (staged) Open(context.Context) (io.ReadCloser, error) {
 // once is a source that can be opened once.
 type once struct{ opened bool }
 
-func (o *once) UsedUp() bool { return o.opened }
+func (o *once) spent() bool { return o.opened }
 
 func (o *once) Open(context.Context) (io.ReadCloser, error) {
 	if o.opened {

@@ -8,8 +8,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// List lists the sessions of the request's owner that run, those of other servers
-// on the same host among them, the one that expires first before the others.
+// List lists the running sessions of the request's owner, including those of other
+// servers on the same host, sorted by expiry.
 func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 	running, err := m.ask(ctx)
 	if err != nil {
@@ -23,16 +23,16 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 	return running, nil
 }
 
-// find gives a session of the request's owner that is known, or that the host
-// knows. For another's the host is asked as for an unknown one: the time that
-// takes, and its faults, would tell them apart.
+// find returns a session of the request's owner that this server or the host knows.
+// The session of another owner is looked up like an unknown one, so that neither the
+// time nor the error reveals that it exists.
 func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
-	if !isID(id) {
-		return nil, notFound(id)
+	if !execution.IsID(id) {
+		return nil, execution.UnknownSession(id)
 	}
 	if e := m.get(id); e != nil && e.info.Owner == execution.OwnerOf(ctx) {
 		if e.over() {
-			return nil, notFound(id)
+			return nil, execution.UnknownSession(id)
 		}
 		return e, nil
 	}
@@ -42,31 +42,27 @@ func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	}
 	i := slices.IndexFunc(running, func(s execution.SessionInfo) bool { return s.ID == id })
 	if i < 0 {
-		return nil, notFound(id)
+		return nil, execution.UnknownSession(id)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.known[id]; e != nil {
 		return e, nil // another call was faster
 	}
-	return m.knowLocked(running[i]), nil //nolint:contextcheck // its end has nothing to do with this call
+	return m.addLocked(running[i]), nil //nolint:contextcheck // its end has nothing to do with this call
 }
 
-// asksAtOnce is how many requests of one owner may ask the host at once what runs,
-// which takes an engine some milliseconds in which others wait for it.
-const asksAtOnce = 2
-
-// ask asks the host what runs, when it is the request's turn.
+// ask asks the host which sessions run.
 func (m *Manager) ask(ctx context.Context) ([]execution.SessionInfo, error) {
-	leave, err := m.asks.Acquire(ctx)
+	release, err := m.asks.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
+	defer release()
 	return m.opts.Host.Sessions(ctx)
 }
 
-// runs says whether the host has a session, as far as it can tell.
+// runs reports whether the host may still have a session. A host that fails may.
 func (m *Manager) runs(ctx context.Context, e *entry) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()

@@ -56,20 +56,22 @@ func TestUnknown(t *testing.T) {
 func TestInvalid(t *testing.T) {
 	m := newManager(t, newHost())
 	info := create(t, m)
+	bash := func(cmd execution.Command) error {
+		_, err := m.RunBash(t.Context(), info.ID, cmd)
+		return err
+	}
 	for name, c := range map[string]struct {
-		operation execution.Operation
-		req       execution.Request
-		want      string
+		err  error
+		want string
 	}{
-		"no command":     {execution.RunBash, execution.Request{}, "cmd must not be empty"},
-		"NUL":            {execution.RunBash, execution.Request{Code: "echo \x00"}, "cmd must not contain NUL"},
-		"long command":   {execution.RunBash, execution.Request{Code: strings.Repeat("x", 128<<10)}, "at most 131071 bytes"},
-		"long timeout":   {execution.RunBash, execution.Request{Code: "true", Timeout: time.Hour}, "timeout_ms exceeds maximum of 60000 ms"},
-		"path out of it": {execution.ReadFile, execution.Request{Code: "../x"}, `path must not contain ".."`},
+		"no command":     {bash(execution.Command{}), "command must not be empty"},
+		"NUL":            {bash(execution.Command{Command: "echo \x00"}), "command must not contain NUL"},
+		"long command":   {bash(execution.Command{Command: strings.Repeat("x", 128<<10)}), "at most 131071 bytes"},
+		"long timeout":   {bash(execution.Command{Command: "true", Timeout: time.Hour}), "timeout must be at most 1m0s"},
+		"path out of it": {m.ReadFile(t.Context(), info.ID, execution.ReadRequest{Path: "../x"}), `path must not contain ".."`},
 	} {
-		_, err := m.Call(t.Context(), info.ID, c.operation, c.req)
-		if !isCode(err, execution.Invalid) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v", name, err)
+		if !isCode(c.err, execution.Invalid) || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%s: %v", name, c.err)
 		}
 	}
 }

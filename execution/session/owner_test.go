@@ -23,15 +23,14 @@ func TestOwners(t *testing.T) {
 	}
 	for name, m := range map[string]*session.Manager{"the same server": first, "the next server": newManager(t, h)} {
 		unknown := strings.Repeat("0", 32)
-		_, absent := m.Call(ben, unknown, execution.RunPython, execution.Request{})
+		_, absent := m.RunPython(ben, unknown, execution.Request{})
 		for _, ctx := range []struct {
 			name string
 			err  func() error
 		}{
-			{"another's call", func() error { _, err := m.Call(ben, info.ID, execution.RunPython, execution.Request{}); return err }},
+			{"another's call", func() error { _, err := m.RunPython(ben, info.ID, execution.Request{}); return err }},
 			{"nobody's call", func() error {
-				_, err := m.Call(t.Context(), info.ID, execution.ReadFile, execution.Request{Code: "a"})
-				return err
+				return m.ReadFile(t.Context(), info.ID, execution.ReadRequest{Path: "a"})
 			}},
 			{"another's end", func() error { return m.Delete(ben, info.ID) }},
 		} {
@@ -45,7 +44,7 @@ func TestOwners(t *testing.T) {
 		if list, err := m.List(anna); err != nil || len(list) != 1 {
 			t.Errorf("%s: the owner's list: %v, %v", name, list, err)
 		}
-		if _, err := m.Call(anna, info.ID, execution.RunPython, execution.Request{Code: "1"}); err != nil {
+		if _, err := m.RunPython(anna, info.ID, execution.Request{Code: "1"}); err != nil {
 			t.Errorf("%s: the owner's call: %v", name, err)
 		}
 	}
@@ -65,7 +64,7 @@ func TestOwnersCannotProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := func(id string) error {
-		_, err := m.Call(ben, id, execution.ReadFile, execution.Request{Code: "a"})
+		err := m.ReadFile(ben, id, execution.ReadRequest{Path: "a"})
 		return err
 	}
 	end := func(id string) error { return m.Delete(ben, id) }
@@ -93,7 +92,7 @@ func TestOwnersTakeTurnsToAsk(t *testing.T) {
 		m := newManager(t, h)
 		ask := func(owner execution.Owner) {
 			ctx := execution.WithOwner(t.Context(), owner)
-			if _, err := m.Call(ctx, strings.Repeat("0", 32), execution.ReadFile, execution.Request{Code: "a"}); !isCode(err, execution.NotFound) {
+			if err := m.ReadFile(ctx, strings.Repeat("0", 32), execution.ReadRequest{Path: "a"}); !isCode(err, execution.NotFound) {
 				t.Error(err)
 			}
 			if err := m.Delete(ctx, strings.Repeat("0", 32)); !isCode(err, execution.NotFound) {
