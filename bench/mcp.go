@@ -91,7 +91,7 @@ func (a *mcpAnswer) check(p program) error {
 		return fmt.Errorf("%w: %s", errWrong, a.Error)
 	case len(a.Result.Content) != 1:
 		return fmt.Errorf("%w: %+v", errWrong, a.Result)
-	case strings.Contains(a.Result.Content[0].Text, "as many as may"):
+	case strings.Contains(a.Result.Content[0].Text, "too many concurrent requests"):
 		return &refusal{errors.New(a.Result.Content[0].Text)}
 	case a.Result.IsError:
 		return fmt.Errorf("%w: %s", errWrong, a.Result.Content[0].Text)

@@ -27,7 +27,7 @@ type Request struct {
 	Interactive bool
 	// Files are staged in the workspace before the program starts.
 	Files []Input
-	// Keep, if not nil, receives each file that the run made or changed, one
+	// Keep, if not nil, receives each file that the run created or changed, one
 	// after the other, while its bytes arrive; the result then has the files'
 	// IDs instead of their contents. See [Keep].
 	Keep Keep
@@ -54,7 +54,7 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// Keep stores a file that a run made or changed and returns the id under which it is
+// Keep stores a file that a run created or changed and returns the id under which it is
 // stored. It reads content to its end, as slowly as it must, and returns content's
 // errors as they are, since the file is then not whole. A file that it fails to
 // store is listed as skipped, with the reason where the error is an [*Error]; the
@@ -64,7 +64,7 @@ const (
 // client learns the ids.
 type Keep func(ctx context.Context, path string, content io.Reader) (id string, err error)
 
-// File is a regular file that a run made or changed.
+// File is a regular file that a run created or changed.
 type File struct {
 	// Path is relative to the workspace and uses "/".
 	Path string

@@ -48,9 +48,9 @@ func createSessionOperation() huma.Operation {
 				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A life that is too long", []fault{
 					{Type: "less_than_equal", Loc: []any{"body", "ttl_seconds"}, Msg: "expected number <= 86400", Input: 90000},
 				})}},
-				http.StatusTooManyRequests: {"There are as many sessions as may be", []sample{
+				http.StatusTooManyRequests: {"The session limit is reached", []sample{
 					refusal("sessions", "MAX_SESSIONS",
-						"there are 16 sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires"),
+						"session limit reached (16, MAX_SESSIONS); end one, or wait until one expires"),
 				}},
 			},
 		}),

@@ -165,7 +165,7 @@ func (m *Manager) awaitSlot(ctx context.Context, e *entry) error {
 	}
 	if !m.queue(e) {
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
-			"%d calls of the session wait for the one that runs, as many as may; try again later", maxWaiting)}
+			"too many calls of the session wait (%d); try again later", maxWaiting)}
 	}
 	defer m.unqueue(e)
 	if e.callSlot.Acquire(ctx, 1) != nil {
