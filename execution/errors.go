@@ -12,7 +12,7 @@ type Code string
 
 // The codes.
 const (
-	Invalid         Code = "invalid"         // the request is at fault; Fields or Message tell how
+	Invalid         Code = "invalid"         // the request is at fault; Fields or Message explain it
 	NotFound        Code = "not_found"       // the request names something that does not exist
 	Unauthenticated Code = "unauthenticated" // the request has no valid credentials
 	TooLarge        Code = "too_large"       // the request is larger than a limit

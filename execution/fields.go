@@ -31,7 +31,7 @@ const (
 // FieldError is one fault of a request.
 type FieldError struct {
 	Field Field
-	// Index tells which of the files is at fault. It has no meaning for other fields.
+	// Index is the index of the file at fault. It has no meaning for other fields.
 	Index int
 	Fault Fault
 	// Message states what is allowed. It follows the field's name in a sentence.

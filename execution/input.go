@@ -74,9 +74,9 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	e.read += int64(n)
 	switch {
 	case e.read > e.input.Size:
-		return 0, fmt.Errorf("the input %q has more than the %d bytes that it was said to have", Clip(e.input.Path), e.input.Size)
+		return 0, fmt.Errorf("the input %q has more than its declared size of %d bytes", Clip(e.input.Path), e.input.Size)
 	case errors.Is(err, io.EOF) && e.read < e.input.Size:
-		return 0, fmt.Errorf("the input %q ends after %d bytes of the %d that it was said to have", Clip(e.input.Path), e.read, e.input.Size)
+		return 0, fmt.Errorf("the input %q ends after %d bytes of its declared size of %d", Clip(e.input.Path), e.read, e.input.Size)
 	case err != nil && !errors.Is(err, io.EOF):
 		return n, fmt.Errorf("reading the input %q: %w", Clip(e.input.Path), err)
 	}

@@ -23,7 +23,7 @@ var limits = execution.Limits{
 
 func file(path string) execution.Input { return execution.Input{Path: path} }
 
-// asError demands a domain error of some code.
+// asError returns a domain error, which must have a code.
 func asError(t *testing.T, err error, code execution.Code) *execution.Error {
 	t.Helper()
 	var domain *execution.Error
@@ -33,7 +33,7 @@ func asError(t *testing.T, err error, code execution.Code) *execution.Error {
 	return domain
 }
 
-// wantCode demands a domain error of some code, whatever it says.
+// wantCode checks the code of a domain error.
 func wantCode(t *testing.T, err error, code execution.Code) {
 	t.Helper()
 	_ = asError(t, err, code)

@@ -46,7 +46,7 @@ func TestOwnerSemaphore(t *testing.T) {
 		gone := errors.New("gone")
 		leave(gone)
 		if err := <-left; execution.AsError(err).Code != execution.Cancelled || !errors.Is(err, gone) {
-			t.Errorf("who leaves hears %v", err)
+			t.Errorf("the caller who leaves gets %v", err)
 		}
 		first()
 		synctest.Wait()

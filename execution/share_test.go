@@ -19,7 +19,7 @@ func fill(s *execution.FairShare, owner execution.Owner) (count int) {
 
 func TestFairShare(t *testing.T) {
 	if got := fill(execution.NewFairShare(116), ""); got != 116 {
-		t.Errorf("where nobody is asked, %d may enter", got)
+		t.Errorf("without authentication, %d may be taken", got)
 	}
 	s := execution.NewFairShare(116)
 	anna := fill(s, "anna")

@@ -189,7 +189,7 @@ func (s suite) testCancelled(t *testing.T) {
 	}
 }
 
-// testInvalid checks that faults are told before anything runs.
+// testInvalid checks that faults are reported before anything runs.
 func (s suite) testInvalid(t *testing.T) {
 	t.Parallel()
 	for name, req := range map[string]execution.Request{

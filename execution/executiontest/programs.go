@@ -104,7 +104,7 @@ var input = []conformance{
 	{"stdin", withStdin(code("import sys", "print(input(), repr(sys.stdin.read()))"), "one\ntwo\n"), prints("one 'two\\n'\n")},
 	{"no stdin", code("import sys", "print(repr(sys.stdin.read()))"), prints("''\n")},
 	{"input without stdin", code("input()"), fails("EOFError")},
-	{"stdin that nobody reads", withStdin(code("print(1)"), strings.Repeat("x", 1<<20)), prints("1\n")},
+	{"stdin that is not read", withStdin(code("print(1)"), strings.Repeat("x", 1<<20)), prints("1\n")},
 	{"much stdin", withStdin(code("import sys", "print(len(sys.stdin.read()))"), strings.Repeat("x", 1<<20)), prints("1048576\n")},
 	{"stdin in Unicode", withStdin(code("print(input().upper())"), "é€😀ß\n"), prints("É€😀SS\n")},
 }
@@ -119,7 +119,7 @@ var output = []conformance{
 	{"no newline at the end", code("print('x', end='')"), prints("x")},
 	{"output of children", code("import subprocess, sys", "subprocess.run([sys.executable, '-c', 'print(1)'])", "print(2)"), prints("1\n2\n")},
 	{"Unicode", code("print('é€😀')"), prints("é€😀\n")},
-	{"bytes that are no UTF-8", code("import sys", `sys.stdout.buffer.write(b'a\xff\xfeb')`), prints("a\uFFFD\uFFFDb")},
+	{"bytes that are not UTF-8", code("import sys", `sys.stdout.buffer.write(b'a\xff\xfeb')`), prints("a\uFFFD\uFFFDb")},
 	{"half a character", code("import sys", `sys.stdout.buffer.write('€'.encode()[:2])`), prints("\uFFFD\uFFFD")},
 	{"NUL", code(`print('a\0b')`), prints("a\x00b\n")},
 	{"code in Unicode", code("größe = '😀'", "print(größe)"), prints("😀\n")},
@@ -188,7 +188,7 @@ var workspace = []conformance{
 		wantFiles(t, r, nil)
 		wantSkipped(t, r, "pipe")
 	}},
-	{"names that are no UTF-8", code(`open(b'\xff', 'w').write('x')`), func(t *testing.T, r *execution.Result) {
+	{"names that are not UTF-8", code(`open(b'\xff', 'w').write('x')`), func(t *testing.T, r *execution.Result) {
 		wantFiles(t, r, nil)
 		if len(r.Skipped) != 1 {
 			t.Errorf("skipped are %v", r.Skipped)

@@ -13,7 +13,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// A session that cannot be reached is no fault of ours.
+// A session that cannot be reached is unavailable, which is not an internal error.
 func TestUnreachable(t *testing.T) {
 	h := newHost()
 	m := newManager(t, h)
@@ -21,12 +21,12 @@ func TestUnreachable(t *testing.T) {
 	h.only(t).links[0].Detach()
 	h.unreachable = errors.New("time is up")
 	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.Unavailable) {
-		t.Errorf("the call gives %v", err)
+		t.Errorf("the call returns %v", err)
 	}
 }
 
-// A host that does not answer holds up a call for a while, and none whose caller
-// has left.
+// A host that does not answer delays a call for a bounded time, and not at all once
+// its caller has left.
 func TestSilentHost(t *testing.T) {
 	for name, c := range map[string]struct {
 		patience, want time.Duration
@@ -46,7 +46,7 @@ func TestSilentHost(t *testing.T) {
 				began := time.Now()
 				_, err := m.RunPython(ctx, info.ID, execution.Request{Code: "1"})
 				if took := time.Since(began); !isCode(err, c.code) || took != c.want {
-					t.Errorf("the call gives %v after %v", err, took)
+					t.Errorf("the call returns %v after %v", err, took)
 				}
 			})
 		})
@@ -70,7 +70,7 @@ func TestFoundAgain(t *testing.T) {
 	}
 }
 
-// A session that is gone without our doing is unknown, and its place is free.
+// A session that ended without the manager is unknown, and its place is free.
 func TestGone(t *testing.T) {
 	h := newHost()
 	m := newManager(t, h)
@@ -79,11 +79,11 @@ func TestGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
-		t.Errorf("the call gives %v", err)
+		t.Errorf("the call returns %v", err)
 	}
 }
 
-// A file that is not found is no session that is gone: its calls go on coming
+// A file that is not found does not mean that the session is gone: its calls still run
 // one after the other.
 func TestFileIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestFileIsGone(t *testing.T) {
 			file := execution.Input{Path: "a", Size: 1, Source: staged{}}
 			_, err := m.RunPython(t.Context(), info.ID, execution.Request{Files: []execution.Input{file}})
 			if !isCode(err, execution.NotFound) || !strings.HasPrefix(err.Error(), "File ") {
-				t.Errorf("the call without its file gives %v", err)
+				t.Errorf("the call without its file returns %v", err)
 			}
 		}()
 		synctest.Wait()
@@ -127,8 +127,8 @@ func TestFileIsGone(t *testing.T) {
 	})
 }
 
-// A call whose file cannot be sent a second time ends no other server's call for
-// a connection that it has no use for.
+// A call whose file cannot be sent a second time makes no second connection, which
+// would end the calls of other servers.
 func TestFileIsSpent(t *testing.T) {
 	h := newHost()
 	m := newManager(t, h)
@@ -147,14 +147,14 @@ func TestFileIsSpent(t *testing.T) {
 	}
 	source := new(once)
 	if err := upload(source, source.spent); !isCode(err, execution.Unavailable) || h.attached != 0 {
-		t.Errorf("the call gives %v, with %d connections more", err, h.attached)
+		t.Errorf("the call returns %v, with %d connections more", err, h.attached)
 	}
 	if err := upload(nil, nil); !isCode(err, execution.Unavailable) || h.attached != 2 {
-		t.Errorf("one that can be sent again gives %v, with %d connections more", err, h.attached)
+		t.Errorf("one that can be sent again returns %v, with %d connections more", err, h.attached)
 	}
 }
 
-// Of many calls at once some wait, and the others are refused.
+// A bounded number of calls waits; the others are refused.
 func TestQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -185,7 +185,7 @@ func TestQueueIsBounded(t *testing.T) {
 	})
 }
 
-// Calls of a session come one after the other; one that waits can be left.
+// Calls of a session run one after the other; the caller of a waiting one may leave.
 func TestOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -220,7 +220,7 @@ func TestOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// What ends with the session says so.
+// The result of a call that ends with its session explains that.
 func TestExpiresDuringACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -235,7 +235,7 @@ func TestExpiresDuringACall(t *testing.T) {
 		}
 		result, err := call(t, m, info.ID, "1")
 		if err != nil || result.End.Message != "the session has expired" {
-			t.Errorf("the call gives %+v, %v", result, err)
+			t.Errorf("the call returns %+v, %v", result, err)
 		}
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Who waits for a session while it ends finds that out when the turn comes, and
-// leaves no connection behind.
+// A call that waits while its session ends fails with NotFound, and leaves no
+// connection behind.
 func TestDeletedWhileCallsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -35,13 +35,13 @@ func TestDeletedWhileCallsWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-waited; !isCode(err, execution.NotFound) || !strings.HasPrefix(err.Error(), "Session '") {
-			t.Errorf("the call that waited gives %v", err)
+			t.Errorf("the call that waited returns %v", err)
 		}
 	})
 }
 
-// A host that takes its time to end a session holds nobody up: the call that the
-// end cuts short says so, and the one that waits is not tried.
+// A host that is slow to end a session delays no call: the result of the call that the
+// end cuts short explains that, and the call that waits is not tried.
 func TestDeletedSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &slowEnd{host: newHost(), begun: make(chan struct{})}
@@ -67,17 +67,17 @@ func TestDeletedSlowly(t *testing.T) {
 		deleted := make(chan error, 1)
 		go func() { deleted <- m.Delete(t.Context(), info.ID) }()
 		if result := <-first; result == nil || result.End.Message != "the session was ended" {
-			t.Errorf("the call that was cut short gives %+v", result)
+			t.Errorf("the call that was cut short returns %+v", result)
 		}
 		if err := <-second; !isCode(err, execution.NotFound) {
-			t.Errorf("the call that waited gives %v", err)
+			t.Errorf("the call that waited returns %v", err)
 		}
 		if len(s.links) != 1 || len(s.calls) != 1 {
 			t.Errorf("there were %d connections and %d calls", len(s.links), len(s.calls))
 		}
 		select {
 		case err := <-deleted:
-			t.Errorf("it has ended before its host says so: %v", err)
+			t.Errorf("it returned before its host: %v", err)
 		default:
 		}
 		if err := <-deleted; err != nil {
@@ -117,7 +117,7 @@ func TestDeletedWhileAttaching(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-called; !isCode(err, execution.NotFound) {
-			t.Errorf("the call gives %v", err)
+			t.Errorf("the call returns %v", err)
 		}
 		if len(s.links) != 2 || s.links[1].Usable() || len(s.calls) != 0 {
 			t.Errorf("of %d connections the last is still there, or was used for %d calls", len(s.links), len(s.calls))
@@ -145,13 +145,13 @@ func TestClose(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		if err := m.Close(ctx); err == nil || time.Since(began) != time.Minute {
-			t.Errorf("closing gives %v after %v", err, time.Since(began))
+			t.Errorf("closing returns %v after %v", err, time.Since(began))
 		}
 		if err := <-called; !isCode(err, execution.Unavailable) {
-			t.Errorf("the call gives %v", err)
+			t.Errorf("the call returns %v", err)
 		}
 		if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.Unavailable) {
-			t.Errorf("a call afterwards gives %v", err)
+			t.Errorf("a call afterwards returns %v", err)
 		}
 		if h.only(t).links[0].Usable() {
 			t.Error("the connection is still there")
@@ -159,7 +159,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Calls that do not heed their end hold up closing for a while only, and leave no
+// Calls that ignore their end delay closing for a bounded time, and leave no
 // connection behind.
 func TestCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestCloseIsBounded(t *testing.T) {
 		for _, id := range []string{busy.ID, lost.ID} {
 			calls.Go(func() {
 				if _, err := call(t, m, id, "1"); id == lost.ID && !isCode(err, execution.Unavailable) {
-					t.Errorf("the call over a connection that comes too late gives %v", err)
+					t.Errorf("the call over a connection that comes too late returns %v", err)
 				}
 			})
 		}
@@ -185,7 +185,7 @@ func TestCloseIsBounded(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		if err := m.Close(ctx); err == nil || time.Since(began) != time.Minute+20*time.Second {
-			t.Errorf("closing gives %v after %v", err, time.Since(began))
+			t.Errorf("closing returns %v after %v", err, time.Since(began))
 		}
 		calls.Wait()
 		for _, l := range append(h.sessions[busy.ID].links, h.sessions[lost.ID].links...) {

@@ -30,7 +30,7 @@ type host struct {
 	sessions map[string]*sandbox
 	attached int
 	asked    int           // how often it was asked for its sessions
-	answer   chan struct{} // when it may say which; nil: at once
+	answer   chan struct{} // when it may answer; nil: at once
 	fail     error         // of every operation but End
 
 	unreachable error                                                                       // of Attach
@@ -160,7 +160,7 @@ func (l *link) Done() <-chan struct{} { return l.done }
 
 func (l *link) Detach() { l.once.Do(func() { close(l.done) }) }
 
-// only gives the one session of a host.
+// only returns the one session of a host.
 func (h *host) only(t *testing.T) *sandbox {
 	t.Helper()
 	h.mu.Lock()
@@ -211,7 +211,7 @@ func isCode(err error, code execution.Code) bool {
 	return err != nil && execution.AsError(err).Code == code
 }
 
-// silentHost refuses to attach, and from then on does not answer.
+// silentHost fails to attach, and does not answer after that.
 type silentHost struct {
 	*host
 	silent atomic.Bool
@@ -230,7 +230,7 @@ func (h *silentHost) Sessions(ctx context.Context) ([]execution.SessionInfo, err
 	return h.host.Sessions(ctx)
 }
 
-// slowEnd takes its time to end a session, or cannot.
+// slowEnd is slow to end a session, or fails.
 type slowEnd struct {
 	*host
 	begun chan struct{} // closed when it begins
@@ -246,7 +246,7 @@ func (h *slowEnd) End(ctx context.Context, id string) error {
 	return h.host.End(ctx, id)
 }
 
-// slowHost takes its time to attach, whoever has left meanwhile.
+// slowHost is slow to attach, and ignores the end of its context.
 type slowHost struct {
 	*host
 	takes time.Duration

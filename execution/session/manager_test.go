@@ -26,7 +26,7 @@ func TestLife(t *testing.T) {
 	}
 	result, err := call(t, m, info.ID, "1")
 	if err != nil || result.Stdout != "1" {
-		t.Fatalf("the call gives %+v, %v", result, err)
+		t.Fatalf("the call returns %+v, %v", result, err)
 	}
 	listed, err := m.List(t.Context())
 	if err != nil || len(listed) != 1 || listed[0] != info {
@@ -36,10 +36,10 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
-		t.Errorf("a call after the end gives %v", err)
+		t.Errorf("a call after the end returns %v", err)
 	}
 	if err := m.Delete(t.Context(), info.ID); !isCode(err, execution.NotFound) {
-		t.Errorf("a second end gives %v", err)
+		t.Errorf("a second end returns %v", err)
 	}
 }
 
@@ -48,7 +48,7 @@ func TestUnknown(t *testing.T) {
 	for _, id := range []string{"", "../../etc/passwd", "x", strings.Repeat("0", 32), strings.Repeat("A", 32), strings.Repeat("é", 500)} {
 		_, err := call(t, m, id, "1")
 		if !isCode(err, execution.NotFound) || len(err.Error()) > 200 || !strings.HasPrefix(err.Error(), "Session '") {
-			t.Errorf("%.40q gives %v", id, err)
+			t.Errorf("%.40q returns %v", id, err)
 		}
 	}
 }
@@ -81,7 +81,7 @@ func TestMax(t *testing.T) {
 	m := newManager(t, h)
 	first, _ := create(t, m), create(t, m)
 	if _, err := m.Create(t.Context(), 0, nil); !isCode(err, execution.Busy) || !strings.Contains(err.Error(), "MAX_SESSIONS") {
-		t.Errorf("a third session gives %v", err)
+		t.Errorf("a third session returns %v", err)
 	}
 	if err := m.Delete(t.Context(), first.ID); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestCreateFails(t *testing.T) {
 	m := newManager(t, h)
 	broken := execution.Input{Path: "../x", Size: 1}
 	if _, err := m.Create(t.Context(), 0, []execution.Input{broken}); !isCode(err, execution.Invalid) {
-		t.Errorf("a path out of the workspace gives %v", err)
+		t.Errorf("a path out of the workspace returns %v", err)
 	}
 	h.fail = errors.New("no engine")
 	if _, err := m.Create(t.Context(), 0, nil); err == nil {
@@ -123,7 +123,7 @@ func TestMaxWhileStarting(t *testing.T) {
 		synctest.Wait()
 		create(t, m)
 		if _, err := m.Create(t.Context(), 0, nil); !isCode(err, execution.Busy) {
-			t.Errorf("a third session gives %v", err)
+			t.Errorf("a third session returns %v", err)
 		}
 		time.Sleep(time.Minute)
 	})
@@ -150,7 +150,7 @@ func TestCreateForNobody(t *testing.T) {
 				return &execution.Result{}, c.do(leave)
 			}
 			if _, err := newManager(t, h).Create(ctx, 0, c.files); !isCode(err, c.code) {
-				t.Errorf("it gives %v, not %s", err, c.code)
+				t.Errorf("it returns %v, not %s", err, c.code)
 			}
 			if len(h.sessions) != 0 {
 				t.Errorf("%d sessions are left", len(h.sessions))
@@ -181,7 +181,7 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
-// A session that does not end at its time is ended.
+// A session that does not end when it expires is ended.
 func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -201,7 +201,7 @@ func TestOverdue(t *testing.T) {
 	})
 }
 
-// Deleting one that is over, and still there, ends it.
+// Deleting a session that has expired but still runs ends it.
 func TestDeleteOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -212,7 +212,7 @@ func TestDeleteOverdue(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if err := m.Delete(t.Context(), info.ID); !isCode(err, execution.NotFound) {
-			t.Errorf("deleting gives %v", err)
+			t.Errorf("deleting returns %v", err)
 		}
 		if list, _ := h.Sessions(t.Context()); len(list) != 0 {
 			t.Errorf("%d sessions are left", len(list))
@@ -220,7 +220,7 @@ func TestDeleteOverdue(t *testing.T) {
 	})
 }
 
-// Who has started sessions can end them all; those of others stay.
+// A manager can end all sessions that it has started; those of others stay.
 func TestEndOurs(t *testing.T) {
 	h := newHost()
 	others := newManager(t, h)

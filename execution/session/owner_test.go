@@ -11,8 +11,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/session"
 )
 
-// To others than its owner a session is as unknown as one that never was, to the
-// next server too.
+// A session is unknown to other owners than its own, also after a restart of the
+// server.
 func TestOwners(t *testing.T) {
 	h := newHost()
 	first := newManager(t, h)
@@ -29,7 +29,7 @@ func TestOwners(t *testing.T) {
 			err  func() error
 		}{
 			{"another's call", func() error { _, err := m.RunPython(ben, info.ID, execution.Request{}); return err }},
-			{"nobody's call", func() error {
+			{"a call without an owner", func() error {
 				return m.ReadFile(t.Context(), info.ID, execution.ReadRequest{Path: "a"})
 			}},
 			{"another's end", func() error { return m.Delete(ben, info.ID) }},
@@ -53,8 +53,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// Nor does it show in how long an answer takes, or whether there is one, that a
-// session is another's: the host is asked as for one that never was.
+// Neither the time nor the outcome of a call reveals that a session of another owner
+// exists: the host is asked as for an unknown one.
 func TestOwnersCannotProbe(t *testing.T) {
 	h := newHost()
 	m := newManager(t, h)
@@ -83,9 +83,9 @@ func TestOwnersCannotProbe(t *testing.T) {
 	h.fail = nil
 }
 
-// Who looks for many sessions at once waits for themselves: the host has other
-// things to do.
-func TestOwnersTakeTurnsToAsk(t *testing.T) {
+// An owner with many look-ups at once waits for its own only: the host has other
+// work.
+func TestOwnersAskInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
 		h.answer = make(chan struct{})
@@ -113,7 +113,7 @@ func TestOwnersTakeTurnsToAsk(t *testing.T) {
 	})
 }
 
-// One owner does not have all the sessions that there may be.
+// One owner cannot have all sessions of the limit.
 func TestOwnersShareSessions(t *testing.T) {
 	h := newHost()
 	m := session.New(session.Options{
@@ -138,7 +138,7 @@ func TestOwnersShareSessions(t *testing.T) {
 	}
 }
 
-// A session that is over and still there goes at its owner's word alone.
+// Only its owner can end a session that has expired but still runs.
 func TestOwnersOfOverdueSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -150,11 +150,11 @@ func TestOwnersOfOverdueSessions(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if err := m.Delete(ben, info.ID); !isCode(err, execution.NotFound) {
-			t.Errorf("another's end gives %v", err)
+			t.Errorf("another's end returns %v", err)
 		}
 		h.only(t)
 		if err := m.Delete(anna, info.ID); !isCode(err, execution.NotFound) || len(h.sessions) != 0 {
-			t.Errorf("the owner's end gives %v", err)
+			t.Errorf("the owner's end returns %v", err)
 		}
 	})
 }
