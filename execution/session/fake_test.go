@@ -40,7 +40,7 @@ type host struct {
 // sandbox is one of them; link is a connection to it.
 type sandbox struct {
 	info  execution.SessionInfo
-	calls []execution.Request // a command or a path is the Code
+	calls []execution.Request                                                         // a command or a path is the Code
 	do    func(ctx context.Context, req execution.Request) (*execution.Result, error) // nil: echoes
 	links []*link
 }
