@@ -12,7 +12,7 @@ import (
 
 // sessionCall is a call of a session that is being made.
 type sessionCall struct {
-	*exchange
+	*dispatch
 	conn    *sessionConn
 	inOrder bool // both sides agree on where the stream is: the connection can be used again
 }
@@ -55,24 +55,15 @@ func (c *sessionCall) unsent(ctx context.Context, cause error) error {
 }
 
 // unstarted returns the outcome of a call that was sent whole and whose start was not
-// announced.
+// announced. The call may have begun all the same: the supervisor announces a start and
+// begins, whether or not the announcement arrives. So only a call that did not arrive
+// in order, may be made twice, or was called back, may be tried again.
 func (c *sessionCall) unstarted(ctx context.Context, cause error) (*execution.Result, error) {
 	if refused, ok := errors.AsType[*refusalError](cause); ok {
 		c.inOrder = true
 		return nil, c.refused(refused)
 	}
-	if errors.Is(cause, errDisorder) {
-		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
-	}
-	return c.unheard(ctx, cause)
-}
-
-// unheard returns the outcome of a call of which it is not known whether it began:
-// the supervisor announces a start and begins, whether or not the announcement
-// arrives. So only a call that may be made twice, or was called back, may be tried
-// again.
-func (c *sessionCall) unheard(ctx context.Context, cause error) (*execution.Result, error) {
-	if !c.task.runsProgram() || errors.Is(cause, errSilent) && c.callBack() {
+	if errors.Is(cause, errDisorder) || !c.task.runsProgram() || errors.Is(cause, errSilent) && c.callBack() {
 		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
 	}
 	c.log(ctx, "the start of a call was not heard of", cause)

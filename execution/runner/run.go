@@ -27,23 +27,23 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits executi
 }
 
 func (s *Sandbox) run(ctx context.Context, t *task) (_ *execution.Result, odd bool, _ error) {
-	x := s.newExchange(t)
-	defer x.end()
+	d := s.newDispatch(t)
+	defer d.end()
 	if err := s.send(ctx, t, t.head()); err != nil {
 		return nil, false, s.unsent(ctx, err, t.limits)
 	}
-	if err := x.awaitStart(ctx); err != nil {
+	if err := d.awaitStart(ctx); err != nil {
 		return nil, false, unstarted(err, t.limits)
 	}
-	r, err := x.report(ctx, graceTime)
+	r, err := d.report(ctx, graceTime)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, false, context.Cause(ctx)
 	case err != nil:
-		x.log(ctx, "a run's report is not whole", err)
+		d.log(ctx, "a run's report is not whole", err)
 		r.fail(err)
 	}
-	result := x.result(r)
+	result := d.result(r)
 	result.Stages.Clean, result.Stages.Prepare = s.prepared.clean, s.prepared.fork
 	return result, r.odd(), nil
 }

@@ -211,8 +211,8 @@ func (s *Sandbox) Close() error {
 // sandbox that is nothing: a frame out of turn waits in the channel and spoils
 // the next run, before that starts. Where the frames begin says begin.
 func (s *Sandbox) read(begin func(*bufio.Reader) error) {
+	defer close(s.ended) // after done: Close waits for it
 	defer s.doneOnce.Do(func() { close(s.done) })
-	defer close(s.ended)
 	defer close(s.frames)
 	defer s.pulse.stop()
 	in := bufio.NewReaderSize(living{s.instance, s.pulse}, 16<<10)

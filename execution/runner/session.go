@@ -111,22 +111,26 @@ func (c *sessionConn) RunPython(ctx context.Context, req execution.Request, limi
 
 // RunBash runs a command in a shell of its own.
 func (c *sessionConn) RunBash(ctx context.Context, cmd execution.Command, limits execution.Limits) (*execution.Result, error) {
-	return c.call(ctx, bashTask(cmd, limits))
+	return c.call(ctx, task{
+		operation: runBash, code: cmd.Command, timeout: cmd.Timeout,
+		keep: cmd.Keep, started: cmd.Started, output: cmd.Output, limits: limits,
+	})
 }
 
-// ReadFile reads a file of the workspace.
+// ReadFile reads a file of the workspace, whatever its size.
 func (c *sessionConn) ReadFile(ctx context.Context, req execution.ReadRequest, limits execution.Limits) (*execution.Result, error) {
-	return c.call(ctx, readTask(req, limits))
+	limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
+	return c.call(ctx, task{operation: readFile, code: req.Path, timeout: fileTimeout(limits), keep: req.Keep, limits: limits})
 }
 
 // WriteFiles writes files to the workspace.
 func (c *sessionConn) WriteFiles(ctx context.Context, req execution.WriteRequest, limits execution.Limits) error {
-	_, err := c.call(ctx, writeTask(req, limits))
+	_, err := c.call(ctx, task{operation: writeFiles, timeout: fileTimeout(limits), files: req.Files, limits: limits})
 	return err
 }
 
 func (c *sessionConn) call(ctx context.Context, t task) (*execution.Result, error) {
-	call := &sessionCall{exchange: c.sandbox.newExchange(&t), conn: c}
+	call := &sessionCall{dispatch: c.sandbox.newDispatch(&t), conn: c}
 	defer call.end()
 	c.sandbox.pulse.set(busy) // the session also waits for a slow store as long as it receives pings
 	result, err := call.make(ctx)

@@ -39,23 +39,6 @@ func pythonTask(req execution.Request, limits execution.Limits) task {
 	}
 }
 
-func bashTask(cmd execution.Command, limits execution.Limits) task {
-	return task{
-		operation: runBash, code: cmd.Command, timeout: cmd.Timeout,
-		keep: cmd.Keep, started: cmd.Started, output: cmd.Output, limits: limits,
-	}
-}
-
-// readTask may return any file that the workspace can hold.
-func readTask(req execution.ReadRequest, limits execution.Limits) task {
-	limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
-	return task{operation: readFile, code: req.Path, timeout: fileTimeout(limits), keep: req.Keep, limits: limits}
-}
-
-func writeTask(req execution.WriteRequest, limits execution.Limits) task {
-	return task{operation: writeFiles, timeout: fileTimeout(limits), files: req.Files, limits: limits}
-}
-
 // fileTimeout is the timeout of a task that runs no program.
 func fileTimeout(limits execution.Limits) time.Duration {
 	return min(execution.DefaultTimeout, limits.MaxTimeout)

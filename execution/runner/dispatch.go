@@ -9,16 +9,16 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// exchange is a task that was sent: its supervisor starts it and reports it.
-type exchange struct {
+// dispatch is a task that a supervisor gets, starts and reports.
+type dispatch struct {
 	sandbox *Sandbox
 	task    *task
 	began   time.Time // when the sending of the task began
 	timer   *time.Timer
 }
 
-func (s *Sandbox) newExchange(t *task) *exchange {
-	return &exchange{sandbox: s, task: t, began: time.Now()}
+func (s *Sandbox) newDispatch(t *task) *dispatch {
+	return &dispatch{sandbox: s, task: t, began: time.Now()}
 }
 
 // errDisorder means that the supervisor did not receive the task in order, and does
@@ -31,9 +31,9 @@ type refusalError struct{ values fields }
 func (e *refusalError) Error() string { return fmt.Sprintf("refused: %.300q", e.values["message"]) }
 
 // awaitStart waits until the supervisor starts the task.
-func (x *exchange) awaitStart(ctx context.Context) error {
-	x.timer = time.NewTimer(stageTime)
-	f, err := x.sandbox.next(ctx, x.timer.C)
+func (d *dispatch) awaitStart(ctx context.Context) error {
+	d.timer = time.NewTimer(stageTime)
+	f, err := d.sandbox.next(ctx, d.timer.C)
 	switch {
 	case err != nil:
 		return err
@@ -49,35 +49,35 @@ func (x *exchange) awaitStart(ctx context.Context) error {
 
 // report takes in the report of a task that has started. It may come grace after the
 // task's timeout. The error explains why the report is not whole.
-func (x *exchange) report(ctx context.Context, grace time.Duration) (*report, error) {
-	r := newReport(ctx, x.task)
-	r.sent = x.began
-	if x.task.started != nil {
-		x.task.started()
+func (d *dispatch) report(ctx context.Context, grace time.Duration) (*report, error) {
+	r := newReport(ctx, d.task)
+	r.sent = d.began
+	if d.task.started != nil {
+		d.task.started()
 	}
-	x.timer.Reset(x.task.timeout + grace)
-	err := (&collection{sandbox: x.sandbox, report: r, keep: x.task.keep, timer: x.timer, left: collectTime}).collect(ctx)
+	d.timer.Reset(d.task.timeout + grace)
+	err := (&collection{sandbox: d.sandbox, report: r, keep: d.task.keep, timer: d.timer, left: collectTime}).collect(ctx)
 	return r, err
 }
 
 // result makes the result of a report.
-func (x *exchange) result(r *report) *execution.Result {
+func (d *dispatch) result(r *report) *execution.Result {
 	result := r.result()
 	result.Stages = execution.Stages{
-		Send: r.started.Sub(x.began), Run: r.facts.wall, Kill: r.facts.kill,
+		Send: r.started.Sub(d.began), Run: r.facts.wall, Kill: r.facts.kill,
 		Collect: max(0, time.Since(r.started)-r.facts.wall-r.facts.kill),
 	}
 	return result
 }
 
 // end releases the timer.
-func (x *exchange) end() {
-	if x.timer != nil {
-		x.timer.Stop()
+func (d *dispatch) end() {
+	if d.timer != nil {
+		d.timer.Stop()
 	}
 }
 
 // log logs a failure with what the supervisor wrote to its stderr.
-func (x *exchange) log(ctx context.Context, message string, cause error) {
-	x.sandbox.log.WarnContext(ctx, message, "error", cause, "diagnostics", shown(x.sandbox.instance.Diagnostics(), maxReason))
+func (d *dispatch) log(ctx context.Context, message string, cause error) {
+	d.sandbox.log.WarnContext(ctx, message, "error", cause, "diagnostics", shown(d.sandbox.instance.Diagnostics(), maxReason))
 }
