@@ -60,7 +60,7 @@ func (l Limits) checkFiles(ctx context.Context, files []Input, faults ...FieldEr
 	for i, file := range files {
 		var err error
 		if found[i], err = file.Found(ctx); err != nil {
-			return files, err
+			return files, AsError(err)
 		}
 	}
 	return found, l.checkRoom(found)

@@ -45,7 +45,7 @@ func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
 }
 
 // unsent returns the error of a task that was not sent whole. Where a file's source
-// failed, the supervisor is told that the rest does not come.
+// failed, a frame ends the task.
 func (c *sessionCall) unsent(ctx context.Context, cause error) error {
 	if errors.Is(cause, execution.ErrNotStarted) {
 		return cause // the stream failed

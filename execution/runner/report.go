@@ -12,8 +12,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// report collects what the supervisor says about a run. It checks everything:
-// see the package comment.
+// report collects what the supervisor reports of a task. It trusts none of it: see the
+// package comment.
 type report struct {
 	limits   execution.Limits
 	account  *execution.Account // of the request
@@ -25,12 +25,12 @@ type report struct {
 	stderr   output
 	files    []execution.File
 	file     *execution.File // that comes in; nil when none does
-	keeps    bool            // somebody else has the contents
+	keeps    bool            // Keep receives the contents
 	taken    map[string]bool // paths of files, and of the folders that they lie in
 	skipped  []execution.SkippedFile
 	begun    int   // how many files have begun to come in
 	listed   int   // how many skipped files the supervisor has named
-	told     int   // bytes of their paths and reasons
+	skipSize int   // bytes of their paths and reasons
 	unpaid   int   // bytes of output for which the account is not charged yet
 	fileSize int64 // of all files so far
 	facts    facts
@@ -54,10 +54,10 @@ func (r *report) take(f frame) error {
 	switch {
 	case f.kind == kindStdout && !r.ended:
 		r.add(&r.stdout, f.payload)
-		r.tell(execution.Stdout, &r.stdout)
+		r.notify(execution.Stdout, &r.stdout)
 	case f.kind == kindStderr && !r.ended:
 		r.add(&r.stderr, f.payload)
-		r.tell(execution.Stderr, &r.stderr)
+		r.notify(execution.Stderr, &r.stderr)
 	case f.kind == kindEnded && !r.ended:
 		if err := r.facts.parse(f.payload); err != nil {
 			return err
@@ -92,7 +92,7 @@ const (
 )
 
 // add takes in some output, and charges the account for it. Where there is no memory
-// for it, the output ends here: the program has run, and nobody could undo that.
+// for it, the output ends here: the program has run, which cannot be undone.
 func (r *report) add(o *output, data []byte) {
 	r.unpaid += min(len(data), max(0, o.limit-len(o.data)))
 	if r.unpaid > freeOutput {
@@ -104,8 +104,8 @@ func (r *report) add(o *output, data []byte) {
 	o.add(data)
 }
 
-// tell tells the listener what is new in an output.
-func (r *report) tell(stream execution.Stream, o *output) {
+// notify passes what is new in an output to the listener.
+func (r *report) notify(stream execution.Stream, o *output) {
 	if r.listener == nil {
 		return
 	}
@@ -167,11 +167,11 @@ const (
 	// bytes. Escaped, they are up to four times as long.
 	maxShownPath = 1000
 	maxReason    = 250
-	// maxTold bounds the paths and reasons of all skipped files of a run.
-	maxTold = 1 << 20
+	// maxSkipSize bounds the paths and reasons of all skipped files of a run.
+	maxSkipSize = 1 << 20
 )
 
-// skipFile gives up the file that comes in.
+// skipFile skips the file that comes in.
 func (r *report) skipFile(reason string) {
 	r.skip(r.file.Path, reason)
 	r.file = nil
@@ -189,11 +189,11 @@ func (r *report) addSkipped(payload []byte) error {
 // skip lists a file that is not returned, if there is room for it: else the list ends
 // with how it does.
 func (r *report) skip(path, reason string) {
-	if r.told > maxTold {
+	if r.skipSize > maxSkipSize {
 		return
 	}
 	one := execution.SkippedFile{Path: shown(path, maxShownPath), Reason: reason}
-	if r.told += len(one.Path) + len(one.Reason); r.told > maxTold {
+	if r.skipSize += len(one.Path) + len(one.Reason); r.skipSize > maxSkipSize {
 		one = execution.SkippedFile{Reason: "more files were not returned: their names are too long to list them"}
 	}
 	r.skipped = append(r.skipped, one)
@@ -220,7 +220,7 @@ func (r *report) fail(err error) {
 	}
 }
 
-// odd says whether the sandbox must serve no further run.
+// odd reports whether the sandbox must serve no further run.
 func (r *report) odd() bool {
 	return r.failure != "" || r.facts.lost || r.facts.timedOut || r.facts.memoryKills > 0 || r.facts.refusedProcesses > 0
 }
@@ -256,8 +256,8 @@ const outputStarved = "output was cut: the requests under way hold the memory th
 // shown returns the beginning of a text from a sandbox, harmless to show.
 func shown(text string, most int) string { return printable(execution.ClipTo(text, most)) }
 
-// printable makes text from a sandbox harmless to show: what is no UTF-8 and
-// what controls a terminal is escaped.
+// printable makes text from a sandbox harmless to show: it escapes what is not UTF-8
+// and what controls a terminal.
 func printable(text string) string {
 	var b strings.Builder
 	for i, char := range text {

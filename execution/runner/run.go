@@ -11,8 +11,8 @@ import (
 
 // Run runs a program. What it returns is complete: the caller renews the
 // sandbox or closes it. After a run in which anything odd happened the sandbox
-// is not reusable: something may be left of a program that came near its
-// limits, and a supervisor that breaks the protocol is not ours any more.
+// is not reusable: a program that came near its limits may have left something, and
+// a supervisor that breaks the protocol cannot be trusted.
 func (s *Sandbox) Run(ctx context.Context, req execution.Request, limits execution.Limits) (*execution.Result, error) {
 	s.pulse.set(busy)
 	t := pythonTask(req, limits)

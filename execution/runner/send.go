@@ -48,8 +48,8 @@ func (s *Sandbox) send(ctx context.Context, t *task, head []byte) error {
 	})
 }
 
-// write writes frames, in what is left of the time, and lets go of the stream:
-// pings go between, so that a slow source costs no sandbox.
+// write writes frames, in what is left of the time, and releases the stream: pings go
+// between, so that a slow source does not cost the sandbox.
 func (w *sender) write(ctx context.Context, frames func(out frameWriter) error) error {
 	s := w.sandbox
 	s.pulse.wait()
@@ -119,7 +119,7 @@ func (w *sender) file(ctx context.Context, file execution.Input, chunk []byte) e
 	return err
 }
 
-// fileFrames sends what is written to it as some of a file.
+// fileFrames sends what is written to it as a part of a file.
 type fileFrames struct {
 	ctx context.Context //nolint:containedctx // of the job: an [io.Writer] gets none
 	to  *sender

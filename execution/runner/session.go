@@ -137,7 +137,7 @@ func (c *sessionConn) call(ctx context.Context, t task) (*execution.Result, erro
 	c.sandbox.pulse.set(atRest)
 	c.sandbox.unasked.Store(true)
 	if !call.inOrder || !c.Usable() {
-		c.Detach() // there is no reader for what may come
+		c.Detach() // what may still arrive has no reader
 	}
 	switch {
 	case ctx.Err() != nil:

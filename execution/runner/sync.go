@@ -18,8 +18,8 @@ const (
 	pongTime = 1 * time.Second
 )
 
-// sync finds the place in the stream where the supervisor's answers to this
-// server begin. Neither side knows what a server before it has left half said.
+// sync finds the place in the stream where the supervisor's answers to this server
+// begin. Neither side knows which frames an earlier server has left incomplete.
 func (c *sessionConn) sync(ctx context.Context) error {
 	nonce := []byte(rand.Text())
 	c.sandbox.pulse.set(busy)
@@ -76,7 +76,7 @@ func (c *sessionConn) await(ctx context.Context, what <-chan struct{}, within ti
 	}
 }
 
-// encode gives a frame's bytes.
+// encode returns a frame's bytes.
 func encode(kind byte, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload))), payload...)
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// operation tells a session's supervisor what to do. It goes over the wire.
+// operation is what a session's supervisor is asked to do. It goes over the wire.
 type operation int
 
 // The operations.
@@ -20,7 +20,7 @@ const (
 
 // task is what a supervisor is asked to do, in the terms of the protocol.
 type task struct {
-	operation   operation // a sandbox that is no session's knows only runPython
+	operation   operation // always runPython in a sandbox that belongs to no session
 	code        string    // Python source text, a command, or the path of a file to read
 	stdin       string
 	interactive bool
