@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -238,4 +239,32 @@ func TestExpiresDuringACall(t *testing.T) {
 			t.Errorf("the call returns %+v, %v", result, err)
 		}
 	})
+}
+
+// A file that did not arrive is an error with the reason.
+func TestReadFileThatDoesNotArrive(t *testing.T) {
+	for name, c := range map[string]struct {
+		result execution.Result
+		want   string // "": the file was read
+	}{
+		"read":    {execution.Result{Files: []execution.File{{Path: "a"}}}, ""},
+		"skipped": {execution.Result{Skipped: []execution.SkippedFile{{Path: "a", Reason: "it was changed"}}}, "the file could not be read: it was changed"},
+		"lost":    {execution.Result{End: execution.End{Reason: execution.SandboxLost, Message: "the session ended"}}, "the file could not be read: the session ended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost()
+			m := newManager(t, h)
+			info := create(t, m)
+			h.only(t).do = func(_ context.Context, req execution.Request) (*execution.Result, error) {
+				if req.Code != "a" || req.Keep == nil {
+					t.Errorf("the session is asked for %q", req.Code)
+				}
+				return &c.result, nil
+			}
+			err := m.ReadFile(t.Context(), info.ID, execution.ReadRequest{Path: "a", Keep: func(context.Context, string, io.Reader) (string, error) { return "", nil }})
+			if c.want == "" && err != nil || c.want != "" && (!isCode(err, execution.Unavailable) || err.Error() != c.want) {
+				t.Errorf("the error is %v", err)
+			}
+		})
+	}
 }
