@@ -98,8 +98,9 @@ func CancelledError(ctx context.Context) error {
 	return &Error{Code: Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
 }
 
-// UnknownSession returns the error for an id that names no session.
-func UnknownSession(id string) error {
+// SessionNotFound returns the error of a session that does not exist, or belongs to
+// another owner.
+func SessionNotFound(id string) *Error {
 	const most = 100 // bytes of the id
 	return &Error{Code: NotFound, Message: fmt.Sprintf("Session '%s' not found", ClipTo(id, most))}
 }

@@ -54,7 +54,7 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, execution.UnknownSession(id)
+		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
 	}
 	if found[0].State == container.StatePaused { // the engine connects nobody to it
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer: its container is paused"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -80,13 +81,17 @@ func unkept(err error, folder string) error {
 // sessionFolder gives the folder of one session. Its id is nothing that could be a path.
 func (b *Backend) sessionFolder(id string) (string, error) {
 	if !sessionID().MatchString(id) {
-		return "", execution.UnknownSession(id)
+		return "", notFound(id)
 	}
 	folder, err := b.folder()
 	return filepath.Join(folder, id), err
 }
 
 func sessionID() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`) }
+
+func notFound(id string) error {
+	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
+}
 
 // startSession starts a sandbox that outlives this server.
 func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p python) (_ execution.Instance, err error) {
@@ -195,7 +200,7 @@ func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, erro
 	r, runs, err := readRecord(folder)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && !runs:
-		return nil, execution.UnknownSession(id)
+		return nil, notFound(id)
 	case err != nil:
 		return nil, unavailable(err, "the session's record cannot be read")
 	}

@@ -154,7 +154,7 @@ func (m *Manager) acquireSlot(ctx context.Context, e *entry) error {
 	}
 	if m.get(e.info.ID) != e {
 		e.callSlot.Release(1)
-		return execution.UnknownSession(e.info.ID)
+		return execution.SessionNotFound(e.info.ID)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 // It needs the session's slot.
 func (m *Manager) connect(ctx context.Context, e *entry) error {
 	if e.over() {
-		return execution.UnknownSession(e.info.ID)
+		return execution.SessionNotFound(e.info.ID)
 	}
 	if e.conn != nil && e.conn.Usable() {
 		return nil
@@ -39,7 +39,7 @@ func (m *Manager) join(e *entry, conn execution.Session) error {
 		return errClosing
 	case m.known[e.info.ID] != e:
 		conn.Detach()
-		return execution.UnknownSession(e.info.ID)
+		return execution.SessionNotFound(e.info.ID)
 	}
 	e.conn = conn
 	m.watchLocked(e, conn)
@@ -53,7 +53,7 @@ func (m *Manager) unattached(ctx context.Context, e *entry, err error) error {
 	switch {
 	case isNotFound(err), !explained && !m.runs(ctx, e):
 		m.forget(e)
-		return execution.UnknownSession(e.info.ID)
+		return execution.SessionNotFound(e.info.ID)
 	case explained:
 		return err
 	}

@@ -28,11 +28,11 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 // time nor the error reveals that it exists.
 func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	if !execution.IsID(id) {
-		return nil, execution.UnknownSession(id)
+		return nil, execution.SessionNotFound(id)
 	}
 	if e := m.get(id); e != nil && e.info.Owner == execution.OwnerOf(ctx) {
 		if e.over() {
-			return nil, execution.UnknownSession(id)
+			return nil, execution.SessionNotFound(id)
 		}
 		return e, nil
 	}
@@ -42,7 +42,7 @@ func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	}
 	i := slices.IndexFunc(running, func(s execution.SessionInfo) bool { return s.ID == id })
 	if i < 0 {
-		return nil, execution.UnknownSession(id)
+		return nil, execution.SessionNotFound(id)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
