@@ -2,13 +2,16 @@ package filestore
 
 import (
 	"context"
+	"sync"
 
 	"gocloud.dev/blob"
 )
 
 // OpenBucket makes a store of a bucket that is no folder.
 func OpenBucket(ctx context.Context, bucket *blob.Bucket, opts Options) (*Store, error) {
-	return newStore(ctx, bucket, "", opts)
+	s := newStore(opts)
+	s.open = sync.OnceValue(func() error { return s.openWith(ctx, bucket, "") })
+	return s, s.ready()
 }
 
 // TakeTurn takes one of the turns of the request's owner to list.

@@ -20,6 +20,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gocloud.dev/blob"
@@ -63,9 +64,11 @@ type Info struct {
 
 // Store keeps files. It is safe for concurrent use.
 type Store struct {
+	opts   Options
+	used   atomic.Bool  // a method has called ready
+	open   func() error // sets bucket and folder; called once, by ready
 	bucket *blob.Bucket
 	folder string // where the bucket is one; else ""
-	opts   Options
 
 	usage usage
 	lists *execution.Turns
@@ -81,35 +84,6 @@ type hold struct {
 	deleted bool // it is to go when the last reader has left
 	size    int64
 }
-
-// Open opens the store and counts what is in it.
-func Open(ctx context.Context, opts Options) (*Store, error) {
-	bucket, folder, err := openBucket(ctx, opts.URL)
-	if err != nil {
-		return nil, fmt.Errorf("file store: %w", err)
-	}
-	s, err := newStore(ctx, bucket, folder, opts)
-	if err != nil {
-		return nil, errors.Join(err, bucket.Close())
-	}
-	return s, nil
-}
-
-// newStore makes a store of an open bucket.
-func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Options) (*Store, error) {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	s := &Store{
-		bucket: bucket, folder: folder, opts: opts, lists: execution.NewTurns(listsAtOnce),
-		holds: make(map[string]*hold), unreadable: make(map[string]bool),
-	}
-	_, err := s.recount(ctx)
-	return s, err
-}
-
-// Close closes the bucket. No method may be called after it.
-func (s *Store) Close() error { return s.bucket.Close() }
 
 // newID makes an identifier that nobody guesses: 128 random bits.
 func newID() string {
@@ -142,6 +116,9 @@ func failure(ctx context.Context, err error) error {
 // somebody else's, is an [*execution.Error] with code [execution.NotFound]; where ctx has ended, of
 // whatever the bucket fails at, one with code [execution.Cancelled].
 func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
+	if err := s.ready(); err != nil {
+		return Info{}, err
+	}
 	if !isID(id) || s.isDeleted(id) {
 		return Info{}, notFound(id)
 	}

@@ -33,6 +33,9 @@ func (s *Store) List(ctx context.Context) ([]Info, error) {
 		return nil, err
 	}
 	defer leave()
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
 	owner := execution.OwnerOf(ctx)
 	found, err := s.survey(ctx, folderOf(owner), false)
 	if err != nil {
@@ -217,9 +220,12 @@ func (s *Store) condemned() map[string]int64 {
 const orphanAge = 2 * uploadTime
 
 // Sweep removes the files that have expired and what dead servers have left, and
-// counts anew what is there. It says how many files had expired. There must be
-// one sweep at a time.
+// counts what is there again. It returns how many files had expired. It does nothing
+// to a store that is not open. There must be one sweep at a time.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
+	if !s.isOpen() {
+		return 0, nil
+	}
 	found, err := s.recount(ctx)
 	if err != nil {
 		return 0, err

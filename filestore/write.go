@@ -25,6 +25,9 @@ import (
 // full one with code [execution.StoreFull], where it is not to be written
 // [execution.Unavailable].
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
+	if err := s.ready(); err != nil {
+		return Info{}, err
+	}
 	info := Info{ID: newID(), Name: name, Owner: execution.OwnerOf(ctx)}
 	info.key = folderOf(info.Owner) + info.ID
 	in := &meter{store: s, id: info.ID, r: r}
