@@ -23,6 +23,12 @@ var (
 // has forms that send requests, /redoc is to be read.
 func docsPages() map[string]string { return map[string]string{"/docs": "try", "/redoc": "reference"} }
 
+func (a *api) registerDocs() {
+	for path, mode := range docsPages() {
+		a.handle("GET "+path, policy{public: true}, serveDocs(mode))
+	}
+}
+
 // serveDocs serves a page in a mode. Its policy knows the page's own style and
 // script by their hashes, so that no other runs, whatever a program prints.
 func serveDocs(mode string) http.HandlerFunc {

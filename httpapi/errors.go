@@ -66,7 +66,7 @@ const statusCancelled = 499
 
 // toHTTP gives an error of the domain the shape of the contract. What users
 // must not see goes to the log.
-func toHTTP(ctx context.Context, opts Options, err error) error {
+func (a *api) toHTTP(ctx context.Context, err error) error {
 	domain := execution.AsError(err)
 	out := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
 	switch domain.Code {
@@ -81,7 +81,7 @@ func toHTTP(ctx context.Context, opts Options, err error) error {
 	case execution.NotFound, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Cancelled:
 	}
 	if theirs := domain.Code == execution.Cancelled || domain.Code == execution.Unauthenticated; domain.Err != nil && !theirs {
-		opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
+		a.opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
 	}
 	return out
 }

@@ -100,36 +100,31 @@ type skippedFile struct {
 	Reason string `json:"reason"`
 }
 
-func registerExecute(api huma.API, opts Options) {
-	huma.Register(api, huma.Operation{
+func (a *api) registerExecute() {
+	register(a, policy{}, huma.Operation{
 		OperationID: "execute", Method: http.MethodPost, Path: "/v1/execute", Tags: []string{tagRun},
 		Summary: "Run a program",
 		Description: "Stages files, runs the program, and answers when it has ended, with what it printed and the files that it " +
 			"made or changed. A program that fails is a 200: only the service's own trouble is a 4xx or 5xx.",
-		Metadata:     illustrate(executeIllustration()),
-		MaxBodyBytes: -1, // the middleware bounds it
-		// The library would lift the middleware's deadline if this were not set.
-		BodyReadTimeout: readBodyTime,
-		Errors:          runErrors(),
+		Metadata: illustrate(executeIllustration()),
+		Errors:   runErrors(),
 	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
-		return execute(ctx, opts, in)
+		return a.execute(ctx, a.opts.Executor, in)
 	})
-	// The library takes RawBody for a body of bytes that a client may send.
-	delete(api.OpenAPI().Paths["/v1/execute"].Post.RequestBody.Content, "application/octet-stream")
 	// Told here, not in the field's tag: the library would fill it in, and it may
 	// be more than the settings allow.
-	api.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
+	a.huma.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
 }
 
-func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {
-	j, err := in.job(ctx, opts)
+func (a *api) execute(ctx context.Context, executor Executor, in *executeInput) (*executeOutput, error) {
+	j, err := in.job(ctx, a)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	defer j.exchange.End(ctx)
-	result, err := opts.Executor.Execute(ctx, j.Request)
+	result, err := executor.Execute(ctx, j.Request)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	if ctx.Err() == nil {
 		j.exchange.Deliver()
@@ -138,11 +133,11 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 }
 
 // job translates what the client sent, or says what is wrong with it.
-func (in *executeInput) job(ctx context.Context, opts Options) (*job, error) {
+func (in *executeInput) job(ctx context.Context, a *api) (*job, error) {
 	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
 		return nil, &execution.Error{Code: execution.Invalid, Fields: nulls}
 	}
-	return newJob(ctx, opts, &in.Body)
+	return a.newJob(ctx, &in.Body)
 }
 
 // refuseNulls finds the fields that are null and must not be: to the library a

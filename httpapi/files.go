@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
@@ -67,35 +65,23 @@ func uploaded(info filestore.Info) uploadedFile {
 	return uploadedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size}
 }
 
-// registerFiles adds the routes of the file store. They are no operations of
-// the library's, which would hold a whole upload in memory.
-func registerFiles(mux *http.ServeMux, api huma.API, opts Options) {
-	for _, route := range []struct {
-		operation huma.Operation
-		handle    func(w http.ResponseWriter, r *http.Request) error
-	}{
-		{uploadOperation(api), func(w http.ResponseWriter, r *http.Request) error { return upload(opts.Files, w, r) }},
-		{listOperation(api), func(w http.ResponseWriter, r *http.Request) error { return listFiles(opts.Files, w, r) }},
-		{downloadOperation(), func(w http.ResponseWriter, r *http.Request) error { return download(opts.Files, w, r) }},
-		{deleteOperation(), func(w http.ResponseWriter, r *http.Request) error { return deleteFile(opts.Files, w, r) }},
-	} {
-		describeErrors(api, &route.operation)
-		api.OpenAPI().AddOperation(&route.operation)
-		mux.HandleFunc(route.operation.Method+" "+route.operation.Path, func(w http.ResponseWriter, r *http.Request) {
-			if err := route.handle(w, r); err != nil {
-				writeError(w, r, opts, err)
-			}
-		})
+func (a *api) registerFiles() {
+	form := bodyPolicy{
+		limit: a.opts.MaxFileBytes + formBytes, refusal: fileTooLarge(a.opts.MaxFileBytes), within: transferTime, isFile: true,
 	}
+	a.registerRaw(policy{body: form}, uploadOperation(a.huma), a.upload)
+	a.registerRaw(policy{longAnswer: true}, listOperation(a.huma), a.listFiles)
+	a.registerRaw(policy{}, downloadOperation(), a.download)
+	a.registerRaw(policy{}, deleteOperation(), a.deleteFile)
 }
 
 // writeError answers with an error of the domain's or an [*apiError].
-func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error) {
+func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var shaped *apiError
 	if errors.Is(err, errStalled) {
 		err = &apiError{status: http.StatusRequestTimeout, Detail: errStalled.Error()} // as the library has it
 	}
-	if !errors.As(err, &shaped) && !errors.As(toHTTP(r.Context(), opts, err), &shaped) {
+	if !errors.As(err, &shaped) && !errors.As(a.toHTTP(r.Context(), err), &shaped) {
 		return // toHTTP gives no other
 	}
 	maps.Copy(w.Header(), shaped.header)
@@ -103,7 +89,7 @@ func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error)
 }
 
 // upload stores the field "file" of a form as it arrives.
-func upload(files Files, w http.ResponseWriter, r *http.Request) error {
+func (a *api) upload(w http.ResponseWriter, r *http.Request) error {
 	around := &aroundFile{Reader: formBody(r.Body), left: formBytes}
 	r.Body = struct {
 		io.Reader
@@ -121,7 +107,7 @@ func upload(files Files, w http.ResponseWriter, r *http.Request) error {
 		return formFault(err)
 	}
 	around.left = math.MaxInt64
-	info, err := files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file, around: around})
+	info, err := a.opts.Files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file, around: around})
 	if err != nil {
 		return formFault(err)
 	}
@@ -250,8 +236,8 @@ func fileTooLarge(limit int64) string {
 	return "File size exceeds maximum of " + strconv.FormatInt(limit>>20, 10) + " MB"
 }
 
-func listFiles(files Files, w http.ResponseWriter, r *http.Request) error {
-	found, err := files.List(r.Context())
+func (a *api) listFiles(w http.ResponseWriter, r *http.Request) error {
+	found, err := a.opts.Files.List(r.Context())
 	if err != nil {
 		return err
 	}
@@ -263,8 +249,8 @@ func listFiles(files Files, w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func download(files Files, w http.ResponseWriter, r *http.Request) error {
-	file, err := files.Get(r.Context(), r.PathValue("file_id"))
+func (a *api) download(w http.ResponseWriter, r *http.Request) error {
+	file, err := a.opts.Files.Get(r.Context(), r.PathValue("file_id"))
 	if err != nil {
 		return err
 	}
@@ -315,8 +301,8 @@ func percentEncode(text string) string {
 	return b.String()
 }
 
-func deleteFile(files Files, w http.ResponseWriter, r *http.Request) error {
-	if err := files.Delete(r.Context(), r.PathValue("file_id")); err != nil {
+func (a *api) deleteFile(w http.ResponseWriter, r *http.Request) error {
+	if err := a.opts.Files.Delete(r.Context(), r.PathValue("file_id")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -15,22 +15,21 @@ import (
 // rebinding the Host is a name that somebody owns. Programs send no Origin.
 //
 // A page of an allowed origin may do what the server's own may.
-func guard(opts Options, next http.Handler) http.Handler {
+func (a *api) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := &corsWriter{ResponseWriter: w}
-		answer.Header().Add("Vary", "Origin")
-		if !allowedHost(opts, r) {
-			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+execution.Clip(r.Host)+" is not one of this server's (ALLOWED_HOSTS names them)")
+		w.Header().Add("Vary", "Origin")
+		if !allowedHost(a.opts.AllowedHosts, r) {
+			writeDetail(w, http.StatusForbidden, "Forbidden: the Host "+execution.Clip(r.Host)+" is not one of this server's (ALLOWED_HOSTS names them)")
 			return
 		}
 		origin := strings.Join(r.Header.Values("Origin"), " ") // of two, neither is meant
 		switch {
 		case origin == "", sameOrigin(origin, r):
-			next.ServeHTTP(answer, r)
-		case slices.Contains(opts.AllowedOrigins, strings.ToLower(origin)):
-			serveForeign(answer, r, next)
+			next.ServeHTTP(allowing(w, nil), r)
+		case slices.Contains(a.opts.AllowedOrigins, strings.ToLower(origin)):
+			serveForeign(w, r, next)
 		default:
-			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+execution.Clip(origin)+" are not allowed (ALLOWED_ORIGINS names those that are)")
+			writeDetail(w, http.StatusForbidden, "Forbidden: requests from the origin "+execution.Clip(origin)+" are not allowed (ALLOWED_ORIGINS names those that are)")
 		}
 	})
 }
@@ -55,12 +54,12 @@ func scheme(r *http.Request) string {
 const maxHostBytes = 253 + len(":65535")
 
 // allowedHost says whether a request calls the server by a name that it may have.
-func allowedHost(opts Options, r *http.Request) bool {
+func allowedHost(names []string, r *http.Request) bool {
 	if r.Host == "" {
 		return !r.ProtoAtLeast(1, 1) // no browser's, and HTTP/1.0 needs none
 	}
 	name, ok := hostName(r.Host)
-	return ok && len(r.Host) <= maxHostBytes && (ownHost(name) || slices.Contains(opts.AllowedHosts, name))
+	return ok && len(r.Host) <= maxHostBytes && (ownHost(name) || slices.Contains(names, name))
 }
 
 // hostName gives a Host's name or address without port, in lower case, or says
@@ -115,19 +114,14 @@ func ownHost(name string) bool {
 
 // requireJSON refuses a body that is not declared as JSON where it must be. A
 // browser sends other types, and none, to any server without asking it first.
-func requireJSON(next http.Handler) http.Handler {
+func requireJSON(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if mustBeJSON(r) && !isJSON(r.Header.Get("Content-Type")) {
+		if p.needsJSON(r) && !isJSON(r.Header.Get("Content-Type")) {
 			writeDetail(w, http.StatusUnsupportedMediaType, "Unsupported Media Type: Content-Type must be application/json")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// mustBeJSON says whether a request has a body that must be JSON.
-func mustBeJSON(r *http.Request) bool {
-	return r.Method == http.MethodPost && r.ContentLength != 0 && r.URL.Path != filesPath
 }
 
 func isJSON(contentType string) bool {

@@ -17,8 +17,8 @@ type job struct {
 
 // newJob translates a body that has been validated as far as its schema goes.
 // What is wrong with it is told before stored files are looked for.
-func newJob(ctx context.Context, opts Options, body *executeRequest) (*job, error) {
-	j := &job{exchange: filestore.NewExchange(opts.Files, opts.Log.With("request", requestID(ctx)))}
+func (a *api) newJob(ctx context.Context, body *executeRequest) (*job, error) {
+	j := &job{exchange: filestore.NewExchange(a.opts.Files, a.opts.Log.With("request", requestID(ctx)))}
 	j.Request = execution.Request{
 		Code:        body.Code,
 		Timeout:     milliseconds(body.TimeoutMS),
@@ -35,7 +35,7 @@ func newJob(ctx context.Context, opts Options, body *executeRequest) (*job, erro
 		}
 		j.Files = append(j.Files, input)
 	}
-	if _, err := opts.Limits.Validate(j.Request); err != nil {
+	if _, err := a.opts.Limits.Validate(j.Request); err != nil {
 		return nil, err
 	}
 	if err := j.hold(ctx, body.Files); err != nil {

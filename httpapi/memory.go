@@ -50,22 +50,24 @@ func (m memory) owner(r *http.Request) execution.Owner {
 	return cmp.Or(execution.OwnerOf(r.Context()), m.strangers)
 }
 
-// boundMemory charges each request for the memory that it takes, before its body is
+// chargeMemory charges each request for the memory that it takes, before its body is
 // read, and refuses it where there is none. What only asks goes on, health for one,
 // and what makes room can be deleted.
-func boundMemory(opts Options, next http.Handler) http.Handler {
-	all := newMemory(opts)
+func (a *api) chargeMemory(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		account := all.budgetFor(w, r).Open(all.owner(r))
+		account := a.memory.budgetFor(p, r).Open(a.memory.owner(r))
 		defer account.Close()
-		if err := account.Take(cost(r)); err != nil {
-			all.refuse(w, r, execution.AsError(err))
+		if p.opensStream(r) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
+		}
+		if err := account.Take(cost(p, r)); err != nil {
+			a.memory.refuse(p, w, r, execution.AsError(err))
 			return
 		}
-		if r.ContentLength < 0 && !isFile(r) {
+		if r.ContentLength < 0 && !p.body.isFile {
 			r.Body = wire.Charged(r.Body, account, wire.BodyTimes)
 		}
-		if mustBeJSON(r) {
+		if p.needsJSON(r) {
 			r.Body = wire.Body(r.Body, account)
 		}
 		next.ServeHTTP(w, r.WithContext(execution.WithAccount(r.Context(), account)))
@@ -73,12 +75,11 @@ func boundMemory(opts Options, next http.Handler) http.Handler {
 }
 
 // budgetFor returns the budget that a request is charged to.
-func (m memory) budgetFor(w http.ResponseWriter, r *http.Request) *execution.Budget {
+func (m memory) budgetFor(p policy, r *http.Request) *execution.Budget {
 	switch {
-	case isStream(r):
-		r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
+	case p.opensStream(r):
 		return m.streams
-	case onlyAsks(r) && r.URL.Path != filesPath: // a list may be long
+	case onlyAsks(r) && !p.longAnswer:
 		return m.asks
 	}
 	return m.requests
@@ -86,9 +87,9 @@ func (m memory) budgetFor(w http.ResponseWriter, r *http.Request) *execution.Bud
 
 // refuse answers a request of which the body has not been read. It then reads the
 // body and keeps nothing of it: a client that is still sending hears no answer.
-func (m memory) refuse(w http.ResponseWriter, r *http.Request, why *execution.Error) {
+func (m memory) refuse(p policy, w http.ResponseWriter, r *http.Request, why *execution.Error) {
 	text := why.Message
-	if isStream(r) {
+	if p.opensStream(r) {
 		text = "too many streams are open; close one, or try again later"
 	}
 	w.Header().Set("Retry-After", retryAfter)
@@ -106,7 +107,7 @@ func (m memory) refuse(w http.ResponseWriter, r *http.Request, why *execution.Er
 }
 
 // cost is what a request takes that has come as far as its header.
-func cost(r *http.Request) int64 {
+func cost(p policy, r *http.Request) int64 {
 	bytes := int64(wire.RequestBytes)
 	for name, values := range r.Header {
 		for _, value := range values {
@@ -114,16 +115,13 @@ func cost(r *http.Request) int64 {
 		}
 	}
 	switch {
-	case isFile(r):
+	case p.body.isFile, p.longAnswer:
 		return bytes + transferBytes
-	case isStream(r):
+	case p.opensStream(r):
 		return bytes + wire.BodyTimes*min(max(0, r.ContentLength), maxStreamBody)
 	}
 	return bytes + wire.BodyTimes*max(0, r.ContentLength)
 }
-
-// isFile reports whether a request's body is a file, which is passed on as it comes.
-func isFile(r *http.Request) bool { return r.URL.Path == filesPath || writesSessionFile(r) }
 
 // onlyAsks says whether a request runs nothing and makes nothing.
 func onlyAsks(r *http.Request) bool {

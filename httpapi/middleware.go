@@ -32,7 +32,8 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		seen := &recorder{ResponseWriter: w}
+		status := 0
+		w = beforeAnswer(w, func(first int) { status = first })
 		ctx := r.Context()
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -40,63 +41,26 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 					panic(cause)
 				}
 				log.ErrorContext(ctx, "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
-				if seen.status == 0 {
-					writeDetail(seen, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
+				if status == 0 {
+					writeDetail(w, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
 				}
 			}
 			log.InfoContext(ctx, "request", "request", id, "method", execution.Clip(r.Method), "path", execution.Clip(r.URL.Path),
-				"status", seen.status, "ms", time.Since(started).Milliseconds())
+				"status", status, "ms", time.Since(started).Milliseconds())
 		}()
-		next.ServeHTTP(seen, r)
+		next.ServeHTTP(w, r)
 	})
 }
 
-// recorder remembers an answer's status.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recorder) Write(data []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(data)
-}
-
-// Flush serves handlers that ask for a [http.Flusher] by its type.
-func (w *recorder) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
-
-// FlushError serves [http.ResponseController], for which Flush would hide that
-// the client is gone.
-func (w *recorder) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
-
-// Unwrap serves [http.ResponseController].
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// boundBodies bounds the size of every body, whatever its route.
-func boundBodies(opts Options, next http.Handler) http.Handler {
+// boundBody bounds the size of a body.
+func boundBody(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit, refusal := opts.MaxBodyBytes, bodyTooLarge(opts.MaxBodyBytes)
-		switch {
-		case r.URL.Path == filesPath:
-			limit, refusal = opts.MaxFileBytes+formBytes, fileTooLarge(opts.MaxFileBytes)
-		case writesSessionFile(r):
-			limit, refusal = opts.Limits.WorkspaceBytes, fileTooLarge(opts.Limits.WorkspaceBytes)
-		}
-		if r.ContentLength > limit {
+		if r.ContentLength > p.body.limit {
 			w.Header().Set("Connection", "close")
-			writeDetail(w, http.StatusRequestEntityTooLarge, refusal)
+			writeDetail(w, http.StatusRequestEntityTooLarge, p.body.refusal)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		r.Body = http.MaxBytesReader(w, r.Body, p.body.limit)
 		next.ServeHTTP(w, r)
 	})
 }
@@ -112,17 +76,13 @@ func hurryStrangers(next http.Handler) http.Handler {
 	})
 }
 
-// timeBodies bounds the time that a body may take to arrive, even if the request
-// is refused: the server reads what is left of it.
-func timeBodies(next http.Handler) http.Handler {
+// timeBody bounds the time that a body may take to arrive, even if the request is
+// refused: the server reads what is left of it.
+func timeBody(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		within := readBodyTime
-		if isFile(r) {
-			within = transferTime
-		}
 		control := http.NewResponseController(w)
 		if r.ContentLength != 0 {
-			_ = control.SetReadDeadline(time.Now().Add(within)) // not for test recorders
+			_ = control.SetReadDeadline(time.Now().Add(p.body.within)) // not for test recorders
 		}
 		// Without a body as well: the library sets a deadline before it reads one.
 		r.Body = &timedBody{ReadCloser: r.Body, control: control}
@@ -151,35 +111,12 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// boundAnswers bounds how long a client may take to read its answer. The time
-// runs from the first byte: how long a program runs is not its business.
-func boundAnswers(next http.Handler) http.Handler {
+// boundAnswer bounds how long a client may take to read its answer. The time starts
+// with the first byte, so that it does not bound how long a program runs.
+func boundAnswer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(&deadlineWriter{ResponseWriter: w}, r)
+		next.ServeHTTP(beforeAnswer(w, func(int) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
+		}), r)
 	})
 }
-
-type deadlineWriter struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (w *deadlineWriter) begin() {
-	if !w.begun {
-		w.begun = true
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
-	}
-}
-
-func (w *deadlineWriter) WriteHeader(status int) {
-	w.begin()
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *deadlineWriter) Write(data []byte) (int, error) {
-	w.begin()
-	return w.ResponseWriter.Write(data)
-}
-
-// Unwrap serves [http.ResponseController].
-func (w *deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

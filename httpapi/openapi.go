@@ -44,8 +44,7 @@ func tags() []*huma.Tag {
 
 // OpenAPI gives the API's description as JSON.
 func OpenAPI(version string) ([]byte, error) {
-	opts := Options{Version: version, Log: slog.New(slog.DiscardHandler)}
-	return registerAll(http.NewServeMux(), opts).OpenAPI().MarshalJSON()
+	return newAPI(Options{Version: version, Log: slog.New(slog.DiscardHandler)}).huma.OpenAPI().MarshalJSON()
 }
 
 // sample is one example.

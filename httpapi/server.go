@@ -11,12 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -98,95 +94,32 @@ func NewServer(opts Options) *http.Server {
 
 // NewHandler makes the API's handler.
 func NewHandler(opts Options) http.Handler {
-	mux := http.NewServeMux()
-	api := registerAll(mux, opts)
-	refuseOtherMethods(mux, api.OpenAPI())
-	registerResource(mux, opts)
-	for path, mode := range docsPages() {
-		mux.HandleFunc("GET "+path, serveDocs(mode))
-		mux.HandleFunc(path, methodNotAllowed([]string{http.MethodGet}))
-	}
-	mux.Handle("/", http.HandlerFunc(notFound))
-
-	root := http.NewServeMux()
-	root.Handle("/", boundAnswers(mux))
-	for pattern, handler := range opts.Mount {
-		root.Handle(pattern, handler)
-	}
-	behind := boundBodies(opts, boundMemory(opts, asTheyAre(root)))
-	return observe(opts.Log, hurryStrangers(guard(opts, authenticate(opts, requireJSON(timeBodies(behind))))))
+	a := newAPI(opts)
+	return observe(opts.Log, hurryStrangers(a.guard(a.refusePaths(a.mux))))
 }
 
-// asTheyAre has paths be unknown that are not in their shortest form, or that of
-// a session's files without naming one, and the * of OPTIONS. The mux would
-// redirect to others, in HTML.
-func asTheyAre(next http.Handler) http.Handler {
+// behind puts a handler behind the middleware of its route's policy.
+func (a *api) behind(p policy, handler http.Handler) http.Handler {
+	if !p.ownDeadlines {
+		handler = boundAnswer(handler)
+	}
+	return a.authenticate(p, requireJSON(p, timeBody(p, boundBody(p, a.chargeMemory(p, handler)))))
+}
+
+// refusePaths answers 404 for paths that are not in their shortest form, and for the *
+// of OPTIONS. The mux would redirect to the shortest form, in HTML.
+func (a *api) refusePaths(next http.Handler) http.Handler {
+	unknown := a.behind(policy{}, http.HandlerFunc(notFound))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.URL.EscapedPath()
 		shortest := path.Clean(given)
 		if strings.HasSuffix(given, "/") && shortest != "/" {
 			shortest += "/"
 		}
-		if given != shortest || given == "*" || belowSession(given) == "files" {
-			notFound(w, r)
+		if given != shortest || given == "*" {
+			unknown.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func newAPI(mux *http.ServeMux, opts Options) huma.API {
-	config := huma.DefaultConfig("Vivarium", opts.Version)
-	config.Info.Description = aboutAPI
-	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
-	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
-	config.CreateHooks = nil                         // no $schema field in answers
-	config.DocsPath = ""                             // ours needs no third party
-	config.SchemasPath = ""
-	json := huma.Format{Marshal: writeAnswer, Unmarshal: huma.DefaultJSONFormat.Unmarshal}
-	config.Formats = map[string]huma.Format{"application/json": json, "json": json}
-	return humago.New(mux, config)
-}
-
-// registerAll adds the routes that the API's description has.
-func registerAll(mux *http.ServeMux, opts Options) huma.API {
-	api := newAPI(mux, opts)
-	registerExecute(api, opts)
-	registerStream(api, opts)
-	registerSessions(mux, api, opts)
-	registerFiles(mux, api, opts)
-	registerHealth(api, opts)
-	if opts.Auth != nil {
-		tellAuthentication(api)
-	}
-	describe(api)
-	return api
-}
-
-// refuseOtherMethods answers 405 for the API's paths, in the API's shape.
-func refuseOtherMethods(mux *http.ServeMux, spec *huma.OpenAPI) {
-	for path, item := range spec.Paths {
-		var allowed []string
-		for method, operation := range map[string]*huma.Operation{
-			http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodDelete: item.Delete,
-		} {
-			if operation != nil {
-				allowed = append(allowed, method)
-			}
-		}
-		slices.Sort(allowed)
-		mux.HandleFunc(wildcard(path), methodNotAllowed(allowed))
-	}
-	mux.HandleFunc("/openapi.json", methodNotAllowed([]string{http.MethodGet}))
-}
-
-func methodNotAllowed(allowed []string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		writeDetail(w, http.StatusMethodNotAllowed, "Method Not Allowed")
-	}
-}
-
-func notFound(w http.ResponseWriter, _ *http.Request) {
-	writeDetail(w, http.StatusNotFound, "Not Found")
 }

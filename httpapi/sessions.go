@@ -73,30 +73,20 @@ func (s inSession) Execute(ctx context.Context, req execution.Request) (*executi
 	return s.sessions.Call(ctx, s.id, execution.RunPython, req)
 }
 
-// in gives the options with a session's executor.
-func (o Options) in(id string) Options {
-	o.Executor = inSession{o.Sessions, id}
-	return o
-}
-
 // registerSessions adds the routes of sessions.
-func registerSessions(mux *http.ServeMux, api huma.API, opts Options) {
-	registerSessionLives(api, opts)
-	registerSessionCalls(api, opts)
-	registerSessionFiles(mux, api, opts)
+func (a *api) registerSessions() {
+	a.registerSessionLives()
+	a.registerSessionCalls()
+	a.registerSessionFiles()
 }
 
-func registerSessionLives(api huma.API, opts Options) {
-	huma.Register(api, createSessionOperation(), func(ctx context.Context, in *createSessionInput) (*createSessionOutput, error) {
-		return createOne(ctx, opts, in)
-	})
-	create := api.OpenAPI().Paths[sessionsPath].Post
-	asJSONAlone(create)
-	create.RequestBody.Required = false // the library takes RawBody for required
-	huma.Register(api, listSessionsOperation(), func(ctx context.Context, _ *struct{}) (*listSessionsOutput, error) {
-		found, err := opts.Sessions.List(ctx)
+func (a *api) registerSessionLives() {
+	register(a, policy{}, createSessionOperation(), a.createSession)
+	a.huma.OpenAPI().Paths[sessionsPath].Post.RequestBody.Required = false // the library takes RawBody for required
+	register(a, policy{}, listSessionsOperation(), func(ctx context.Context, _ *struct{}) (*listSessionsOutput, error) {
+		found, err := a.opts.Sessions.List(ctx)
 		if err != nil {
-			return nil, toHTTP(ctx, opts, err)
+			return nil, a.toHTTP(ctx, err)
 		}
 		list := sessionList{Sessions: make([]session, len(found))}
 		for i, info := range found {
@@ -104,14 +94,14 @@ func registerSessionLives(api huma.API, opts Options) {
 		}
 		return &listSessionsOutput{list}, nil
 	})
-	huma.Register(api, deleteSessionOperation(), func(ctx context.Context, in *sessionInput) (*struct{}, error) {
-		if err := opts.Sessions.Delete(ctx, in.SessionID); err != nil {
-			return nil, toHTTP(ctx, opts, err)
+	register(a, policy{}, deleteSessionOperation(), func(ctx context.Context, in *sessionInput) (*struct{}, error) {
+		if err := a.opts.Sessions.Delete(ctx, in.SessionID); err != nil {
+			return nil, a.toHTTP(ctx, err)
 		}
 		return nil, nil //nolint:nilnil // the library's way to answer 204
 	})
 	// No id is invalid: one of another shape is unknown.
-	delete(api.OpenAPI().Paths[sessionPath].Delete.Responses, strconv.Itoa(http.StatusUnprocessableEntity))
+	delete(a.huma.OpenAPI().Paths[sessionPath].Delete.Responses, strconv.Itoa(http.StatusUnprocessableEntity))
 }
 
 type createSessionInput struct {
@@ -127,26 +117,26 @@ type sessionInput struct {
 	SessionID string `path:"session_id" doc:"what creating the session has told" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 }
 
-func createOne(ctx context.Context, opts Options, in *createSessionInput) (*createSessionOutput, error) {
+func (a *api) createSession(ctx context.Context, in *createSessionInput) (*createSessionOutput, error) {
 	body := in.Body
 	if body == nil {
 		body = new(createSession)
 	}
 	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
+		return nil, a.toHTTP(ctx, &execution.Error{Code: execution.Invalid, Fields: nulls})
 	}
-	j, err := newJob(ctx, opts, &executeRequest{Files: body.Files})
+	j, err := a.newJob(ctx, &executeRequest{Files: body.Files})
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	defer j.exchange.End(ctx)
 	var ttl time.Duration
 	if body.TTLSeconds != nil {
 		ttl = time.Duration(*body.TTLSeconds) * time.Second
 	}
-	info, err := opts.Sessions.Create(ctx, ttl, j.Files)
+	info, err := a.opts.Sessions.Create(ctx, ttl, j.Files)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	return &createSessionOutput{toSession(info)}, nil
 }
@@ -169,38 +159,27 @@ func (in *sessionExecuteInput) plain() *executeInput {
 	return &executeInput{Body: in.Body, RawBody: in.RawBody}
 }
 
-func registerSessionCalls(api huma.API, opts Options) {
-	huma.Register(api, bashOperation(), func(ctx context.Context, in *bashInput) (*bashOutput, error) {
-		return bash(ctx, opts, in)
+func (a *api) registerSessionCalls() {
+	register(a, policy{}, bashOperation(), a.bash)
+	register(a, policy{}, sessionExecuteOperation(), func(ctx context.Context, in *sessionExecuteInput) (*executeOutput, error) {
+		return a.execute(ctx, inSession{a.opts.Sessions, in.SessionID}, in.plain())
 	})
-	huma.Register(api, sessionExecuteOperation(), func(ctx context.Context, in *sessionExecuteInput) (*executeOutput, error) {
-		return execute(ctx, opts.in(in.SessionID), in.plain())
+	register(a, policy{}, sessionStreamOperation(a.huma), func(ctx context.Context, in *sessionExecuteInput) (*huma.StreamResponse, error) {
+		return a.executeStream(ctx, inSession{a.opts.Sessions, in.SessionID}, in.plain())
 	})
-	huma.Register(api, sessionStreamOperation(api), func(ctx context.Context, in *sessionExecuteInput) (*huma.StreamResponse, error) {
-		return executeStream(ctx, opts.in(in.SessionID), in.plain())
-	})
-	for _, path := range []string{"/bash", "/execute", "/execute/stream"} {
-		asJSONAlone(api.OpenAPI().Paths[sessionPath+path].Post)
-	}
 }
 
-// asJSONAlone corrects an operation's description: the library takes RawBody
-// for a body of bytes that a client may send.
-func asJSONAlone(operation *huma.Operation) {
-	delete(operation.RequestBody.Content, "application/octet-stream")
-}
-
-func bash(ctx context.Context, opts Options, in *bashInput) (*bashOutput, error) {
+func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, toHTTP(ctx, opts, &execution.Error{Code: execution.Invalid, Fields: nulls})
+		return nil, a.toHTTP(ctx, &execution.Error{Code: execution.Invalid, Fields: nulls})
 	}
 	req := execution.Request{Code: in.Body.Cmd}
 	if in.Body.TimeoutMS != nil {
 		req.Timeout = milliseconds(*in.Body.TimeoutMS)
 	}
-	r, err := opts.Sessions.Call(ctx, in.SessionID, execution.RunBash, req)
+	r, err := a.opts.Sessions.Call(ctx, in.SessionID, execution.RunBash, req)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	return &bashOutput{bashResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
@@ -210,52 +189,19 @@ func bash(ctx context.Context, opts Options, in *bashInput) (*bashOutput, error)
 	}}, nil
 }
 
-// registerSessionFiles adds the routes of a session's files. They are no
-// operations of the library's, which would hold a whole file in memory.
-func registerSessionFiles(mux *http.ServeMux, api huma.API, opts Options) {
-	for _, route := range []struct {
-		operation huma.Operation
-		handle    func(w http.ResponseWriter, r *http.Request) error
-	}{
-		{readFileOperation(), func(w http.ResponseWriter, r *http.Request) error { return readFile(opts, w, r) }},
-		{writeFileOperation(), func(w http.ResponseWriter, r *http.Request) error { return writeFile(opts, w, r) }},
-	} {
-		describeErrors(api, &route.operation)
-		api.OpenAPI().AddOperation(&route.operation)
-		pattern := route.operation.Method + " " + wildcard(route.operation.Path)
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := route.handle(w, r); err != nil {
-				writeError(w, r, opts, err)
-			}
-		})
-	}
+func (a *api) registerSessionFiles() {
+	limit := a.opts.Limits.WorkspaceBytes
+	file := bodyPolicy{limit: limit, refusal: fileTooLarge(limit), within: transferTime, isFile: true}
+	a.registerRaw(policy{}, readFileOperation(), a.readFile)
+	a.registerRaw(policy{body: file}, writeFileOperation(), a.writeFile)
+	a.handle(sessionPath+"/files", policy{}, notFound) // the mux would redirect to files/, in HTML
 }
 
-// wildcard makes the mux's pattern of a path of the description: a file's path
-// has slashes in it, for which OpenAPI has no word.
-func wildcard(path string) string { return strings.Replace(path, "{path}", "{path...}", 1) }
-
-// belowSession gives what follows a session's id in an escaped path, or "".
-func belowSession(path string) string {
-	rest, ok := strings.CutPrefix(path, sessionsPath+"/")
-	_, below, _ := strings.Cut(rest, "/")
-	if !ok {
-		return ""
-	}
-	return below
-}
-
-// writesSessionFile says whether a request has a session's file for its body. As
-// to the mux, an escaped slash divides nothing.
-func writesSessionFile(r *http.Request) bool {
-	return r.Method == http.MethodPut && strings.HasPrefix(belowSession(r.URL.EscapedPath()), "files/")
-}
-
-func readFile(opts Options, w http.ResponseWriter, r *http.Request) error {
+func (a *api) readFile(w http.ResponseWriter, r *http.Request) error {
 	path := r.PathValue("path")
 	answer := fileAnswer{w: w, path: path}
 	req := execution.Request{Code: path, Keep: answer.keep}
-	result, err := opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.ReadFile, req)
+	result, err := a.opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.ReadFile, req)
 	switch {
 	case answer.begun && (err != nil || len(result.Files) != 1):
 		panic(http.ErrAbortHandler) // the client must not take what it has for all
@@ -298,12 +244,12 @@ func (a *fileAnswer) keep(ctx context.Context, _ string, content io.Reader) (str
 	return a.path, err
 }
 
-func writeFile(opts Options, w http.ResponseWriter, r *http.Request) error {
+func (a *api) writeFile(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength < 0 {
 		return &apiError{status: http.StatusLengthRequired, Detail: "the request must have a Content-Length"}
 	}
 	req := execution.Request{Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: &body{w: w, r: r.Body}}}}
-	if _, err := opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.WriteFiles, req); err != nil {
+	if _, err := a.opts.Sessions.Call(r.Context(), r.PathValue("session_id"), execution.WriteFiles, req); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
 		}

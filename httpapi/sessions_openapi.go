@@ -32,7 +32,6 @@ func createSessionOperation() huma.Operation {
 		Summary: "Create a session", DefaultStatus: http.StatusCreated,
 		Description: "Starts a sandbox that lives for ttl_seconds, whatever happens meanwhile: with one Python interpreter, " +
 			"whose variables and imports persist, a shell, and files. The server may be restarted; the session goes on.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
 		Errors: runErrors(),
 		Metadata: illustrate(illustration{
 			requests: []sample{
@@ -91,7 +90,6 @@ func bashOperation() huma.Operation {
 		Description: "Runs a command in a shell of its own: files persist between calls, variables and the working directory do not. " +
 			"What the command puts in the background lives on until the session ends. " +
 			"Calls of a session come one after the other. timeout_ms is 30000 unless it is given or the server allows less.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
 		Errors: callErrors(),
 		Metadata: illustrate(illustration{
 			requests: []sample{
@@ -127,7 +125,6 @@ func sessionExecuteOperation() huma.Operation {
 			"threads persist, after an exception as well. At its timeout a program is interrupted with KeyboardInterrupt; " +
 			"if it does not heed that within 2 s, the interpreter is ended and state_lost says so. " +
 			"files are staged in the workspace as it is, and replace those of their names.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
 		Errors: callErrors(), Metadata: illustrate(sessionExecuteIllustration()),
 	}
 }
@@ -157,10 +154,9 @@ func sessionStreamOperation(api huma.API) huma.Operation {
 	i.answers[http.StatusNotFound] = sessionNotFound()
 	return huma.Operation{
 		OperationID: "session-execute-stream", Method: http.MethodPost, Path: sessionPath + "/execute/stream", Tags: []string{tagSessions},
-		Summary:      "Run Python in a session and stream its output",
-		Description:  "As the route without /stream, and with the events of /v1/execute/stream.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
-		Errors: callErrors(), Metadata: illustrate(i),
+		Summary:     "Run Python in a session and stream its output",
+		Description: "As the route without /stream, and with the events of /v1/execute/stream.",
+		Errors:      callErrors(), Metadata: illustrate(i),
 		Responses: map[string]*huma.Response{"200": {Content: streamContent(api)}},
 	}
 }

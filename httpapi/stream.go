@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -40,43 +39,36 @@ type errorEvent struct {
 	Message any `json:"message" doc:"what detail is in an error"`
 }
 
-func registerStream(api huma.API, opts Options) {
-	const path = "/v1/execute/stream"
-	huma.Register(api, huma.Operation{
-		OperationID: "execute-stream", Method: http.MethodPost, Path: path, Tags: []string{tagRun},
+func (a *api) registerStream() {
+	register(a, policy{}, huma.Operation{
+		OperationID: "execute-stream", Method: http.MethodPost, Path: "/v1/execute/stream", Tags: []string{tagRun},
 		Summary: "Run a program and stream its output",
 		Description: "Takes what /v1/execute takes. Refusals are ordinary answers; once the program has started, the answer is " +
 			"a stream of events: output as it appears, then one result or error.",
-		Metadata:     illustrate(streamIllustration()),
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
+		Metadata:  illustrate(streamIllustration()),
 		Errors:    runErrors(),
-		Responses: map[string]*huma.Response{"200": {Content: streamContent(api)}},
+		Responses: map[string]*huma.Response{"200": {Content: streamContent(a.huma)}},
 	}, func(ctx context.Context, in *executeInput) (*huma.StreamResponse, error) {
-		return executeStream(ctx, opts, in)
+		return a.executeStream(ctx, a.opts.Executor, in)
 	})
-	delete(api.OpenAPI().Paths[path].Post.RequestBody.Content, "application/octet-stream") // as for /v1/execute
 }
 
-func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.StreamResponse, error) {
-	j, err := in.job(ctx, opts)
+func (a *api) executeStream(ctx context.Context, executor Executor, in *executeInput) (*huma.StreamResponse, error) {
+	j, err := in.job(ctx, a)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
-	run := startRun(ctx, opts.Executor, j)
+	run := startRun(ctx, executor, j)
 	if err := run.awaitStart(); err != nil {
 		run.end(ctx)
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		defer run.end(ctx)
 		_, w := humago.Unwrap(c)
-		header := w.Header()
-		header.Set("Content-Type", "text/event-stream")
-		header.Set("Cache-Control", "no-cache")
-		header.Set("X-Accel-Buffering", "no") // nginx would gather the events
-		events := &eventWriter{w: w, control: http.NewResponseController(w)}
+		events := newEventWriter(w)
 		if events.begin() == nil && run.follow(events) == nil {
-			if run.conclude(ctx, opts, events) == nil && run.err == nil {
+			if run.conclude(events, func(err error) error { return a.toHTTP(ctx, err) }) == nil && run.err == nil {
 				j.exchange.Deliver()
 			}
 		}
@@ -169,7 +161,7 @@ func (r *streamedRun) sendAll(events *eventWriter, pieces []piece) error {
 	for _, p := range pieces {
 		for text := p.text; len(text) > 0; {
 			event := firstPiece(text)
-			if err := events.send("output", outputEvent{p.stream, string(event)}); err != nil {
+			if err := events.event("output", outputEvent{p.stream, string(event)}); err != nil {
 				return err
 			}
 			text = text[len(event):]
@@ -181,14 +173,14 @@ func (r *streamedRun) sendAll(events *eventWriter, pieces []piece) error {
 
 // conclude sends what the run's end has brought: the rest of the output, if
 // there is one, and the result.
-func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventWriter) error {
+func (r *streamedRun) conclude(events *eventWriter, shape func(error) error) error {
 	if r.err != nil {
-		failure := toHTTP(ctx, opts, r.err)
+		failure := shape(r.err)
 		message := any(failure.Error())
 		if shaped, ok := errors.AsType[*apiError](failure); ok {
 			message = shaped.Detail
 		}
-		return events.send("error", errorEvent{message})
+		return events.event("error", errorEvent{message})
 	}
 	var rest []piece
 	for _, whole := range []struct {
@@ -202,7 +194,7 @@ func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventW
 	if err := r.sendAll(events, rest); err != nil {
 		return err
 	}
-	return events.send("result", resultEvent{executeResponse: response(r.result)})
+	return events.event("result", resultEvent{executeResponse: response(r.result)})
 }
 
 // piece is output of one stream.
@@ -250,52 +242,4 @@ func (b *backlog) take() []piece {
 	pieces := b.pieces
 	b.pieces = nil
 	return pieces
-}
-
-// eventWriter writes server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html).
-type eventWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-}
-
-// begin sends the header.
-func (e *eventWriter) begin() error {
-	e.extend()
-	e.w.WriteHeader(http.StatusOK)
-	return e.control.Flush()
-}
-
-// send sends an event.
-func (e *eventWriter) send(name string, value any) error {
-	text, err := encodeEvent(name, value)
-	if err != nil {
-		return err
-	}
-	return e.write(text)
-}
-
-// encodeEvent writes an event. JSON has no line breaks, so its data is one line.
-func encodeEvent(name string, value any) ([]byte, error) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, data), nil
-}
-
-// ping sends a comment, which clients ignore.
-func (e *eventWriter) ping() error { return e.write([]byte(": ping\n\n")) }
-
-// write sends text at once. A client has as long for it as for a whole answer.
-func (e *eventWriter) write(text []byte) error {
-	e.extend()
-	if _, err := e.w.Write(text); err != nil {
-		return err
-	}
-	return e.control.Flush()
-}
-
-func (e *eventWriter) extend() {
-	_ = e.control.SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
 }

@@ -9,15 +9,11 @@ const (
 	ssePath       = "/sse"
 )
 
-// isStream says whether a request opens a stream of what a door may have to tell,
-// which lasts as long as its client. The header is part of the protocol: a door
-// refuses one that is not true.
-func isStream(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet:
-		return r.URL.Path == mcpPath || r.URL.Path == ssePath
-	case http.MethodPost:
-		return r.URL.Path == mcpPath && r.Header.Get("Mcp-Method") == "subscriptions/listen"
-	}
-	return false
+// listensToMCP reports whether a request opens a stream of what the MCP door may have
+// to report. The header is part of the protocol: the door refuses one that is not
+// true.
+func listensToMCP(r *http.Request) bool {
+	return isGet(r) || r.Method == http.MethodPost && r.Header.Get("Mcp-Method") == "subscriptions/listen"
 }
+
+func isGet(r *http.Request) bool { return r.Method == http.MethodGet }

@@ -22,8 +22,8 @@ type health struct {
 	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a sandbox cannot serve many runs here"`
 }
 
-func registerHealth(api huma.API, opts Options) {
-	huma.Register(api, huma.Operation{
+func (a *api) registerHealth() {
+	register(a, policy{public: true}, huma.Operation{
 		OperationID: "health", Method: http.MethodGet, Path: "/health", Tags: []string{tagService},
 		Summary:     "Say whether sandboxes can be had",
 		Description: "Answers 200 in any case: status says how the server is.",
@@ -32,17 +32,20 @@ func registerHealth(api huma.API, opts Options) {
 			{"ok", "All is well", health{Status: "ok", Message: "ok", Version: "1.2.3", Backend: "docker", Isolation: "run"}},
 			{"trouble", "No sandbox can be had", health{Status: "error", Message: "no sandbox could be started", Version: "1.2.3"}},
 		}}}}),
-	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
-		out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
-		if opts.Backend != nil {
-			out.Body.Backend = opts.Backend()
-		}
-		if opts.Isolation != nil {
-			out.Body.Isolation, out.Body.IsolationReason = opts.Isolation()
-		}
-		if err := opts.Health(ctx); err != nil {
-			out.Body.Status, out.Body.Message = "error", execution.AsError(err).Explain()
-		}
-		return out, nil
-	})
+	}, a.health)
+}
+
+func (a *api) health(ctx context.Context, _ *struct{}) (*healthOutput, error) {
+	opts := a.opts
+	out := &healthOutput{Body: health{Status: "ok", Message: "ok", Version: opts.Version}}
+	if opts.Backend != nil {
+		out.Body.Backend = opts.Backend()
+	}
+	if opts.Isolation != nil {
+		out.Body.Isolation, out.Body.IsolationReason = opts.Isolation()
+	}
+	if err := opts.Health(ctx); err != nil {
+		out.Body.Status, out.Body.Message = "error", execution.AsError(err).Explain()
+	}
+	return out, nil
 }
