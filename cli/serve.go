@@ -80,7 +80,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 		AllowedHosts: access.hosts, AllowedOrigins: access.origins, Auth: access.authenticator, Issuer: c.OAuthIssuer, PublicURL: c.PublicURL,
 	})
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(httpapi.Steady(listener, log)) }()
+	go func() { failed <- server.Serve(httpapi.NewRetryingListener(listener, log)) }()
 	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
 	access.warn(ctx, log, listener.Addr())
 

@@ -1,5 +1,9 @@
 package httpapi
 
+// CORS is our own. rs/cors (v1.11.1) leaves the headers in place that a door sets
+// itself, so that a page of any origin could read its answers, and repeats any number
+// of header names. Our tests fail with it.
+
 import (
 	"maps"
 	"net/http"

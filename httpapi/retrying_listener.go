@@ -9,50 +9,51 @@ import (
 	"time"
 )
 
-// steadyPause is how long a listener waits for the kernel to have room again.
-const steadyPause = 100 * time.Millisecond
+// acceptRetryTime is how long a listener waits until it asks the kernel again.
+const acceptRetryTime = 100 * time.Millisecond
 
-// steady is a listener that goes on when the kernel has no room for another
-// connection: [http.Server] ends then, but for some of the reasons.
-type steady struct {
+// retryingListener accepts again after the kernel had no room for a connection.
+// [http.Server] retries for some of the reasons only, and ends for the others.
+type retryingListener struct {
 	net.Listener
 
-	log  *slog.Logger
-	over chan struct{} // closed when the listener is
+	log    *slog.Logger
+	closed chan struct{}
 }
 
-// Steady makes a listener outlast what the kernel lacks for a while, such as memory
-// or places in epoll, of which programs of the same user may have taken all.
-func Steady(listener net.Listener, log *slog.Logger) net.Listener {
-	return &steady{Listener: listener, log: log, over: make(chan struct{})}
+// NewRetryingListener returns a listener that outlasts a temporary lack of a resource
+// of the kernel's, such as memory or places in epoll. Programs of the same user can
+// use up all of it.
+func NewRetryingListener(listener net.Listener, log *slog.Logger) net.Listener {
+	return &retryingListener{Listener: listener, log: log, closed: make(chan struct{})}
 }
 
 // Accept waits for the next connection.
-func (s *steady) Accept() (net.Conn, error) {
-	for told := false; ; told = true {
-		conn, err := s.Listener.Accept()
-		if err == nil || !isPassing(err) {
+func (l *retryingListener) Accept() (net.Conn, error) {
+	for logged := false; ; logged = true {
+		conn, err := l.Listener.Accept()
+		if err == nil || !isTemporary(err) {
 			return conn, err
 		}
-		if !told {
-			s.log.Warn("no connection can be taken for the moment", "error", err)
+		if !logged {
+			l.log.Warn("cannot accept connections for now", "error", err)
 		}
 		select {
-		case <-s.over:
+		case <-l.closed:
 			return nil, net.ErrClosed
-		case <-time.After(steadyPause):
+		case <-time.After(acceptRetryTime):
 		}
 	}
 }
 
-// Close ends the listener. It is called once.
-func (s *steady) Close() error {
-	close(s.over)
-	return s.Listener.Close()
+// Close closes the listener. It must be called once.
+func (l *retryingListener) Close() error {
+	close(l.closed)
+	return l.Listener.Close()
 }
 
-// isPassing says whether a failure to take a connection may pass.
-func isPassing(err error) bool {
+// isTemporary reports whether accepting can succeed later.
+func isTemporary(err error) bool {
 	return slices.ContainsFunc([]syscall.Errno{
 		syscall.ENOSPC, syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE,
 	}, func(number syscall.Errno) bool { return errors.Is(err, number) })

@@ -33,17 +33,17 @@ func (s *scarce) Accept() (net.Conn, error) {
 func (s *scarce) Close() error { return nil }
 
 // A listener waits for room, and says once that there is none.
-func TestSteady(t *testing.T) {
+func TestRetryingListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, number := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM, syscall.EMFILE} {
 			var log bytes.Buffer
-			l := httpapi.Steady(&scarce{failures: 3, err: number}, slog.New(slog.NewTextHandler(&log, nil)))
+			l := httpapi.NewRetryingListener(&scarce{failures: 3, err: number}, slog.New(slog.NewTextHandler(&log, nil)))
 			conn, err := l.Accept()
 			if err != nil {
 				t.Fatal(number, err)
 			}
 			_ = conn.Close()
-			if strings.Count(log.String(), "no connection can be taken") != 1 {
+			if strings.Count(log.String(), "cannot accept connections") != 1 {
 				t.Errorf("%v: the log is %s", number, &log)
 			}
 		}
@@ -51,13 +51,13 @@ func TestSteady(t *testing.T) {
 }
 
 // What does not pass ends it, and so does its end while it waits.
-func TestSteadyEnds(t *testing.T) {
+func TestRetryingListenerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		discard := slog.New(slog.DiscardHandler)
-		if _, err := httpapi.Steady(&scarce{failures: 1, err: syscall.EINVAL}, discard).Accept(); !errors.Is(err, syscall.EINVAL) {
+		if _, err := httpapi.NewRetryingListener(&scarce{failures: 1, err: syscall.EINVAL}, discard).Accept(); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("the error is %v", err)
 		}
-		l := httpapi.Steady(&scarce{failures: 1 << 30, err: syscall.ENOSPC}, discard)
+		l := httpapi.NewRetryingListener(&scarce{failures: 1 << 30, err: syscall.ENOSPC}, discard)
 		ended := make(chan error, 1)
 		go func() {
 			_, err := l.Accept()
