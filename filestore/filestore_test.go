@@ -17,7 +17,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// place is where files are kept; any number of stores may stand on it.
+// place is a bucket; any number of stores may use it.
 type place struct {
 	folder string // "" where it is none
 	bucket *blob.Bucket
@@ -45,7 +45,7 @@ func inFolder(t *testing.T) place {
 	return place{folder: folder, bucket: bucket}
 }
 
-// open opens a store, as a server of its own would.
+// open opens another store in the bucket, as another server would.
 func (at place) open(t *testing.T, change func(*filestore.Options)) *filestore.Store {
 	t.Helper()
 	opts := filestore.Options{URL: "file://" + at.folder, MaxFileBytes: 1 << 20, MaxBytes: 3 << 20}
@@ -116,10 +116,10 @@ func (at place) entries(t *testing.T) int {
 	}
 }
 
-// What goes in comes out, whatever it is, and after a restart too.
-func TestFilesLast(t *testing.T) { everywhere(t, filesLast) }
+// A stored file is returned unchanged, after a restart too.
+func TestFilesAreStoredUnchanged(t *testing.T) { everywhere(t, storesUnchanged) }
 
-func filesLast(t *testing.T, at place) {
+func storesUnchanged(t *testing.T, at place) {
 	t.Helper()
 	s := at.open(t, nil)
 	for name, content := range map[string]string{
@@ -142,9 +142,9 @@ func filesLast(t *testing.T, at place) {
 	}
 }
 
-func TestIDsThatAreNone(t *testing.T) { everywhere(t, idsThatAreNone) }
+func TestInvalidIDs(t *testing.T) { everywhere(t, refusesInvalidIDs) }
 
-func idsThatAreNone(t *testing.T, at place) {
+func refusesInvalidIDs(t *testing.T, at place) {
 	t.Helper()
 	s := at.open(t, nil)
 	info := put(t, s, "a", "x")
@@ -181,22 +181,22 @@ func deletes(t *testing.T, at place) {
 		t.Fatal(err)
 	}
 	if _, err := s.Get(t.Context(), info.ID); code(err) != execution.NotFound {
-		t.Errorf("it can still be had: %v", err)
+		t.Errorf("it is still found: %v", err)
 	}
 	if err := s.Delete(t.Context(), info.ID); code(err) != execution.NotFound {
 		t.Errorf("it can be deleted twice: %v", err)
 	}
 	data, err := io.ReadAll(reading)
 	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "content" {
-		t.Errorf("who reads it gets %q, %v", data, err)
+		t.Errorf("its reader read %q, %v", data, err)
 	}
 	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
 	}
 }
 
-// A file that is held can be read as often as one likes, until it is released,
-// whoever deletes it.
+// A held file can be read any number of times until it is released, even if it is
+// deleted.
 func TestHold(t *testing.T) { everywhere(t, holds) }
 
 func holds(t *testing.T, at place) {
@@ -230,7 +230,7 @@ func holds(t *testing.T, at place) {
 	}
 }
 
-// Who comes while a file goes finds it whole or not at all.
+// A request that holds a file while another deletes it finds it whole or not at all.
 func TestHoldWhileItIsDeleted(t *testing.T) { everywhere(t, holdsWhileItIsDeleted) }
 
 func holdsWhileItIsDeleted(t *testing.T, at place) {
@@ -267,7 +267,7 @@ func holdsWhileItIsDeleted(t *testing.T, at place) {
 	}
 }
 
-func TestFoldersThatWillNotDo(t *testing.T) {
+func TestInvalidURLs(t *testing.T) {
 	folder := t.TempDir()
 	file, link := filepath.Join(folder, "file"), filepath.Join(folder, "link")
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(folder, link)); err != nil {
@@ -283,4 +283,3 @@ func TestFoldersThatWillNotDo(t *testing.T) {
 		}
 	}
 }
-

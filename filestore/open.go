@@ -24,8 +24,8 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // OpenLazily returns a store that its first use opens. ctx bounds the opening, not
 // the use of the store. An error of the opening is final: each use returns it.
 //
-// around, unless nil, is called in place of the opening and must call open once. It
-// can prepare the process and explain an error.
+// around, unless nil, is called instead of the opening and must call open once. It can
+// prepare the process, and explain an error.
 func OpenLazily(ctx context.Context, opts Options, around func(open func() error) error) *Store {
 	s := newStore(opts)
 	s.open = sync.OnceValue(func() error {
@@ -55,8 +55,8 @@ func (s *Store) ready() error {
 	return s.open()
 }
 
-// isOpen reports whether the store was opened. It waits for an opening that is under
-// way, and starts none.
+// isOpen reports whether the store was opened. It waits for an opening in progress and
+// starts none.
 func (s *Store) isOpen() bool { return s.used.Load() && s.open() == nil }
 
 func (s *Store) openURL(ctx context.Context) error {

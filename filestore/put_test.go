@@ -15,7 +15,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// An upload that fails leaves nothing, and takes no room.
+// A failed upload leaves no object and takes no room.
 func TestFailedUploads(t *testing.T) { everywhere(t, failedUploads) }
 
 func failedUploads(t *testing.T, at place) {
@@ -55,8 +55,8 @@ func failedUploads(t *testing.T, at place) {
 	put(t, s, "a", "there is room again")
 }
 
-// What the disk refuses has a sentence that says what to do. See TestLocalDiskFull and
-// TestLocalReadOnlyDisk in integration for the disks themselves.
+// An error of the disk becomes one with the right code. TestLocalDiskFull and
+// TestLocalReadOnlyDisk in integration use such disks.
 func TestDiskRefuses(t *testing.T) {
 	s := place{folder: t.TempDir()}.open(t, nil)
 	for cause, want := range map[error]execution.Code{
@@ -71,7 +71,7 @@ func TestDiskRefuses(t *testing.T) {
 	}
 }
 
-// However small files are, there is room for so many and no more.
+// The number of small files is bounded.
 func TestSmallFilesTakeRoom(t *testing.T) { everywhere(t, smallFilesTakeRoom) }
 
 func smallFilesTakeRoom(t *testing.T, at place) {
@@ -99,8 +99,7 @@ func smallFilesTakeRoom(t *testing.T, at place) {
 	put(t, s, "a", strings.Repeat("x", 4097))
 }
 
-// shortReader gives up with an error of which io.EOF is the cause, as the readers
-// of forms do.
+// shortReader fails with an error that wraps io.EOF, as the readers of forms do.
 type shortReader struct{ io.Reader }
 
 func (r shortReader) Read(p []byte) (int, error) {
@@ -111,7 +110,7 @@ func (r shortReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// What ends before its end is not stored, and its reader's word on it comes back.
+// An upload that is cut short is not stored, and its reader's error is returned.
 func TestUploadsCutShort(t *testing.T) { everywhere(t, uploadsCutShort) }
 
 func uploadsCutShort(t *testing.T, at place) {
@@ -141,10 +140,10 @@ func (r endingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A caller who leaves is no fault of ours, whatever the store was doing.
-func TestCallersWhoLeave(t *testing.T) { everywhere(t, callersWhoLeave) }
+// The error after a caller has left has code Cancelled, at each stage.
+func TestCallerLeaves(t *testing.T) { everywhere(t, callerLeaves) }
 
-func callersWhoLeave(t *testing.T, at place) {
+func callerLeaves(t *testing.T, at place) {
 	t.Helper()
 	s := at.open(t, nil)
 	want := func(what string, err error) {
@@ -162,4 +161,3 @@ func callersWhoLeave(t *testing.T, at place) {
 	_, err = s.Put(ctx, "a", strings.NewReader("x"))
 	want("before", err)
 }
-

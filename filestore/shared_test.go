@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// Several servers may share a bucket: each learns at its sweeps how full it is.
+// Servers that share a bucket count the files of the others at each sweep.
 func TestSharedBucket(t *testing.T) { everywhere(t, sharedBucket) }
 
 func sharedBucket(t *testing.T, at place) {
@@ -24,7 +24,7 @@ func sharedBucket(t *testing.T, at place) {
 		t.Fatal(err)
 	}
 	if _, err := ours.Put(t.Context(), "d", strings.NewReader("x")); code(err) != execution.StoreFull {
-		t.Errorf("what others stored does not count: %v", err)
+		t.Errorf("files of others are not counted: %v", err)
 	}
 	reading, err := ours.Get(t.Context(), first.ID)
 	if err != nil {
@@ -37,7 +37,7 @@ func sharedBucket(t *testing.T, at place) {
 		t.Fatal(err)
 	}
 	if _, err := ours.Put(t.Context(), "d", strings.NewReader("x")); code(err) != execution.StoreFull {
-		t.Errorf("what somebody still reads does not count: %v", err)
+		t.Errorf("a file with a reader is not counted: %v", err)
 	}
 	if err := reading.Close(); err != nil {
 		t.Fatal(err)
@@ -48,11 +48,11 @@ func sharedBucket(t *testing.T, at place) {
 	}
 }
 
-// Deleting what another server has stored since the last sweep makes no room
-// that was never taken.
-func TestDeleteWhatWasNotCounted(t *testing.T) { everywhere(t, deletesWhatWasNotCounted) }
+// Deleting a file that another server stored since the last sweep gives back no room that
+// was not counted.
+func TestDeleteUncountedFile(t *testing.T) { everywhere(t, deletesUncountedFile) }
 
-func deletesWhatWasNotCounted(t *testing.T, at place) {
+func deletesUncountedFile(t *testing.T, at place) {
 	t.Helper()
 	ours, theirs := at.open(t, nil), at.open(t, nil)
 	mega := strings.Repeat("x", 1<<20)
@@ -81,7 +81,7 @@ func (s sweepReader) Read(p []byte) (int, error) {
 	return s.r.Read(p)
 }
 
-// What is being written is counted once, whatever a sweep sees of it.
+// A file that is being written is counted once, also if a sweep sees a part of it.
 func TestSweepWhileWriting(t *testing.T) { everywhere(t, sweepWhileWriting) }
 
 func sweepWhileWriting(t *testing.T, at place) {
@@ -111,10 +111,10 @@ func sweepWhileWriting(t *testing.T, at place) {
 	}
 }
 
-// Files that go while they are listed are no fault of the list's.
-func TestListWhileFilesGo(t *testing.T) { everywhere(t, listsWhileFilesGo) }
+// A list does not fail if files are deleted while it is made.
+func TestListWhileFilesAreDeleted(t *testing.T) { everywhere(t, listsWhileFilesAreDeleted) }
 
-func listsWhileFilesGo(t *testing.T, at place) {
+func listsWhileFilesAreDeleted(t *testing.T, at place) {
 	t.Helper()
 	s := at.open(t, nil)
 	other := at.open(t, nil) // as of another server

@@ -47,7 +47,7 @@ func expires(t *testing.T, at place) {
 	}
 	data, err := io.ReadAll(reading)
 	if err := errors.Join(err, reading.Close()); err != nil || string(data) != "in use" {
-		t.Errorf("who reads it gets %q, %v", data, err)
+		t.Errorf("its reader read %q, %v", data, err)
 	}
 	if n := at.entries(t); n != 0 {
 		t.Errorf("%d objects are left", n)
@@ -75,7 +75,7 @@ func (at place) backdate(t *testing.T, id string) {
 	}
 }
 
-// What a server that was killed has left goes, what is not ours stays.
+// A sweep removes what a killed server has left, and nothing that is not the store's.
 func TestOrphans(t *testing.T) {
 	at := inFolder(t)
 	folder := at.folder
@@ -105,8 +105,8 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// A file that is held is no orphan, however old it is and whoever deletes it.
-func TestSweepLeavesWhatIsHeld(t *testing.T) {
+// A sweep does not remove a held file, even if it is old and deleted.
+func TestSweepKeepsHeldFiles(t *testing.T) {
 	at := inFolder(t)
 	s := at.open(t, nil)
 	info := put(t, s, "a", "content")
@@ -135,9 +135,9 @@ func TestSweepLeavesWhatIsHeld(t *testing.T) {
 	}
 }
 
-// What cannot be read of one file costs the others nothing. It is told once, and
-// left for somebody to look at.
-func TestUnreadable(t *testing.T) { everywhere(t, unreadable) }
+// Unreadable metadata does not affect the other files. It is logged once and left in
+// place.
+func TestUnreadableMetadata(t *testing.T) { everywhere(t, unreadable) }
 
 func unreadable(t *testing.T, at place) {
 	t.Helper()
@@ -182,7 +182,7 @@ func unreadable(t *testing.T, at place) {
 	}
 }
 
-// age makes all that is in a folder two hours old.
+// age makes all entries of the folder two hours old.
 func (at place) age(t *testing.T) {
 	t.Helper()
 	hours := time.Now().Add(-2 * time.Hour)
@@ -196,4 +196,3 @@ func (at place) age(t *testing.T) {
 		}
 	}
 }
-
