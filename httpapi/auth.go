@@ -11,23 +11,23 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Authenticator says who bears a key or token. Its error has code
-// [execution.Unauthenticated] where that is nobody.
+// Authenticator returns the owner that a key or token identifies. Its error has code
+// [execution.Unauthenticated] if the key or token is not valid.
 type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (execution.Owner, error)
 }
 
-// resourcePath is where clients learn who gives tokens for this server (RFC
-// 9728); behind it comes the path of what is protected.
+// resourcePath is the path of the metadata that names the issuer of tokens for this
+// server (RFC 9728). The path of the protected resource follows it.
 const resourcePath = "/.well-known/oauth-protected-resource"
 
-// mcpPath is the door that clients of OAuth know by its own URL.
+// mcpPath is the path of the MCP door, which OAuth clients know by its own URL.
 const mcpPath = "/mcp"
 
 const notAuthenticated = "Not authenticated: the request must have the header Authorization: Bearer KEY"
 
-// authenticate lets through who bears a valid key or token, as the owner of what
-// they make.
+// authenticate refuses requests without a valid key or token. It puts the owner of the
+// others into their context.
 func (a *api) authenticate(p policy, next http.Handler) http.Handler {
 	if a.opts.Auth == nil || p.public {
 		return next
@@ -51,15 +51,15 @@ func (a *api) authenticate(p policy, next http.Handler) http.Handler {
 	})
 }
 
-// bearerOf gives the key or token of a request (RFC 6750).
+// bearerOf returns the key or token of a request (RFC 6750).
 func bearerOf(r *http.Request) (string, bool) {
 	kind, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	bearer = strings.TrimSpace(bearer)
 	return bearer, strings.EqualFold(kind, "Bearer") && bearer != ""
 }
 
-// challenge says how to authenticate, and what was wrong with how it was done,
-// if it was.
+// challenge returns the WWW-Authenticate header, which describes how to authenticate and,
+// unless fault is empty, what was wrong.
 func (a *api) challenge(p policy, r *http.Request, fault string) string {
 	text := `Bearer realm="vivarium"`
 	if fault != "" {
@@ -71,7 +71,7 @@ func (a *api) challenge(p policy, r *http.Request, fault string) string {
 	return text
 }
 
-// baseURL is where the client of a request reaches the server.
+// baseURL returns the URL of the server for the client of a request.
 func (a *api) baseURL(r *http.Request) string {
 	if a.opts.PublicURL != "" {
 		return a.opts.PublicURL
@@ -79,7 +79,7 @@ func (a *api) baseURL(r *http.Request) string {
 	return scheme(r) + "://" + r.Host
 }
 
-// resource describes this server to clients of OAuth.
+// resource is the metadata of this server for OAuth clients.
 type resource struct {
 	Resource      string   `json:"resource"`
 	Name          string   `json:"resource_name"`
@@ -87,13 +87,13 @@ type resource struct {
 	BearerMethods []string `json:"bearer_methods_supported"`
 }
 
-// protectedResources are the paths of what OAuth clients know by a URL of its own;
-// "" is the server.
+// protectedResources returns the paths that OAuth clients know by URLs of their own. The
+// empty path is the server.
 func protectedResources() []string { return []string{"", mcpPath} }
 
-// registerResources adds the routes that describe the server to clients of OAuth.
-// They are no part of the API's description. Without an issuer they are unknown, and
-// need no key either: that is how clients learn that there is none.
+// registerResources adds the routes of the metadata for OAuth clients. They are not part
+// of the API's description. Without an issuer they return 404 to clients without a key
+// too, which tells them that the server has no issuer.
 func (a *api) registerResources() {
 	for _, path := range protectedResources() {
 		if a.opts.Issuer == "" {
@@ -108,12 +108,12 @@ func (a *api) registerResources() {
 	}
 }
 
-// describeAuthentication adds to the description that requests need a key or token.
+// describeAuthentication adds the need for a key or token to the description.
 func (a *api) describeAuthentication() {
 	const name = "bearer"
 	spec := a.huma.OpenAPI()
 	spec.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		name: {Type: "http", Scheme: "bearer", Description: "A key of the server's, or a token of its OAuth issuer."},
+		name: {Type: "http", Scheme: "bearer", Description: "A key of the server, or a token of its OAuth issuer."},
 	}
 	spec.Security = []map[string][]string{{name: {}}}
 	for operation := range operations(spec) {

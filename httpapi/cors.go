@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// preflightAge is how long a browser may remember an answer to its question,
+	// preflightAge is how long a browser may cache the answer to a preflight request,
 	// in seconds.
 	preflightAge = "600"
 	corsMethods  = "GET, POST, PUT, DELETE"
@@ -20,17 +20,17 @@ const (
 	maxAskedBytes = 1000
 )
 
-// exposedHeaders are those of answers that pages of allowed origins may read
-// besides the few that every page may.
+// exposedHeaders returns the headers of answers that pages of allowed origins may read,
+// besides those that any page may.
 func exposedHeaders() string {
 	return strings.Join([]string{
 		"Content-Disposition", "Mcp-Protocol-Version", "Mcp-Session-Id", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id",
 	}, ", ")
 }
 
-// serveForeign serves a page of an allowed origin, whose browser asks first
-// whether it may (https://fetch.spec.whatwg.org/#http-cors-protocol). It sends no
-// credentials of its own, such as cookies: a page must have a key or token.
+// serveForeign serves a page of an allowed origin. It answers the browser's preflight
+// request (https://fetch.spec.whatwg.org/#http-cors-protocol). It does not allow
+// credentials such as cookies: a page must have a key or token.
 func serveForeign(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	allowed := map[string]string{
 		"Access-Control-Allow-Origin":   r.Header.Get("Origin"),

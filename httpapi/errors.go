@@ -56,16 +56,15 @@ func (e *apiError) GetStatus() int { return e.status }
 // GetHeaders implements [huma.HeadersError].
 func (e *apiError) GetHeaders() http.Header { return e.header }
 
-// retryAfter is when a client that was refused may try again, in seconds: a
-// run that waits is served in less.
+// retryAfter is the time after which a refused client may try again, in seconds. A
+// waiting run is served in less.
 const retryAfter = "1"
 
-// statusCancelled is what a client that left would have got, by nginx's
-// convention. It shows in the log alone.
+// statusCancelled is nginx's status for a client that left. It appears only in the log.
 const statusCancelled = 499
 
-// toHTTP gives an error of the domain the shape of the contract. What users
-// must not see goes to the log.
+// toHTTP returns an error of the domain in the shape of the contract. It logs details
+// that users must not see.
 func (a *api) toHTTP(ctx context.Context, err error) error {
 	domain := execution.AsError(err)
 	out := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
@@ -86,7 +85,7 @@ func (a *api) toHTTP(ctx context.Context, err error) error {
 	return out
 }
 
-// statusOf returns the status that an error's code has.
+// statusOf returns the status for an error's code.
 func statusOf(code execution.Code) int {
 	switch code {
 	case execution.Invalid:
@@ -126,22 +125,22 @@ func faults(fields []execution.FieldError) []fault {
 	return withMore(list, more)
 }
 
-//nolint:gochecknoinits // the library has no other place for it
+//nolint:gochecknoinits // the library has no other hook
 func init() {
 	huma.NewErrorWithContext = humaError
-	// This one describes the shape in the API's document.
+	// The library uses this one to describe the shape in the API's description.
 	huma.NewError = func(status int, message string, causes ...error) huma.StatusError {
 		return humaError(nil, status, message, causes...)
 	}
 }
 
-// humaError gives the library's own errors, those of parsing and validation,
-// the shape of the contract.
+// humaError returns the library's errors, those of parsing and validation, in the shape
+// of the contract.
 func humaError(ctx huma.Context, status int, message string, causes ...error) huma.StatusError {
 	for _, cause := range causes {
 		if refused := bodyFault(cause); refused != nil {
 			if after := refused.header.Get("Retry-After"); after != "" && ctx != nil {
-				ctx.SetHeader("Retry-After", after) // the library writes those of handlers' errors alone
+				ctx.SetHeader("Retry-After", after) // the library writes only the headers of handlers' errors
 			}
 			return refused
 		}
@@ -168,8 +167,8 @@ func humaError(ctx huma.Context, status int, message string, causes ...error) hu
 	return &apiError{status: http.StatusUnprocessableEntity, Detail: withMore(list, more)}
 }
 
-// bodyFault returns the answer for a body that could not be read to its end, or nil
-// where something else is wrong.
+// bodyFault returns the answer for a body that could not be read to its end, or nil for
+// other errors.
 func bodyFault(cause error) *apiError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
@@ -189,7 +188,7 @@ func bodyFault(cause error) *apiError {
 	return nil
 }
 
-// withMore ends a list of faults with how many more there are.
+// withMore appends the number of further faults to a list of faults.
 func withMore(list []fault, more int) []fault {
 	if more > 0 {
 		list = append(list, fault{Type: "too_many", Loc: []any{"body"}, Msg: fmt.Sprintf("and %d more faults", more), Input: nil})
@@ -197,8 +196,8 @@ func withMore(list []fault, more int) []fault {
 	return list
 }
 
-// humaFault translates one fault. The library gives the location as
-// "body.files[0].path" and says in the message alone what kind it is.
+// humaFault translates one fault of the library's. Its location has the form
+// "body.files[0].path", and only its message has the kind.
 func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 	f := fault{Type: "value_error", Loc: location(detail.Location), Msg: execution.Clip(detail.Message), Input: clip(detail.Value)}
 	if property, ok := strings.CutPrefix(detail.Message, "expected required property "); ok {
@@ -223,9 +222,9 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 	return f
 }
 
-// wrongNumber reads what encoding/json says of a number that is integral but no
-// integer of Go's, such as 5.0: "json: cannot unmarshal number 5.0 into Go
-// struct field executeRequest.timeout_ms of type int64".
+// wrongNumber parses the message of encoding/json for a number that is integral but not
+// an integer of Go, such as 5.0: "json: cannot unmarshal number 5.0 into Go struct field
+// executeRequest.timeout_ms of type int64".
 func wrongNumber(message string) (field string, value json.Number, ok bool) {
 	rest, ok := strings.CutPrefix(message, "json: cannot unmarshal number ")
 	if !ok {
@@ -253,7 +252,7 @@ func location(text string) []any {
 	return parts
 }
 
-// clip shortens a value, whatever its type, to what an answer repeats.
+// clip shortens a value of any type to what an answer may repeat.
 func clip(value any) any {
 	if text, ok := value.(string); ok {
 		return execution.Clip(text)
@@ -266,12 +265,11 @@ func clip(value any) any {
 	return execution.Clip(string(encoded))
 }
 
-// clippedBytes is how long a value's JSON may be so that it is repeated as it is.
-// clippedParts bounds the work to find that out.
+// clippedBytes is the longest JSON of a value that an answer repeats unchanged.
+// clippedParts bounds the work to encode it.
 const clippedBytes, clippedParts = 200, 200
 
-// abridged returns the beginning of a decoded value: about room parts and
-// characters of it.
+// abridged returns the beginning of a decoded value, of about room parts and characters.
 func abridged(value any, room *int) any {
 	*room--
 	switch value := value.(type) {

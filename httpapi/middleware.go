@@ -17,14 +17,14 @@ import (
 
 type requestIDKey struct{}
 
-// requestID gives the identifier under which the log knows a request.
+// requestID returns the identifier of a request, which the log contains.
 func requestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
 }
 
-// observe gives a request its identifier, logs it, and keeps a panic from
-// ending the server.
+// observe assigns an identifier to each request, logs the request, and recovers from
+// panics.
 func observe(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
@@ -37,7 +37,7 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 		ctx := r.Context()
 		defer func() {
 			if cause := recover(); cause != nil {
-				if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+				if cause == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
 					panic(cause)
 				}
 				log.ErrorContext(ctx, "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
@@ -65,36 +65,36 @@ func boundBody(p policy, next http.Handler) http.Handler {
 	})
 }
 
-// hurryStrangers bounds the time for the body of a request that is refused before
-// anything is charged for it: the server reads some of what is left of it.
-func hurryStrangers(next http.Handler) http.Handler {
+// boundRefusedBody bounds the time for the body of a request that is refused before it is
+// authenticated: the server reads a part of the rest of the body.
+func boundRefusedBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangersTime)) // not for test recorders
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBodyTime)) // not for test recorders
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// timeBody bounds the time that a body may take to arrive, even if the request is
-// refused: the server reads what is left of it.
+// timeBody bounds the time in which a body must arrive, even if the request is refused:
+// the server reads the rest of the body.
 func timeBody(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		if r.ContentLength != 0 {
 			_ = control.SetReadDeadline(time.Now().Add(p.body.within)) // not for test recorders
 		}
-		// Without a body as well: the library sets a deadline before it reads one.
+		// Also without a body, because the library sets a deadline before it reads.
 		r.Body = &timedBody{ReadCloser: r.Body, control: control}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// errStalled says that a body has not arrived in its time.
+// errStalled is the error for a body that has not arrived in time.
 var errStalled = errors.New("request body read timeout")
 
-// timedBody lifts the read deadline when the body has arrived. The server's
-// own ReadTimeout would not: it would end a program that runs for longer.
+// timedBody removes the read deadline when the body has arrived. The server's ReadTimeout
+// does not: it would end a program that runs longer.
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController

@@ -13,22 +13,23 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
-// policy is what the middleware demands of the requests of a route, and allows them.
-// It stands where the route is registered; nothing else looks at a request's path.
+// policy defines what the middleware requires of the requests of a route and what it
+// allows them. It is given where the route is registered, so that no middleware compares
+// paths.
 //
 // The zero policy is that of most routes: a request needs a key or token, its body is
-// JSON of at most MaxBodyBytes, and the answer must be read within writeTime.
+// JSON of at most MaxBodyBytes, and its client must read the answer within writeTime.
 type policy struct {
-	// public routes need no key or token: they describe what the server is, not what
-	// it has.
+	// public routes need no key or token: they describe the server and return no data of
+	// an owner.
 	public bool
-	// resource is the path that OAuth clients know the route by, if it is one of
-	// protectedResources.
+	// resource is the route's entry in protectedResources, which a client that lacks a
+	// token is referred to.
 	resource string
 	// body bounds the request's body. Zero is JSON of at most MaxBodyBytes.
 	body bodyPolicy
-	// longAnswer charges a request that only asks as if it made something: its answer
-	// may take as much memory.
+	// longAnswer charges a request that only reads like one that runs or creates
+	// something: its answer may take as much memory.
 	longAnswer bool
 	// ownDeadlines leaves the time for the answer to the handler.
 	ownDeadlines bool
@@ -42,8 +43,8 @@ type bodyPolicy struct {
 	limit   int64
 	refusal string // the detail of the answer to a larger body
 	within  time.Duration
-	// isFile marks a body that is passed on as it arrives: it need not be JSON, and
-	// takes the memory of its transfer only, whatever its size.
+	// isFile marks a body that is forwarded while it arrives. It need not be JSON, and
+	// takes the memory of the transfer only, whatever its size.
 	isFile bool
 }
 
@@ -91,7 +92,7 @@ func (a *api) newHuma() huma.API {
 	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
 	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
 	config.CreateHooks = nil                         // no $schema field in answers
-	config.DocsPath = ""                             // ours needs no third party
+	config.DocsPath = ""                             // ours loads nothing from other hosts
 	config.SchemasPath = ""
 	json := huma.Format{Marshal: writeAnswer, Unmarshal: huma.DefaultJSONFormat.Unmarshal}
 	config.Formats = map[string]huma.Format{"application/json": json, "json": json}

@@ -14,7 +14,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Sessions are sandboxes that their clients keep for a while.
+// Sessions manages sandboxes that persist between calls.
 type Sessions interface {
 	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
 	List(ctx context.Context) ([]execution.SessionInfo, error)
@@ -29,12 +29,12 @@ const (
 
 type createSession struct {
 	Files      []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
-	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"how long the session lives"`
+	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time until the session ends, in seconds"`
 }
 
 type session struct {
 	SessionID string `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
-	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; by then the sandbox is gone, with all that is in it" example:"1764000901"`
+	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then" example:"1764000901"`
 }
 
 type sessionList struct {
@@ -42,27 +42,27 @@ type sessionList struct {
 }
 
 type bashRequest struct {
-	Cmd       string `json:"cmd" doc:"what bash -c is given; it starts in the workspace, with nothing on its standard input"`
-	TimeoutMS *int64 `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"wall-clock time that the command may take; then it is killed, with what it has put in the background unless setsid has"`
+	Cmd       string `json:"cmd" doc:"the command for bash -c; it starts in the workspace with an empty standard input"`
+	TimeoutMS *int64 `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"the wall-clock time limit of the command, in milliseconds; then it is killed with its background processes, except those started with setsid"`
 }
 
 type bashResponse struct {
 	Stdout     string `json:"stdout"`
 	Stderr     string `json:"stderr"`
-	ExitCode   *int   `json:"exit_code" doc:"null when the command timed out; 128+N when signal N ended it"`
+	ExitCode   *int   `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
 	TimedOut   bool   `json:"timed_out"`
 	DurationMS int64  `json:"duration_ms"`
 	End        end    `json:"end" doc:"why the command ended"`
 	Usage      usage  `json:"usage"`
-	QueueMS    int64  `json:"queue_ms" doc:"time before the command started: the calls of a session come one after the other"`
-	StateLost  bool   `json:"state_lost,omitempty" doc:"the session's interpreter has ended: its variables, imports and threads are lost"`
+	QueueMS    int64  `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
+	StateLost  bool   `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
 }
 
 func toSession(info execution.SessionInfo) session {
 	return session{SessionID: info.ID, ExpiresAt: info.Expires.Add(time.Second - time.Nanosecond).Unix()} // rounded up
 }
 
-// inSession is the executor of a session.
+// inSession executes programs in a session.
 type inSession struct {
 	sessions Sessions
 	id       string
@@ -82,7 +82,7 @@ func (a *api) registerSessions() {
 
 func (a *api) registerSessionLives() {
 	register(a, policy{}, createSessionOperation(), a.createSession)
-	a.huma.OpenAPI().Paths[sessionsPath].Post.RequestBody.Required = false // the library takes RawBody for required
+	a.huma.OpenAPI().Paths[sessionsPath].Post.RequestBody.Required = false // the library marks a body with RawBody as required
 	register(a, policy{}, listSessionsOperation(), func(ctx context.Context, _ *struct{}) (*listSessionsOutput, error) {
 		found, err := a.opts.Sessions.List(ctx)
 		if err != nil {
@@ -100,7 +100,7 @@ func (a *api) registerSessionLives() {
 		}
 		return nil, nil //nolint:nilnil // the library's way to answer 204
 	})
-	// No id is invalid: one of another shape is unknown.
+	// No id is invalid: an id of another form is unknown.
 	delete(a.huma.OpenAPI().Paths[sessionPath].Delete.Responses, strconv.Itoa(http.StatusUnprocessableEntity))
 }
 
@@ -114,7 +114,7 @@ type createSessionOutput struct{ Body session }
 type listSessionsOutput struct{ Body sessionList }
 
 type sessionInput struct {
-	SessionID string `path:"session_id" doc:"what creating the session has told" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 }
 
 func (a *api) createSession(ctx context.Context, in *createSessionInput) (*createSessionOutput, error) {
@@ -142,7 +142,7 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 }
 
 type bashInput struct {
-	SessionID string `path:"session_id" doc:"what creating the session has told" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 	Body      bashRequest
 	RawBody   []byte
 }
@@ -150,7 +150,7 @@ type bashInput struct {
 type bashOutput struct{ Body bashResponse }
 
 type sessionExecuteInput struct {
-	SessionID string `path:"session_id" doc:"what creating the session has told" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 	Body      executeRequest
 	RawBody   []byte
 }
@@ -220,7 +220,7 @@ func unread(result *execution.Result) string {
 	return result.End.Message
 }
 
-// fileAnswer answers with a file as it comes in.
+// fileAnswer sends a file to the client while it is read from the sandbox.
 type fileAnswer struct {
 	w     http.ResponseWriter
 	path  string
@@ -235,7 +235,7 @@ func (a *fileAnswer) keep(ctx context.Context, _ string, content io.Reader) (str
 	a.w.WriteHeader(http.StatusOK)
 	control := http.NewResponseController(a.w)
 	_ = control.SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
-	// A client that does not read, or has not sent what it said it would, holds up no shutdown.
+	// A client that does not read, or has not sent its whole body, must not delay shutdown.
 	defer context.AfterFunc(ctx, func() {
 		_ = control.SetWriteDeadline(time.Now())
 		_ = control.SetReadDeadline(time.Now())
@@ -259,15 +259,15 @@ func (a *api) writeFile(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// body gives a request's body, which nobody can read a second time.
+// body is a request's body, which can be read only once.
 type body struct {
 	w      http.ResponseWriter
 	r      io.Reader
 	opened bool
 }
 
-// Open implements [execution.Source]. A client that sends nothing holds the
-// reader up no longer than ctx lasts.
+// Open implements [execution.Source]. Reads from a client that sends nothing fail when
+// ctx ends.
 func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
 	if b.opened {
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
@@ -286,7 +286,7 @@ type openBody struct {
 	stop func() bool
 }
 
-// Close leaves the body to the server, which closes it.
+// Close does not close the body: the server does.
 func (b *openBody) Close() error {
 	b.stop()
 	return nil

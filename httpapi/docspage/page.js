@@ -386,7 +386,7 @@ function goToTarget() {
 async function main() {
   try {
     const response = await fetch("/openapi.json");
-    if (!response.ok) throw new Error("the server says " + response.status);
+    if (!response.ok) throw new Error("the server returned " + response.status);
     spec = await response.json();
     render();
     goToTarget();
