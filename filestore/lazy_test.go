@@ -62,8 +62,8 @@ func TestLazyStoreIsNotOpenedByItsEnd(t *testing.T) {
 	}
 }
 
-// Each method that can be the first one opens the store. An error of the opening is
-// returned by each of them, as it was explained, and is no error of the end.
+// Each method that can be the first one opens the store. Each returns the error of the
+// opening as around explained it. Sweep and Close do not return it.
 func TestLazyStoreReturnsItsOpeningError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -93,7 +93,7 @@ func protectedResources() []string { return []string{"", mcpPath} }
 
 // registerResources adds the routes of the metadata for OAuth clients. They are not part
 // of the API's description. Without an issuer they return 404 to clients without a key
-// too, which tells them that the server has no issuer.
+// too, from which they learn that the server has no issuer.
 func (a *api) registerResources() {
 	for _, path := range protectedResources() {
 		if a.opts.Issuer == "" {

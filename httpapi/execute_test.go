@@ -19,7 +19,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// What a body becomes for the executor.
+// The executor receives what a body contains.
 func TestExecuteRequest(t *testing.T) {
 	for name, test := range map[string]struct {
 		body string
@@ -65,13 +65,13 @@ func TestExecuteRequest(t *testing.T) {
 	}
 }
 
-// A time that overflows is too long, not short.
+// A timeout that overflows is refused as too long.
 func TestExecuteHugeTimeout(t *testing.T) {
 	send(handler(validates), `{"code": "c", "timeout_ms": 9223372036854775807}`).
 		want(t, http.StatusUnprocessableEntity, `{"detail": "timeout_ms exceeds maximum of 60000 ms"}`)
 }
 
-// What a result becomes for the client.
+// The client receives what a result contains.
 func TestExecuteResponse(t *testing.T) {
 	three := 3
 	for name, test := range map[string]struct {
@@ -113,7 +113,7 @@ func TestExecuteResponse(t *testing.T) {
 	}
 }
 
-// Each way to get a body wrong, with the whole answer.
+// Each fault of a body, with the whole answer.
 func TestExecuteInvalid(t *testing.T) {
 	one := func(kind, loc, msg, input string) string {
 		return fmt.Sprintf(`{"detail": [{"type": %q, "loc": ["body"%s], "msg": %q, "input": %s}]}`, kind, loc, msg, input)
@@ -184,7 +184,7 @@ func filesAt(path string) string {
 	return fmt.Sprintf(`{"code": "", "files": [{"path": "%s", "content_base64": ""}]}`, path)
 }
 
-// An error does not send a long value back.
+// An error does not repeat a long value.
 func TestExecuteInvalidIsBrief(t *testing.T) {
 	long := strings.Repeat("5", 100_000)
 	for name, body := range map[string]string{
@@ -239,7 +239,7 @@ func TestExecuteContentType(t *testing.T) {
 	}
 }
 
-// Each code of the domain's errors has its status, and its cause stays here.
+// Each code of the domain's errors has its status, and its cause is not returned.
 func TestExecuteErrors(t *testing.T) {
 	secret := errors.New("dial unix /var/run/secret.sock")
 	domain := func(code execution.Code) *execution.Error {
@@ -275,7 +275,7 @@ func TestExecuteErrors(t *testing.T) {
 	}
 }
 
-// A client learns nothing of an internal error but where to find it.
+// The answer of an internal error has only the id of the request.
 func TestExecuteInternalError(t *testing.T) {
 	for name, err := range map[string]error{
 		"a foreign error": errors.New("password is hunter2"),
@@ -295,7 +295,7 @@ func TestExecuteInternalError(t *testing.T) {
 	}
 }
 
-// A client that goes away ends its run.
+// A client that leaves ends its run.
 func TestExecuteCallerLeaves(t *testing.T) {
 	running, ended := make(chan struct{}), make(chan error, 1)
 	server := httptest.NewServer(handler(func(ctx context.Context, _ execution.Request) (*execution.Result, error) {

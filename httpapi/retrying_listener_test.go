@@ -14,7 +14,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// scarce is a listener for whose connections there is no room at first.
+// scarce is a listener whose first connections fail.
 type scarce struct {
 	net.Listener
 	failures int
@@ -32,7 +32,7 @@ func (s *scarce) Accept() (net.Conn, error) {
 
 func (s *scarce) Close() error { return nil }
 
-// A listener waits for room, and says once that there is none.
+// A listener accepts again after temporary errors, and logs the first one.
 func TestRetryingListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, number := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM, syscall.EMFILE} {
@@ -50,7 +50,7 @@ func TestRetryingListener(t *testing.T) {
 	})
 }
 
-// What does not pass ends it, and so does its end while it waits.
+// A permanent error is returned, and Close ends the wait for the next attempt.
 func TestRetryingListenerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		discard := slog.New(slog.DiscardHandler)

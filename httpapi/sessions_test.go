@@ -21,8 +21,7 @@ import (
 
 const knownSession = "00112233445566778899aabbccddeeff"
 
-// sessions is a fake of one session, that knows its files and says what it was
-// asked.
+// sessions is a fake with one session. It records its calls.
 type sessions struct {
 	mu    sync.Mutex
 	files map[string]string
@@ -145,7 +144,7 @@ func TestSessionLives(t *testing.T) {
 	}
 	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
 	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
-		t.Errorf("deleting gives %d %s", a.status, a.body)
+		t.Errorf("deleting returns %d %s", a.status, a.body)
 	}
 }
 
@@ -166,7 +165,7 @@ func TestSessionCalls(t *testing.T) {
 	}
 }
 
-func TestSessionsAtFault(t *testing.T) {
+func TestInvalidSessionRequests(t *testing.T) {
 	h, _ := sessionsHandler(t)
 	base := "/v1/sessions/" + knownSession
 	for _, test := range []struct {
@@ -214,7 +213,7 @@ func TestSessionFiles(t *testing.T) {
 	path := "/v1/sessions/" + knownSession + "/files/data/r%20%22%C3%A9.bin"
 	content := "\x00\xff any\r\nbytes"
 	if a := serve(h, request("PUT", path, content)); a.status != http.StatusNoContent {
-		t.Fatalf("writing gives %d %s", a.status, a.body)
+		t.Fatalf("writing returns %d %s", a.status, a.body)
 	}
 	if s.files[`data/r "é.bin`] != content {
 		t.Fatalf("the files are %q", s.files)
@@ -222,23 +221,23 @@ func TestSessionFiles(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, request("GET", path, ""))
 	if w.Code != http.StatusOK || w.Body.String() != content || w.Header().Get("Content-Type") != "application/octet-stream" {
-		t.Errorf("reading gives %d %q %v", w.Code, w.Body, w.Header())
+		t.Errorf("reading returns %d %q %v", w.Code, w.Body, w.Header())
 	}
 	if got := w.Header().Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="r __.bin"`) {
 		t.Errorf("the disposition is %s", got)
 	}
 }
 
-// A file may have any name, that of its route among them.
+// A file may have any name, even that of a route.
 func TestSessionFilesOfAnyName(t *testing.T) {
 	h, s := sessionsHandler(t)
 	for _, path := range []string{"files", "data/files", "files/files", "execute", "a%2Ffiles"} {
 		url := "/v1/sessions/" + knownSession + "/files/" + path
 		if a := serve(h, request("PUT", url, path)); a.status != http.StatusNoContent {
-			t.Errorf("writing %s gives %d %s", path, a.status, a.body)
+			t.Errorf("writing %s returns %d %s", path, a.status, a.body)
 		}
 		if a := serve(h, request("GET", url, "")); a.status != http.StatusOK || a.body != path {
-			t.Errorf("reading %s gives %d %s", path, a.status, a.body)
+			t.Errorf("reading %s returns %d %s", path, a.status, a.body)
 		}
 	}
 	if len(s.files) != 5 {
@@ -246,8 +245,8 @@ func TestSessionFilesOfAnyName(t *testing.T) {
 	}
 }
 
-// A file that does not arrive whole is not there, and one that breaks off on its
-// way out is not taken for whole.
+// A file that does not arrive whole is not written, and the client notices if the file
+// that it reads is cut.
 func TestSessionFilesCutShort(t *testing.T) {
 	h, s := sessionsHandler(t)
 	path := "/v1/sessions/" + knownSession + "/files/a"
@@ -269,8 +268,8 @@ func TestSessionFilesCutShort(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), request("GET", path, ""))
 }
 
-// A client that stops in the middle, either way, holds a call up no longer than
-// the call's context lasts.
+// A client that stalls in either direction delays a call only until the call's context
+// ends.
 func TestSessionFilesStall(t *testing.T) {
 	for _, method := range []string{"PUT", "GET"} {
 		t.Run(method, func(t *testing.T) {
@@ -292,7 +291,7 @@ func TestSessionFilesStall(t *testing.T) {
 	}
 }
 
-// stalling makes calls that are cut off after a second, and says when they end.
+// stalling ends the context of a call after a second, and reports when the call ends.
 type stalling struct {
 	httpapi.Sessions
 	over chan time.Time
@@ -312,7 +311,7 @@ func (s stalling) Call(ctx context.Context, _ string, _ execution.Operation, req
 	return nil, err
 }
 
-// slowStart takes longer to create a session than a body may take to arrive.
+// slowStart creates a session in more time than a body may take to arrive.
 type slowStart struct{ *sessions }
 
 func (s slowStart) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
@@ -324,7 +323,7 @@ func (s slowStart) Create(ctx context.Context, ttl time.Duration, files []execut
 	}
 }
 
-// A start that takes its time is not cut, with a body or without.
+// A slow start is not cut, with a body or without.
 func TestSlowStartIsNotCut(t *testing.T) {
 	for name, body := range map[string]string{
 		"no body": "Content-Length: 0\r\n\r\n", "not even a length": "\r\n",
@@ -347,7 +346,7 @@ func TestSlowStartIsNotCut(t *testing.T) {
 	}
 }
 
-// A body of which some is read cannot be sent over a second connection.
+// A body that was read in part cannot be sent to the session again.
 func TestSessionFileIsReadOnce(t *testing.T) {
 	opts := options(fails(errors.New("no run was asked for")))
 	opts.Sessions = twice{}
@@ -387,6 +386,6 @@ func TestSessionsFull(t *testing.T) {
 	}
 	s.fail = errors.New("a secret of the engine's")
 	if a := serve(h, request("GET", "/v1/sessions", "")); a.status != http.StatusInternalServerError || bytes.Contains([]byte(a.body), []byte("secret")) {
-		t.Errorf("listing gives %d %s", a.status, a.body)
+		t.Errorf("listing returns %d %s", a.status, a.body)
 	}
 }
