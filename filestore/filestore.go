@@ -239,16 +239,22 @@ func (s *Store) Get(ctx context.Context, id string) (*File, error) {
 func (s *Store) hold(info Info) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.holds[info.ID]
-	if h == nil {
-		h = &hold{size: info.Size}
-		s.holds[info.ID] = h
-	}
+	h := s.holdOfLocked(info)
 	if h.deleted {
 		return false
 	}
 	h.readers++
 	return true
+}
+
+// holdOfLocked returns the hold of a file, which it creates if there is none.
+func (s *Store) holdOfLocked(info Info) *hold {
+	h := s.holds[info.ID]
+	if h == nil {
+		h = &hold{size: info.Size}
+		s.holds[info.ID] = h
+	}
+	return h
 }
 
 func (s *Store) release(ctx context.Context, info Info) {
@@ -295,11 +301,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 func (s *Store) condemn(info Info) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.holds[info.ID]
-	if h == nil {
-		h = &hold{size: info.Size}
-		s.holds[info.ID] = h
-	}
+	h := s.holdOfLocked(info)
 	if h.deleted {
 		return false
 	}

@@ -34,13 +34,12 @@ func longest(text string) (most int) {
 	return most
 }
 
-// No answer and no line of the log repeats more than a kilobyte of a request, whatever
-// part of the request it is.
-func TestLongValuesAreNotRepeated(t *testing.T) {
+// longBodies returns bodies of /v1/execute with a fault and a long value.
+func longBodies() map[string]string {
 	const size = 1 << 16
 	long := func(of string) string { return `"` + strings.Repeat(of, size/len(of)) + `"` }
 	nested := `[` + strings.Repeat(long("#")+",", 1) + `{"#": ` + long("<") + `}]`
-	bodies := map[string]string{
+	return map[string]string{
 		"a number for text":     `{"code": ` + strings.Repeat("1", size) + `}`,
 		"an unknown number":     `{"code": "", "x": ` + strings.Repeat("1", size) + `}`,
 		"text for a number":     `{"code": "", "timeout_ms": ` + long("#") + `}`,
@@ -61,6 +60,11 @@ func TestLongValuesAreNotRepeated(t *testing.T) {
 		"many bad paths":   `{"code": "", "files": [` + strings.Repeat(`{"path": "/##################", "content_base64": ""},`, 1000) + `{"path": "x", "content_base64": ""}]}`,
 		"a list":           `[` + long("#") + `]`,
 	}
+}
+
+// No answer and no line of the log repeats more than a kilobyte of a request, whatever
+// part of the request it is.
+func TestLongValuesAreNotRepeated(t *testing.T) {
 	log, logged := newLog()
 	opts := options(validates)
 	opts.Log, opts.Auth = log, known{"anna's key": "anna"}
@@ -79,7 +83,7 @@ func TestLongValuesAreNotRepeated(t *testing.T) {
 			t.Errorf("%s: %d, %d bytes, %d the same: %.300s", name, a.status, len(whole), longest(whole), a.body)
 		}
 	}
-	for name, body := range bodies {
+	for name, body := range longBodies() {
 		for _, path := range []string{"/v1/execute", "/v1/execute/stream", "/v1/sessions", "/v1/sessions/x/execute", "/v1/sessions/x/bash"} {
 			if path == "/v1/sessions" && !strings.HasPrefix(name, "no JSON") && !strings.HasPrefix(name, "an unknown number") {
 				continue // what it does not know is ignored
