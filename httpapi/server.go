@@ -112,7 +112,7 @@ func (a *api) behind(p policy, handler http.Handler) http.Handler {
 // refusePaths answers 404 for paths that are not in their shortest form, and for the *
 // of OPTIONS. The mux would redirect to the shortest form, in HTML.
 func (a *api) refusePaths(next http.Handler) http.Handler {
-	unknown := a.behind(policy{}, http.HandlerFunc(notFound))
+	unknown := a.behind(a.policies["/"], http.HandlerFunc(notFound))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.URL.EscapedPath()
 		shortest := path.Clean(given)

@@ -45,6 +45,13 @@ func TestUnknownRoutes(t *testing.T) {
 	}
 }
 
+// A path that is not in its shortest form is unknown as others are, also with a body.
+func TestUnknownRoutesWithABody(t *testing.T) {
+	for _, path := range []string{"/nope", "//health", "/health/../v1/files", "/v1//execute"} {
+		serve(handler(validates), request(http.MethodPost, path, `{}`)).want(t, http.StatusNotFound, `{"detail": "Not Found"}`)
+	}
+}
+
 func TestWrongMethods(t *testing.T) {
 	for path, test := range map[string]struct {
 		methods []string
