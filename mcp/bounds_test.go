@@ -9,6 +9,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
@@ -112,12 +113,12 @@ func TestNothingLongIsRepeated(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	_, session, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	_, session, _ := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
 	stream, endpoint := openSSE(t, server)
 	c := connect(t, boundedOptions())
 	for name, test := range hostileRequests() {
 		t.Run(name, func(t *testing.T) {
-			_, _, answered := post(t, server.Client(), server.URL+mcp.StreamablePath, session, test.message)
+			_, _, answered := post(t, server.Client(), server.URL+transport.StreamablePath, session, test.message)
 			if fault := short(answered, test.names); fault != "" {
 				t.Errorf("streamable: %s: %.300s", fault, answered)
 			}
@@ -143,7 +144,7 @@ func TestNothingLongIsRepeated(t *testing.T) {
 func TestLongHeaders(t *testing.T) {
 	server, _ := newHTTP(t, options(nil))
 	for _, name := range []string{"Mcp-Method", "Mcp-Name", "Mcp-Protocol-Version", "Mcp-Session-Id", "Mcp-Param-X"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+mcp.StreamablePath, strings.NewReader(hello))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+transport.StreamablePath, strings.NewReader(hello))
 		if err != nil {
 			t.Fatal(err)
 		}

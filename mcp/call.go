@@ -1,12 +1,9 @@
 package mcp
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -16,7 +13,8 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
-	"github.com/vivarium-sandbox/vivarium/wire"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // needsSession is the session of a tool that begins none.
@@ -54,7 +52,7 @@ func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 		}()
 		// The text of the answer is paid for before anything runs: afterwards nobody
 		// could undo what a program has done.
-		if err := execution.AccountOf(ctx).Take(textTimes * int64(s.opts.OutputBytes)); err != nil {
+		if err := s.renderer.Reserve(ctx); err != nil {
 			return s.failure(ctx, err), nil
 		}
 		out, err := handle(ctx, call)
@@ -83,12 +81,12 @@ func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult 
 			text += `: it has ended, or there never was one of that name. session="new" begins one.`
 		}
 	case execution.Cancelled:
-		if errors.Is(context.Cause(ctx), errClosed) {
-			text = errClosed.Error()
+		if errors.Is(context.Cause(ctx), transport.ErrClosed) {
+			text = transport.ErrClosed.Error()
 		}
 	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Overloaded:
 	}
-	return mcpsdk.NewToolResultError(clean(text))
+	return mcpsdk.NewToolResultError(render.Clean(text))
 }
 
 // run is a call that runs something, as the tools prepare it.
@@ -171,7 +169,11 @@ func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run
 	if err != nil {
 		return nil, err
 	}
-	out := s.present(ctx, r, result, begun)
+	outcome := render.Outcome{Result: result, Save: r.exchange.Keep}
+	if begun != nil {
+		outcome.NewSession = begun.ID
+	}
+	out := s.renderer.Result(ctx, outcome)
 	switch {
 	case ctx.Err() == nil:
 		r.exchange.Deliver()
@@ -233,15 +235,18 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 	if args.Encoding != nil && !encoded && *args.Encoding != "text" {
 		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", execution.Clip(*args.Encoding)))
 	}
-	var file keptFile
-	result, err := s.opts.Sessions.Call(ctx, *args.Session, execution.ReadFile, execution.Request{Code: *args.Path, Keep: file.keep})
+	var file render.SessionFile
+	result, err := s.opts.Sessions.Call(ctx, *args.Session, execution.ReadFile, execution.Request{Code: *args.Path, Keep: file.Keep})
 	switch {
 	case err != nil:
 		return nil, err
 	case len(result.Files) != 1:
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the file could not be read: " + unread(result)}
 	}
-	return s.show(ctx, &file, *args.Path, encoded)
+	if encoded {
+		return s.renderer.Base64(ctx, &file, *args.Path)
+	}
+	return s.renderer.File(ctx, &file, *args.Path)
 }
 
 func unread(result *execution.Result) string {
@@ -249,81 +254,6 @@ func unread(result *execution.Result) string {
 		return skipped.Reason
 	}
 	return result.End.Message
-}
-
-// keptFile holds a file that is read, as far as it can be shown.
-type keptFile struct {
-	data bytes.Buffer
-	size int64
-}
-
-// keep is an [execution.Keep].
-func (f *keptFile) keep(ctx context.Context, _ string, content io.Reader) (string, error) {
-	f.data.Reset()
-	charged := wire.Charged(io.NopCloser(content), execution.AccountOf(ctx), loadTimes+cleanTimes)
-	n, err := io.Copy(&f.data, io.LimitReader(charged, maxPictureBytes))
-	if err != nil {
-		return "", err
-	}
-	rest, err := io.Copy(io.Discard, content)
-	f.size = n + rest
-	return "read", err
-}
-
-func (f *keptFile) whole() bool { return f.size == int64(f.data.Len()) }
-
-// show makes a result of a file of a session's.
-func (s *Server) show(ctx context.Context, f *keptFile, path string, encoded bool) (*mcpsdk.CallToolResult, error) {
-	data := f.data.Bytes()
-	if encoded {
-		size := base64.StdEncoding.EncodedLen(int(f.size))
-		if size > pictureBudget {
-			return nil, tooLong(path, f.size, "read parts of it with execute_python")
-		}
-		if err := execution.AccountOf(ctx).Take(answerTimes * int64(size)); err != nil {
-			return nil, err
-		}
-		return mcpsdk.NewToolResultText(base64.StdEncoding.EncodeToString(data)), nil
-	}
-	if mayBePicture(path) && f.whole() {
-		pictures := s.newGallery()
-		if shown, smaller, err := pictures.add(ctx, path, data, pictures.bytes); err == nil {
-			how := ""
-			if smaller {
-				how = ", shown smaller than it is"
-			}
-			return &mcpsdk.CallToolResult{Content: []mcpsdk.Content{
-				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes%s]", clean(path), grouped(f.size), how)), shown,
-			}}, nil
-		}
-	}
-	switch {
-	case !f.whole() && mayBePicture(path):
-		return nil, tooLong(path, f.size, "have execute_python make a smaller copy of it")
-	case !f.whole():
-		return nil, tooLong(path, f.size, "read parts of it with run_bash, such as sed -n '1,100p'")
-	case !isText(data):
-		return nil, invalid(fmt.Sprintf("%s is no text (%s bytes): read it with encoding base64, or with execute_python", path, grouped(f.size)))
-	}
-	text, missing := cut(clean(newlines().Replace(string(data))), s.opts.OutputBytes)
-	switch {
-	case missing > 0:
-		text += "\n[Read parts with run_bash, such as sed -n '100,200p'.]\n"
-	case len(data) == 0:
-		text = "[The file is empty.]"
-	case text == "":
-		text = fmt.Sprintf("[Nothing of the file's %s bytes can be shown as text: read it with encoding base64.]", grouped(f.size))
-	}
-	return mcpsdk.NewToolResultText(text), nil
-}
-
-// newlines makes those of other systems ours: in a file, a carriage return is no
-// progress bar's.
-func newlines() *strings.Replacer { return strings.NewReplacer("\r\n", "\n", "\r", "\n") }
-
-func tooLong(path string, size int64, instead string) error {
-	return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
-		"%s has %s bytes, too many for one answer: %s", path, grouped(size), instead)}
 }
 
 func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
@@ -349,7 +279,7 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	if err != nil {
 		return nil, ofOnePath(err)
 	}
-	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, grouped(int64(len(data))))), nil
+	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, render.Grouped(int64(len(data))))), nil
 }
 
 // ofOnePath tells of a fault of the one path of a call as such, not as of a

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // runs is an executor whose runs go on until they are cancelled.
@@ -110,7 +111,7 @@ func send(ctx context.Context, t *testing.T, client *http.Client, url, body stri
 func TestCancelOverStreamableHTTP(t *testing.T) {
 	r := newRuns()
 	server, _ := newHTTP(t, optionsOf(r))
-	url := server.URL + mcp.StreamablePath
+	url := server.URL + transport.StreamablePath
 	_, session, _ := post(t, server.Client(), url, "", hello)
 	inSession := http.Header{"Mcp-Session-Id": {session}}
 
@@ -138,7 +139,7 @@ const modern = `"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28
 func TestStrangersCannotCancel(t *testing.T) {
 	r := newRuns()
 	server, _ := newHTTP(t, optionsOf(r))
-	url := server.URL + mcp.StreamablePath
+	url := server.URL + transport.StreamablePath
 	_, theirs, _ := post(t, server.Client(), url, "", hello)
 	_, mine, _ := post(t, server.Client(), url, "", hello)
 	call := `{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {` + modern + `, "name": "execute_python", "arguments": {"code": "c"}}}`
@@ -186,7 +187,7 @@ func TestLeavingSSEEndsCalls(t *testing.T) {
 	server, _ := newHTTP(t, optionsOf(r))
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+mcp.SSEPath, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+transport.SSEPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
 )
 
 // facts are what is known of the sandbox from inside it.
@@ -131,15 +132,15 @@ func (s *Server) describePython() string {
 	return strings.Join([]string{
 		"Runs a Python program in " + s.describeSandbox() + " and returns what it prints. Print what you want to see; the value of the last line is shown too, as in a notebook.",
 		fmt.Sprintf("Without session, every call starts afresh: variables, imports and files of earlier calls are gone. "+
-			"With session=\"new\" they are kept for later calls that pass the session which the answer names, for %s.", words(s.opts.SessionTTL)),
+			"With session=\"new\" they are kept for later calls that pass the session which the answer names, for %s.", render.Duration(s.opts.SessionTTL)),
 		fmt.Sprintf("Files that the program writes to its working directory, /workspace, come back, at most %d of %d MB in all; what is elsewhere, such as in /tmp, does not. "+
 			"Pictures are shown, as are figures that are shown or left open: plt.close() after savefig. "+
 			"Others are linked, each with a file_id to pass in files of a later call. They are kept for %s.",
-			limits.ResultFiles, limits.ResultBytes>>20, words(s.opts.FileTTL)),
+			limits.ResultFiles, limits.ResultBytes>>20, render.Duration(s.opts.FileTTL)),
 		describeNetwork(settings.Network),
 		fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given), %d s of CPU time, %d MB of memory, %d MB of files, %s bytes of output shown.",
 			limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds(), limits.CPUTime/time.Second,
-			settings.MemoryBytes>>20, settings.WorkspaceBytes>>20, grouped(int64(s.opts.OutputBytes))),
+			settings.MemoryBytes>>20, settings.WorkspaceBytes>>20, render.Grouped(int64(s.opts.OutputBytes))),
 		s.facts.Load().describe(),
 	}, "\n")
 }

@@ -262,7 +262,7 @@ func TestOutputThatWasNotKept(t *testing.T) {
 	r.Stderr = "short\n...[truncated]"
 	text, _ := connect(t, options(gives(r, nil))).call(`{"code": ""}`)
 	for _, want := range []string{
-		" of 999,999 bytes are left out here ...]\n", "a line\n[What stdout had beyond 1,000,000 bytes was not kept: print less, or write it to a file.]\n",
+		" of 999,999 bytes are left out here ...]\n", "a line\n[stdout beyond 1,000,000 bytes was dropped: print less, or write it to a file.]\n",
 		"[stderr]\nshort\n...[truncated]\n[file: stdout.txt, 999,999 bytes, ",
 	} {
 		if !strings.Contains(text, want) {

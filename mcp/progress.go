@@ -10,6 +10,8 @@ import (
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 const (
@@ -51,7 +53,7 @@ func (s *Server) follow(ctx context.Context, call mcpsdk.CallToolRequest) *progr
 		return nil
 	}
 	return newProgress(ctx, call.Params.Meta.ProgressToken, func(ctx context.Context, method string, params map[string]any) error {
-		return notify(ctx, s.server, method, params)
+		return transport.Notify(ctx, s.server, method, params)
 	})
 }
 
@@ -96,13 +98,10 @@ func (p *progress) tell(ctx context.Context) {
 
 func (p *progress) message() string {
 	p.mu.Lock()
-	line := lastLine(p.latest[p.last])
+	line := render.LastLine(p.latest[p.last], toldLine)
 	p.mu.Unlock()
 	if line == "" {
 		return fmt.Sprintf("running for %d s", time.Since(p.started)/time.Second)
-	}
-	if len(line) > toldLine {
-		line = line[:wholeLines(line, toldLine)] + "..."
 	}
 	return line
 }

@@ -6,7 +6,6 @@ package mcp
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,9 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
+	"github.com/vivarium-sandbox/vivarium/mcp/conformance"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // Executor runs programs.
@@ -83,11 +85,10 @@ const prepareTime = 3 * time.Second
 
 // Server offers the tools over every transport.
 type Server struct {
-	server *mcpserver.MCPServer
-	opts   Options
-	// drawing bounds how many pictures are decoded at once: half of the processors
-	// are left for what else there is to do.
-	drawing chan struct{}
+	server   *mcpserver.MCPServer
+	opts     Options
+	renderer *render.Renderer
+	*transport.Transports
 
 	facts    atomic.Pointer[facts] // nil as long as they are not known
 	listed   atomic.Bool           // tools were listed without them
@@ -103,7 +104,7 @@ func New(opts Options) *Server {
 	if opts.OutputBytes == 0 {
 		opts.OutputBytes = defaultOutputBytes
 	}
-	s := &Server{opts: opts, prepared: make(chan struct{}), drawing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	s := &Server{opts: opts, prepared: make(chan struct{})}
 	s.settle = sync.OnceFunc(func() { close(s.prepared) })
 	if !opts.AwaitPrepared {
 		s.settle()
@@ -118,7 +119,14 @@ func New(opts Options) *Server {
 	)
 	s.addTools()
 	s.addResources()
-	addFixtures(s.server)
+	conformance.Add(s.server)
+	s.renderer = render.New(render.Options{
+		Files: opts.Files, FileURL: fileURL, Limits: opts.Limits, Settings: opts.Settings, SessionTTL: opts.SessionTTL, OutputBytes: opts.OutputBytes,
+	})
+	s.Transports = transport.New(transport.Options{
+		Server: s.server, PublicURL: opts.PublicURL, Parallel: opts.Parallel,
+		InFlightBytes: opts.InFlightBytes, MaxMessageBytes: opts.MaxMessageBytes, Log: opts.Log,
+	})
 	return s
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 func TestInitialize(t *testing.T) {
@@ -219,11 +220,11 @@ func printed(text string) *execution.Result {
 
 func TestStreamableHTTP(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	status, session, text := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	status, session, text := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
 	if status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
-	_, _, text = post(t, server.Client(), server.URL+mcp.StreamablePath, session, callCode)
+	_, _, text = post(t, server.Client(), server.URL+transport.StreamablePath, session, callCode)
 	if _, data, found := strings.Cut(text, "data: "); found { // a stream of one event is as good
 		text = data
 	}
@@ -240,7 +241,7 @@ func TestStreamableHTTP(t *testing.T) {
 // one of the server that was here before.
 func TestStreamableSessionEnds(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	client, url := server.Client(), server.URL+mcp.StreamablePath
+	client, url := server.Client(), server.URL+transport.StreamablePath
 	_, ended, _ := post(t, client, url, "", hello)
 	_, alive, _ := post(t, client, url, "", hello)
 	for range 2 { // the second time it does no harm
@@ -272,7 +273,7 @@ func TestStreamableSessionEnds(t *testing.T) {
 func TestStreamableTakesNotifications(t *testing.T) {
 	server, _ := newHTTP(t, options(nil))
 	body := strings.NewReader(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+mcp.StreamablePath, body)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+transport.StreamablePath, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +314,7 @@ func (e events) next(t *testing.T) (name, data string) {
 // openSSE gives a new stream's events, and where its messages go.
 func openSSE(t *testing.T, server *httptest.Server) (in events, endpoint string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+mcp.SSEPath, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+transport.SSEPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +325,7 @@ func openSSE(t *testing.T, server *httptest.Server) (in events, endpoint string)
 	t.Cleanup(func() { _ = stream.Body.Close() })
 	in = events{bufio.NewScanner(stream.Body)}
 	name, endpoint := in.next(t)
-	if name != "endpoint" || !strings.HasPrefix(endpoint, mcp.MessagePath+"?") {
+	if name != "endpoint" || !strings.HasPrefix(endpoint, transport.MessagePath+"?") {
 		t.Fatalf("the first event is %q %q", name, endpoint)
 	}
 	return in, endpoint

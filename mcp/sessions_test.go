@@ -97,7 +97,7 @@ func TestSessionToolsInvalid(t *testing.T) {
 		"an empty command":       {"run_bash", `{"session": "s", "command": ""}`, `cmd must not be empty (it is "")`},
 		"a session not begun":    {"run_bash", `{"session": "new", "command": ""}`, `cmd must not be empty (it is "")`},
 		"another encoding":       {"read_file", `{"session": "s", "path": "a", "encoding": "utf-16"}`, `encoding is "utf-16": must be text or base64`},
-		"no text":                {"read_file", `{"session": "s", "path": "a"}`, "a is no text (1 bytes): read it with encoding base64, or with execute_python"},
+		"no text":                {"read_file", `{"session": "s", "path": "a"}`, "a is not text (1 bytes): read it with encoding base64, or with execute_python"},
 		"a path that leaves":     {"read_file", `{"session": "s", "path": "../a"}`, `path must not contain ".." (it is "../a")`},
 		"written elsewhere":      {"write_file", `{"session": "s", "path": "/etc/passwd", "content": ""}`, `path must be relative to the workspace, not absolute (it is "/etc/passwd")`},
 		"no content":             {"write_file", `{"session": "s", "path": "a"}`, "write_file needs one of content and content_base64"},
@@ -200,8 +200,8 @@ func TestReadFileShows(t *testing.T) {
 	c := connect(t, opts)
 	for path, want := range map[string]string{
 		"empty": "[The file is empty.]", "cr": "a\nb\nc", "crlf": "a\nb\n",
-		"hidden":            "[Nothing of the file's 10 bytes can be shown as text: read it with encoding base64.]",
-		"wide.png":          "[wide.png, " + strconv.Itoa(len(files["wide.png"])) + " bytes, shown smaller than it is]",
+		"hidden":            "[None of the file's 10 bytes can be shown as text: read it with encoding base64.]",
+		"wide.png":          "[wide.png, " + strconv.Itoa(len(files["wide.png"])) + " bytes, shown reduced in size]",
 		`no\u001b[31mwhere`: "there is no file nowhere",
 	} {
 		if got := c.tool("read_file", `{"session": "s", "path": "`+path+`"}`).Content[0].Text; got != want {

@@ -18,6 +18,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // unread is where an answer goes that nobody reads: there is room for its
@@ -96,7 +97,7 @@ func testUnreadSSE(t *testing.T, leaves bool) {
 	stream, over := newUnread(), make(chan struct{})
 	go func() {
 		defer close(over)
-		handlers[mcp.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(ctx, http.MethodGet, mcp.SSEPath, nil))
+		handlers[transport.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(ctx, http.MethodGet, transport.SSEPath, nil))
 	}()
 	_, endpoint, _ := strings.Cut(<-stream.begun, "data: ")
 	endpoint = strings.TrimSpace(endpoint)
@@ -104,7 +105,7 @@ func testUnreadSSE(t *testing.T, leaves bool) {
 	for i := range 200 {
 		body := fmt.Sprintf(`{"jsonrpc": "2.0", "id": %d, "method": "resources/read", "params": {"uri": "vivarium://files/a"}}`, i)
 		w := httptest.NewRecorder()
-		handlers[mcp.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
+		handlers[transport.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
 		switch w.Code {
 		case http.StatusAccepted:
 		case http.StatusTooManyRequests:
@@ -134,11 +135,11 @@ func TestUnreadStreamable(t *testing.T) {
 		handlers, endStreams := mcp.New(options(gives(printed("42\n"), nil))).Handlers()
 		answer := newUnread()
 		answer.begun <- "" // there is no room at all
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, mcp.StreamablePath, strings.NewReader(hello))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, transport.StreamablePath, strings.NewReader(hello))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Accept", "application/json, text/event-stream")
 		began := time.Now()
-		handlers[mcp.StreamablePath].ServeHTTP(answer, r)
+		handlers[transport.StreamablePath].ServeHTTP(answer, r)
 		if took := time.Since(began); took > 3*time.Minute {
 			t.Errorf("the answer was given up after %v", took)
 		}
@@ -212,9 +213,9 @@ func TestSSERefuses(t *testing.T) {
 	}{
 		"nonsense":       {http.MethodPost, endpoint, "nonsense", http.StatusBadRequest},
 		"a batch":        {http.MethodPost, endpoint, "[" + hello + "]", http.StatusBadRequest},
-		"no stream":      {http.MethodPost, mcp.MessagePath, hello, http.StatusNotFound},
-		"another stream": {http.MethodPost, mcp.MessagePath + "?sessionId=x", hello, http.StatusNotFound},
-		"to the stream":  {http.MethodPost, mcp.SSEPath, hello, http.StatusMethodNotAllowed},
+		"no stream":      {http.MethodPost, transport.MessagePath, hello, http.StatusNotFound},
+		"another stream": {http.MethodPost, transport.MessagePath + "?sessionId=x", hello, http.StatusNotFound},
+		"to the stream":  {http.MethodPost, transport.SSEPath, hello, http.StatusMethodNotAllowed},
 		"no message":     {http.MethodGet, endpoint, "", http.StatusMethodNotAllowed},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, bytes.NewReader([]byte(test.body)))

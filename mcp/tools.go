@@ -8,6 +8,7 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // handler answers a call of a tool.
@@ -142,8 +143,8 @@ func (s *Server) endTool() mcpsdk.Tool {
 // hooks have lists of tools wait for what is being learned, and describe it.
 func (s *Server) hooks() *mcpserver.Hooks {
 	hooks := new(mcpserver.Hooks)
-	s.hideUnknown(hooks)
-	forgetClients(hooks)
+	s.mapNotFound(hooks)
+	transport.ForgetClients(hooks)
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcpsdk.ListToolsRequest, result *mcpsdk.ListToolsResult) {
 		s.awaitPrepared(ctx)
 		if s.facts.Load() == nil {

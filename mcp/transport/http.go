@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"context"
@@ -25,28 +25,28 @@ const (
 
 // Handlers gives the HTTP transports by their paths, and a function that ends
 // their open streams, which a server's graceful shutdown would wait for.
-func (s *Server) Handlers() (handlers map[string]http.Handler, endStreams func()) {
+func (t *Transports) Handlers() (handlers map[string]http.Handler, endStreams func()) {
 	known := newSessions()
-	streamable := mcpserver.NewStreamableHTTPServer(s.server,
+	streamable := mcpserver.NewStreamableHTTPServer(t.opts.Server,
 		mcpserver.WithEndpointPath(StreamablePath),
 		mcpserver.WithSessionIdleTTL(sessionIdle),
 		mcpserver.WithSessionIdManagerResolver(known),
-		mcpserver.WithStreamableHTTPLogger(s.opts.Log),
+		mcpserver.WithStreamableHTTPLogger(t.opts.Log),
 		mcpserver.WithDisableLocalhostProtection(true), // hosts are checked in front of all doors
 	)
-	legacy := s.newSSE()
+	legacy := t.newSSE()
 	serving, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
 		cancel()
 		ctx, done := context.WithTimeout(context.Background(), closeTime)
 		defer done()
 		if err := streamable.Shutdown(ctx); err != nil {
-			s.opts.Log.Warn("closing MCP sessions", "error", err)
+			t.opts.Log.Warn("closing MCP sessions", "error", err)
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: ofOwner(s.located(endWith(serving, paced(known.checked(withStream(known.keeping(streamable))))))),
-		SSEPath:        s.located(endWith(serving, paced(http.HandlerFunc(legacy.serveStream)))),
+		StreamablePath: ofOwner(t.located(endWith(serving, paced(known.checked(withStream(known.keeping(streamable))))))),
+		SSEPath:        t.located(endWith(serving, paced(http.HandlerFunc(legacy.serveStream)))),
 		MessagePath:    ofOwner(http.HandlerFunc(legacy.serveMessage)),
 	}, endStreams
 }
@@ -96,9 +96,9 @@ func endWith(ctx context.Context, next http.Handler) http.Handler {
 type urlKey struct{}
 
 // located has results tell by which URL a file can be had.
-func (s *Server) located(next http.Handler) http.Handler {
+func (t *Transports) located(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		url := s.opts.PublicURL
+		url := t.opts.PublicURL
 		if url == "" {
 			scheme := "http"
 			if r.TLS != nil {
@@ -110,10 +110,8 @@ func (s *Server) located(next http.Handler) http.Handler {
 	})
 }
 
-// fileURL gives the URL of a file, or "" where there is no HTTP API.
-func fileURL(ctx context.Context, id string) string {
-	if url, ok := ctx.Value(urlKey{}).(string); ok {
-		return url + "/v1/files/" + id
-	}
-	return ""
+// BaseURL returns the URL of the HTTP API that a request reached, or "" without one.
+func BaseURL(ctx context.Context) string {
+	url, _ := ctx.Value(urlKey{}).(string)
+	return url
 }

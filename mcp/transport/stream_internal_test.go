@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"io"
@@ -17,7 +17,7 @@ const (
 func TestStream(t *testing.T) {
 	tell := func(t *testing.T, r *http.Request, progress int) {
 		t.Helper()
-		if err := notify(r.Context(), nil, "notifications/progress", map[string]any{"progress": progress}); err != nil {
+		if err := Notify(r.Context(), nil, "notifications/progress", map[string]any{"progress": progress}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestStreamAccepted(t *testing.T) {
 		r.Header.Set("Accept", accept)
 		w := httptest.NewRecorder()
 		withStream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := notify(r.Context(), nil, "told", nil); err != nil {
+			if err := Notify(r.Context(), nil, "told", nil); err != nil {
 				t.Error(err)
 			}
 			w.Header().Set("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"bytes"
@@ -61,8 +61,8 @@ func acceptsEvents(header http.Header) bool {
 	return false
 }
 
-// notify tells the client of a call something, before the call ends.
-func notify(ctx context.Context, server *mcpserver.MCPServer, method string, params map[string]any) error {
+// Notify tells the client of a call something, before the call ends.
+func Notify(ctx context.Context, server *mcpserver.MCPServer, method string, params map[string]any) error {
 	s, ok := ctx.Value(streamKey{}).(*stream)
 	switch {
 	case !ok:

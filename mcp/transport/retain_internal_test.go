@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"context"
@@ -27,10 +27,17 @@ func withLong(message string) string {
 	return strings.ReplaceAll(message, "LONG", strings.Repeat("x", 10_000))
 }
 
-// sessionsOf has a server note the library's sessions.
-func sessionsOf(s *Server) *[]mcpserver.ClientSession {
+// newTransports returns transports of a server without tools.
+func newTransports(hooks *mcpserver.Hooks) *Transports {
+	ForgetClients(hooks)
+	log := slog.New(slog.DiscardHandler)
+	return New(Options{Server: mcpserver.NewMCPServer("test", "1", mcpserver.WithHooks(hooks), mcpserver.WithLogger(log)), Parallel: 5, Log: log})
+}
+
+// sessionsOf notes the library's sessions.
+func sessionsOf(hooks *mcpserver.Hooks) *[]mcpserver.ClientSession {
 	var all []mcpserver.ClientSession
-	s.server.GetHooks().AddBeforeAny(func(ctx context.Context, _ any, _ mcpsdk.MCPMethod, _ any) {
+	hooks.AddBeforeAny(func(ctx context.Context, _ any, _ mcpsdk.MCPMethod, _ any) {
 		all = append(all, mcpserver.ClientSessionFromContext(ctx))
 	})
 	return &all
@@ -57,9 +64,10 @@ func retains(t *testing.T, name string, session mcpserver.ClientSession) {
 
 // Nothing of any size is kept of what a client says of itself, over any transport.
 func TestNothingIsRetained(t *testing.T) {
-	newServer := func() (*Server, *[]mcpserver.ClientSession) {
-		s := New(Options{Log: slog.New(slog.DiscardHandler), Version: "1"})
-		return s, sessionsOf(s)
+	newServer := func() (*Transports, *[]mcpserver.ClientSession) {
+		hooks := new(mcpserver.Hooks)
+		s := newTransports(hooks)
+		return s, sessionsOf(hooks)
 	}
 	t.Run("streamable", func(t *testing.T) {
 		s, all := newServer()

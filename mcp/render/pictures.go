@@ -1,4 +1,4 @@
-package mcp
+package render
 
 import (
 	"bytes"
@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	_ "image/gif" // kinds of pictures that can be made smaller
+	_ "image/gif" // kinds of pictures that can be reduced
 	_ "image/jpeg"
 	"image/png"
+	"io"
 	"math"
 	"path"
 	"strings"
@@ -25,29 +26,27 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Bounds of the pictures in one result, with which every client known to us
-// copes.
+// Bounds of the pictures in one result. Every client known to us accepts them.
 const (
-	// pictureBudget is the size of all pictures of a result, in base64.
+	// pictureBudget bounds the size of all pictures of a result, in base64.
 	pictureBudget = 700_000
-	// maxSide is how many pixels a picture may be wide or high.
+	// maxSide bounds the width and the height of a picture, in pixels.
 	maxSide = 8000
-	// maxPixels bounds the memory that a picture takes to be decoded, up to eight
-	// bytes a pixel, and made smaller, four. Larger ones are not shown.
+	// maxPixels bounds the memory for decoding a picture, up to eight bytes a pixel, and
+	// for reducing it, four. Larger pictures are not shown.
 	maxPixels = 25_000_000
-	// resultPixels and resultTime bound the work for all pictures of a result.
-	// Pixels alone do not: a JPEG may have thousands of scans.
+	// resultPixels and resultTime bound the work for all pictures of a result. Pixels
+	// alone would not: a JPEG may have thousands of scans.
 	resultPixels = 50_000_000
 	resultTime   = 10 * time.Second
-	// maxPictureBytes is the size of the largest file that is looked at as a
-	// picture.
+	// maxPictureBytes is the size of the largest file that is decoded as a picture.
 	maxPictureBytes = 20 << 20
-	// smallestShare is how small, in bytes, a picture is made at most.
+	// smallestShare is the smallest size to which a picture is reduced, in bytes.
 	smallestShare = 4 << 10
 )
 
-// pictureTypes gives the MIME types that models see as pictures, by the names
-// that Go's decoders have for them.
+// pictureType returns the MIME type of a kind of picture that models can see, or "". Kinds
+// are named as Go's decoders name them.
 func pictureType(kind string) string {
 	switch kind {
 	case "png", "jpeg", "gif", "webp":
@@ -56,7 +55,7 @@ func pictureType(kind string) string {
 	return ""
 }
 
-// mayBePicture says whether a file's name is that of a picture.
+// mayBePicture reports whether a file has the name of a picture.
 func mayBePicture(name string) bool {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".png", ".jpg", ".jpeg", ".gif", ".webp":
@@ -65,42 +64,41 @@ func mayBePicture(name string) bool {
 	return false
 }
 
-// gallery is the pictures of one result, and what is left for them.
+// gallery is the pictures of one result, and what remains of their bounds.
 type gallery struct {
-	turns  chan struct{} // the server's
-	bytes  int           // as they are, not in base64
-	pixels int
-	time   time.Duration
-	shown  map[[sha256.Size]byte]string // names, by what was shown
+	decoding chan struct{} // the renderer's
+	bytes    int           // before base64
+	pixels   int
+	time     time.Duration
+	shown    map[[sha256.Size]byte]string // names by content
 }
 
-func (s *Server) newGallery() *gallery {
+func (r *Renderer) newGallery() *gallery {
 	return &gallery{
-		turns: s.drawing, bytes: base64.StdEncoding.DecodedLen(pictureBudget), pixels: resultPixels, time: resultTime,
+		decoding: r.decoding, bytes: base64.StdEncoding.DecodedLen(pictureBudget), pixels: resultPixels, time: resultTime,
 		shown: make(map[[sha256.Size]byte]string),
 	}
 }
 
-// add makes image content of a file's bytes that takes at most share bytes, and
-// never more than maxSide pixels a side: the file as it is where that is so, else
-// a smaller PNG. A picture that cannot be decoded is none: some clients' models
-// refuse a whole conversation for one.
+// add returns image content of at most share bytes and maxSide pixels a side: the file itself
+// if it fits, else a smaller PNG. A picture that cannot be decoded is refused, because some
+// models refuse a whole conversation that contains one.
 func (g *gallery) add(ctx context.Context, name string, data []byte, share int) (content mcpsdk.ImageContent, smaller bool, err error) {
 	sum := sha256.Sum256(data)
 	if first, ok := g.shown[sum]; ok {
 		return content, false, fmt.Errorf("it is the same picture as %s", first)
 	}
-	select { // decoding takes memory, and a processor
-	case g.turns <- struct{}{}:
-		defer func() { <-g.turns }()
+	select { // decoding takes memory and a processor
+	case g.decoding <- struct{}{}:
+		defer func() { <-g.decoding }()
 	case <-ctx.Done():
 		return content, false, errors.New("the client has left")
 	}
-	began := time.Now()
+	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, g.time)
 	defer cancel()
 	content, smaller, err = g.draw(ctx, data, share)
-	g.time -= time.Since(began)
+	g.time -= time.Since(started)
 	if ctx.Err() != nil {
 		return mcpsdk.ImageContent{}, false, errors.New("the pictures of one answer take too long to decode")
 	}
@@ -121,11 +119,11 @@ func (g *gallery) draw(ctx context.Context, data []byte, share int) (content mcp
 	fits := len(data) <= share && max(config.Width, config.Height) <= maxSide
 	switch {
 	case err != nil || pixels == 0:
-		return content, false, errors.New("it is no picture")
+		return content, false, errors.New("it is not a picture")
 	case pixels > maxPixels:
 		return content, false, fmt.Errorf("it has more than %d million pixels", maxPixels/1_000_000)
 	case pixels > g.pixels:
-		return content, false, fmt.Errorf("the pictures of one answer may have %d million pixels: have a later call show it, or a smaller one",
+		return content, false, fmt.Errorf("the pictures of one answer may have %d million pixels together: show it in a later call, or make it smaller",
 			resultPixels/1_000_000)
 	case !fits && share < smallestShare:
 		return content, false, errors.New("there is no room for more pictures in one answer")
@@ -136,10 +134,10 @@ func (g *gallery) draw(ctx context.Context, data []byte, share int) (content mcp
 		return content, false, err
 	}
 	defer account.Give(cost)
-	full, _, err := image.Decode(&whileWanted{bytes.NewReader(data), ctx.Err})
+	full, _, err := image.Decode(&cancellableReader{bytes.NewReader(data), ctx.Err})
 	switch {
 	case err != nil:
-		return content, false, errors.New("it is no whole picture")
+		return content, false, errors.New("the picture is incomplete or damaged")
 	case fits && kind == "png":
 		return imageContent(plainPNG(data), pictureType(kind)), false, nil
 	case fits:
@@ -149,8 +147,8 @@ func (g *gallery) draw(ctx context.Context, data []byte, share int) (content mcp
 	return imageContent(data, "image/png"), true, err
 }
 
-// decodedBytes is what a picture takes while it is decoded and, where it does not fit,
-// made smaller.
+// decodedBytes returns how much memory a picture takes while it is decoded and, if it does not
+// fit, reduced.
 func decodedBytes(data []byte, config image.Config, kind string, fits bool) int64 {
 	pixel := 4
 	switch kind {
@@ -160,7 +158,7 @@ func decodedBytes(data []byte, config image.Config, kind string, fits bool) int6
 			pixel = 8
 		}
 		if data[pngInterlace] != 0 {
-			pixel *= 2 // each pass is a picture
+			pixel *= 2 // each pass is decoded as a picture
 		}
 	case "jpeg":
 		if bytes.Contains(data, []byte{0xFF, 0xC2}) { // progressive: all coefficients are kept
@@ -175,25 +173,25 @@ func decodedBytes(data []byte, config image.Config, kind string, fits bool) int6
 	return int64(pixel) * int64(config.Width) * int64(config.Height)
 }
 
-// whileWanted is a picture's bytes, until nobody wants it any more: decoders know
-// no contexts. It gives few at once, so that they ask often.
-type whileWanted struct {
+// cancellableReader reads a picture's bytes until err returns an error. Decoders take no
+// context. It returns few bytes at once, so that the error is noticed soon.
+type cancellableReader struct {
 	*bytes.Reader
-	unwanted func() error
+	err func() error
 }
 
-func (w *whileWanted) Read(p []byte) (int, error) {
-	if err := w.unwanted(); err != nil {
+func (c *cancellableReader) Read(p []byte) (int, error) {
+	if err := c.err(); err != nil {
 		return 0, err
 	}
-	return w.Reader.Read(p[:min(len(p), 512)])
+	return c.Reader.Read(p[:min(len(p), 512)])
 }
 
 func imageContent(data []byte, kind string) mcpsdk.ImageContent {
 	return mcpsdk.NewImageContent(base64.StdEncoding.EncodeToString(data), kind)
 }
 
-// shrink makes a PNG of at most share bytes. The size of a PNG is nearly
+// shrink returns a PNG of at most share bytes. The size of a PNG is nearly
 // proportional to its area, so two or three attempts are enough.
 func shrink(ctx context.Context, full image.Image, size, share int) ([]byte, error) {
 	bounds := full.Bounds()
@@ -214,5 +212,21 @@ func shrink(ctx context.Context, full image.Image, size, share int) ([]byte, err
 		}
 		scale *= 0.9 * math.Sqrt(float64(share)/float64(out.Len()))
 	}
-	return nil, errors.New("it cannot be made small enough")
+	return nil, errors.New("it cannot be reduced enough")
+}
+
+// load reads a stored file that may be a picture.
+func (r *Renderer) load(ctx context.Context, file execution.File) ([]byte, error) {
+	if ctx.Err() != nil {
+		return nil, &execution.Error{Code: execution.Cancelled, Message: "the client has left"}
+	}
+	if file.Size > maxPictureBytes {
+		return nil, &execution.Error{Code: execution.TooLarge, Message: "it is too large"}
+	}
+	stored, err := r.opts.Files.Get(ctx, file.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stored.Close() }() // it was only read
+	return io.ReadAll(stored)
 }

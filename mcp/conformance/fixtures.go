@@ -1,6 +1,6 @@
 //go:build conformance
 
-package mcp
+package conformance
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
+
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // fixture describes each.
@@ -24,10 +26,10 @@ const (
 // pause is between the messages of fixtures that send several.
 const pause = 50 * time.Millisecond
 
-// addFixtures adds the tools, resources and prompts that the official
+// Add adds the tools, resources and prompts that the official
 // conformance suites call for. They go through everything that our own tools
 // go through.
-func addFixtures(s *mcpserver.MCPServer) {
+func Add(s *mcpserver.MCPServer) {
 	for _, option := range []mcpserver.ServerOption{
 		mcpserver.WithToolCapabilities(true), mcpserver.WithPromptCapabilities(true), mcpserver.WithResourceCapabilities(true, true),
 		mcpserver.WithLogging(), mcpserver.WithCompletions(), mcpserver.WithElicitation(),
@@ -91,7 +93,7 @@ func (f fixtures) addNotifying() {
 	f.tool("test_tool_with_progress", func(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
 		for progress := 0; progress <= 100; progress += 50 {
 			if meta := call.Params.Meta; meta != nil && meta.ProgressToken != nil {
-				err := notify(ctx, f.MCPServer, "notifications/progress", map[string]any{
+				err := transport.Notify(ctx, f.MCPServer, "notifications/progress", map[string]any{
 					"progressToken": meta.ProgressToken, "progress": progress, "total": 100,
 				})
 				if err != nil {

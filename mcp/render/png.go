@@ -1,4 +1,4 @@
-package mcp
+package render
 
 import (
 	"encoding/binary"
@@ -7,15 +7,15 @@ import (
 
 const (
 	pngSignature = 8
-	// pngChunk is what a chunk has beside its data: length, type and checksum.
+	// pngChunk is the size of a chunk without its data: length, type and checksum.
 	pngChunk = 12
-	// pngInterlace is where a PNG says whether it is interlaced.
+	// pngInterlace is the position of the byte that is not zero if the PNG is interlaced.
 	pngInterlace = 28
 )
 
-// plainPNG returns a whole PNG with the chunks alone that its pixels need. Others may
-// be compressed, such as colour profiles, texts and the frames of animations: decoded
-// by a client, 260 kB of them become 200 MB.
+// plainPNG returns a complete PNG with only the chunks that its pixels need. Other chunks,
+// such as colour profiles, texts and the frames of animations, may be compressed: 260 kB of
+// them can take 200 MB when a client decodes them.
 func plainPNG(data []byte) []byte {
 	keep := []string{"IHDR", "PLTE", "IDAT", "IEND", "tRNS", "gAMA", "cHRM", "sRGB", "sBIT", "bKGD", "pHYs"}
 	plain := slices.Clone(data[:pngSignature])

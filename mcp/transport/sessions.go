@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"context"
@@ -80,10 +80,10 @@ func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
 	return false, nil
 }
 
-// forgetClients has the library (v1.2.1) keep nothing of what a client says of
+// ForgetClients has the library (v1.2.1) keep nothing of what a client says of
 // itself, which may be of any size, for as long as its session lasts: neither from
 // the handshake nor, since 2026-07-28, from each request.
-func forgetClients(hooks *mcpserver.Hooks) {
+func ForgetClients(hooks *mcpserver.Hooks) {
 	hooks.AddAfterInitialize(func(ctx context.Context, _ any, _ *mcpsdk.InitializeRequest, _ *mcpsdk.InitializeResult) {
 		forgetClient(mcpserver.ClientSessionFromContext(ctx))
 	})
@@ -104,7 +104,7 @@ func forgetClient(session mcpserver.ClientSession) {
 }
 
 // maxKept is how many sessions the library (v1.2.1) may keep something of: ids,
-// queues and capabilities, 10 kB each, whatever their clients say ([forgetClients]).
+// queues and capabilities, 10 kB each, whatever their clients say ([ForgetClients]).
 // It would keep any number, each for an hour after its latest request.
 const maxKept = 1000
 

@@ -1,16 +1,19 @@
-package mcp
+package render
 
 import "strings"
 
-// longestEscape bounds an escape sequence, in bytes: those that programs print to
-// be looked at are shorter, and one that has no end must not take the rest of the
-// output with it.
+// This is not github.com/charmbracelet/x/ansi (tried: v0.11.9). Its Strip removes everything
+// after an unterminated string, keeps the 8-bit controls (U+009B), and links a table of
+// character widths that adds 20 ms to the start of each process.
+
+// longestEscape bounds an escape sequence, in bytes. Those that programs print for people are
+// shorter. A sequence without an end must not remove the rest of the output.
 const longestEscape = 512
 
-// visibleEscape is shown for an escape character that begins no sequence.
+// visibleEscape replaces an escape character that starts no sequence.
 const visibleEscape = "␛"
 
-// stripEscapes takes out escape sequences (ECMA-48), each within its line.
+// stripEscapes removes escape sequences (ECMA-48). Each must end within its line.
 func stripEscapes(text string) string {
 	var out strings.Builder
 	for {
@@ -35,8 +38,8 @@ func stripEscapes(text string) string {
 	return out.String()
 }
 
-// beginsEscape says whether a character is the escape, or one that stands for it
-// and another: U+009B is the same as ESC [.
+// beginsEscape reports whether a character is the escape, or one that stands for it and a
+// second character: U+009B is the same as ESC [.
 func beginsEscape(r rune) bool {
 	switch r {
 	case '\x1b', '\u0090', '\u0098', '\u009b', '\u009d', '\u009e', '\u009f':
@@ -45,8 +48,8 @@ func beginsEscape(r rune) bool {
 	return false
 }
 
-// introducer gives what the escape that a text begins with is followed by, and
-// the rest.
+// introducer returns the character that follows the escape at the start of a text, and the
+// rest.
 func introducer(text string) (kind byte, rest string) {
 	if text[0] != '\x1b' { // two bytes, of which the second is the character
 		return text[1] - 0x40, text[2:]
@@ -57,11 +60,11 @@ func introducer(text string) (kind byte, rest string) {
 	return text[1], text[2:]
 }
 
-// escapeEnd gives where the rest of a sequence ends, or -1.
+// escapeEnd returns where a sequence of some kind ends in the rest of the text, or -1.
 func escapeEnd(kind byte, rest string) int {
 	switch {
 	case kind == '[':
-		return finalAfter(rest, 0x20, 0x3f, 0x40) // parameters, and others between
+		return finalAfter(rest, 0x20, 0x3f, 0x40) // parameters and intermediate bytes
 	case strings.IndexByte("]PX^_", kind) >= 0:
 		return stringEnd(rest)
 	case kind >= 0x20 && kind <= 0x2f:
@@ -72,8 +75,8 @@ func escapeEnd(kind byte, rest string) int {
 	return -1
 }
 
-// finalAfter gives where a sequence ends: behind a byte from final to 0x7e, before
-// which there are only some from low to high.
+// finalAfter returns where a sequence ends, or -1. It ends after the first byte from final to
+// 0x7e. All bytes before it must be from low to high.
 func finalAfter(rest string, low, high, final byte) int {
 	for i := range len(rest) {
 		switch c := rest[i]; {
@@ -86,7 +89,7 @@ func finalAfter(rest string, low, high, final byte) int {
 	return -1
 }
 
-// stringEnd gives where a string for the terminal, such as a title, ends.
+// stringEnd returns where a string for the terminal, such as a title, ends, or -1.
 func stringEnd(rest string) int {
 	line, _, _ := strings.Cut(rest, "\n")
 	end := -1

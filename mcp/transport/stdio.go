@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"bufio"
@@ -22,11 +22,11 @@ const lastWords = 3 * time.Second
 // ServeStdio serves one client until in ends, out cannot be written to or ctx
 // ends, which are all the normal end. Nothing but the protocol is written to out.
 // A read or a write that does not come back is left behind.
-func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
-	p := s.newPeer("stdio")
+func (t *Transports) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
+	p := t.newPeer("stdio")
 	var budget *execution.Budget
-	if s.opts.InFlightBytes > 0 {
-		budget = execution.NewBudget(s.opts.InFlightBytes)
+	if t.opts.InFlightBytes > 0 {
+		budget = execution.NewBudget(t.opts.InFlightBytes)
 	}
 	requests, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -45,7 +45,7 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 	}()
 	err = p.listen(requests, in, budget)
 	if errors.Is(err, io.EOF) {
-		cancel(errClosed)
+		cancel(ErrClosed)
 		err = nil
 	}
 	cancel(nil)
@@ -53,8 +53,8 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 	return err
 }
 
-// errClosed is why the calls end of a client that has closed its stdin.
-var errClosed = errors.New("the client closed stdin before the call ended")
+// ErrClosed is why the calls end of a client that has closed its stdin.
+var ErrClosed = errors.New("the client closed stdin before the call ended")
 
 // listen takes each line until there are no more, which is [io.EOF], ctx ends or
 // nobody reads the answers.
@@ -79,7 +79,7 @@ func (p *peer) listen(ctx context.Context, in io.Reader, budget *execution.Budge
 // always taken.
 func (p *peer) takeLine(ctx context.Context, line []byte, budget *execution.Budget) {
 	if line == nil {
-		fault := fmt.Sprintf("the message has more than %d MB, as many as a request may have", p.server.opts.MaxMessageBytes>>20)
+		fault := fmt.Sprintf("the message has more than %d MB, as many as a request may have", p.opts.MaxMessageBytes>>20)
 		p.tellNow(ctx, errorAnswer(nil, mcpsdk.INVALID_REQUEST, fault))
 		return
 	}
@@ -110,7 +110,7 @@ const codeBusy = -32000
 // of it is kept.
 func (p *peer) readLines(ctx context.Context, in io.Reader, lines chan<- []byte) error {
 	for reader := bufio.NewReader(in); ; {
-		line, tooLong, err := readLine(reader, p.server.opts.MaxMessageBytes)
+		line, tooLong, err := readLine(reader, p.opts.MaxMessageBytes)
 		if line = bytes.TrimSpace(line); len(line) > 0 || tooLong {
 			select {
 			case lines <- line:

@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"context"
@@ -30,7 +30,7 @@ const (
 // are answered at once, and what it is told goes out on its stream. A call ends
 // with its stream.
 type sse struct {
-	server *Server
+	transports *Transports
 
 	mu      sync.Mutex
 	streams map[string]*sseStream
@@ -43,8 +43,8 @@ type sseStream struct {
 	admitted chan struct{}
 }
 
-func (s *Server) newSSE() *sse {
-	return &sse{server: s, streams: make(map[string]*sseStream)}
+func (t *Transports) newSSE() *sse {
+	return &sse{transports: t, streams: make(map[string]*sseStream)}
 }
 
 // serveStream is a client's stream.
@@ -54,7 +54,7 @@ func (s *sse) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := rand.Text() + ownerEnding(r.Context())
-	p := s.server.newPeer(id)
+	p := s.transports.newPeer(id)
 	defer p.leave()
 	ctx, err := p.join(withHandshake(r.Context()))
 	if err != nil {

@@ -1,4 +1,4 @@
-package mcp
+package transport
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // for a client that does not read, do not end before it has, forget to cancel a
 // call that still waits, and know no batches.
 type peer struct {
-	server  *Server
+	opts    Options
 	session *mcpserver.InProcessSession
 	// calls and others bound the tool calls, and the requests for something else,
 	// that are under way: from their beginning until their answer is being written.
@@ -44,11 +44,11 @@ type request struct {
 // are answered at once: each may hold a file.
 const otherRequests = 4
 
-func (s *Server) newPeer(session string) *peer {
+func (t *Transports) newPeer(session string) *peer {
 	left := make(chan struct{})
 	return &peer{
-		server: s, session: mcpserver.NewInProcessSession(session, nil),
-		calls: make(chan struct{}, s.opts.Parallel), others: make(chan struct{}, otherRequests),
+		opts: t.opts, session: mcpserver.NewInProcessSession(session, nil),
+		calls: make(chan struct{}, t.opts.Parallel), others: make(chan struct{}, otherRequests),
 		answers: make(chan []byte), left: left, leave: sync.OnceFunc(func() { close(left) }), waiting: make(map[any]*request),
 	}
 }
@@ -56,14 +56,14 @@ func (s *Server) newPeer(session string) *peer {
 // join makes the client known to the library, and gives the context that its
 // requests have.
 func (p *peer) join(ctx context.Context) (context.Context, error) {
-	if err := p.server.server.RegisterSession(ctx, p.session); err != nil {
+	if err := p.opts.Server.RegisterSession(ctx, p.session); err != nil {
 		return nil, err
 	}
-	return p.server.server.WithContext(ctx, p.session), nil
+	return p.opts.Server.WithContext(ctx, p.session), nil
 }
 
 func (p *peer) part(ctx context.Context) {
-	p.server.server.UnregisterSession(ctx, p.session.SessionID())
+	p.opts.Server.UnregisterSession(ctx, p.session.SessionID())
 }
 
 // take takes what a client says: a message, or a batch of them. The account of ctx is
@@ -109,7 +109,7 @@ func (p *peer) takeOne(ctx context.Context, message json.RawMessage, done func()
 	case e.hasID() && !ok:
 		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The id must be a string or a number"), done)
 	default:
-		p.tellLater(p.server.server.HandleMessage(ctx, message), done)
+		p.tellLater(p.opts.Server.HandleMessage(ctx, message), done)
 	}
 }
 
@@ -183,12 +183,12 @@ func (p *peer) slotsFor(method string) chan struct{} {
 func (p *peer) answer(ctx context.Context, id any, message json.RawMessage) (answer mcpsdk.JSONRPCMessage) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			p.server.opts.Log.ErrorContext(ctx, "a request failed", "error", fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+			p.opts.Log.ErrorContext(ctx, "a request failed", "error", fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			answer = errorAnswer(id, mcpsdk.INTERNAL_ERROR, "Internal error")
 		}
 	}()
 	defer forgetClient(p.session) // a request that is refused early may leave something too
-	return p.server.server.HandleMessage(ctx, message)
+	return p.opts.Server.HandleMessage(ctx, message)
 }
 
 // tell has a message be written, unless it is nil or nobody reads any more.
@@ -198,7 +198,7 @@ func (p *peer) tell(message mcpsdk.JSONRPCMessage) {
 	}
 	data, err := json.Marshal(message)
 	if err != nil {
-		p.server.opts.Log.Error("an answer could not be written as JSON", "error", err)
+		p.opts.Log.Error("an answer could not be written as JSON", "error", err)
 		return
 	}
 	select {

@@ -1,4 +1,4 @@
-package mcp
+package render
 
 import (
 	"bytes"
@@ -30,16 +30,16 @@ func TestGalleryEnds(t *testing.T) {
 	data := encoded(t, 10, 10)
 	left, leave := context.WithCancel(t.Context())
 	leave()
-	full := (&Server{drawing: make(chan struct{})}).newGallery()
+	full := (&Renderer{decoding: make(chan struct{})}).newGallery()
 	if _, _, err := full.add(left, "a", data, len(data)); err == nil || err.Error() != "the client has left" {
 		t.Error(err)
 	}
-	late := (&Server{drawing: make(chan struct{}, 1)}).newGallery()
+	late := (&Renderer{decoding: make(chan struct{}, 1)}).newGallery()
 	late.time = 0
 	if _, _, err := late.add(t.Context(), "a", data, len(data)); err == nil || err.Error() != "the pictures of one answer take too long to decode" {
 		t.Error(err)
 	}
-	if len(late.turns) != 0 {
+	if len(late.decoding) != 0 {
 		t.Error("the turn is not over")
 	}
 }
@@ -49,7 +49,7 @@ func TestDecodingEnds(t *testing.T) {
 	data := encoded(t, 2000, 2000)
 	enough := errors.New("enough")
 	reads := 0
-	r := &whileWanted{bytes.NewReader(data), func() error {
+	r := &cancellableReader{bytes.NewReader(data), func() error {
 		if reads++; reads > 3 {
 			return enough
 		}
@@ -83,7 +83,7 @@ func TestPicturesArePlain(t *testing.T) {
 	}
 	full = append(full, chunk("gAMA", []byte{0, 0, 177, 143})...)
 	full = append(append(full, data[header:]...), bomb.Bytes()...)
-	g := (&Server{drawing: make(chan struct{}, 1)}).newGallery()
+	g := (&Renderer{decoding: make(chan struct{}, 1)}).newGallery()
 	content, smaller, err := g.add(t.Context(), "a", full, len(full))
 	if err != nil || smaller || content.MIMEType != "image/png" {
 		t.Fatal(content.MIMEType, smaller, err)
@@ -103,7 +103,7 @@ func TestPicturesArePlain(t *testing.T) {
 // A picture is decoded and shown where there is memory for that alone.
 func TestPicturesAreCharged(t *testing.T) {
 	data := encoded(t, 1000, 1000) // 4 MB
-	g := (&Server{drawing: make(chan struct{}, 1)}).newGallery()
+	g := (&Renderer{decoding: make(chan struct{}, 1)}).newGallery()
 	budget := execution.NewBudget(4<<20 + 1<<16)
 	account := budget.Open("")
 	ctx := execution.WithAccount(t.Context(), account)

@@ -1,8 +1,9 @@
-package mcp
+package render
 
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestClean(t *testing.T) {
@@ -34,9 +35,65 @@ func TestClean(t *testing.T) {
 		"what scripts need":       {"\u0646\u06cc\u200c\u062e 👩\u200d🔬 ☀\ufe0f \u06dd1", "\u0646\u06cc\u200c\u062e 👩\u200d🔬 ☀\ufe0f \u06dd1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := clean(test.text); got != test.want {
+			if got := Clean(test.text); got != test.want {
 				t.Errorf("%q", got)
 			}
 		})
+	}
+}
+
+func TestCut(t *testing.T) {
+	for name, test := range map[string]struct {
+		text    string
+		most    int
+		want    string
+		missing int
+	}{
+		"short":      {"abc", 3, "abc", 0},
+		"lines":      {"1\n2\n3\n4\n5\n6\n7\n8\n9\n", 8, "1\n2\n[... 10 of 18 bytes are left out here ...]\n8\n9\n", 10},
+		"one line":   {"0123456789", 4, "01\n[... 6 of 10 bytes are left out here ...]\n89", 6},
+		"characters": {"éééééééé", 6, "é\n[... 12 of 16 bytes are left out here ...]\né", 12},
+		"nothing":    {"abc", 0, "\n[... 3 of 3 bytes are left out here ...]\n", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, missing := cut(test.text, test.most); got != test.want || missing != test.missing {
+				t.Errorf("%d: %q", missing, got)
+			}
+		})
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	for _, seed := range []string{"plain\n", "\x1b[31mred\x1b[0m", "a\rb", "\x1b]0;title", "\xff\x9b31m", "\x1b]\nx\u009b3\nm", "\u202e\x00\u009b"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		text = strings.ToValidUTF8(text, "\ufffd") // as all output is
+		cleaned := Clean(text)
+		if !isPlain(cleaned) || Clean(cleaned) != cleaned {
+			t.Errorf("%q becomes %q", text, cleaned)
+		}
+		if strings.Count(cleaned, "\n") < strings.Count(text, "\n") {
+			t.Errorf("%q loses lines: %q", text, cleaned)
+		}
+	})
+}
+
+func TestGrouped(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1: "-1", -999: "-999", -1000: "-1,000"} {
+		if got := Grouped(n); got != want {
+			t.Errorf("%d is %s", n, got)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Hour: "1 hour", 24 * time.Hour: "24 hours", 90 * time.Minute: "90 minutes", 61 * time.Second: "61 seconds",
+		time.Minute: "1 minute", 1500 * time.Millisecond: "1500 ms", time.Second: "1 second",
+	} {
+		if got := Duration(d); got != want {
+			t.Errorf("%v is %s", d, got)
+		}
 	}
 }

@@ -1,9 +1,8 @@
-package mcp
+package transport
 
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,7 +14,7 @@ import (
 // Who begins sessions without end has the server hold few of them, and the
 // client of one that had to go notices nothing.
 func TestManySessions(t *testing.T) {
-	s := New(Options{Log: slog.New(slog.DiscardHandler)})
+	s := newTransports(new(mcpserver.Hooks))
 	handlers, endStreams := s.Handlers()
 	defer endStreams()
 	ask := func(body, session string) (string, int) {
@@ -34,7 +33,7 @@ func TestManySessions(t *testing.T) {
 			t.Fatal(status)
 		}
 	}
-	if err := s.server.SendNotificationToSpecificClient(first, "x", nil); !errors.Is(err, mcpserver.ErrSessionNotFound) {
+	if err := s.opts.Server.SendNotificationToSpecificClient(first, "x", nil); !errors.Is(err, mcpserver.ErrSessionNotFound) {
 		t.Errorf("the first is still there: %v", err)
 	}
 	if _, status := ask(`{"jsonrpc": "2.0", "id": 2, "method": "ping"}`, first); status != http.StatusOK {
