@@ -174,12 +174,10 @@ func bodyFault(cause error) *apiError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
 	}
-	for _, known := range []error{wire.ErrManyValues, wire.ErrLongNumber} {
-		if errors.Is(cause, known) {
-			return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
-				{Type: "too_long", Loc: []any{"body"}, Msg: known.Error(), Input: nil},
-			}}
-		}
+	if limit, ok := errors.AsType[wire.LimitError](cause); ok {
+		return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
+			{Type: "too_long", Loc: []any{"body"}, Msg: limit.Error(), Input: nil},
+		}}
 	}
 	if domain, ok := errors.AsType[*execution.Error](cause); ok && statusOf(domain.Code) != http.StatusInternalServerError {
 		shaped := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}

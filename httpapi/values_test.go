@@ -12,7 +12,7 @@ import (
 
 const (
 	mostValues = 20_000
-	manyValues = "the body has too many values: 20000 opening brackets and commas may be outside of its strings"
+	manyValues = "too many JSON values: at most 20000 opening brackets and commas are allowed outside of strings"
 )
 
 // values gives a list of so many numbers, with as many brackets and commas.
