@@ -187,7 +187,7 @@ func TestStdioIsBounded(t *testing.T) {
 	opts.MaxMessageBytes, opts.InFlightBytes, opts.OutputBytes = 1<<20, 1<<20, 1
 	c := connect(t, opts)
 	c.write(`{"jsonrpc": "2.0", "id": 5, "method": "ping", "x": "` + strings.Repeat("x", 1<<20) + `"}`)
-	if m := c.read(); m.ID != nil || m.Error == nil || m.Error.Message != "the message has more than 1 MB, as many as a request may have" {
+	if m := c.read(); m.ID != nil || m.Error == nil || m.Error.Message != "the message is too large: at most 1 MB are allowed (MAX_BODY_MB)" {
 		t.Errorf("%+v", m)
 	}
 	c.request("ping", "{}")

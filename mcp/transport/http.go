@@ -16,15 +16,17 @@ const (
 )
 
 const (
-	// sessionIdle is when a client of the streamable transport that sends
-	// nothing any more is forgotten. It can initialize again.
+	// sessionIdle is how long the library keeps a protocol session that is not used. The
+	// client can initialize again.
 	sessionIdle = time.Hour
-	// closeTime bounds the closing of sessions.
+	// closeTime bounds the closing of protocol sessions.
 	closeTime = 5 * time.Second
+	// readTime is how long a client may take to read a message.
+	readTime = 2 * time.Minute
 )
 
-// Handlers gives the HTTP transports by their paths, and a function that ends
-// their open streams, which a server's graceful shutdown would wait for.
+// Handlers returns the HTTP transports by their paths, and a function that ends their open
+// streams. A server's graceful shutdown would wait for the streams.
 func (t *Transports) Handlers() (handlers map[string]http.Handler, endStreams func()) {
 	known := newSessions()
 	streamable := mcpserver.NewStreamableHTTPServer(t.opts.Server,
@@ -32,7 +34,7 @@ func (t *Transports) Handlers() (handlers map[string]http.Handler, endStreams fu
 		mcpserver.WithSessionIdleTTL(sessionIdle),
 		mcpserver.WithSessionIdManagerResolver(known),
 		mcpserver.WithStreamableHTTPLogger(t.opts.Log),
-		mcpserver.WithDisableLocalhostProtection(true), // hosts are checked in front of all doors
+		mcpserver.WithDisableLocalhostProtection(true), // httpapi checks hosts for all routes
 	)
 	legacy := t.newSSE()
 	serving, cancel := context.WithCancel(context.Background())
@@ -41,49 +43,47 @@ func (t *Transports) Handlers() (handlers map[string]http.Handler, endStreams fu
 		ctx, done := context.WithTimeout(context.Background(), closeTime)
 		defer done()
 		if err := streamable.Shutdown(ctx); err != nil {
-			t.opts.Log.Warn("closing MCP sessions", "error", err)
+			t.opts.Log.Warn("closing MCP sessions failed", "error", err)
 		}
 	}
 	return map[string]http.Handler{
-		StreamablePath: ofOwner(t.located(endWith(serving, paced(known.checked(withStream(known.keeping(streamable))))))),
-		SSEPath:        t.located(endWith(serving, paced(http.HandlerFunc(legacy.serveStream)))),
-		MessagePath:    ofOwner(http.HandlerFunc(legacy.serveMessage)),
+		StreamablePath: requireOwnSession(t.withBaseURL(endWith(serving, writeDeadlines(known.checked(withStream(known.keeping(streamable))))))),
+		SSEPath:        t.withBaseURL(endWith(serving, writeDeadlines(http.HandlerFunc(legacy.serveStream)))),
+		MessagePath:    requireOwnSession(http.HandlerFunc(legacy.serveMessage)),
 	}, endStreams
 }
 
-// paced ends the connections of clients that do not read what they are told.
-func paced(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(pacedWriter{w}, r) })
+// writeDeadlines ends the connections of clients that do not read.
+func writeDeadlines(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(deadlineWriter{w}, r) })
 }
 
-// readTime is how long a client may take to read a message.
-const readTime = 2 * time.Minute
+// deadlineWriter extends the connection's deadline with each write.
+type deadlineWriter struct{ http.ResponseWriter }
 
-type pacedWriter struct{ http.ResponseWriter }
-
-func (w pacedWriter) extend() {
-	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(readTime)) // not for test recorders
+func (w deadlineWriter) extend() {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(readTime)) // test recorders have none
 }
 
-func (w pacedWriter) Write(data []byte) (int, error) {
+func (w deadlineWriter) Write(data []byte) (int, error) {
 	w.extend()
 	return w.ResponseWriter.Write(data)
 }
 
 // FlushError serves [http.ResponseController].
-func (w pacedWriter) FlushError() error {
+func (w deadlineWriter) FlushError() error {
 	w.extend()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // Flush serves handlers that ask for a [http.Flusher] by its type.
-func (w pacedWriter) Flush() { _ = w.FlushError() }
+func (w deadlineWriter) Flush() { _ = w.FlushError() }
 
 // Unwrap serves [http.ResponseController].
-func (w pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// endWith ends a handler's requests when ctx ends. The library's own Shutdown
-// (v1.2.1) closes the streams of a server that it has started itself alone.
+// endWith ends a handler's requests when ctx ends. The library's Shutdown (v1.2.1) ends the
+// streams of GET requests, but not those of subscriptions/listen.
 func endWith(ctx context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		both, cancel := context.WithCancel(r.Context())
@@ -93,10 +93,10 @@ func endWith(ctx context.Context, next http.Handler) http.Handler {
 	})
 }
 
-type urlKey struct{}
+type baseURLKey struct{}
 
-// located has results tell by which URL a file can be had.
-func (t *Transports) located(next http.Handler) http.Handler {
+// withBaseURL notes the URL of the HTTP API in the context of requests.
+func (t *Transports) withBaseURL(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		url := t.opts.PublicURL
 		if url == "" {
@@ -106,12 +106,12 @@ func (t *Transports) located(next http.Handler) http.Handler {
 			}
 			url = scheme + "://" + r.Host
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), urlKey{}, url)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), baseURLKey{}, url)))
 	})
 }
 
-// BaseURL returns the URL of the HTTP API that a request reached, or "" without one.
+// BaseURL returns the URL of the HTTP API for a request that came over HTTP, else "".
 func BaseURL(ctx context.Context) string {
-	url, _ := ctx.Value(urlKey{}).(string)
+	url, _ := ctx.Value(baseURLKey{}).(string)
 	return url
 }

@@ -8,22 +8,22 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// A session of the protocol's belongs to the owner of the request that began it:
-// its id ends with their name. The library knows no owners.
+// A protocol session belongs to the owner of the request that began it: its id ends with the
+// owner's name. The library knows no owners.
 
 const (
 	sessionIDHeader = "Mcp-Session-Id"
-	// unknownSession is what the client of a session is told that is not there, or
-	// not its own.
+	// unknownSession answers requests for a protocol session that does not exist, or that
+	// belongs to another owner.
 	unknownSession = "session not found"
 )
 
-// ofOwner has sessions of others be unknown.
-func ofOwner(next http.Handler) http.Handler {
+// requireOwnSession answers 404 for protocol sessions of other owners.
+func requireOwnSession(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ending := ownerEnding(r.Context())
+		suffix := ownerSuffix(r.Context())
 		for _, id := range []string{r.Header.Get(sessionIDHeader), r.URL.Query().Get("sessionId")} {
-			if id != "" && !strings.HasSuffix(id, ending) {
+			if id != "" && !strings.HasSuffix(id, suffix) {
 				http.Error(w, unknownSession, http.StatusNotFound)
 				return
 			}
@@ -32,9 +32,9 @@ func ofOwner(next http.Handler) http.Handler {
 	})
 }
 
-// ownerEnding is what the ids of an owner's sessions end with: nothing, where
-// nobody is asked who they are.
-func ownerEnding(ctx context.Context) string {
+// ownerSuffix returns the end of the ids of an owner's protocol sessions: nothing if the server
+// has no keys.
+func ownerSuffix(ctx context.Context) string {
 	if owner := execution.OwnerOf(ctx); owner != "" {
 		return "-of-" + string(owner)
 	}

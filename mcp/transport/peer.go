@@ -14,106 +14,112 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// peer is a client that says what it says, and hears what it is told, over one
-// connection: stdio, or a stream of the legacy HTTP transport. The library
-// answers; its own transports of these kinds (v1.2.1) hold any number of answers
-// for a client that does not read, do not end before it has, forget to cancel a
-// call that still waits, and know no batches.
+const (
+	// otherRequests bounds the requests other than tool calls that are answered at once:
+	// each may hold a file.
+	otherRequests = 4
+
+	// codeCancelled is the code of the Language Server Protocol, from which MCP has its
+	// cancellations, for a request that was cancelled.
+	codeCancelled = -32800
+	// codeBusy is for a request that the client may send again later. JSON-RPC leaves such
+	// codes to servers.
+	codeBusy = -32000
+)
+
+// peer is a client with one connection: stdio, or a stream of the legacy HTTP transport. The
+// library answers its messages. The library's own transports of these kinds (v1.2.1) are not
+// used because they hold any number of answers for a client that does not read, do not end
+// before it reads, cannot cancel a call that waits for others, and know no batches.
 type peer struct {
 	opts    Options
 	session *mcpserver.InProcessSession
-	// calls and others bound the tool calls, and the requests for something else,
-	// that are under way: from their beginning until their answer is being written.
+	// calls and others bound the tool calls, and the other requests, that are in progress:
+	// from their start until their answer is being written.
 	calls, others chan struct{}
 	answers       chan []byte
-	left          chan struct{} // closed when nobody reads any more
-	leave         func()        // closes it
+	closed        chan struct{} // closed when the client reads no more
+	close         func()        // closes it
 	requests      sync.WaitGroup
 
 	mu      sync.Mutex
 	waiting map[any]*request // by id
 }
 
-// request is one that has come and is not answered yet.
+// request is a request that has no answer yet.
 type request struct {
 	cancel    context.CancelFunc
-	calledOff chan struct{} // closed when its client has cancelled it
+	cancelled chan struct{} // closed when the client cancels it
 }
 
-// otherRequests is how many requests for something else than a call of a tool
-// are answered at once: each may hold a file.
-const otherRequests = 4
-
 func (t *Transports) newPeer(session string) *peer {
-	left := make(chan struct{})
+	closed := make(chan struct{})
 	return &peer{
 		opts: t.opts, session: mcpserver.NewInProcessSession(session, nil),
 		calls: make(chan struct{}, t.opts.Parallel), others: make(chan struct{}, otherRequests),
-		answers: make(chan []byte), left: left, leave: sync.OnceFunc(func() { close(left) }), waiting: make(map[any]*request),
+		answers: make(chan []byte), closed: closed, close: sync.OnceFunc(func() { close(closed) }), waiting: make(map[any]*request),
 	}
 }
 
-// join makes the client known to the library, and gives the context that its
-// requests have.
-func (p *peer) join(ctx context.Context) (context.Context, error) {
+// register makes the protocol session known to the library. It returns the context for the
+// client's requests.
+func (p *peer) register(ctx context.Context) (context.Context, error) {
 	if err := p.opts.Server.RegisterSession(ctx, p.session); err != nil {
 		return nil, err
 	}
 	return p.opts.Server.WithContext(ctx, p.session), nil
 }
 
-func (p *peer) part(ctx context.Context) {
+func (p *peer) unregister(ctx context.Context) {
 	p.opts.Server.UnregisterSession(ctx, p.session.SessionID())
 }
 
-// take takes what a client says: a message, or a batch of them. The account of ctx is
-// closed by as many users as messages are answered, beside its own.
-func (p *peer) take(ctx context.Context, message json.RawMessage) {
+// receive handles a message or a batch. Each message that is answered shares the account of
+// ctx until its answer is being written.
+func (p *peer) receive(ctx context.Context, m message) {
 	account := execution.AccountOf(ctx)
 	account.Share()
-	if !json.Valid(message) {
-		p.tellLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"), account.Close)
+	if !m.valid {
+		p.sendLater(errorAnswer(nil, mcpsdk.PARSE_ERROR, "Parse error"), account.Close)
 		return
 	}
-	if !isBatch(message) {
-		p.takeOne(ctx, message, account.Close)
+	if !m.isBatch() {
+		p.dispatch(ctx, m, account.Close)
 		return
 	}
 	defer account.Close()
-	var batch []json.RawMessage
-	if json.Unmarshal(message, &batch) != nil || len(batch) == 0 || len(batch) > maxBatch {
+	batch, ok := m.batch()
+	if !ok {
 		account.Share()
-		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, batchFault), account.Close)
-		return
+		p.sendLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, batchFault), account.Close)
 	}
-	for _, message := range batch {
+	for _, m := range batch {
 		account.Share()
-		p.takeOne(ctx, message, account.Close)
+		p.dispatch(ctx, m, account.Close)
 	}
 }
 
-// takeOne takes a message. When its answer is being written, or there is none, it
-// calls done.
-func (p *peer) takeOne(ctx context.Context, message json.RawMessage, done func()) {
-	e := open(message)
-	refusal := e.refusal(message)
-	id, ok := e.id()
+// dispatch handles one message. It calls done when the answer is being written, or when there
+// is none.
+func (p *peer) dispatch(ctx context.Context, m message, done func()) {
+	refusal := m.refusal()
+	id, valid := m.decodeID()
 	switch {
-	case e.Method == string(mcpsdk.MethodNotificationCancelled) && !e.hasID():
-		p.cancel(message)
+	case m.method == string(mcpsdk.MethodNotificationCancelled) && !m.hasID():
+		p.cancel(m.raw)
 		done()
 	case refusal != nil:
-		p.tellLater(refusal, done)
-	case e.Method != "" && ok:
-		p.begin(ctx, e.Method, id, message, done)
-	case e.hasID() && !ok:
-		p.tellLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The id must be a string or a number"), done)
+		p.sendLater(refusal, done)
+	case m.method != "" && valid:
+		p.start(ctx, m, id, done)
+	case m.hasID() && !valid:
+		p.sendLater(errorAnswer(nil, mcpsdk.INVALID_REQUEST, "The id must be a string or a number"), done)
 	default:
-		p.tellLater(p.opts.Server.HandleMessage(ctx, message), done)
+		p.sendLater(p.opts.Server.HandleMessage(ctx, m.raw), done)
 	}
 }
 
-// cancel calls off a request, whether it runs or waits.
+// cancel cancels a request, whether it runs or waits.
 func (p *peer) cancel(notification json.RawMessage) {
 	var cancelled struct {
 		Params struct {
@@ -123,18 +129,18 @@ func (p *peer) cancel(notification json.RawMessage) {
 	if json.Unmarshal(notification, &cancelled) != nil {
 		return
 	}
-	id, _ := envelope{ID: cancelled.Params.RequestID}.id()
+	id, _ := message{id: cancelled.Params.RequestID}.decodeID()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r := p.waiting[id]; r != nil {
 		delete(p.waiting, id)
-		close(r.calledOff)
+		close(r.cancelled)
 		r.cancel()
 	}
 }
 
-// begin has a request be answered when its turn comes.
-func (p *peer) begin(ctx context.Context, method string, id any, message json.RawMessage, done func()) {
+// start answers a request when one of its slots is free.
+func (p *peer) start(ctx context.Context, m message, id any, done func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &request{cancel, make(chan struct{})}
 	p.mu.Lock()
@@ -142,24 +148,20 @@ func (p *peer) begin(ctx context.Context, method string, id any, message json.Ra
 	p.mu.Unlock()
 	p.requests.Go(func() {
 		defer done()
-		defer p.end(id, r)
-		slots := p.slotsFor(method)
+		defer p.forget(id, r)
+		slots := p.slotsFor(m.method)
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
-			p.tell(p.answer(ctx, id, message))
-		case <-r.calledOff:
-			p.tell(errorAnswer(id, codeCancelled, "The request was cancelled before it began"))
-		case <-p.left:
+			p.send(p.answer(ctx, id, m.raw))
+		case <-r.cancelled:
+			p.send(errorAnswer(id, codeCancelled, "The request was cancelled before it began"))
+		case <-p.closed:
 		}
 	})
 }
 
-// codeCancelled is what the Language Server Protocol, whose cancellations these
-// are, has for a request that was cancelled.
-const codeCancelled = -32800
-
-func (p *peer) end(id any, r *request) {
+func (p *peer) forget(id any, r *request) {
 	r.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,8 +170,8 @@ func (p *peer) end(id any, r *request) {
 	}
 }
 
-// slotsFor gives the bound that a request is under. One to hear of changes goes on
-// for as long as its client likes, and holds nothing.
+// slotsFor returns the slots that a method's requests share. A subscription lasts as long as
+// its client likes and holds nothing, so it is not bounded.
 func (p *peer) slotsFor(method string) chan struct{} {
 	switch method {
 	case string(mcpsdk.MethodToolsCall):
@@ -180,76 +182,97 @@ func (p *peer) slotsFor(method string) chan struct{} {
 	return p.others
 }
 
-func (p *peer) answer(ctx context.Context, id any, message json.RawMessage) (answer mcpsdk.JSONRPCMessage) {
+func (p *peer) answer(ctx context.Context, id any, raw json.RawMessage) (answer mcpsdk.JSONRPCMessage) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			p.opts.Log.ErrorContext(ctx, "a request failed", "error", fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			answer = errorAnswer(id, mcpsdk.INTERNAL_ERROR, "Internal error")
 		}
 	}()
-	defer forgetClient(p.session) // a request that is refused early may leave something too
-	return p.opts.Server.HandleMessage(ctx, message)
+	defer forgetClient(p.session) // a request that is rejected early may store client data too
+	return p.opts.Server.HandleMessage(ctx, raw)
 }
 
-// tell has a message be written, unless it is nil or nobody reads any more.
-func (p *peer) tell(message mcpsdk.JSONRPCMessage) {
-	if message == nil {
+// send waits until a message is being written, or the client reads no more. It ignores nil.
+func (p *peer) send(answer mcpsdk.JSONRPCMessage) {
+	if answer == nil {
 		return
 	}
-	data, err := json.Marshal(message)
+	data, err := json.Marshal(answer)
 	if err != nil {
-		p.opts.Log.Error("an answer could not be written as JSON", "error", err)
+		p.opts.Log.Error("encoding an answer failed", "error", err)
 		return
 	}
 	select {
 	case p.answers <- data:
-	case <-p.left:
+	case <-p.closed:
 	}
 }
 
-// tellNow has a message be written before anything else is read, so that a client that
-// does not read cannot have any number of them wait.
-func (p *peer) tellNow(ctx context.Context, message mcpsdk.JSONRPCMessage) {
-	told := make(chan struct{})
-	p.tellLater(message, func() { close(told) })
-	select {
-	case <-told:
-	case <-ctx.Done():
-	}
-}
-
-// tellLater is for who must go on, whether the client reads or not.
-func (p *peer) tellLater(message mcpsdk.JSONRPCMessage, done func()) {
-	if message == nil {
+// sendLater sends a message in the background.
+func (p *peer) sendLater(answer mcpsdk.JSONRPCMessage, done func()) {
+	if answer == nil {
 		done()
 		return
 	}
 	p.requests.Go(func() {
 		defer done()
-		p.tell(message)
+		p.send(answer)
 	})
 }
 
-// write writes what the client is told, and nothing at each beat, until nobody
-// reads it any more.
-func (p *peer) write(write func(message []byte) error, beat <-chan time.Time) {
-	defer p.leave()
+// sendBeforeReading sends a message and waits, so that a client that does not read cannot make
+// any number of them wait.
+func (p *peer) sendBeforeReading(ctx context.Context, answer mcpsdk.JSONRPCMessage) {
+	sent := make(chan struct{})
+	p.sendLater(answer, func() { close(sent) })
+	select {
+	case <-sent:
+	case <-ctx.Done():
+	}
+}
+
+// writeAll writes messages until the client reads no more, and nil at each beat. The library
+// queues notifications apart from answers, so those that are queued go before each answer.
+func (p *peer) writeAll(write func(message []byte) error, beat <-chan time.Time) {
+	defer p.close()
 	for {
-		var message []byte
+		var err error
 		select {
-		case <-p.left:
+		case <-p.closed:
 			return
-		case message = <-p.answers:
+		case answer := <-p.answers:
+			if err = p.writeNotifications(write); err == nil {
+				err = write(answer)
+			}
 		case notification := <-p.session.ClientNotifications():
-			message, _ = json.Marshal(notification) // of what was read from JSON, or is ours
+			err = writeNotification(write, notification)
 		case <-beat:
+			err = write(nil)
 		}
-		if err := write(message); err != nil {
+		if err != nil {
 			return
 		}
 	}
 }
 
-func errorAnswer(id any, code int, message string) mcpsdk.JSONRPCMessage {
-	return mcpsdk.NewJSONRPCError(mcpsdk.NewRequestId(id), code, message, nil)
+func (p *peer) writeNotifications(write func([]byte) error) error {
+	for {
+		select {
+		case notification := <-p.session.ClientNotifications():
+			if err := writeNotification(write, notification); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+func writeNotification(write func([]byte) error, notification mcpsdk.JSONRPCNotification) error {
+	data, err := json.Marshal(notification)
+	if err != nil {
+		return err
+	}
+	return write(data)
 }

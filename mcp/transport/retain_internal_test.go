@@ -97,13 +97,13 @@ func TestNothingIsRetained(t *testing.T) {
 	t.Run("SSE", func(t *testing.T) {
 		s, all := newServer()
 		p := s.newPeer("x")
-		ctx, err := p.join(withHandshake(t.Context()))
+		ctx, err := p.register(withHandshake(t.Context()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.part(ctx)
+		defer p.unregister(ctx)
 		done := make(chan struct{})
-		p.takeOne(ctx, []byte(withLong(longInfo)), func() { close(done) })
+		p.dispatch(ctx, parse([]byte(withLong(longInfo))), func() { close(done) })
 		<-p.answers
 		<-done
 		if len(*all) != 1 {

@@ -15,13 +15,19 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// rememberedEnds is how many sessions that have ended are remembered.
-const rememberedEnds = 10_000
+const (
+	// rememberedEnds bounds how many ended protocol sessions are remembered.
+	rememberedEnds = 10_000
+	// maxKept bounds how many protocol sessions the library (v1.2.1) keeps: ids, queues and
+	// capabilities, 10 kB each, whatever their clients declare ([ForgetClients]). It would
+	// keep any number, each for an hour after its latest request.
+	maxKept = 1000
+)
 
-// sessions are those of the streamable transport. One that its client has
-// ended is gone: the client gets 404, as the specification wants, which the
-// library's own (v1.2.1) do not do. Any other is taken to be alive, so that no
-// client notices that the server has restarted, or has forgotten it meanwhile.
+// sessions are the protocol sessions of the streamable transport. A session that its client
+// has ended is gone: later requests get 404, as the specification requires. The library
+// (v1.2.1) accepts them, or else rejects all sessions after a restart. Any other session counts
+// as alive, so that clients do not notice that the server has restarted or has forgotten it.
 type sessions struct {
 	ended *lru.Cache[string, struct{}]
 	kept  *keptSessions
@@ -30,38 +36,38 @@ type sessions struct {
 func newSessions() *sessions {
 	ended, err := lru.New[string, struct{}](rememberedEnds)
 	if err != nil {
-		panic(err) // of a size below one alone
+		panic(err) // only for a size below one
 	}
 	return &sessions{ended: ended, kept: newKeptSessions()}
 }
 
-// ResolveSessionIdManager gives each request the sessions of its owner. Without
-// a request it is the library that forgets an idle session, which may come back,
-// as one may that we have it forget.
+// ResolveSessionIdManager returns the protocol sessions of a request's owner. Without a request,
+// the library is forgetting an idle session, which may be used again; so may one that we make
+// the library forget.
 func (s *sessions) ResolveSessionIdManager(r *http.Request) mcpserver.SessionIdManager { //nolint:revive // the library's name
 	if r == nil || r.Context().Value(forgetKey{}) != nil {
 		return new(mcpserver.StatelessGeneratingSessionIdManager)
 	}
-	return &ownSessions{sessions: s, ending: ownerEnding(r.Context())}
+	return &ownSessions{sessions: s, suffix: ownerSuffix(r.Context())}
 }
 
-// ownSessions are the sessions of an owner. Their ids are the library's own, with
-// the owner's name behind.
+// ownSessions are the protocol sessions of an owner. Their ids are the library's, followed by
+// the owner's name.
 type ownSessions struct {
 	*sessions
 	mcpserver.StatelessGeneratingSessionIdManager
 
-	ending string
+	suffix string
 }
 
-// Generate makes the id of a new session.
+// Generate returns the id of a new session.
 func (o *ownSessions) Generate() string {
-	return o.StatelessGeneratingSessionIdManager.Generate() + o.ending
+	return o.StatelessGeneratingSessionIdManager.Generate() + o.suffix
 }
 
-// Validate says whether a session has ended.
+// Validate reports whether a session has ended.
 func (o *ownSessions) Validate(id string) (ended bool, err error) {
-	plain, own := strings.CutSuffix(id, o.ending)
+	plain, own := strings.CutSuffix(id, o.suffix)
 	switch {
 	case !own:
 		return false, errors.New("invalid session id")
@@ -74,15 +80,15 @@ func (o *ownSessions) Validate(id string) (ended bool, err error) {
 // Terminate ends a session.
 func (o *ownSessions) Terminate(id string) (notAllowed bool, err error) {
 	if _, err := o.Validate(id); err != nil {
-		return false, nil //nolint:nilerr // what is no session has no end
+		return false, nil //nolint:nilerr // an id that is not valid has nothing to end
 	}
 	o.ended.Add(id, struct{}{})
 	return false, nil
 }
 
-// ForgetClients has the library (v1.2.1) keep nothing of what a client says of
-// itself, which may be of any size, for as long as its session lasts: neither from
-// the handshake nor, since 2026-07-28, from each request.
+// ForgetClients makes the library (v1.2.1) forget what clients declare of themselves, in the
+// handshake and, since 2026-07-28, in each request. The library keeps it for as long as the
+// protocol session lasts, whatever its size.
 func ForgetClients(hooks *mcpserver.Hooks) {
 	hooks.AddAfterInitialize(func(ctx context.Context, _ any, _ *mcpsdk.InitializeRequest, _ *mcpsdk.InitializeResult) {
 		forgetClient(mcpserver.ClientSessionFromContext(ctx))
@@ -92,39 +98,34 @@ func ForgetClients(hooks *mcpserver.Hooks) {
 	})
 }
 
-// forgetClient empties what a session keeps of its client, but for the capabilities
-// that are the protocol's own.
+// forgetClient clears what a session keeps of its client, except the capabilities that the
+// protocol defines.
 func forgetClient(session mcpserver.ClientSession) {
 	if s, ok := session.(mcpserver.SessionWithClientInfo); ok {
-		able := s.GetClientCapabilities()
-		able.Experimental, able.Extensions = nil, nil
+		capabilities := s.GetClientCapabilities()
+		capabilities.Experimental, capabilities.Extensions = nil, nil
 		s.SetClientInfo(mcpsdk.Implementation{})
-		s.SetClientCapabilities(able)
+		s.SetClientCapabilities(capabilities)
 	}
 }
 
-// maxKept is how many sessions the library (v1.2.1) may keep something of: ids,
-// queues and capabilities, 10 kB each, whatever their clients say ([ForgetClients]).
-// It would keep any number, each for an hour after its latest request.
-const maxKept = 1000
-
-// keptSessions are those that the library keeps something of, with their owners.
+// keptSessions are the protocol sessions that the library keeps, with their owners.
 type keptSessions struct {
 	mu     sync.Mutex
 	latest *simplelru.LRU[string, execution.Owner]
-	of     map[execution.Owner]int64
+	of     map[execution.Owner]int64 // how many
 }
 
 func newKeptSessions() *keptSessions {
 	latest, err := simplelru.NewLRU[string, execution.Owner](maxKept, nil)
 	if err != nil {
-		panic(err) // of a size below one alone
+		panic(err) // only for a size below one
 	}
 	return &keptSessions{latest: latest, of: make(map[execution.Owner]int64)}
 }
 
-// use notes that a session is used, and gives the one that is to go for it, if one
-// is: the owner's own, where they have their share.
+// use records that a session is used. It returns the session that must go to make room, or "":
+// one of the same owner if that owner has a fair share.
 func (k *keptSessions) use(id string, owner execution.Owner) (over string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -133,10 +134,10 @@ func (k *keptSessions) use(id string, owner execution.Owner) (over string) {
 	}
 	if !execution.HasRoom(owner, k.of[owner], int64(k.latest.Len()), maxKept, 1) {
 		over = k.oldestLocked(owner)
-		theirs, _ := k.latest.Peek(over)
+		holder, _ := k.latest.Peek(over)
 		k.latest.Remove(over)
-		if k.of[theirs]--; k.of[theirs] == 0 {
-			delete(k.of, theirs)
+		if k.of[holder]--; k.of[holder] == 0 {
+			delete(k.of, holder)
 		}
 	}
 	k.latest.Add(id, owner)
@@ -144,12 +145,12 @@ func (k *keptSessions) use(id string, owner execution.Owner) (over string) {
 	return over
 }
 
-// oldestLocked gives the session of an owner's that was used the longest ago, or
-// of anybody's if they have none.
+// oldestLocked returns the session of an owner that was unused for the longest time, or that of
+// any owner if this one has none.
 func (k *keptSessions) oldestLocked(owner execution.Owner) string {
 	all := k.latest.Keys()
 	for _, id := range all {
-		if theirs, _ := k.latest.Peek(id); theirs == owner {
+		if holder, _ := k.latest.Peek(id); holder == owner {
 			return id
 		}
 	}
@@ -158,8 +159,8 @@ func (k *keptSessions) oldestLocked(owner execution.Owner) string {
 
 type forgetKey struct{}
 
-// keeping bounds what the library keeps of sessions. The client of one that has
-// to go does not notice: see [sessions].
+// keeping bounds how many protocol sessions the library keeps. The client of a session that
+// has to go does not notice: see [sessions].
 func (s *sessions) keeping(library http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.Header.Get(sessionIDHeader)
@@ -171,6 +172,7 @@ func (s *sessions) keeping(library http.Handler) http.Handler {
 	})
 }
 
+// keep records the use of a session, and makes the library forget the one that must go.
 func (s *sessions) keep(r *http.Request, id string, library http.Handler) {
 	if _, err := s.ResolveSessionIdManager(r).Validate(id); err != nil {
 		return
@@ -184,7 +186,7 @@ func (s *sessions) keep(r *http.Request, id string, library http.Handler) {
 	library.ServeHTTP(discarding{}, r)
 }
 
-// discarding is an answer that nobody waits for.
+// discarding drops an answer.
 type discarding struct{}
 
 func (discarding) Header() http.Header            { return make(http.Header) }

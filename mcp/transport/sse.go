@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,20 +14,20 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 const (
-	// keepAlive keeps proxies from closing an SSE stream on which nothing
-	// happens.
+	// keepAlive is how often an idle stream gets a comment, so that proxies do not close it.
 	keepAlive = 15 * time.Second
-	// streamRequests is how many requests of one stream may wait for their answer
-	// to be written.
+	// streamRequests bounds the requests of one stream that wait for their answers to be
+	// written.
 	streamRequests = 64
 )
 
-// sse is the legacy HTTP transport: what a client says comes in requests, which
-// are answered at once, and what it is told goes out on its stream. A call ends
-// with its stream.
+// sse is the legacy HTTP transport: messages of the client are requests of their own, which
+// are accepted at once, and answers are events on the client's stream. The end of the stream
+// cancels its calls.
 type sse struct {
 	transports *Transports
 
@@ -36,10 +35,10 @@ type sse struct {
 	streams map[string]*sseStream
 }
 
-// sseStream is a client's stream, and the context that its requests have.
+// sseStream is a client's stream, with the context for its requests.
 type sseStream struct {
 	*peer
-	requests context.Context //nolint:containedctx // it is that of the stream's own request
+	requests context.Context //nolint:containedctx // it is the context of the stream's own request
 	admitted chan struct{}
 }
 
@@ -47,61 +46,53 @@ func (t *Transports) newSSE() *sse {
 	return &sse{transports: t, streams: make(map[string]*sseStream)}
 }
 
-// serveStream is a client's stream.
+// serveStream serves a client's stream.
 func (s *sse) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		refuseMethod(w, http.MethodGet)
 		return
 	}
-	id := rand.Text() + ownerEnding(r.Context())
+	id := rand.Text() + ownerSuffix(r.Context())
 	p := s.transports.newPeer(id)
-	defer p.leave()
-	ctx, err := p.join(withHandshake(r.Context()))
+	defer p.close()
+	ctx, err := p.register(withHandshake(r.Context()))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	defer p.part(ctx)
-	s.open(id, &sseStream{peer: p, requests: ctx, admitted: make(chan struct{}, streamRequests)})
-	defer s.close(id)
-	defer context.AfterFunc(ctx, p.leave)()
+	defer p.unregister(ctx)
+	s.add(id, &sseStream{peer: p, requests: ctx, admitted: make(chan struct{}, streamRequests)})
+	defer s.remove(id)
+	defer context.AfterFunc(ctx, p.close)()
 
-	w.Header().Set("Content-Type", eventStream)
-	w.Header().Set("Cache-Control", "no-cache")
+	wire.EventHeader(w.Header())
 	beat := time.NewTicker(keepAlive)
 	defer beat.Stop()
-	if writeEvent(w, "event: endpoint\ndata: %s?sessionId=%s\n\n", MessagePath, id) != nil {
+	if wire.SendEvent(w, wire.Event("endpoint", fmt.Appendf(nil, "%s?sessionId=%s", MessagePath, id))) != nil {
 		return
 	}
-	p.write(func(message []byte) error {
+	p.writeAll(func(message []byte) error {
 		if message == nil {
-			return writeEvent(w, ": \n\n")
+			return wire.SendEvent(w, []byte(": \n\n"))
 		}
-		return writeEvent(w, "event: message\ndata: %s\n\n", message)
+		return wire.SendEvent(w, wire.Event("message", message))
 	}, beat.C)
 }
 
-func writeEvent(w http.ResponseWriter, format string, args ...any) error {
-	if _, err := fmt.Fprintf(w, format, args...); err != nil {
-		return err
-	}
-	return http.NewResponseController(w).Flush()
-}
-
-// withHandshake offers revisions of the protocol with a handshake alone: requests
-// of the newest must have headers, which no client sends over SSE.
+// withHandshake offers only revisions of the protocol that have a handshake. Requests of newer
+// ones must have headers, which no client sends over SSE.
 func withHandshake(ctx context.Context) context.Context {
 	versions := slices.DeleteFunc(slices.Clone(mcpsdk.ValidProtocolVersions), mcpsdk.IsModernProtocol)
 	return mcpserver.WithSupportedProtocolVersions(ctx, versions)
 }
 
-func (s *sse) open(id string, stream *sseStream) {
+func (s *sse) add(id string, stream *sseStream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams[id] = stream
 }
 
-func (s *sse) close(id string) {
+func (s *sse) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, id)
@@ -113,7 +104,7 @@ func (s *sse) stream(id string) *sseStream {
 	return s.streams[id]
 }
 
-// serveMessage takes a message for a stream.
+// serveMessage accepts a message for a stream.
 func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		refuseMethod(w, http.MethodPost)
@@ -124,32 +115,30 @@ func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, unknownSession, http.StatusNotFound)
 		return
 	}
-	message, ok := readMessage(w, r)
+	body, ok := readBody(w, r)
 	if !ok {
 		return
 	}
-	if !json.Valid(message) {
+	m := parse(body)
+	switch {
+	case !m.valid:
 		http.Error(w, "the body must be a message in JSON", http.StatusBadRequest)
-		return
-	}
-	if isBatch(message) {
-		http.Error(w, "this transport takes no batches", http.StatusBadRequest)
-		return
-	}
-	if !stream.admit(r, message) {
+	case m.isBatch():
+		http.Error(w, "this transport does not accept batches", http.StatusBadRequest)
+	case !stream.admit(r, m):
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many requests wait for their answers to be read; read them, or try again later", http.StatusTooManyRequests)
-		return
+		http.Error(w, "too many requests wait for their answers to be read: read them, or try again later", http.StatusTooManyRequests)
+	default:
+		w.WriteHeader(http.StatusAccepted)
 	}
-	w.WriteHeader(http.StatusAccepted)
 }
 
-// admit takes a message, unless too many wait for answers already. What calls off a
-// request is always taken. The account of the message's own request stays open until
-// its answer is written.
-func (s *sseStream) admit(r *http.Request, message []byte) bool {
-	if open(message).isNotification() {
-		s.take(s.requests, message)
+// admit handles a message, unless too many wait for answers. Notifications, such as
+// cancellations, are always admitted. The account of the message's own request stays open
+// until the answer is being written.
+func (s *sseStream) admit(r *http.Request, m message) bool {
+	if m.isNotification() {
+		s.receive(s.requests, m)
 		return true
 	}
 	select {
@@ -159,7 +148,7 @@ func (s *sseStream) admit(r *http.Request, message []byte) bool {
 	}
 	account := execution.AccountOf(r.Context())
 	account.Share()
-	s.takeOne(execution.WithAccount(s.requests, account), message, func() {
+	s.dispatch(execution.WithAccount(s.requests, account), m, func() {
 		<-s.admitted
 		account.Close()
 	})

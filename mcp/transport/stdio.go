@@ -15,13 +15,16 @@ import (
 	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
-// lastWords is how long a client that has left, or is left, gets to read what is
-// still to be said: it may have closed its end of one pipe alone, or read neither.
-const lastWords = 3 * time.Second
+// finishTime bounds how long the last answers wait for their client at the end: it may have
+// closed only one of its pipes, or read neither.
+const finishTime = 3 * time.Second
 
-// ServeStdio serves one client until in ends, out cannot be written to or ctx
-// ends, which are all the normal end. Nothing but the protocol is written to out.
-// A read or a write that does not come back is left behind.
+// ErrClosed is the cancellation cause of calls whose client has closed its stdin.
+var ErrClosed = errors.New("the client closed stdin before the call ended")
+
+// ServeStdio serves one client until in ends, out fails or ctx ends, none of which is an
+// error. It writes nothing but messages of the protocol to out. It does not wait for a read or
+// a write that does not return.
 func (t *Transports) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
 	p := t.newPeer("stdio")
 	var budget *execution.Budget
@@ -30,20 +33,20 @@ func (t *Transports) ServeStdio(ctx context.Context, in io.Reader, out io.Writer
 	}
 	requests, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	requests, err := p.join(requests)
+	requests, err := p.register(requests)
 	if err != nil {
 		return err
 	}
-	defer p.part(ctx)
+	defer p.unregister(ctx)
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		p.write(func(message []byte) error {
+		p.writeAll(func(message []byte) error {
 			_, err := out.Write(append(message, '\n'))
 			return err
 		}, nil)
 	}()
-	err = p.listen(requests, in, budget)
+	err = p.receiveLines(requests, in, budget)
 	if errors.Is(err, io.EOF) {
 		cancel(ErrClosed)
 		err = nil
@@ -53,61 +56,51 @@ func (t *Transports) ServeStdio(ctx context.Context, in io.Reader, out io.Writer
 	return err
 }
 
-// ErrClosed is why the calls end of a client that has closed its stdin.
-var ErrClosed = errors.New("the client closed stdin before the call ended")
-
-// listen takes each line until there are no more, which is [io.EOF], ctx ends or
-// nobody reads the answers.
-func (p *peer) listen(ctx context.Context, in io.Reader, budget *execution.Budget) error {
+// receiveLines handles lines until there are no more, which is [io.EOF], or ctx ends, or the
+// client reads no more.
+func (p *peer) receiveLines(ctx context.Context, in io.Reader, budget *execution.Budget) error {
 	lines, over := make(chan []byte), make(chan error, 1)
 	go func() { over <- p.readLines(ctx, in, lines) }()
 	for {
 		select {
 		case line := <-lines:
-			p.takeLine(ctx, line, budget)
+			p.receiveLine(ctx, line, budget)
 		case err := <-over:
 			return err
 		case <-ctx.Done():
 			return nil
-		case <-p.left:
+		case <-p.closed:
 			return nil
 		}
 	}
 }
 
-// takeLine takes a line, if there is memory for it. What calls off a request is
-// always taken.
-func (p *peer) takeLine(ctx context.Context, line []byte, budget *execution.Budget) {
+// receiveLine handles a line, nil if it was too long, unless it exceeds a limit or the memory
+// for requests is spent. Notifications, such as cancellations, need no memory.
+func (p *peer) receiveLine(ctx context.Context, line []byte, budget *execution.Budget) {
 	if line == nil {
-		fault := fmt.Sprintf("the message has more than %d MB, as many as a request may have", p.opts.MaxMessageBytes>>20)
-		p.tellNow(ctx, errorAnswer(nil, mcpsdk.INVALID_REQUEST, fault))
+		fault := fmt.Sprintf("the message is too large: at most %d MB are allowed (MAX_BODY_MB)", p.opts.MaxMessageBytes>>20)
+		p.sendBeforeReading(ctx, errorAnswer(nil, mcpsdk.INVALID_REQUEST, fault))
 		return
 	}
 	account := budget.Open("")
 	defer account.Close()
-	e, code := open(line), mcpsdk.INVALID_REQUEST
-	err := wire.Check(line)
-	if err == nil && !e.isNotification() {
-		err = account.Take(wire.RequestBytes + wire.BodyTimes*int64(len(line)))
-		code = codeBusy
-	}
-	if err == nil {
-		p.take(execution.WithAccount(ctx, account), line)
+	if err := wire.Check(line); err != nil {
+		p.sendBeforeReading(ctx, errorAnswer(parseID(line).repeatableID(), mcpsdk.INVALID_REQUEST, err.Error()))
 		return
 	}
-	var id any
-	if len(e.ID) <= maxRepeated {
-		id, _ = e.id()
+	m := parse(line)
+	if !m.isNotification() {
+		if err := account.Take(wire.RequestBytes + wire.BodyTimes*int64(len(line))); err != nil {
+			p.sendBeforeReading(ctx, errorAnswer(m.repeatableID(), codeBusy, err.Error()))
+			return
+		}
 	}
-	p.tellNow(ctx, errorAnswer(id, code, err.Error()))
+	p.receive(execution.WithAccount(ctx, account), m)
 }
 
-// codeBusy is for a request that may be sent again later. JSON-RPC leaves such codes
-// to servers.
-const codeBusy = -32000
-
-// readLines reads lines that are not empty. One that is too long is nil, and nothing
-// of it is kept.
+// readLines reads lines that are not empty. One that is too long is nil, and nothing of it is
+// kept.
 func (p *peer) readLines(ctx context.Context, in io.Reader, lines chan<- []byte) error {
 	for reader := bufio.NewReader(in); ; {
 		line, tooLong, err := readLine(reader, p.opts.MaxMessageBytes)
@@ -116,7 +109,7 @@ func (p *peer) readLines(ctx context.Context, in io.Reader, lines chan<- []byte)
 			case lines <- line:
 			case <-ctx.Done():
 				return nil
-			case <-p.left:
+			case <-p.closed:
 				return nil
 			}
 		}
@@ -126,25 +119,25 @@ func (p *peer) readLines(ctx context.Context, in io.Reader, lines chan<- []byte)
 	}
 }
 
-// readLine reads a line of at most most bytes, or any number where that is zero. Of a
-// longer one it keeps nothing.
-func readLine(reader *bufio.Reader, most int64) (line []byte, tooLong bool, err error) {
+// readLine reads a line of at most limit bytes, or of any length if that is zero. It keeps
+// nothing of a longer one.
+func readLine(reader *bufio.Reader, limit int64) (line []byte, tooLong bool, err error) {
 	for {
 		piece, err := reader.ReadSlice('\n')
-		if tooLong = tooLong || most > 0 && int64(len(line)+len(piece)) > most; tooLong {
+		if tooLong = tooLong || limit > 0 && int64(len(line)+len(piece)) > limit; tooLong {
 			line, piece = nil, nil
 		}
 		line = append(line, piece...)
-		if err != bufio.ErrBufferFull { //nolint:errorlint // bufio returns it as it is
+		if err != bufio.ErrBufferFull { //nolint:errorlint // bufio returns it unwrapped
 			return line, tooLong, err
 		}
 	}
 }
 
-// finish waits until all requests, whose context has ended, are answered and the
-// answers are written, for a moment.
+// finish waits until all requests, whose context has ended, are answered and the answers are
+// written, but no longer than finishTime.
 func (p *peer) finish(written <-chan struct{}) {
-	moment, cancel := context.WithTimeout(context.Background(), lastWords)
+	ctx, cancel := context.WithTimeout(context.Background(), finishTime)
 	defer cancel()
 	answered := make(chan struct{})
 	go func() {
@@ -153,11 +146,11 @@ func (p *peer) finish(written <-chan struct{}) {
 	}()
 	select {
 	case <-answered:
-	case <-moment.Done():
+	case <-ctx.Done():
 	}
-	p.leave()
+	p.close()
 	select {
 	case <-written:
-	case <-moment.Done():
+	case <-ctx.Done():
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"mime"
 	"net/http"
@@ -13,28 +12,26 @@ import (
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
+
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
-// stream is the answer to a request over streamable HTTP. What a call has to
-// tell before it ends goes out on the call's own stream. The library (v1.2.1)
-// has one queue for all requests of a session: whichever looks first takes what
-// another's call tells, out of order, or drops it.
+// stream is the answer to a request over streamable HTTP. Notifications of a call are sent on
+// the call's own answer. The library (v1.2.1) has one queue for all requests of a protocol
+// session: any request takes the notifications of another's call, out of order, or drops them.
 type stream struct {
 	http.ResponseWriter
 	header http.Header // the library's, which locks it in its own way
 
 	mu    sync.Mutex
-	begun bool // by whoever came first
-	ours  bool // so that what the library answers becomes an event
-	ended bool // there is nobody to tell any more
+	begun bool // by the library or by us
+	ours  bool // begun by us, so that the library's answer becomes an event
+	ended bool // no more notifications can be sent
 }
-
-const eventStream = "text/event-stream"
 
 type streamKey struct{}
 
-// withStream lets calls find their stream. That of a client that takes no events
-// is nil.
+// withStream gives calls their stream. It is nil if the client does not accept events.
 func withStream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var s *stream
@@ -54,21 +51,21 @@ func withStream(next http.Handler) http.Handler {
 func acceptsEvents(header http.Header) bool {
 	for accepted := range strings.SplitSeq(strings.Join(header.Values("Accept"), ","), ",") {
 		switch kind, _, _ := mime.ParseMediaType(accepted); kind {
-		case eventStream, "text/*", "*/*":
+		case wire.EventStream, "text/*", "*/*":
 			return true
 		}
 	}
 	return false
 }
 
-// Notify tells the client of a call something, before the call ends.
+// Notify sends a notification to the client of a call, before the answer to the call.
 func Notify(ctx context.Context, server *mcpserver.MCPServer, method string, params map[string]any) error {
 	s, ok := ctx.Value(streamKey{}).(*stream)
 	switch {
 	case !ok:
 		return server.SendNotificationToClient(ctx, method, params)
 	case s == nil:
-		return nil // the library would answer with events all the same
+		return nil // the library would answer with events although the client does not accept them
 	}
 	data, err := json.Marshal(mcpsdk.JSONRPCNotification{
 		JSONRPC:      mcpsdk.JSONRPC_VERSION,
@@ -77,12 +74,11 @@ func Notify(ctx context.Context, server *mcpserver.MCPServer, method string, par
 	if err != nil {
 		return err
 	}
-	return s.tell(data)
+	return s.send(data)
 }
 
-// tell sends an event, and makes the answer a stream of events if it has not
-// begun yet.
-func (s *stream) tell(data []byte) error {
+// send sends an event. If the answer has not begun, it becomes a stream of events.
+func (s *stream) send(data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -90,36 +86,26 @@ func (s *stream) tell(data []byte) error {
 	}
 	if !s.begun {
 		s.begun, s.ours = true, true
-		header := s.ResponseWriter.Header()
-		header.Set("Content-Type", eventStream)
-		header.Set("Cache-Control", "no-cache")
+		wire.EventHeader(s.ResponseWriter.Header())
 		s.ResponseWriter.WriteHeader(http.StatusOK)
 	}
-	if err := s.eventLocked(data); err != nil {
-		return err
-	}
-	return http.NewResponseController(s.ResponseWriter).Flush()
+	return wire.SendEvent(s.ResponseWriter, wire.Event("message", data))
 }
 
-func (s *stream) eventLocked(data []byte) error {
-	_, err := fmt.Fprintf(s.ResponseWriter, "event: message\ndata: %s\n\n", bytes.TrimSpace(data))
-	return err
-}
-
-// Header is the library's alone.
+// Header returns the header that the library sets.
 func (s *stream) Header() http.Header { return s.header }
 
-// WriteHeader begins the library's answer, unless it has begun.
+// WriteHeader begins the library's answer, unless the answer has begun.
 func (s *stream) WriteHeader(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answerLocked(status)
 }
 
-// answerLocked sees to it that nothing is told within an answer that is no
-// event, nor after one.
+// answerLocked begins the answer if needed. It prevents notifications within or after an
+// answer that is not an event.
 func (s *stream) answerLocked(status int) {
-	s.ended = s.header.Get("Content-Type") != eventStream
+	s.ended = s.header.Get("Content-Type") != wire.EventStream
 	if !s.begun {
 		s.begun = true
 		maps.Copy(s.ResponseWriter.Header(), s.header)
@@ -127,14 +113,14 @@ func (s *stream) answerLocked(status int) {
 	}
 }
 
-// Write takes the library's answer. If that is no event, it becomes one where
-// others came before.
+// Write writes the library's answer, as an event if we have begun the stream.
 func (s *stream) Write(data []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answerLocked(http.StatusOK)
 	if s.ours && s.ended {
-		return len(data), s.eventLocked(data)
+		_, err := s.ResponseWriter.Write(wire.Event("message", bytes.TrimSpace(data)))
+		return len(data), err
 	}
 	return s.ResponseWriter.Write(data)
 }
@@ -144,7 +130,7 @@ func (s *stream) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.begun {
-		_ = http.NewResponseController(s.ResponseWriter).Flush()
+		_ = http.NewResponseController(s.ResponseWriter).Flush() // the client may be gone
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 const (
@@ -81,8 +83,8 @@ func TestStream(t *testing.T) {
 // A client that takes events in some words gets them, and no other does.
 func TestStreamAccepted(t *testing.T) {
 	for accept, want := range map[string]string{
-		"application/json, text/event-stream": eventStream, "application/json;q=0.9, TEXT/EVENT-STREAM;q=0.5": eventStream,
-		"*/*": eventStream, "text/*": eventStream, "application/json": "application/json", "": "application/json",
+		"application/json, text/event-stream": wire.EventStream, "application/json;q=0.9, TEXT/EVENT-STREAM;q=0.5": wire.EventStream,
+		"*/*": wire.EventStream, "text/*": wire.EventStream, "application/json": "application/json", "": "application/json",
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mcp", strings.NewReader("{}"))
 		r.Header.Set("Accept", accept)

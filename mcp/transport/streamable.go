@@ -15,16 +15,9 @@ import (
 	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
-const (
-	// maxBatch is how many messages a batch may have: they are under one request's
-	// share of the server.
-	maxBatch   = 100
-	batchFault = "a batch must be a list of 1 to 100 messages"
-)
-
-// checked refuses, in front of the library's streamable transport (v1.2.1), what
-// that takes for something else: other methods, what belongs to no protocol
-// session where there must be one, and messages that would take much memory.
+// checked rejects, in front of the library's streamable transport (v1.2.1), what the library
+// accepts or answers in another way: other methods, requests without the protocol session that
+// they need, and messages that would take much memory.
 func (s *sessions) checked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if fault := headerFault(r.Header); fault != "" {
@@ -33,9 +26,9 @@ func (s *sessions) checked(next http.Handler) http.Handler {
 		}
 		switch r.Method {
 		case http.MethodPost:
-			s.serveMessages(w, r, next)
+			s.servePost(w, r, next)
 		case http.MethodGet, http.MethodDelete:
-			if isModern(r.Header, nil) || s.check(w, r) {
+			if (message{}).isModern(r.Header) || s.check(w, r) {
 				next.ServeHTTP(w, r)
 			}
 		case http.MethodHead:
@@ -46,8 +39,8 @@ func (s *sessions) checked(next http.Handler) http.Handler {
 	})
 }
 
-// headerFault returns which of the protocol's headers is too long, or "": the library
-// (v1.2.1) repeats them in errors.
+// headerFault names a header of the protocol that is too long, or returns "". The library
+// (v1.2.1) repeats these headers in errors.
 func headerFault(header http.Header) string {
 	for name, values := range header {
 		if !strings.HasPrefix(name, "Mcp-") {
@@ -55,18 +48,19 @@ func headerFault(header http.Header) string {
 		}
 		for _, value := range values {
 			if len(name)+len(value) > maxRepeated {
-				return tooMuch("the header "+execution.Clip(name), len(value), maxRepeated-len(name))
+				return tooLong("the header "+execution.Clip(name), len(value), maxRepeated-len(name))
 			}
 		}
 	}
 	return ""
 }
 
-// check says whether a request belongs to a session, and answers it if not.
+// check reports whether a request belongs to a protocol session. If not, it answers the
+// request.
 func (s *sessions) check(w http.ResponseWriter, r *http.Request) bool {
 	id := r.Header.Get(sessionIDHeader)
 	if id == "" {
-		needSession(w)
+		requireSession(w)
 		return false
 	}
 	if ended, err := s.ResolveSessionIdManager(r).Validate(id); ended && r.Method != http.MethodDelete || err != nil {
@@ -76,57 +70,60 @@ func (s *sessions) check(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-func needSession(w http.ResponseWriter) {
-	http.Error(w, sessionIDHeader+" is missing: initialize gives one", http.StatusBadRequest)
+func requireSession(w http.ResponseWriter) {
+	http.Error(w, "the header "+sessionIDHeader+" is missing: the answer to initialize contains it", http.StatusBadRequest)
 }
 
-// serveMessages serves a message or, which the library (v1.2.1) knows nothing of,
-// a batch of them: revision 2025-03-26 has them.
-func (s *sessions) serveMessages(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	body, ok := readMessage(w, r)
-	switch {
-	case !ok:
-	case !isBatch(body):
-		serveMessage(w, r, body, next)
+// servePost serves a message, or a batch, which revision 2025-03-26 has and the library
+// (v1.2.1) rejects.
+func (s *sessions) servePost(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	body, ok := readBody(w, r)
+	if !ok {
+		return
+	}
+	switch m := parse(body); {
+	case !m.isBatch():
+		serveMessage(w, r, m, next)
 	case s.check(w, r):
-		serveBatch(w, r, body, next)
+		serveBatch(w, r, m, next)
 	}
 }
 
-// serveMessage also takes notifications that belong to no protocol session, and
-// drops them: we need none. Since 2026-07-28 there are no sessions, and a client
-// that calls off a call closes its request; the library (v1.2.1) would cancel
-// whichever client's call has the number. All others it refuses, for want of what
-// requests alone must say of themselves, and the official Go SDK says nothing.
-func serveMessage(w http.ResponseWriter, r *http.Request, message []byte, next http.Handler) {
-	e, modern := open(message), isModern(r.Header, message)
-	refusal := e.refusal(message)
+// serveMessage also accepts notifications that belong to no protocol session, and drops them.
+// Since revision 2026-07-28 there are no protocol sessions, and a client cancels a call by
+// closing its request. The library (v1.2.1) would cancel the call of any client that has the
+// same id. It would reject all other notifications, because they lack what only requests must
+// declare; the official Go SDK does not declare it.
+func serveMessage(w http.ResponseWriter, r *http.Request, m message, next http.Handler) {
+	refusal := m.refusal()
+	needsSession := m.method != "" && m.method != string(mcpsdk.MethodInitialize) && r.Header.Get(sessionIDHeader) == ""
 	switch {
 	case refusal != nil:
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadRequest)
 		_ = json.NewEncoder(w).Encode(refusal) // the client may be gone
-	case modern && e.isNotification():
+	case m.isNotification() && m.isModern(r.Header):
 		w.WriteHeader(http.StatusAccepted)
-	case !modern && e.Method != "" && e.Method != string(mcpsdk.MethodInitialize) && r.Header.Get(sessionIDHeader) == "":
-		needSession(w)
+	case needsSession && !m.isModern(r.Header):
+		requireSession(w)
 	default:
-		next.ServeHTTP(w, withBody(r, message))
+		next.ServeHTTP(w, withBody(r, m.raw))
 	}
 }
 
-// readMessage reads a request's body, or answers that it is none to be taken.
-func readMessage(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
-	// Not io.ReadAll, whose growing leaves as much behind as it returns.
+// readBody reads a request's body. If that fails, it answers the request.
+func readBody(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
+	// Not io.ReadAll: its growing buffer leaves as much garbage as it returns.
 	buffer := bytes.NewBuffer(make([]byte, 0, max(0, r.ContentLength)+bytes.MinRead))
 	_, err := buffer.ReadFrom(r.Body)
 	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	limit, beyondLimit := errors.AsType[wire.LimitError](err)
 	domain, refused := errors.AsType[*execution.Error](err)
 	switch {
 	case tooLarge:
 		http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
-	case errors.Is(err, wire.ErrManyValues), errors.Is(err, wire.ErrLongNumber):
-		http.Error(w, err.Error(), http.StatusBadRequest)
+	case beyondLimit:
+		http.Error(w, limit.Error(), http.StatusBadRequest)
 	case refused && domain.Code == execution.Busy:
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, domain.Message, http.StatusTooManyRequests)
@@ -141,7 +138,7 @@ func readMessage(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) 
 	return nil, false
 }
 
-// withBody gives a request another body, which is kept until it has been read.
+// withBody returns a request with another body, which is released once it has been read.
 func withBody(r *http.Request, body []byte) *http.Request {
 	r = r.WithContext(r.Context())
 	r.ContentLength = int64(len(body))
@@ -149,8 +146,8 @@ func withBody(r *http.Request, body []byte) *http.Request {
 	return r
 }
 
-// readOnce is a body that nothing holds any more when it has been read: what reads
-// it has a copy of its own.
+// readOnce is a body that releases its bytes once they have been read: the reader has its own
+// copy.
 type readOnce struct{ rest *bytes.Reader }
 
 func (b *readOnce) Read(p []byte) (int, error) {
@@ -171,32 +168,29 @@ func (b *readOnce) Close() error {
 }
 
 // serveBatch answers each request of a batch with an event.
-func serveBatch(w http.ResponseWriter, r *http.Request, body []byte, next http.Handler) {
-	var batch []json.RawMessage
-	if json.Unmarshal(body, &batch) != nil || len(batch) == 0 || len(batch) > maxBatch {
+func serveBatch(w http.ResponseWriter, r *http.Request, m message, next http.Handler) {
+	batch, ok := m.batch()
+	if !ok {
 		http.Error(w, batchFault, http.StatusBadRequest)
 		return
 	}
-	needsNone := func(m json.RawMessage) bool {
-		return open(m).Method == string(mcpsdk.MethodInitialize) || isModern(r.Header, m)
-	}
-	if r.Header.Get(mcpsdk.HeaderProtocolVersion) > mcpsdk.ProtocolVersion20250326 || slices.ContainsFunc(batch, needsNone) {
-		http.Error(w, "batches are of sessions in revision 2025-03-26", http.StatusBadRequest)
+	hasNoSession := func(m message) bool { return m.method == string(mcpsdk.MethodInitialize) || m.isModern(r.Header) }
+	if r.Header.Get(mcpsdk.HeaderProtocolVersion) > mcpsdk.ProtocolVersion20250326 || slices.ContainsFunc(batch, hasNoSession) {
+		http.Error(w, "batches are accepted only in protocol sessions of revision 2025-03-26", http.StatusBadRequest)
 		return
 	}
-	if !slices.ContainsFunc(batch, func(m json.RawMessage) bool { return !open(m).isNotification() }) {
-		w.WriteHeader(http.StatusAccepted)
-	} else {
-		w.Header().Set("Content-Type", eventStream)
-		w.Header().Set("Cache-Control", "no-cache")
+	if slices.ContainsFunc(batch, func(m message) bool { return !m.isNotification() }) {
+		wire.EventHeader(w.Header())
 		w.WriteHeader(http.StatusOK)
+	} else {
+		w.WriteHeader(http.StatusAccepted)
 	}
-	for _, message := range batch {
+	for _, m := range batch {
 		if r.Context().Err() != nil {
 			return
 		}
-		one := &stream{ResponseWriter: w, header: make(http.Header), begun: true, ours: true}
-		serveMessage(one, r, message, next)
-		one.Flush()
+		answer := &stream{ResponseWriter: w, header: make(http.Header), begun: true, ours: true}
+		serveMessage(answer, r, m, next)
+		answer.Flush()
 	}
 }
