@@ -165,7 +165,7 @@ func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run
 		r.request.Output = following.output
 	}
 	result, begun, err := s.perform(ctx, r)
-	following.stop(ctx)
+	following.stop()
 	if err != nil {
 		return nil, err
 	}
