@@ -31,7 +31,9 @@ func TestNotificationsPrecedeAnswers(t *testing.T) {
 	in, client := io.Pipe()
 	out, serverOut := io.Pipe()
 	over := make(chan error)
-	go func() { over <- New(Options{Server: server, Parallel: 5, Log: log}).ServeStdio(t.Context(), in, serverOut) }()
+	go func() {
+		over <- New(Options{Server: server, Parallel: 5, Log: log}).ServeStdio(t.Context(), in, serverOut)
+	}()
 	lines := bufio.NewScanner(out)
 	converse := func(line, want string) {
 		if _, err := io.WriteString(client, line+"\n"); err != nil {
