@@ -79,8 +79,9 @@ func (s *sse) serveStream(w http.ResponseWriter, r *http.Request) {
 	}, beat.C)
 }
 
-// withHandshake offers only revisions of the protocol that have a handshake. Requests of newer
-// ones must have headers, which no client sends over SSE.
+// withHandshake offers only revisions of the protocol that have a handshake. Newer ones require
+// headers of requests over HTTP, which no client sends over SSE, and the library does not ask
+// for them there.
 func withHandshake(ctx context.Context) context.Context {
 	versions := slices.DeleteFunc(slices.Clone(mcpsdk.ValidProtocolVersions), mcpsdk.IsModernProtocol)
 	return mcpserver.WithSupportedProtocolVersions(ctx, versions)
