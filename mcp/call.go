@@ -17,13 +17,13 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// needsSession is the session of a tool that begins none.
+// needsSession is the session argument of a tool that cannot start one.
 func needsSession() required { return required{"session", "one that an earlier call has named"} }
 
-// newSession is what a call's session is called that begins one.
+// newSession is the session argument of a call that starts one.
 const newSession = "new"
 
-// cannotBegin is an error for who asks a tool to begin a session that begins none.
+// cannotBegin returns an error if a call asks a tool to start a session that cannot.
 func cannotBegin(tool string, session *string) error {
 	if *session == newSession {
 		return invalid(tool + ` cannot begin a session: call execute_python or run_bash with session="new" first`)
@@ -31,15 +31,14 @@ func cannotBegin(tool string, session *string) error {
 	return nil
 }
 
-// workspace is the working directory of programs, below which a tool's paths are.
+// workspace is the working directory of programs. Paths in arguments are relative to it.
 const workspace = "/workspace/"
 
-// relative takes a path that a program has told for what it is.
+// relative makes a path relative: a model may repeat an absolute one that a program printed.
 func relative(path string) string { return strings.TrimPrefix(path, workspace) }
 
-// guarded is a tool's handler as the library calls it. Every failure is a result
-// with isError: a model reads results, while protocol errors reach its client
-// alone.
+// guarded adapts a handler for the library. Every failure becomes a result with isError: a model
+// reads results, while protocol errors reach only its client.
 func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
 		if ctx.Err() != nil {
@@ -50,8 +49,6 @@ func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 				out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			}
 		}()
-		// The text of the answer is paid for before anything runs: afterwards nobody
-		// could undo what a program has done.
 		if err := s.renderer.Reserve(ctx); err != nil {
 			return s.failure(ctx, err), nil
 		}
@@ -155,7 +152,7 @@ func (s *Server) runBash(ctx context.Context, call mcpsdk.CallToolRequest) (*mcp
 	return s.answer(ctx, call, r)
 }
 
-// answer runs a run and makes its result.
+// answer performs a run and renders its outcome.
 func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run) (*mcpsdk.CallToolResult, error) {
 	if r.request.Timeout == 0 {
 		r.request.Timeout = s.defaultTimeout()
@@ -208,16 +205,16 @@ func (s *Server) perform(ctx context.Context, r *run) (*execution.Result, *execu
 	return result, &begun, err
 }
 
-// forgetTime bounds the end of a session that nobody learns of. It ends by itself
-// too, at its time.
+// forgetTime bounds the deletion of a session whose client does not learn its name. The session
+// also ends by itself when its time is over.
 const forgetTime = 30 * time.Second
 
-// forget ends a session that nobody learns of.
+// forget deletes a session whose client does not learn its name.
 func (s *Server) forget(ctx context.Context, begun *execution.SessionInfo) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
 	defer cancel()
 	if err := s.opts.Sessions.Delete(ctx, begun.ID); err != nil {
-		s.opts.Log.WarnContext(ctx, "a session that nobody knows of could not be ended", "error", err)
+		s.opts.Log.WarnContext(ctx, "deleting a session failed whose client did not receive its name", "error", err)
 	}
 }
 

@@ -29,7 +29,7 @@ func (c *client) description() string {
 	return ""
 }
 
-const unknown = "Python 3 with its standard library; print(help('modules')) lists what else there is."
+const unknown = "Python 3 with its standard library; print(help('modules')) lists what else is available."
 
 // What packages there are is told: those that matter first, and never more than
 // clients take.

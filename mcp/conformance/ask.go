@@ -13,7 +13,7 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 )
 
-// need is what a fixture needs to know from its client.
+// need is an input that a fixture needs from its client.
 type need struct {
 	id  string
 	add func(*mcpserver.InputRequestBuilder) // asks for it
@@ -47,16 +47,15 @@ func roots(id string) need {
 	return need{id, func(b *mcpserver.InputRequestBuilder) { b.Roots(id) }}
 }
 
-// asking is a fixture that asks its client for what it needs, round after
-// round, before it answers.
+// asking is a fixture that asks its client for input, in rounds, before it answers.
 type asking struct {
 	rounds [][]need
 	text   string // the answer
-	// state, unless it is empty, must come back with the client's answers.
+	// state, unless it is empty, must be returned with the client's answers.
 	state string
 }
 
-// next gives the next question, or nil when all is known.
+// next returns the next question, or nil when there is none.
 func (a asking) next(given mcpsdk.MultiRoundTripParams) (*mcpserver.InputRequestBuilder, error) {
 	states := make([]string, len(a.rounds))
 	for i := range a.rounds {
@@ -69,13 +68,13 @@ func (a asking) next(given mcpsdk.MultiRoundTripParams) (*mcpserver.InputRequest
 		round = slices.Index(states, given.RequestState)
 	}
 	if round < 0 {
-		return nil, errors.New("the request's state is none of ours")
+		return nil, errors.New("the request's state is unknown")
 	}
 	if answered(given.InputResponses, a.rounds[round]) {
 		round++
 	}
 	if round == len(a.rounds) {
-		return nil, nil //nolint:nilnil // there is no question left
+		return nil, nil //nolint:nilnil // no question remains
 	}
 	b := mcpserver.NewInputRequestBuilder(states[round])
 	for _, n := range a.rounds[round] {
@@ -84,7 +83,7 @@ func (a asking) next(given mcpsdk.MultiRoundTripParams) (*mcpserver.InputRequest
 	return b, nil
 }
 
-// answered says whether all that was asked for has come.
+// answered reports whether the client has sent all inputs.
 func answered(responses mcpsdk.InputResponses, needs []need) bool {
 	for _, n := range needs {
 		data, err := json.Marshal(responses[n.id])
@@ -119,8 +118,8 @@ func (a asking) prompt(_ context.Context, get mcpsdk.GetPromptRequest) (*mcpsdk.
 	}}, nil
 }
 
-// addAsking adds tools and a prompt that ask. Clients from before 2026-07-28
-// get the same questions as requests of the server's.
+// addAsking adds tools and a prompt that ask. To clients of revisions before 2026-07-28, the
+// library sends the same questions as requests.
 func (f fixtures) addAsking() {
 	name := elicitText("user_name", "What is your name?", "name")
 	confirm := elicit("confirm", "Please confirm", map[string]any{"ok": map[string]any{"type": "boolean"}}, "ok")
@@ -148,7 +147,7 @@ func (f fixtures) addAsking() {
 	f.addAskingByCapabilities()
 }
 
-// addAskingByArguments adds tools whose question is an argument.
+// addAskingByArguments adds tools that take their question as an argument.
 func (f fixtures) addAskingByArguments() {
 	for tool, question := range map[string]struct {
 		argument string
@@ -166,7 +165,7 @@ func (f fixtures) addAskingByArguments() {
 	}
 }
 
-// addAskingByCapabilities adds tools that look at what the client can do.
+// addAskingByCapabilities adds tools that depend on the client's capabilities.
 func (f fixtures) addAskingByCapabilities() {
 	can := func(ctx context.Context) mcpsdk.ClientCapabilities {
 		if info := mcpserver.RequestProtocolInfoFromContext(ctx); info != nil && info.ClientCapabilities != nil {
@@ -192,7 +191,7 @@ func (f fixtures) addAskingByCapabilities() {
 	})
 }
 
-// defaults are fields of a form, one of each type, with defaults.
+// defaults returns the fields of a form, one of each type, with defaults.
 func defaults() map[string]any {
 	return map[string]any{
 		"name":     map[string]any{"type": "string", "default": "John Doe"},
@@ -203,7 +202,7 @@ func defaults() map[string]any {
 	}
 }
 
-// enums are fields of a form, one for each way to choose.
+// enums returns the fields of a form, one for each way to choose.
 func enums() map[string]any {
 	choices := []string{"option1", "option2", "option3"}
 	titled := []map[string]any{{"const": "value1", "title": "First Option"}, {"const": "value2", "title": "Second Option"}}

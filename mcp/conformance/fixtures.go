@@ -1,5 +1,7 @@
 //go:build conformance
 
+// Package conformance adds the tools, resources and prompts that the official conformance suites
+// of MCP call. It does so only in builds with -tags conformance.
 package conformance
 
 import (
@@ -14,21 +16,19 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// fixture describes each.
+// fixture is the description of each fixture.
 const fixture = "a fixture of the conformance suites"
 
-// A pixel, and a sample of silence.
+// A picture of one pixel, and one sample of silence.
 const (
 	fixturePNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 	fixtureWAV = "UklGRiUAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQEAAACA"
 )
 
-// pause is between the messages of fixtures that send several.
+// pause is the time between the messages of fixtures that send several.
 const pause = 50 * time.Millisecond
 
-// Add adds the tools, resources and prompts that the official
-// conformance suites call for. They go through everything that our own tools
-// go through.
+// Add adds the fixtures to the server's own tools, so that requests for them take the same path.
 func Add(s *mcpserver.MCPServer) {
 	for _, option := range []mcpserver.ServerOption{
 		mcpserver.WithToolCapabilities(true), mcpserver.WithPromptCapabilities(true), mcpserver.WithResourceCapabilities(true, true),
@@ -53,7 +53,7 @@ func (f fixtures) tool(name string, handler mcpserver.ToolHandlerFunc, options .
 	f.AddTool(mcpsdk.NewTool(name, append(options, mcpsdk.WithDescription(fixture))...), handler)
 }
 
-// addContents adds tools that give each kind of content.
+// addContents adds tools that return each kind of content.
 func (f fixtures) addContents() {
 	text := mcpsdk.NewTextContent
 	picture := mcpsdk.NewImageContent(fixturePNG, "image/png")
@@ -134,7 +134,7 @@ func (f fixtures) addSchemas() {
 	}`)), answer("valid"))
 }
 
-// answer makes a handler that always gives the same text.
+// answer returns a handler that always returns the same text.
 func answer(text string) mcpserver.ToolHandlerFunc {
 	return func(context.Context, mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
 		return mcpsdk.NewToolResultText(text), nil
