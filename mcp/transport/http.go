@@ -36,7 +36,7 @@ func (t *Transports) Handlers() (handlers map[string]http.Handler, endStreams fu
 		mcpserver.WithStreamableHTTPLogger(t.opts.Log),
 		mcpserver.WithDisableLocalhostProtection(true), // httpapi checks hosts for all routes
 	)
-	legacy := t.newSSE()
+	legacy := &sse{transports: t}
 	serving, cancel := context.WithCancel(context.Background())
 	endStreams = func() {
 		cancel()

@@ -39,16 +39,17 @@ type message struct {
 // parse decodes a message. Without a method and an id, it is not a message of the protocol.
 func parse(raw []byte) message {
 	var decoded struct {
-		Method methodName         `json:"method"`
+		Method json.RawMessage    `json:"method"`
 		ID     json.RawMessage    `json:"id"`
 		Params map[string]measure `json:"params"`
 	}
 	err := json.Unmarshal(raw, &decoded)
 	_, otherShape := errors.AsType[*json.UnmarshalTypeError](err) // a batch, or params that the library rejects
 	m := message{raw: raw, valid: err == nil || otherShape}
-	if m.valid && !decoded.Method.invalid {
-		m.method, m.id, m.params = decoded.Method.text, decoded.ID, decoded.Params
+	if len(decoded.Method) > 0 && json.Unmarshal(decoded.Method, &m.method) != nil {
+		return m // the method is not a string
 	}
+	m.id, m.params = decoded.ID, decoded.Params
 	return m
 }
 
@@ -59,18 +60,6 @@ func parseID(raw []byte) message {
 	}
 	_ = json.Unmarshal(raw, &decoded) // then it has no id
 	return message{id: decoded.ID}
-}
-
-// methodName is a method, or invalid if it is not a string.
-type methodName struct {
-	text    string
-	invalid bool
-}
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (n *methodName) UnmarshalJSON(text []byte) error {
-	n.invalid = json.Unmarshal(text, &n.text) != nil
-	return nil
 }
 
 // measure is the size of a value and whether it is a scalar. It keeps the text of small

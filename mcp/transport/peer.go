@@ -236,43 +236,28 @@ func (p *peer) sendBeforeReading(ctx context.Context, answer mcpsdk.JSONRPCMessa
 // queues notifications apart from answers, so those that are queued go before each answer.
 func (p *peer) writeAll(write func(message []byte) error, beat <-chan time.Time) {
 	defer p.close()
+	notifications := p.session.ClientNotifications()
+	encode := func(notification mcpsdk.JSONRPCNotification) []byte {
+		data, _ := json.Marshal(notification) // it is made of what was decoded from JSON, or is ours
+		return data
+	}
 	for {
-		var err error
+		var message []byte
 		select {
 		case <-p.closed:
 			return
-		case answer := <-p.answers:
-			if err = p.writeNotifications(write); err == nil {
-				err = write(answer)
+		case message = <-p.answers:
+			for len(notifications) > 0 {
+				if write(encode(<-notifications)) != nil {
+					return
+				}
 			}
-		case notification := <-p.session.ClientNotifications():
-			err = writeNotification(write, notification)
+		case notification := <-notifications:
+			message = encode(notification)
 		case <-beat:
-			err = write(nil)
 		}
-		if err != nil {
+		if write(message) != nil {
 			return
 		}
 	}
-}
-
-func (p *peer) writeNotifications(write func([]byte) error) error {
-	for {
-		select {
-		case notification := <-p.session.ClientNotifications():
-			if err := writeNotification(write, notification); err != nil {
-				return err
-			}
-		default:
-			return nil
-		}
-	}
-}
-
-func writeNotification(write func([]byte) error, notification mcpsdk.JSONRPCNotification) error {
-	data, err := json.Marshal(notification)
-	if err != nil {
-		return err
-	}
-	return write(data)
 }

@@ -30,9 +30,7 @@ const (
 // cancels its calls.
 type sse struct {
 	transports *Transports
-
-	mu      sync.Mutex
-	streams map[string]*sseStream
+	streams    sync.Map // of *sseStream, by the protocol session's id
 }
 
 // sseStream is a client's stream, with the context for its requests.
@@ -40,10 +38,6 @@ type sseStream struct {
 	*peer
 	requests context.Context //nolint:containedctx // it is the context of the stream's own request
 	admitted chan struct{}
-}
-
-func (t *Transports) newSSE() *sse {
-	return &sse{transports: t, streams: make(map[string]*sseStream)}
 }
 
 // serveStream serves a client's stream.
@@ -61,8 +55,8 @@ func (s *sse) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.unregister(ctx)
-	s.add(id, &sseStream{peer: p, requests: ctx, admitted: make(chan struct{}, streamRequests)})
-	defer s.remove(id)
+	s.streams.Store(id, &sseStream{peer: p, requests: ctx, admitted: make(chan struct{}, streamRequests)})
+	defer s.streams.Delete(id)
 	defer context.AfterFunc(ctx, p.close)()
 
 	wire.EventHeader(w.Header())
@@ -87,32 +81,14 @@ func withHandshake(ctx context.Context) context.Context {
 	return mcpserver.WithSupportedProtocolVersions(ctx, versions)
 }
 
-func (s *sse) add(id string, stream *sseStream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.streams[id] = stream
-}
-
-func (s *sse) remove(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, id)
-}
-
-func (s *sse) stream(id string) *sseStream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.streams[id]
-}
-
 // serveMessage accepts a message for a stream.
 func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		refuseMethod(w, http.MethodPost)
 		return
 	}
-	stream := s.stream(r.URL.Query().Get("sessionId"))
-	if stream == nil {
+	found, ok := s.streams.Load(r.URL.Query().Get("sessionId"))
+	if !ok {
 		http.Error(w, unknownSession, http.StatusNotFound)
 		return
 	}
@@ -126,7 +102,7 @@ func (s *sse) serveMessage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body must be a message in JSON", http.StatusBadRequest)
 	case m.isBatch():
 		http.Error(w, "this transport does not accept batches", http.StatusBadRequest)
-	case !stream.admit(r, m):
+	case !found.(*sseStream).admit(r, m):
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "too many requests wait for their answers to be read: read them, or try again later", http.StatusTooManyRequests)
 	default:
