@@ -14,7 +14,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// runs is an executor whose runs go on until they are cancelled.
+// runs is an executor whose runs last until they are cancelled.
 type runs struct {
 	begun chan string  // the code of each
 	ended chan string  // of each that was cancelled
@@ -49,7 +49,7 @@ func TestCancelOverStdio(t *testing.T) {
 	}
 }
 
-// A client that does not read any more has left.
+// A client that no longer reads has left.
 func TestBrokenStdout(t *testing.T) {
 	r := newRuns()
 	in, clientIn := io.Pipe()
@@ -65,7 +65,7 @@ func TestBrokenStdout(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.begun
-	go func() { _, _ = io.WriteString(clientIn, hello+"\n") }() // its answer finds nobody
+	go func() { _, _ = io.WriteString(clientIn, hello+"\n") }() // nothing reads its answer
 	<-r.ended
 	if err := <-over; err != nil {
 		t.Error(err)
@@ -73,7 +73,7 @@ func TestBrokenStdout(t *testing.T) {
 	_ = in.Close()
 }
 
-// begin makes a request that goes on, and gives what ends it.
+// begin starts a request that lasts, and returns a function that ends it.
 func begin(t *testing.T, client *http.Client, url, body string, header http.Header) (leave func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,7 +17,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// The tools are what a model sees: no change of them goes unnoticed.
+// The list of tools is a snapshot, because models depend on it.
 func TestToolsList(t *testing.T) {
 	tools := connect(t, options(nil)).request("tools/list", `{}`)
 	var pretty bytes.Buffer
@@ -113,7 +113,7 @@ func TestCallRequest(t *testing.T) {
 	}
 }
 
-// A model that makes a mistake is told which, and runs nothing.
+// An invalid call returns an error that names the fault, and runs nothing.
 func TestCallInvalid(t *testing.T) {
 	for name, test := range map[string]struct{ arguments, want string }{
 		"nothing":          {`{}`, "the argument code is required: Python source text, as a string"},
@@ -254,8 +254,8 @@ func TestCallResult(t *testing.T) {
 	}
 }
 
-// What the run's own limit has cut is said to be lost; a program that prints the
-// mark itself is no cut.
+// A result states that output beyond the run's limit was dropped, but not if the program printed
+// the mark itself.
 func TestOutputThatWasNotKept(t *testing.T) {
 	r := exited(0)
 	r.Stdout = strings.Repeat("a line\n", 142_857) + "\n...[truncated]"

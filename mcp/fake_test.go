@@ -34,7 +34,7 @@ func (e execute) Execute(ctx context.Context, req execution.Request) (*execution
 	return e(ctx, req)
 }
 
-// gives makes an executor that gives a result or an error.
+// gives returns an executor that returns a result or an error.
 func gives(result *execution.Result, err error) execute {
 	return func(context.Context, execution.Request) (*execution.Result, error) { return result, err }
 }
@@ -43,7 +43,7 @@ func exited(code int) *execution.Result {
 	return &execution.Result{ExitCode: &code, End: execution.End{Reason: execution.Exited}}
 }
 
-// options gives options for a test to change.
+// options returns options for a test to change.
 func options(executor execute) mcp.Options {
 	return mcp.Options{
 		Executor: executor, Sessions: newSessions(), Files: noFiles{}, Version: "1.2.3", Log: slog.New(slog.DiscardHandler),
@@ -53,7 +53,7 @@ func options(executor execute) mcp.Options {
 	}
 }
 
-// noFiles is a store for tests that care for none: it forgets what it takes.
+// noFiles is a store for tests without files: it keeps nothing.
 type noFiles struct{}
 
 func (noFiles) Put(_ context.Context, name string, r io.Reader) (filestore.Info, error) {
@@ -275,7 +275,7 @@ func resultOf(t *testing.T, data []byte) result {
 	return r
 }
 
-// call calls execute_python with some arguments, and gives the text.
+// call calls execute_python and returns the text.
 func (c *client) call(arguments string) (text string, isError bool) {
 	c.t.Helper()
 	r := c.tool("execute_python", arguments)

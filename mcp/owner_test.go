@@ -15,8 +15,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// newOwned serves the transports for whoever X-Owner names, and notes for whom
-// programs run.
+// newOwned serves the transports for the owner in X-Owner, and records for which owners programs
+// run.
 func newOwned(t *testing.T) (server *httptest.Server, ran func() []execution.Owner) {
 	t.Helper()
 	var mu sync.Mutex

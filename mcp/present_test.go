@@ -76,14 +76,14 @@ func TestPictures(t *testing.T) {
 		kinds string
 		notes []string // in the text, by file
 	}{
-		"as it is":     {[]made{{"a.png", small}}, "text image", []string{"a.png, 102 bytes, file_id *, shown below]"}},
-		"too wide":     {[]made{{"a.png", wide}}, "text image resource_link", []string{"shown below, reduced in size]"}},
-		"too large":    {[]made{{"a.png", large}}, "text image resource_link", []string{"shown below, reduced in size]"}},
-		"several":      {[]made{{"a.png", large}, {"b.PNG", small}, {"c.png", append(bytes.Clone(large), 0)}}, "text image image image resource_link resource_link", nil},
-		"no picture":   {[]made{{"a.png", []byte("text")}}, "text resource_link", []string{"not shown: it is not a picture]"}},
-		"half a one":   {[]made{{"a.png", large[:len(large)/2]}}, "text resource_link", []string{"not shown: the picture is incomplete or damaged]"}},
-		"half a small": {[]made{{"a.png", small[:len(small)/2]}}, "text resource_link", []string{"not shown: the picture is incomplete or damaged]"}},
-		"no pixels":    {[]made{{"a.gif", []byte("GIF89a\x00\x00\x00\x00\x00\x00\x00;")}}, "text resource_link", []string{"not shown: it is not a picture]"}},
+		"as it is":       {[]made{{"a.png", small}}, "text image", []string{"a.png, 102 bytes, file_id *, shown below]"}},
+		"too wide":       {[]made{{"a.png", wide}}, "text image resource_link", []string{"shown below, reduced in size]"}},
+		"too large":      {[]made{{"a.png", large}}, "text image resource_link", []string{"shown below, reduced in size]"}},
+		"several":        {[]made{{"a.png", large}, {"b.PNG", small}, {"c.png", append(bytes.Clone(large), 0)}}, "text image image image resource_link resource_link", nil},
+		"not a picture":  {[]made{{"a.png", []byte("text")}}, "text resource_link", []string{"not shown: it is not a picture]"}},
+		"half a picture": {[]made{{"a.png", large[:len(large)/2]}}, "text resource_link", []string{"not shown: the picture is incomplete or damaged]"}},
+		"half a small":   {[]made{{"a.png", small[:len(small)/2]}}, "text resource_link", []string{"not shown: the picture is incomplete or damaged]"}},
+		"no pixels":      {[]made{{"a.gif", []byte("GIF89a\x00\x00\x00\x00\x00\x00\x00;")}}, "text resource_link", []string{"not shown: it is not a picture]"}},
 		"a header": {
 			[]made{{"a.webp", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x09\x00\x00")}},
 			"text resource_link",
@@ -212,13 +212,13 @@ func TestFilesOfCalls(t *testing.T) {
 	for _, uri := range []string{"vivarium://files/nope", "vivarium://files/../x", "file:///etc/passwd"} {
 		if m := c.request("resources/read", `{"uri": "`+uri+`"}`); m.Error == nil || m.Error.Code != -32002 {
 			t.Errorf("%s: %s %+v", uri, m.Result, m.Error)
-		} else if told := "File with ID 'nope' not found: it has expired or never existed"; uri == "vivarium://files/nope" && !strings.Contains(m.Error.Message, told) {
+		} else if want := "File with ID 'nope' not found: it has expired or never existed"; uri == "vivarium://files/nope" && !strings.Contains(m.Error.Message, want) {
 			t.Error(m.Error.Message)
 		}
 	}
 }
 
-// What nobody learns of is not kept.
+// Files of a cancelled call are deleted.
 func TestFilesOfCancelledCalls(t *testing.T) {
 	store := newStore(t)
 	opts := options(nil)
@@ -238,7 +238,7 @@ func TestFilesOfCancelledCalls(t *testing.T) {
 	}
 }
 
-// Over HTTP a file can be had by its URL too.
+// Over HTTP a file has a URL too.
 func TestFileURLs(t *testing.T) {
 	for _, public := range []string{"", "https://vivarium.example"} {
 		opts := options(makes(exited(0), made{"a.csv", []byte("a")}))

@@ -116,7 +116,7 @@ func TestSessionToolsInvalid(t *testing.T) {
 	}
 }
 
-// A session that nobody learns of does not stay.
+// A session whose client does not learn its name is deleted.
 func TestNewSessionOfAFailedCall(t *testing.T) {
 	opts, known := options(nil), newSessions()
 	known.call = func(execution.Operation, execution.Request) (*execution.Result, error) {
@@ -131,7 +131,7 @@ func TestNewSessionOfAFailedCall(t *testing.T) {
 	}
 }
 
-// Nor does one whose client calls it off before it is told of the session.
+// So is one whose client cancels the call before its answer.
 func TestNewSessionOfACancelledCall(t *testing.T) {
 	opts, known := options(nil), newSessions()
 	var c *client
@@ -210,7 +210,7 @@ func TestReadFileShows(t *testing.T) {
 	}
 }
 
-// endless gives lines for ever.
+// endless returns lines without end.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) {

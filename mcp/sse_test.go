@@ -21,8 +21,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// unread is where an answer goes that nobody reads: there is room for its
-// beginning, then a write waits for its deadline.
+// unread is an answer that the client does not read: there is room for the first write, and then
+// writes wait for their deadline.
 type unread struct {
 	header http.Header
 	begun  chan string // the first write
@@ -75,8 +75,8 @@ func (o *opened) Get(context.Context, string) (*filestore.File, error) {
 	return nil, errNoFile
 }
 
-// Who does not read holds few answers, and no stream for long; who leaves has
-// nothing more be read.
+// A client that does not read holds few answers, and its stream ends soon. After a client has
+// left, no more files are read.
 func TestUnreadSSE(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leaves %v", leaves), func(t *testing.T) {
@@ -129,12 +129,12 @@ func testUnreadSSE(t *testing.T, leaves bool) {
 	}
 }
 
-// Who does not read the answer of a call has its connection closed in time.
+// The connection of a client that does not read an answer is closed in time.
 func TestUnreadStreamable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handlers, endStreams := mcp.New(options(gives(printed("42\n"), nil))).Handlers()
 		answer := newUnread()
-		answer.begun <- "" // there is no room at all
+		answer.begun <- "" // there is no room
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, transport.StreamablePath, strings.NewReader(hello))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Accept", "application/json, text/event-stream")
@@ -203,7 +203,7 @@ func TestBoundSSE(t *testing.T) {
 	<-r.begun
 }
 
-// What is no message for a stream is refused at once.
+// Requests that are not messages for a stream are rejected.
 func TestSSERefuses(t *testing.T) {
 	server, _ := newHTTP(t, options(nil))
 	_, endpoint := openSSE(t, server)

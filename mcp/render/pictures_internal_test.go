@@ -25,7 +25,7 @@ func encoded(t *testing.T, width, height int) []byte {
 	return out.Bytes()
 }
 
-// Who waits for a turn, or has none of the time left, gets no picture.
+// A picture is refused if its client leaves while it waits, or if no time is left.
 func TestGalleryEnds(t *testing.T) {
 	data := encoded(t, 10, 10)
 	left, leave := context.WithCancel(t.Context())
@@ -44,7 +44,7 @@ func TestGalleryEnds(t *testing.T) {
 	}
 }
 
-// A decoder stops when nobody wants its picture any more, within the picture.
+// A decoder stops within the picture when it is cancelled.
 func TestDecodingEnds(t *testing.T) {
 	data := encoded(t, 2000, 2000)
 	enough := errors.New("enough")

@@ -11,8 +11,8 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 )
 
-// Who begins sessions without end has the server hold few of them, and the
-// client of one that had to go notices nothing.
+// The library keeps a bounded number of protocol sessions. The client of one that had to go does
+// not notice.
 func TestManySessions(t *testing.T) {
 	s := newTransports(new(mcpserver.Hooks))
 	handlers, endStreams := s.Handlers()
@@ -41,7 +41,7 @@ func TestManySessions(t *testing.T) {
 	}
 }
 
-// An owner's sessions go for their own, and anybody's for who has none.
+// An owner's new session replaces an old one of the same owner, or of any owner if there is none.
 func TestKeptSessionsOfOwners(t *testing.T) {
 	k := newKeptSessions()
 	k.use("ben's", "ben")

@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	toldOne = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progress\":1}}\n\n"
-	toldTwo = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progress\":2}}\n\n"
+	first  = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progress\":1}}\n\n"
+	second = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progress\":2}}\n\n"
 )
 
-// What a call tells comes on its own stream, before the answer and in order.
+// Notifications of a call are sent on its own answer, before the result and in order.
 func TestStream(t *testing.T) {
-	tell := func(t *testing.T, r *http.Request, progress int) {
+	notify := func(t *testing.T, r *http.Request, progress int) {
 		t.Helper()
 		if err := Notify(r.Context(), nil, "notifications/progress", map[string]any{"progress": progress}); err != nil {
 			t.Error(err)
@@ -38,34 +38,34 @@ func TestStream(t *testing.T) {
 		handle     func(t *testing.T, w http.ResponseWriter, r *http.Request)
 		kind, want string
 	}{
-		"nothing told": {func(_ *testing.T, w http.ResponseWriter, _ *http.Request) { asJSON(w) }, "application/json", "{\"result\":{}}\n"},
-		"two things told": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+		"no notification": {func(_ *testing.T, w http.ResponseWriter, _ *http.Request) { asJSON(w) }, "application/json", "{\"result\":{}}\n"},
+		"two notifications": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
 			t.Helper()
-			tell(t, r, 1)
-			tell(t, r, 2)
+			notify(t, r, 1)
+			notify(t, r, 2)
 			asJSON(w)
-		}, "text/event-stream", toldOne + toldTwo + answer},
+		}, "text/event-stream", first + second + answer},
 		"events of the library's after ours": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
 			t.Helper()
-			tell(t, r, 1)
+			notify(t, r, 1)
 			asEvents(w)
-		}, "text/event-stream", toldOne + answer},
+		}, "text/event-stream", first + answer},
 		"ours after events of the library's": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
 			t.Helper()
 			asEvents(w)
-			tell(t, r, 1)
-		}, "text/event-stream", answer + toldOne},
-		"told within the answer": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+			notify(t, r, 1)
+		}, "text/event-stream", answer + first},
+		"a notification within the answer": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
 			t.Helper()
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusOK)
-			tell(t, r, 1)
+			notify(t, r, 1)
 			asJSON(w)
 		}, "application/json", "{\"result\":{}}\n"},
-		"told too late": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
+		"a notification too late": {func(t *testing.T, w http.ResponseWriter, r *http.Request) {
 			t.Helper()
 			asJSON(w)
-			tell(t, r, 1)
+			notify(t, r, 1)
 		}, "application/json", "{\"result\":{}}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestStreamAccepted(t *testing.T) {
 		r.Header.Set("Accept", accept)
 		w := httptest.NewRecorder()
 		withStream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := Notify(r.Context(), nil, "told", nil); err != nil {
+			if err := Notify(r.Context(), nil, "x", nil); err != nil {
 				t.Error(err)
 			}
 			w.Header().Set("Content-Type", "application/json")
