@@ -21,8 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction( // it lives as long as the process
-		"github.com/mark3labs/mcp-go/server.(*StreamableHTTPServer).startSessionSweeper.func1"))
+	goleak.VerifyTestMain(m)
 }
 
 var update = flag.Bool("update", false, "write the snapshots in testdata anew")

@@ -2,6 +2,7 @@ package render
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
@@ -105,7 +106,7 @@ func (p *page) addCut(stream string, cut bool) {
 
 // addFiles appends the files: pictures are shown as far as there is room, others linked.
 func (p *page) addFiles(ctx context.Context) {
-	files := append(p.saved, p.outcome.Result.Files...)
+	files := slices.Concat(p.saved, p.outcome.Result.Files)
 	gallery, left := p.newGallery(), 0
 	for _, file := range files {
 		if mayBePicture(file.Path) {
