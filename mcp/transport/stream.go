@@ -31,7 +31,7 @@ type stream struct {
 
 type streamKey struct{}
 
-// withStream gives calls their stream. It is nil if the client does not accept events.
+// withStream puts the stream of a call into its context. It is nil if the client does not accept events.
 func withStream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var s *stream
