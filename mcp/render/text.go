@@ -18,7 +18,7 @@ type textBuilder struct{ strings.Builder }
 // section starts a new line and writes to it.
 func (b *textBuilder) section(format string, args ...any) {
 	if written := b.String(); written != "" && !strings.HasSuffix(written, "\n") {
-		b.WriteString("\n")
+		_, _ = b.WriteString("\n") // it never fails
 	}
 	_, _ = fmt.Fprintf(b, format, args...)
 }
