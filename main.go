@@ -1,5 +1,5 @@
-// Command vivarium runs Python that nobody has read, safely and in
-// milliseconds: as an HTTP API, as an MCP server, and from the command line.
+// Command vivarium runs untrusted Python, safely and in milliseconds: as an HTTP
+// API, as an MCP server, and from the command line.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 
 func main() {
 	if os.Args[0] == local.Name {
-		local.Become() // a sandbox of ours: it does not return
+		local.Become() // this process is to become a sandbox: it does not return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once

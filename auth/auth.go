@@ -1,6 +1,6 @@
-// Package auth knows who may use the server: holders of keys, and of tokens that
-// an OAuth issuer has signed. It says whose requests are whose; how a request
-// carries its key or token is the door's business.
+// Package auth authenticates the bearers of keys, and of tokens that an OAuth issuer
+// has signed. It identifies the owner of a request; how a request carries its key or
+// token is left to the caller.
 package auth
 
 import (
@@ -12,26 +12,26 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// KeyHash is the SHA-256 of a key. The key itself is kept nowhere.
+// KeyHash is the SHA-256 of a key. The key itself is not stored.
 type KeyHash [sha256.Size]byte
 
 // Options configure an [Authenticator].
 type Options struct {
 	// Keys are the keys that are valid.
 	Keys []KeyHash
-	// Tokens verifies what is no key. Nil means that nothing else is valid.
+	// Tokens verifies bearers that are not keys. Nil means that only keys are valid.
 	Tokens *Tokens
 }
 
-// Authenticator says who bears a key or token. It is safe for concurrent use.
+// Authenticator authenticates bearers. It is safe for concurrent use.
 type Authenticator struct{ opts Options }
 
-// New makes an Authenticator.
+// New returns an Authenticator.
 func New(opts Options) *Authenticator { return &Authenticator{opts} }
 
-// Authenticate gives the owner of what a bearer makes. Its error has code
-// [execution.Unauthenticated] where the bearer is nobody we know, and
-// [execution.Unavailable] where that cannot be found out now.
+// Authenticate returns the owner that a bearer identifies. Its error has code
+// [execution.Unauthenticated] if the bearer is not valid, and [execution.Unavailable]
+// if that cannot be checked now.
 func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (execution.Owner, error) {
 	if owner, ok := a.keyOwner(bearer); ok {
 		return owner, nil
@@ -42,7 +42,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (execut
 	return a.opts.Tokens.verify(ctx, bearer)
 }
 
-// keyOwner looks a key up in a time that does not depend on which keys there are.
+// keyOwner returns the owner of a key and whether the key is valid. It takes the same
+// time for any key.
 func (a *Authenticator) keyOwner(key string) (execution.Owner, bool) {
 	hash := sha256.Sum256([]byte(key))
 	found := 0
@@ -52,13 +53,13 @@ func (a *Authenticator) keyOwner(key string) (execution.Owner, bool) {
 	return owner("key", string(hash[:])), found == 1
 }
 
-// owner names who has a key, or is a subject of an issuer.
+// owner returns the name of the owner of a key, or of a subject of an issuer.
 func owner(kind string, parts ...string) execution.Owner {
 	hash := sha256.New()
 	for _, part := range append([]string{"vivarium owner", kind}, parts...) {
-		sum := sha256.Sum256([]byte(part)) // so that no two lists of parts are alike
+		sum := sha256.Sum256([]byte(part)) // so that no two lists of parts have the same bytes
 		_, _ = hash.Write(sum[:])
 	}
-	const size = 16 // bytes; nobody finds two keys of the same name
+	const size = 16 // bytes, so that no two keys can be found that have the same name
 	return execution.Owner(hex.EncodeToString(hash.Sum(nil)[:size]))
 }

@@ -45,7 +45,7 @@ func TestKeys(t *testing.T) {
 		t.Errorf("%q %v, %q %v", anna, annaErr, ben, benErr)
 	}
 	if again, _ := auth.New(auth.Options{Keys: keys()[:1]}).Authenticate(t.Context(), annasKey); again != anna {
-		t.Errorf("the next server calls the owner %q, not %q", again, anna)
+		t.Errorf("the next server names the owner %q, not %q", again, anna)
 	}
 	for _, key := range []string{"", "x", annasKey + " ", annasKey[1:], string(anna), strings.ToUpper(annasKey)} {
 		if owner, err := a.Authenticate(t.Context(), key); owner != "" || codeOf(err) != execution.Unauthenticated {
@@ -61,11 +61,12 @@ func codeOf(err error) execution.Code {
 	return execution.AsError(err).Code
 }
 
-// fakeIssuer signs tokens and tells its keys. It is no server: time can be virtual.
+// fakeIssuer signs tokens and publishes its keys. It is not a server, so that time can
+// be virtual.
 type fakeIssuer struct {
 	mu    sync.Mutex
 	keys  map[string]*ecdsa.PrivateKey // by id
-	asked []string                     // the URLs, in order
+	asked []string                     // the paths, in order
 	down  bool
 	hangs bool
 	says  string // the issuer in its own description
@@ -137,7 +138,7 @@ func (i *fakeIssuer) set(change func()) {
 	change()
 }
 
-// sign makes a token.
+// sign returns a signed token.
 func (i *fakeIssuer) sign(t *testing.T, id string, claims jwt.Claims) string {
 	t.Helper()
 	return signWith(t, jose.ES256, i.keys[id], id, claims)
@@ -160,7 +161,7 @@ func signWith(t *testing.T, algorithm jose.SignatureAlgorithm, key any, id strin
 	return text
 }
 
-// claims are those of a good token, and what is different of them.
+// claims returns those of a valid token after a change.
 func claims(change func(*jwt.Claims)) jwt.Claims {
 	c := jwt.Claims{
 		Issuer: issuer, Subject: "anna", Audience: jwt.Audience{"another", audience},
@@ -204,7 +205,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// forged makes a token by hand.
+// forged returns a token that is put together by hand.
 func forged(header, payload string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(header)) + "." + encode([]byte(payload)) + "."
@@ -231,8 +232,8 @@ func TestBadTokens(t *testing.T) {
 		"expired":             {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Expiry = at(-2 * time.Minute) })), "it has expired"},
 		"never expires":       {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Expiry = nil })), "it does not expire"},
 		"not yet":             {i.sign(t, "1", claims(func(c *jwt.Claims) { c.NotBefore = at(time.Hour) })), "it is not valid yet"},
-		"another issuer":      {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Issuer = issuer + "/" })), "it is another issuer's"},
-		"no issuer":           {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Issuer = "" })), "it is another issuer's"},
+		"another issuer":      {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Issuer = issuer + "/" })), "it is not from the configured issuer"},
+		"no issuer":           {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Issuer = "" })), "it is not from the configured issuer"},
 		"another audience":    {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Audience = jwt.Audience{"x"} })), "it is for another audience"},
 		"no audience":         {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Audience = nil })), "it is for another audience"},
 		"no subject":          {i.sign(t, "1", claims(func(c *jwt.Claims) { c.Subject = "" })), "it has no subject"},
@@ -254,8 +255,8 @@ func TestBadTokens(t *testing.T) {
 	}
 }
 
-// An issuer that is down stops nobody but the bearers of its tokens, and is asked
-// again when it may be up.
+// While the issuer is down, keys are valid and its tokens are not. It is asked again
+// after a pause.
 func TestIssuerIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
@@ -286,8 +287,8 @@ func TestIssuerIsDown(t *testing.T) {
 	})
 }
 
-// One that does not answer holds a request up for so long and no longer; a caller
-// who leaves waits no more, and does not keep others from the answer.
+// A request waits for an issuer that does not answer for a bounded time. A caller that
+// leaves stops waiting, and others still get the answer.
 func TestIssuerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
@@ -300,8 +301,8 @@ func TestIssuerHangs(t *testing.T) {
 	})
 }
 
-// New keys are found, old ones are forgotten, and no row of strange tokens has the
-// issuer asked more often.
+// New keys are found and old ones are forgotten. Tokens of unknown keys do not make the
+// requests to the issuer more frequent.
 func TestKeysChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
@@ -335,9 +336,9 @@ func TestKeysChange(t *testing.T) {
 	})
 }
 
-// Keys of kinds that we do not know, or that are broken, say nothing about the
-// others in the set (RFC 7517, section 5).
-func TestStrangeKeys(t *testing.T) {
+// Keys of unknown kinds and broken keys are ignored; the others of the set are used
+// (RFC 7517, section 5).
+func TestUnusableKeysAreIgnored(t *testing.T) {
 	i := newIssuer(t)
 	for _, text := range []string{
 		`{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA", "kid": "a"}`,
@@ -352,9 +353,8 @@ func TestStrangeKeys(t *testing.T) {
 	}
 }
 
-// A key that has changed and kept its name, or has none, is found as one with a
-// new name is.
-func TestKeysKeepTheirNames(t *testing.T) {
+// A key that changed and kept its id, or has none, is found as a key with a new id is.
+func TestKeysKeepTheirIDs(t *testing.T) {
 	for _, name := range []string{"1", ""} {
 		synctest.Test(t, func(t *testing.T) {
 			i := newIssuer(t)
@@ -391,9 +391,9 @@ func TestKeysKeepTheirNames(t *testing.T) {
 	}
 }
 
-// Whoever has a token of a known key waits hardly for an issuer that hangs, and
-// others not at all; when it is well again, what it has taken back is noticed.
-func TestIssuerHangsLater(t *testing.T) {
+// The first token of a known key waits briefly for an issuer that hangs, and the next
+// ones do not. When the issuer answers again, a key that it revoked is refused.
+func TestIssuerHangsAfterKeysAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
 		a := i.authenticator()
@@ -427,9 +427,9 @@ func TestIssuerHangsLater(t *testing.T) {
 	})
 }
 
-// Access tokens are no other JWTs of the same issuer's (RFC 9068, section 4).
-// Issuers that do not follow it say JWT, or nothing.
-func TestKindsOfTokens(t *testing.T) {
+// Other JWTs of the same issuer are not access tokens (RFC 9068, section 4). Issuers that
+// do not follow that RFC send JWT, or no type.
+func TestOnlyAccessTokensAreAccepted(t *testing.T) {
 	i := newIssuer(t)
 	a := i.authenticator()
 	for kind, accepted := range map[any]bool{
@@ -449,15 +449,15 @@ func TestKindsOfTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = a.Authenticate(t.Context(), token)
-		refused := codeOf(err) == execution.Unauthenticated && err.Error() == "the token is refused: it is no access token"
+		refused := codeOf(err) == execution.Unauthenticated && err.Error() == "the token is refused: it is not an access token"
 		if accepted && err != nil || !accepted && !refused {
 			t.Errorf("%v: %v", kind, err)
 		}
 	}
 }
 
-// A description of another issuer is not believed.
-func TestAnotherIssuersDescription(t *testing.T) {
+// A discovery document that describes another issuer is refused.
+func TestDiscoveryOfAnotherIssuer(t *testing.T) {
 	i := newIssuer(t)
 	i.says = "https://evil.example.com"
 	if _, err := i.authenticator().Authenticate(t.Context(), i.sign(t, "1", claims(nil))); codeOf(err) != execution.Unavailable {
@@ -465,8 +465,8 @@ func TestAnotherIssuersDescription(t *testing.T) {
 	}
 }
 
-// With the keys' own URL the issuer is not asked where they are. Here it is a
-// server.
+// With the URL of the keys, the discovery document is not requested. The issuer is a
+// server here.
 func TestKeysURL(t *testing.T) {
 	i := newIssuer(t)
 	server := httptest.NewServer(i)

@@ -132,7 +132,7 @@ func (b *bare) remove(ctx context.Context, id string) error {
 	return b.client.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 }
 
-// refused tells the engine's failures from the benchmark's end.
+// refused returns the engine's failure as a refusal, unless the benchmark has ended.
 func (b *bare) refused(ctx context.Context, step string, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return context.Cause(ctx)
@@ -140,8 +140,8 @@ func (b *bare) refused(ctx context.Context, step string, err error) error {
 	return &refusal{fmt.Errorf("engine: %s: %w", step, err)}
 }
 
-// The walls are those of execution/docker/container.go, but for the seccomp
-// profile: the engine's own is used, which spares it the reading of ours.
+// config has the restrictions of execution/docker/container.go, except the seccomp
+// profile: the engine's own is used, which it need not parse.
 
 func (b *bare) config(p program) *container.Config {
 	return &container.Config{
@@ -205,7 +205,7 @@ func (b *bare) close(ctx context.Context) error {
 	return errors.Join(errors.Join(failures...), b.client.Close())
 }
 
-// memoryMB gives the memory of a server's sandbox, as `docker stats` counts it,
+// memoryMB returns the memory of a server's sandbox, as `docker stats` counts it,
 // the mean of all.
 func (b *bare) memoryMB(ctx context.Context, instance string) (float64, error) {
 	list, err := b.client.ContainerList(ctx, container.ListOptions{

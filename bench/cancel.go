@@ -78,7 +78,7 @@ func timeCancel(ctx context.Context, run func(ctx context.Context, p program) (c
 	return time.Since(began), nil
 }
 
-// find gives the /proc folder of the process that has an argument, or "".
+// find returns the /proc folder of the process that has an argument, or "".
 func find(argument string) string {
 	folders, _ := filepath.Glob("/proc/[0-9]*")
 	for _, folder := range folders {
@@ -89,7 +89,7 @@ func find(argument string) string {
 	return ""
 }
 
-// isThere says whether a process is there and alive.
+// isThere reports whether a process exists and runs.
 func isThere(folder, argument string) bool {
 	line, err := os.ReadFile(filepath.Join(folder, "cmdline")) // of a dead one it is empty
 	return err == nil && bytes.Contains(line, []byte("\x00"+argument+"\x00"))

@@ -109,7 +109,7 @@ const slowCalls = 5
 // lookup reads an environment variable.
 type lookup func(name string) (string, bool)
 
-// with gives one variable a value.
+// with returns a lookup in which one variable has another value.
 func (l lookup) with(name, value string) lookup {
 	return func(asked string) (string, bool) {
 		if asked == name {

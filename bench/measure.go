@@ -224,8 +224,8 @@ func call(ctx context.Context, s side, p program, from, until time.Time, into *t
 	return nil
 }
 
-// idleMemory gives the server's resident memory when it has nothing to do and
-// its pool is warm, or 0 where the system does not tell.
+// idleMemory returns the server's resident memory when it has nothing to do and
+// its pool is warm, or 0 if the system does not report it.
 func (m *measurement) idleMemory(ctx context.Context) (float64, error) {
 	if err := m.ours.ready(ctx); err != nil {
 		return 0, err

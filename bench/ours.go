@@ -93,8 +93,8 @@ func (o *ours) exchangeWith(ctx context.Context, method, path string, body []byt
 	return answer, resp.Header, nil
 }
 
-// lost explains an answer that did not come. One that is late counts as refused;
-// without a server there is nothing to measure.
+// lost returns the error of an answer that did not arrive. A late one counts as
+// refused; any other ends the measurement.
 func lost(err error) error {
 	err = fmt.Errorf("server: %w", err)
 	var timeout net.Error
@@ -104,8 +104,8 @@ func lost(err error) error {
 	return err
 }
 
-// ready waits until the server says that sandboxes can be had, in the isolation
-// that it was started for.
+// ready waits until the server has sandboxes, in the isolation that it was started
+// for.
 func (o *ours) ready(ctx context.Context) error {
 	const pause = 100 * time.Millisecond
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, errors.New("the server has no sandboxes"))

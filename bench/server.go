@@ -24,7 +24,7 @@ const module = "github.com/vivarium-sandbox/vivarium"
 const (
 	// listenTime bounds the time until the server listens.
 	listenTime = 15 * time.Second
-	// endTime is how long the server may take to end once it is told to.
+	// endTime is how long the server may take to end after the signal.
 	endTime = 60 * time.Second
 )
 
@@ -108,8 +108,8 @@ func build(ctx context.Context, binary string, progress io.Writer) error {
 	return nil
 }
 
-// start starts the server and waits until it listens. When ctx ends, it is
-// told to end.
+// start starts the server and waits until it listens. When ctx ends, the server
+// gets the signal to end.
 func (s *server) start(ctx context.Context, environment []string, progress io.Writer) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.cmd = exec.CommandContext(ctx, s.binary, "serve")
@@ -169,7 +169,7 @@ func followLog(log io.Reader, started chan<- listening, progress io.Writer) {
 
 func (s *server) pid() int { return s.cmd.Process.Pid }
 
-// stop tells the server to end, waits until it has, and removes what was built.
+// stop ends the server, waits until it has gone, and removes what was built.
 func (s *server) stop() error {
 	var err error
 	if s.cmd != nil && s.cmd.Process != nil {

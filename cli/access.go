@@ -13,10 +13,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// access is who may use the server over HTTP.
+// access decides who may use the server over HTTP.
 type access struct {
 	hosts, origins []string
-	authenticator  httpapi.Authenticator // nil: nobody is asked
+	authenticator  httpapi.Authenticator // nil: everyone may use it
 }
 
 func newAccess(c config.Config) (access, error) {
@@ -44,13 +44,13 @@ func newAccess(c config.Config) (access, error) {
 	return a, nil
 }
 
-// warn says loudly when others than this machine's users may run programs: as an
-// error, which every LOG_LEVEL lets through.
+// warn logs that users of other machines may run programs. It logs an error, since
+// every LOG_LEVEL shows those.
 func (a access) warn(ctx context.Context, log *slog.Logger, address net.Addr) {
 	tcp, ok := address.(*net.TCPAddr)
 	if a.authenticator != nil || ok && tcp.IP.IsLoopback() {
 		return
 	}
-	log.ErrorContext(ctx, "NO AUTHENTICATION, AND NOT ON THE LOOPBACK ALONE: whoever reaches this port may run programs and read all files; "+
-		"set API_KEYS or OAUTH_ISSUER, or let nobody else reach it", "address", address.String())
+	log.ErrorContext(ctx, "NO AUTHENTICATION, AND NOT ONLY ON THE LOOPBACK: everyone who can reach this port may run programs and read all files; "+
+		"set API_KEYS or OAUTH_ISSUER, or restrict access to the port", "address", address.String())
 }

@@ -25,8 +25,8 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// A server that asks nobody says so, however little is logged, unless nobody else
-// can reach it.
+// A server without authentication logs a warning at every LOG_LEVEL, unless only this
+// machine can reach it.
 func TestWarning(t *testing.T) {
 	for name, test := range map[string]struct {
 		address string

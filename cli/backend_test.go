@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// systemPython has LOCAL_PYTHON name the system's, whatever is in PATH before it.
+// systemPython sets LOCAL_PYTHON to the system's, since PATH may have another.
 const systemPython = "LOCAL_PYTHON=/usr/bin/python3"
 
-// Without an engine a program runs all the same, and what the command says besides is nothing.
+// Without an engine a program runs too, and the command prints nothing else.
 func TestExecWithoutEngine(t *testing.T) {
 	for _, backend := range []string{"auto", "local"} {
 		o := run(t, []string{"EXECUTOR_BACKEND=" + backend, systemPython}, "", "exec", "print(6*7)")
@@ -21,7 +21,7 @@ func TestExecWithoutEngine(t *testing.T) {
 	}
 }
 
-// Where there is neither an engine nor another way, the message says why for both.
+// If neither backend is available, the message has the reasons for both.
 func TestNoBackend(t *testing.T) {
 	const nobody = "LOCAL_PYTHON=/nonexistent/python3"
 	run(t, []string{"EXECUTOR_BACKEND=auto", nobody}, "", "serve").
@@ -31,7 +31,7 @@ func TestNoBackend(t *testing.T) {
 		want(t, 125, "Docker Engine does not answer at "+nowhere, `LOCAL_PYTHON is "/nonexistent/python3"`)
 }
 
-// What an engine alone has is never had without one.
+// Settings that need an engine are never ignored.
 func TestSettingsThatNeedAnEngine(t *testing.T) {
 	for _, setting := range []string{
 		"PYTHON_EXECUTOR_DOCKER_IMAGE=python:3.13", "PYTHON_EXECUTOR_DOCKER_NETWORK=bridge", "PYTHON_EXECUTOR_DOCKER_RUNTIME=runsc",
@@ -43,8 +43,8 @@ func TestSettingsThatNeedAnEngine(t *testing.T) {
 	}
 }
 
-// What was chosen at the start is kept, though an engine comes later.
-func TestChoiceIsKept(t *testing.T) {
+// The decision at the start stays, even if an engine starts later.
+func TestDecisionIsKept(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "engine.sock")
 	address, stop := started(t, "EXECUTOR_BACKEND=auto", systemPython, "DOCKER_HOST=unix://"+socket)
 	defer http.DefaultClient.CloseIdleConnections()
@@ -70,10 +70,10 @@ func TestChoiceIsKept(t *testing.T) {
 	}
 }
 
-// The doctor says what takes an engine's place, and why nothing does.
+// The doctor shows the backend that is used without an engine, or why there is none.
 func TestDoctorWithoutBoth(t *testing.T) {
 	o := run(t, []string{"EXECUTOR_BACKEND=auto", systemPython}, "", "doctor")
-	if o.code != 0 || !strings.Contains(o.stdout, "absent   Docker Engine does not answer") || !strings.Contains(o.stdout, "ok       sandboxes are made on this machine, without an engine") {
+	if o.code != 0 || !strings.Contains(o.stdout, "absent   Docker Engine does not answer") || !strings.Contains(o.stdout, "ok       sandboxes run on this machine without an engine") {
 		t.Errorf("without an engine: %+v", o)
 	}
 	o = run(t, []string{"EXECUTOR_BACKEND=auto", "LOCAL_PYTHON=/nonexistent/python3"}, "", "doctor")

@@ -15,7 +15,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 )
 
-// System is what the process has of the world.
+// System is the environment of the process.
 type System struct {
 	// Lookup reads an environment variable.
 	Lookup func(name string) (string, bool)
@@ -24,7 +24,7 @@ type System struct {
 	Stderr io.Writer
 }
 
-// Exit codes of our own, beside those of programs run by exec. They follow
+// Exit codes of the command itself, besides those of programs run by exec. They follow
 // timeout(1) and docker-run(1).
 const (
 	exitFailure  = 1
@@ -41,11 +41,11 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func Run(ctx context.Context, args []string, system System) int {
 	root := &cobra.Command{
 		Use:   "vivarium",
-		Short: "Run Python that nobody has read, safely and in milliseconds",
-		Long: `Vivarium runs Python that nobody has read in sandboxes: for programs over HTTP,
-for language models over MCP, and from the command line.
+		Short: "Run untrusted Python, safely and in milliseconds",
+		Long: `Vivarium runs untrusted Python in sandboxes: for programs over HTTP, for language
+models over MCP, and from the command line.
 
-Settings come from the environment; docs/settings.md lists them all.`,
+Settings are environment variables; docs/settings.md lists them all.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -75,7 +75,7 @@ Settings come from the environment; docs/settings.md lists them all.`,
 	return exitFailure
 }
 
-// warnings makes a log of what is odd alone.
+// warnings returns a log of warnings and errors only.
 func warnings(c config.Config, system System) *slog.Logger {
 	return newLog(c, system, slog.LevelWarn)
 }
@@ -88,7 +88,7 @@ func newLog(c config.Config, system System, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(system.Stderr, options))
 }
 
-// settings reads the settings and makes the log that they ask for.
+// settings reads the settings and returns the log that they describe.
 func settings(ctx context.Context, system System) (config.Config, *slog.Logger, error) {
 	c, err := config.Load(ctx, system.Lookup)
 	if err != nil {
@@ -104,7 +104,7 @@ func settings(ctx context.Context, system System) (config.Config, *slog.Logger, 
 	return c, newLog(c, system, level), nil
 }
 
-// version gives the module's version, or the commit that it was built from.
+// version returns the module's version, or the commit that it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -81,7 +81,7 @@ func lookup(t *testing.T, settings []string) func(name string) (string, bool) {
 	}
 }
 
-// want checks the exit code, that stdout is empty, and what stderr tells.
+// want checks the exit code, that stdout is empty, and what stderr contains.
 func (o outcome) want(t *testing.T, code int, inStderr ...string) {
 	t.Helper()
 	if o.code != code || o.stdout != "" {
@@ -94,7 +94,7 @@ func (o outcome) want(t *testing.T, code int, inStderr ...string) {
 	}
 }
 
-// commands gives the commands that a help text lists.
+// commands returns the commands that a help text lists.
 func commands(help string) []string {
 	_, list, _ := strings.Cut(help, "Available Commands:\n")
 	list, _, _ = strings.Cut(list, "\n\n")
@@ -138,8 +138,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A setting that is wrong stops every command that reads settings: it is named
-// with its value and what is allowed.
+// A wrong setting stops every command that reads settings. The error names it, its
+// value and what is allowed.
 func TestWrongSettings(t *testing.T) {
 	for command, code := range map[string]int{"serve": 1, "stdio": 1, "exec pass": 125, "image build": 1, "doctor": 1} {
 		t.Run(command, func(t *testing.T) {
@@ -166,8 +166,8 @@ func TestWrongArguments(t *testing.T) {
 	}
 }
 
-// Whatever keeps exec from running a program gives 125, as docker-run(1) does:
-// 1 is what many programs exit with themselves.
+// If exec cannot run the program, the exit code is 125, as that of docker-run(1): many
+// programs exit with 1.
 func TestExecNotRun(t *testing.T) {
 	folder := t.TempDir()
 	local, code := filepath.Join(folder, "local.csv"), filepath.Join(folder, "code.py")
@@ -181,18 +181,18 @@ func TestExecNotRun(t *testing.T) {
 		want string
 	}{
 		"unknown flag":          {[]string{"--frobnicate"}, "unknown flag: --frobnicate"},
-		"no code":               {nil, "no code: give it as an argument, or name a file with --from"},
-		"code twice":            {[]string{"pass", "--from", code}, "either as an argument or with --from, not both"},
-		"a file as code":        {[]string{code}, "the code is the name of a file: to run that, exec --from " + code},
+		"no code":               {nil, "no code: pass it as an argument, or name a file with --from"},
+		"code twice":            {[]string{"pass", "--from", code}, "pass the code as an argument or with --from, not both"},
+		"a file as code":        {[]string{code}, "the code is the name of a file: to run the file, use exec --from " + code},
 		"two arguments":         {[]string{"pass", "pass"}, "accepts at most 1 arg(s), received 2"},
 		"no such code":          {[]string{"--from", code + "x"}, "--from: open " + code + "x: no such file"},
 		"no such file":          {[]string{"pass", "--file", "/no/such/file"}, "--file: open /no/such/file: no such file"},
-		"stdin twice":           {[]string{"--from", "-", "--stdin"}, "standard input holds the code already"},
+		"stdin twice":           {[]string{"--from", "-", "--stdin"}, "standard input is already the code"},
 		"a time without a unit": {[]string{"pass", "--timeout", "5"}, `"5" for "--timeout" flag: must be a time of 1ms or more with its unit, such as 1s`},
 		"no time":               {[]string{"pass", "--timeout", "0s"}, `"0s" for "--timeout" flag: must be a time of 1ms or more`},
 		"too much time":         {[]string{"pass", "--timeout", "100s"}, "--timeout is 1m40s: must be at most MAX_EXEC_TIMEOUT_MS, which is 60000"},
-		"a path that leads out": {[]string{"pass", "--file", local + ":../x"}, `files[0].path must not contain ".." (it is "../x")`},
-		"the same path twice":   {[]string{"pass", "--file", local, "--file", local}, `files[1].path is given twice (it is "local.csv")`},
+		"a path that leads out": {[]string{"pass", "--file", local + ":../x"}, "--file " + local + `:../x: its path must not contain ".." (it is "../x")`},
+		"the same path twice":   {[]string{"pass", "--file", local, "--file", local}, "--file " + local + `: its path is given twice (it is "local.csv")`},
 		"no engine":             {[]string{"pass"}, "Docker Engine does not answer at " + nowhere},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestExecNotRun(t *testing.T) {
 	}
 }
 
-// What looks like a file and is none is code.
+// Code that looks like the name of a file is code if there is no such file.
 func TestExecTakesCodeForCode(t *testing.T) {
 	run(t, nil, "", "exec", "module.py").want(t, 125, "Docker Engine does not answer at "+nowhere)
 }
@@ -210,7 +210,7 @@ func TestDoctorWithoutEngine(t *testing.T) {
 	for _, args := range [][]string{{"doctor"}, {"doctor", "--engine"}} {
 		o := run(t, nil, "", args...)
 		want := "missing  Docker Engine does not answer at " + nowhere + " (Cannot connect to the Docker daemon at " + nowhere +
-			". Is the docker daemon running?); to change that, start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` tells)\n"
+			". Is the docker daemon running?); to change that, start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` shows it)\n"
 		if o.code != 1 || o.stdout != want {
 			t.Errorf("%v: %+v", args, o)
 		}
@@ -225,8 +225,7 @@ func TestImageBuildWithoutEngine(t *testing.T) {
 	}
 }
 
-// Over stdio nothing but the protocol is on stdout, and the end of stdin is a
-// normal end.
+// Over stdio, stdout has only the protocol, and the end of stdin is a normal end.
 func TestStdio(t *testing.T) {
 	hello := `{"jsonrpc": "2.0", "id": 1, "method": "ping"}` + "\n"
 	o := run(t, []string{"LOG_LEVEL=debug"}, hello, "stdio")
@@ -239,8 +238,8 @@ func TestStdio(t *testing.T) {
 	}
 }
 
-// Where files cannot be kept, a server for one client says so at the start too,
-// and not when the first file is written.
+// If files cannot be stored, stdio fails at its start too, not only when the first file
+// is written.
 func TestStorageThatCannotBeOpened(t *testing.T) {
 	for url, want := range map[string]string{
 		"gs://bucket":         "this binary was built without gs://",
@@ -252,7 +251,7 @@ func TestStorageThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// started runs serve until the test's end, and gives its address.
+// started runs serve until the test's end, and returns its address.
 func started(t *testing.T, settings ...string) (address string, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -286,7 +285,7 @@ func started(t *testing.T, settings ...string) (address string, stop func() int)
 	}
 }
 
-// A server starts without an engine, says so, and ends in peace.
+// A server starts without an engine, reports that, and ends normally.
 func TestServeWithoutEngine(t *testing.T) {
 	address, stop := started(t)
 	defer http.DefaultClient.CloseIdleConnections()

@@ -18,17 +18,17 @@ var demoData []byte
 //go:embed demo/sales.py
 var demoCode string
 
-// showDemo sends a real request to the server's own door and prints what comes
-// back, with a line to go on from.
+// showDemo sends a real request to the server's HTTP API and prints the answer, with
+// a command to try next.
 func showDemo(ctx context.Context, system System, address string) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(system.Stdout, format+"\n", args...) }
-	say("\nA program, run over HTTP with a CSV file beside it:\n\n%s", indent(demoCode))
+	say("\nA program, run over HTTP with a CSV file next to it:\n\n%s", indent(demoCode))
 	answer, err := postDemo(ctx, address)
 	if err != nil {
-		say("The example failed: %v\nThe log says why; `vivarium doctor` says what to change.", err)
+		say("The example failed: %v\nThe log has the cause; `vivarium doctor` shows what to change.", err)
 		return
 	}
-	say("What it answers:\n\n%s", indent(answer.Stdout+answer.Stderr))
+	say("Its output:\n\n%s", indent(answer.Stdout+answer.Stderr))
 	for _, file := range answer.Files {
 		content, err := askDemo(ctx, http.MethodGet, "http://"+address+"/v1/files/"+file.FileID, nil)
 		if err != nil {
@@ -37,7 +37,7 @@ func showDemo(ctx context.Context, system System, address string) {
 		}
 		say("and, in %s, from /v1/files/%s:\n\n%s", file.Path, file.FileID, indent(string(content)))
 	}
-	say("(%d ms of the program's own, %d ms until it started.)\n", answer.DurationMS, answer.QueueMS)
+	say("(The program ran for %d ms, after %d ms of waiting.)\n", answer.DurationMS, answer.QueueMS)
 	say(`The server is listening. Next:
 
   curl -s http://%s/v1/execute -H 'Content-Type: application/json' -d '{"code": "print(6*7)"}'
@@ -72,7 +72,7 @@ func postDemo(ctx context.Context, address string) (*demoAnswer, error) {
 	return answer, json.Unmarshal(text, answer)
 }
 
-// askDemo sends a request to the server's own door and gives the answer's body.
+// askDemo sends a request to the server's HTTP API and returns the answer's body.
 func askDemo(ctx context.Context, method, url string, body []byte) ([]byte, error) {
 	const patience = 30 * time.Minute // the image may have to be built first
 	ctx, cancel := context.WithTimeout(ctx, patience)

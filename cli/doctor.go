@@ -20,8 +20,8 @@ func doctorCommand(system System) *cobra.Command {
 	var engineOnly bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say whether sandboxes can be had here, and what to change if not",
-		Long:  "Check the engine and the sandbox image, or what takes their place, and how far runs can be apart. The exit code is 1 when something is missing.",
+		Short: "Report whether sandboxes are available, and what to change if not",
+		Long:  "Check the engine and the sandbox image, or what is used without them, and how runs are isolated. The exit code is 1 if something is missing.",
 		Example: `  vivarium doctor
   vivarium doctor --engine`,
 		Args: cobra.NoArgs,
@@ -29,22 +29,22 @@ func doctorCommand(system System) *cobra.Command {
 			return examine(cmd.Context(), system, engineOnly)
 		},
 	}
-	cmd.Flags().BoolVar(&engineOnly, "engine", false, "check the engine alone")
+	cmd.Flags().BoolVar(&engineOnly, "engine", false, "check only the engine")
 	return cmd
 }
 
-// mark is the doctor's verdict on one thing.
+// mark is the result of one check.
 type mark string
 
 const (
 	good    mark = "ok"
-	slower  mark = "slower"  // there is a way around it, which is what happens
-	absent  mark = "absent"  // it could be used, but need not be there
-	missing mark = "missing" // nothing goes without it
+	slower  mark = "slower"  // it does not work, and a slower way is used
+	absent  mark = "absent"  // it is optional, and not there
+	missing mark = "missing" // no sandbox works without it
 	open    mark = "open"    // a limit does not hold on this machine
 )
 
-// finder writes a finding down.
+// finder prints a finding.
 type finder func(m mark, format string, args ...any)
 
 func examine(ctx context.Context, system System, engineOnly bool) (err error) {
@@ -65,7 +65,7 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 	}
 	if c.Backend == backendLocal && !engineOnly {
 		fault := examineLocal(ctx, c, finding)
-		return errors.Join(fault, err) // which a finding may have set meanwhile
+		return errors.Join(fault, err) // a finding may have set err meanwhile
 	}
 	engine, err := newDocker(c, system)
 	if err != nil {
@@ -77,7 +77,7 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		return err
 	}
 	if c.Backend == backendAuto && !c.NeedsEngine() {
-		return errors.Join(examineChoice(ctx, engine, c, finding), err)
+		return errors.Join(examineAuto(ctx, engine, c, finding), err)
 	}
 	if examineEngine(ctx, engine, finding) && examineImage(ctx, engine, c.Image, finding) {
 		examineIsolation(ctx, engine, c, finding)
@@ -85,9 +85,9 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 	return err
 }
 
-// examineChoice examines the engine, and what takes its place where that or the
-// image is not there.
-func examineChoice(ctx context.Context, engine *docker.Backend, c config.Config, finding finder) error {
+// examineAuto examines the engine, and the backend without one if the engine or the
+// image is missing.
+func examineAuto(ctx context.Context, engine *docker.Backend, c config.Config, finding finder) error {
 	optional := func(m mark, format string, args ...any) {
 		if m == missing {
 			m = absent
@@ -101,7 +101,7 @@ func examineChoice(ctx context.Context, engine *docker.Backend, c config.Config,
 	return examineLocal(ctx, c, finding)
 }
 
-// examineFiles says whether files can be stored.
+// examineFiles examines the file store.
 func examineFiles(ctx context.Context, c config.Config, finding finder) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -113,7 +113,7 @@ func examineFiles(ctx context.Context, c config.Config, finding finder) error {
 	return files.Close()
 }
 
-// examineEngine says whether the engine answers.
+// examineEngine reports whether the engine answers.
 func examineEngine(ctx context.Context, engine *docker.Backend, finding finder) bool {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
@@ -127,7 +127,7 @@ func examineEngine(ctx context.Context, engine *docker.Backend, finding finder) 
 	return true
 }
 
-// examineLocal says whether sandboxes can be made without an engine.
+// examineLocal examines the backend without an engine.
 func examineLocal(ctx context.Context, c config.Config, finding finder) error {
 	here, err := newLocal(c)
 	if err != nil {
@@ -144,19 +144,19 @@ func examineLocal(ctx context.Context, c config.Config, finding finder) error {
 		finding(missing, "without an engine: %s", why)
 		return nil
 	}
-	finding(good, "sandboxes are made on this machine, without an engine; their memory and processes are bounded by %s", here.Walls())
+	finding(good, "sandboxes run on this machine without an engine; their memory and processes are limited by %s", here.Walls())
 	if python, err := here.Interpreter(ctx); err == nil {
 		finding(good, "programs run with %s", python)
 	}
 	if _, err := here.Sessions(ctx); err != nil {
-		finding(missing, "no session can be had: %s", execution.AsError(err).Explain())
+		finding(missing, "sessions are not available: %s", execution.AsError(err).Explain())
 	}
 	examineIsolation(ctx, here, c, finding)
 	return here.Close()
 }
 
-// examineIsolation starts a sandbox as the settings have it. Where one is to
-// serve many runs, programs look around in it.
+// examineIsolation starts a sandbox with the settings. If it is to serve many runs,
+// it also runs the probe in it.
 func examineIsolation(ctx context.Context, backend backend, c config.Config, finding finder) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -175,7 +175,7 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 			return
 		}
 	}
-	// What keeps one from serving many runs may keep every one from starting.
+	// The cause may keep every sandbox from starting.
 	if err := startOne(ctx, launcher, spec); err != nil {
 		finding(missing, "no sandbox can be started: %s", oneLine(nameSetting(c, err)))
 		return
@@ -185,15 +185,15 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 	case execution.IsolationContainer:
 		finding(good, "ISOLATION=container: each run gets a sandbox of its own")
 	case execution.IsolationRun:
-		finding(missing, "ISOLATION=run cannot be had: %s; to change that, %s", oneLine(refusal), remedy(refusal))
+		finding(missing, "ISOLATION=run is not available: %s; to change that, %s", oneLine(refusal), remedy(refusal))
 	default:
-		finding(slower, "each run gets a sandbox of its own, which is slow: one cannot serve many here (%s); to change that, %s",
+		finding(slower, "each run gets a sandbox of its own, which is slow: a sandbox cannot serve many runs here (%s); to change that, %s",
 			oneLine(refusal), remedy(refusal))
 	}
 }
 
-// probe says what holds in a sandbox that serves many runs. The error says why
-// there is none, or what does not hold.
+// probe prints what holds in a sandbox that serves many runs. It fails if there is
+// no such sandbox, or something does not hold.
 func probe(ctx context.Context, launcher *launch.Launcher, spec execution.Spec, finding finder) error {
 	findings, err := launcher.Probe(ctx, spec)
 	lacking := slower
@@ -210,7 +210,7 @@ func probe(ctx context.Context, launcher *launch.Launcher, spec execution.Spec, 
 	return err
 }
 
-// examineLimits says which limits hold that no cgroup enforces.
+// examineLimits prints which of the limits hold that no cgroup enforces.
 func examineLimits(ctx context.Context, launcher *launch.Launcher, spec execution.Spec, finding finder) {
 	findings, err := launcher.Limits(ctx, spec)
 	for _, f := range findings {
@@ -235,10 +235,10 @@ func startOne(ctx context.Context, launcher *launch.Launcher, spec execution.Spe
 	return sandbox.Close()
 }
 
-// oneLine is an error's text, which may have a sandbox's last words in it.
+// oneLine returns an error's text on one line. It may contain output of a sandbox.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// examineImage says whether the image is there.
+// examineImage reports whether the image is there.
 func examineImage(ctx context.Context, backend *docker.Backend, ref string, finding finder) bool {
 	recipe, there, err := backend.Label(ctx, ref, image.RecipeLabel)
 	_, ours := image.ByTag(ref)
@@ -250,7 +250,7 @@ func examineImage(ctx context.Context, backend *docker.Backend, ref string, find
 	case !there:
 		finding(missing, "the image %s is not here; to fetch it: `docker pull %s`", ref, ref)
 	case ours && recipe != image.Recipe():
-		finding(good, "the image %s is here, built from another recipe than this version's; to build it: `vivarium image build`", ref)
+		finding(good, "the image %s is here, but was built from the recipe of another version; to rebuild it: `vivarium image build`", ref)
 	default:
 		finding(good, "the image %s is here", ref)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
-// The server's image has a user of its own: what the kernel allows each user is not
-// shared with sandboxes.
+// The server's image has a user of its own, so that the server and sandboxes share no
+// per-user limit of the kernel.
 func TestServerImageUser(t *testing.T) {
 	recipe, err := os.ReadFile("../Dockerfile")
 	if err != nil {
@@ -26,8 +26,8 @@ func TestServerImageUser(t *testing.T) {
 	}
 }
 
-// No document has users put a secret into the arguments of a container, where all users
-// of a machine can see it.
+// No document puts a secret into the arguments of a container, where all users of a
+// machine can see it.
 func TestDocumentsKeepSecretsOutOfArguments(t *testing.T) {
 	documents, err := filepath.Glob("../docs/*.md")
 	if err != nil || len(documents) == 0 {

@@ -26,7 +26,7 @@ type execOptions struct {
 	stdin   bool
 }
 
-// timeLimit is a flag's time. The zero value is none given.
+// timeLimit is the value of a flag. The zero value means that it is not set.
 type timeLimit time.Duration
 
 // String implements [pflag.Value].
@@ -54,12 +54,12 @@ func execCommand(system System) *cobra.Command {
 	var o execOptions
 	cmd := &cobra.Command{
 		Use:   execName + " [CODE]",
-		Short: "Run one program and exit as it did",
-		Long: `Run one program in a sandbox and exit with its exit code: the code is the
+		Short: "Run one program and exit with its exit code",
+		Long: `Run one program in a sandbox and exit with its exit code. The code is the
 argument, a file (--from) or, with --from -, standard input.
 
-Exit codes of our own: 124 when the program timed out, 125 when it could not be
-run or its files not be kept.`,
+The command has two exit codes of its own: 124 if the program timed out, and 125
+if it could not be run or its files could not be saved.`,
 		Example: `  vivarium exec 'print(6*7)'
   vivarium exec --from analysis.py --file sales.csv --out results/
   echo 'print(input())' > echo.py; echo hello | vivarium exec --from echo.py --stdin`,
@@ -70,10 +70,10 @@ run or its files not be kept.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&o.from, "from", "f", "", "read the code from a file, or from standard input if it is -")
-	flags.StringArrayVar(&o.files, "file", nil, "stage a file: LOCAL, or LOCAL:PATH to name its place in the workspace")
-	flags.StringVar(&o.out, "out", "", "folder for the files that the program made or changed")
-	flags.Var(&o.timeout, "timeout", "wall-clock time that the program may take (default the maximum, MAX_EXEC_TIMEOUT_MS)")
-	flags.BoolVar(&o.stdin, "stdin", false, "hand standard input to the program")
+	flags.StringArrayVar(&o.files, "file", nil, "copy a file into the workspace: LOCAL, or LOCAL:PATH for another path there")
+	flags.StringVar(&o.out, "out", "", "folder in which to save the files that the program made or changed")
+	flags.Var(&o.timeout, "timeout", "wall-clock time limit of the program (default the maximum, MAX_EXEC_TIMEOUT_MS)")
+	flags.BoolVar(&o.stdin, "stdin", false, "pass standard input to the program")
 	return cmd
 }
 
@@ -86,18 +86,15 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if err != nil {
 		return err
 	}
-	switch longest := milliseconds(c.MaxExecTimeoutMS); {
-	case req.Timeout == 0:
-		req.Timeout = longest
-	case req.Timeout > longest:
-		return fmt.Errorf("--timeout is %s: must be at most MAX_EXEC_TIMEOUT_MS, which is %d", req.Timeout, c.MaxExecTimeoutMS)
+	if req.Timeout == 0 {
+		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
 	}
 	c.PoolSize = 0 // one sandbox, for one run
 	if c.Isolation == string(execution.IsolationAuto) {
-		c.Isolation = string(execution.IsolationContainer) // no second run needs a wall, and no probe is needed
+		c.Isolation = string(execution.IsolationContainer) // there is no second run to isolate, and a probe takes time
 	}
 	if _, asked := system.Lookup("LOG_LEVEL"); !asked {
-		log = warnings(c, system) // stderr is the program's
+		log = warnings(c, system) // stderr belongs to the program
 	}
 	s, err := newService(c, system, log)
 	if err != nil {
@@ -106,9 +103,32 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	defer func() { err = errors.Join(err, s.close(0)) }()
 	result, err := s.executor.Execute(ctx, req)
 	if err != nil {
-		return err
+		return o.nameFlags(err)
 	}
 	return o.show(system, result)
+}
+
+// nameFlags replaces the faults of a request with those of the flags it came from.
+func (o execOptions) nameFlags(err error) error {
+	if domain, ok := errors.AsType[*execution.Error](err); ok && len(domain.Fields) > 0 {
+		return errors.New(domain.ExplainFields(o.describeFault))
+	}
+	return err
+}
+
+// describeFault describes a fault with the name of the flag.
+func (o execOptions) describeFault(f execution.FieldError) string {
+	switch f.Field {
+	case execution.FieldTimeout:
+		if f.Fault == execution.FaultTooLarge {
+			return fmt.Sprintf("--timeout is %v: must be at most MAX_EXEC_TIMEOUT_MS, which is %d", f.Value, f.Limit.Milliseconds())
+		}
+		return f.Describe("--timeout")
+	case execution.FieldFiles:
+		return f.Describe("--file " + o.files[f.Index] + ": its path")
+	case execution.FieldCommand, execution.FieldPath: // of sessions
+	}
+	return f.String()
 }
 
 func (o execOptions) request(system System, args []string) (execution.Request, error) {
@@ -120,7 +140,7 @@ func (o execOptions) request(system System, args []string) (execution.Request, e
 	req.Code = code
 	if o.stdin {
 		if o.from == "-" {
-			return req, errors.New("--stdin: standard input holds the code already (--from -)")
+			return req, errors.New("--stdin: standard input is already the code (--from -)")
 		}
 		text, err := io.ReadAll(system.Stdin)
 		if err != nil {
@@ -142,14 +162,14 @@ func (o execOptions) request(system System, args []string) (execution.Request, e
 	return req, nil
 }
 
-// localFile is a file of this machine's, by its path.
+// localFile is the path of a file on this machine.
 type localFile string
 
 // Open opens the file.
 func (f localFile) Open(context.Context) (io.ReadCloser, error) { return os.Open(string(f)) }
 
-// localInput stages a local file, which is read when its turn comes. What is no
-// regular file, such as a pipe, can be read once alone: it is read now.
+// localInput returns the input for a local file. A regular file is read when it is
+// sent. Any other file, such as a pipe, can be read only once, and is read now.
 func localInput(local, name string) (execution.Input, error) {
 	file, err := os.Open(local)
 	if err != nil {
@@ -170,15 +190,15 @@ func localInput(local, name string) (execution.Input, error) {
 func (o execOptions) code(system System, args []string) (string, error) {
 	switch {
 	case len(args) == 1 && o.from != "":
-		return "", errors.New("give the code either as an argument or with --from, not both")
+		return "", errors.New("pass the code as an argument or with --from, not both")
 	case len(args) == 1 && isProgramFile(args[0]):
-		return "", fmt.Errorf("the code is the name of a file: to run that, exec --from %s", args[0])
+		return "", fmt.Errorf("the code is the name of a file: to run the file, use exec --from %s", args[0])
 	case len(args) == 1 && args[0] == "-":
-		return "", errors.New("the code is -: to read it from standard input, exec --from -")
+		return "", errors.New("the code is -: to read it from standard input, use exec --from -")
 	case len(args) == 1:
 		return args[0], nil
 	case o.from == "":
-		return "", errors.New("no code: give it as an argument, or name a file with --from")
+		return "", errors.New("no code: pass it as an argument, or name a file with --from")
 	case o.from == "-":
 		text, err := io.ReadAll(system.Stdin)
 		return string(text), err
@@ -190,8 +210,7 @@ func (o execOptions) code(system System, args []string) (string, error) {
 	return string(text), nil
 }
 
-// isProgramFile says whether what was given as code is rather meant as the name
-// of a file.
+// isProgramFile reports whether the code is probably meant as the name of a file.
 func isProgramFile(code string) bool {
 	if !strings.HasSuffix(code, ".py") {
 		return false
@@ -200,10 +219,10 @@ func isProgramFile(code string) bool {
 	return err == nil && status.Mode().IsRegular()
 }
 
-// show prints what came of a run and gives the exit code as an error.
+// show prints the result of a run and returns the exit code as an error.
 func (o execOptions) show(system System, r *execution.Result) error {
 	if _, err := io.WriteString(system.Stdout, r.Stdout); err != nil {
-		return fmt.Errorf("what the program has printed is lost: %w", err)
+		return fmt.Errorf("the program's output is lost: %w", err)
 	}
 	_, _ = io.WriteString(system.Stderr, r.Stderr)
 	note := func(format string, args ...any) {
@@ -218,9 +237,9 @@ func (o execOptions) show(system System, r *execution.Result) error {
 			return fmt.Errorf("--out: %w", err)
 		}
 	case len(r.Files) == 1:
-		note("1 file written; --out FOLDER keeps it")
+		note("1 file written; --out FOLDER saves it")
 	case len(r.Files) > 1:
-		note("%d files written; --out FOLDER keeps them", len(r.Files))
+		note("%d files written; --out FOLDER saves them", len(r.Files))
 	}
 	for _, file := range r.Skipped {
 		note("not returned: %s: %s", file.Path, file.Reason)
@@ -234,7 +253,7 @@ func (o execOptions) show(system System, r *execution.Result) error {
 	return nil
 }
 
-// describeEnd is "REASON SIGNAL: MESSAGE", as far as there are any.
+// describeEnd returns "REASON SIGNAL: MESSAGE", without the parts that are empty.
 func describeEnd(end execution.End) string {
 	text := string(end.Reason)
 	if end.Signal != "" {
@@ -246,8 +265,8 @@ func describeEnd(end execution.End) string {
 	return text
 }
 
-// writeFiles writes a run's files below a folder, and never beside it: their
-// names come from the program.
+// writeFiles writes a run's files below a folder, and nowhere else: the program
+// chose their names.
 func writeFiles(folder string, files []execution.File) (err error) {
 	if err := os.MkdirAll(folder, 0o750); err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// tree gives the files below a folder and what is in them.
+// tree returns the files below a folder and what is in them.
 func tree(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
@@ -54,8 +54,8 @@ func TestWriteFiles(t *testing.T) {
 	}
 }
 
-// Names come from the program, and links may lie in the folder: nothing beside
-// it is written.
+// The program chooses names, and the folder may contain links: nothing outside of it is
+// written.
 func TestWriteFilesDoesNotEscape(t *testing.T) {
 	for name, test := range map[string]struct {
 		link, target string // in the folder; a target may start with OUTSIDE
@@ -98,7 +98,7 @@ func TestWriteFilesDoesNotEscape(t *testing.T) {
 	}
 }
 
-// system is a System that remembers what was printed.
+// system returns a System that keeps what is printed.
 func system(stdin string) (s System, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	return System{
@@ -133,14 +133,14 @@ func TestShow(t *testing.T) {
 		},
 		"a file": {
 			execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Files: make([]execution.File, 1)},
-			"", "vivarium: 1 file written; --out FOLDER keeps it\n", 0,
+			"", "vivarium: 1 file written; --out FOLDER saves it\n", 0,
 		},
 		"files": {
 			execution.Result{
 				ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Files: make([]execution.File, 2),
 				Skipped: []execution.SkippedFile{{Path: "big", Reason: "it is big"}},
 			},
-			"", "vivarium: 2 files written; --out FOLDER keeps them\nvivarium: not returned: big: it is big\n", 0,
+			"", "vivarium: 2 files written; --out FOLDER saves them\nvivarium: not returned: big: it is big\n", 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestShowCannotKeepFiles(t *testing.T) {
 	}
 }
 
-// What the command line becomes for the executor.
+// The command line becomes a request to the executor.
 func TestExecRequest(t *testing.T) {
 	folder := t.TempDir()
 	code, data := filepath.Join(folder, "code.py"), filepath.Join(folder, "data.csv")
@@ -226,7 +226,7 @@ func TestExecRequest(t *testing.T) {
 	}
 }
 
-// What can be read once alone is staged too.
+// A file that can be read only once is staged too.
 func TestExecRequestWithAPipe(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -273,7 +273,7 @@ func TestDemo(t *testing.T) {
 	address := server.Listener.Addr().String()
 	showDemo(t.Context(), s, address)
 	for _, want := range []string{
-		"    import csv\n", "    a table\n", "and, in revenue.csv, from /v1/files/abc:\n\n    x,y\n", "(12 ms of the program's own, 34 ms until it started.)", "curl -s http://" + address + "/v1/execute",
+		"    import csv\n", "    a table\n", "and, in revenue.csv, from /v1/files/abc:\n\n    x,y\n", "(The program ran for 12 ms, after 34 ms of waiting.)", "curl -s http://" + address + "/v1/execute",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, stdout)

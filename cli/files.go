@@ -2,40 +2,60 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// sweepFilesEvery is how often expired files are looked for. Nobody can get one
-// in any case.
+// sweepFilesEvery is how often expired files are removed. They cannot be read in
+// any case.
 const sweepFilesEvery = time.Minute
 
 // openFiles opens the file store that the settings name.
 func openFiles(ctx context.Context, c config.Config, log *slog.Logger) (*filestore.Store, error) {
-	setting, address := storage(c)
-	files, err := filestore.Open(ctx, filestore.Options{
+	files, err := filestore.Open(ctx, storeOptions(c, log))
+	return files, nameStorage(c, err)
+}
+
+// openFilesLazily returns a store that its first use opens. `vivarium stdio` serves
+// a client that waits for it to start, and looking through a bucket takes time.
+func openFilesLazily(ctx context.Context, c config.Config, log *slog.Logger) *filestore.Store {
+	return filestore.OpenLazily(context.WithoutCancel(ctx), storeOptions(c, log), func(open func() error) error {
+		if c.FileStorageURL != "" {
+			if err := trustBundledRoots(); err != nil {
+				return err
+			}
+		}
+		return nameStorage(c, open())
+	})
+}
+
+func storeOptions(c config.Config, log *slog.Logger) filestore.Options {
+	_, address := storage(c)
+	return filestore.Options{
 		URL:          address,
 		MaxFileBytes: int64(c.MaxFileSizeMB) << 20, MaxBytes: int64(c.FileStoreMaxMB) << 20,
 		TTL: seconds(c.FileTTLSec), Log: log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", setting, explainStorage(err))
 	}
-	return files, nil
 }
 
-// checkStorage refuses a bucket that this binary cannot open: stdio opens it only
-// when the first file is written.
+// nameStorage puts the setting in front of an error of opening the store.
+func nameStorage(c config.Config, err error) error {
+	if err == nil {
+		return nil
+	}
+	setting, _ := storage(c)
+	return fmt.Errorf("%s: %w", setting, explainStorage(err))
+}
+
+// checkStorage rejects a bucket that this binary cannot open, at the start of every
+// command: stdio opens the store only on its first use.
 func checkStorage(c config.Config) error {
 	if c.FileStorageURL == "" {
 		return nil
@@ -46,7 +66,7 @@ func checkStorage(c config.Config) error {
 	return nil
 }
 
-// storage gives the URL of the file store, and the setting that names it.
+// storage returns the URL of the file store, and the setting that names it.
 func storage(c config.Config) (setting, address string) {
 	if c.FileStorageURL != "" {
 		return "FILE_STORAGE_URL", c.FileStorageURL
@@ -58,85 +78,14 @@ func storage(c config.Config) (setting, address string) {
 	return "FILE_STORAGE_DIR", (&url.URL{Scheme: "file", Path: folder}).String()
 }
 
-// lateFiles is a file store that is opened when it is first asked for: who serves
-// one client that has just started it has no time to look through a bucket.
-type lateFiles struct {
-	open func() (*filestore.Store, error) // always the same
-	used atomic.Bool
-}
-
-func (f *lateFiles) store() (*filestore.Store, error) {
-	f.used.Store(true)
-	return f.open()
-}
-
-// Put implements [filestore.Files].
-func (f *lateFiles) Put(ctx context.Context, name string, r io.Reader) (filestore.Info, error) {
-	store, err := f.store()
-	if err != nil {
-		return filestore.Info{}, err
-	}
-	return store.Put(ctx, name, r)
-}
-
-// Hold implements [filestore.Files].
-func (f *lateFiles) Hold(ctx context.Context, id string) (*filestore.Held, error) {
-	store, err := f.store()
-	if err != nil {
-		return nil, err
-	}
-	return store.Hold(ctx, id)
-}
-
-// Stat implements [mcp.Files].
-func (f *lateFiles) Stat(ctx context.Context, id string) (filestore.Info, error) {
-	store, err := f.store()
-	if err != nil {
-		return filestore.Info{}, err
-	}
-	return store.Stat(ctx, id)
-}
-
-// Get implements [mcp.Files].
-func (f *lateFiles) Get(ctx context.Context, id string) (*filestore.File, error) {
-	store, err := f.store()
-	if err != nil {
-		return nil, err
-	}
-	return store.Get(ctx, id)
-}
-
-// Delete implements [filestore.Files].
-func (f *lateFiles) Delete(ctx context.Context, id string) error {
-	store, err := f.store()
-	if err != nil {
-		return err
-	}
-	return store.Delete(ctx, id)
-}
-
-// close closes the store, if it was opened, and removes what has expired: nobody
-// may do it later. It must be called last.
-func (f *lateFiles) close(ctx context.Context) error {
-	if !f.used.Load() {
-		return nil
-	}
-	store, err := f.open()
-	if err != nil {
-		return nil //nolint:nilerr // whoever asked for the store was told
-	}
-	_, err = store.Sweep(ctx)
-	return errors.Join(err, store.Close())
-}
-
-// sweepFiles removes files that have expired, now and again, until ctx ends.
+// sweepFiles returns a task that removes expired files regularly until ctx ends.
 func sweepFiles(files *filestore.Store, log *slog.Logger) func(context.Context) {
 	return func(ctx context.Context) {
 		ticker := time.NewTicker(sweepFilesEvery)
 		defer ticker.Stop()
 		for {
 			if _, err := files.Sweep(ctx); err != nil && ctx.Err() == nil {
-				log.WarnContext(ctx, "looking for expired files failed", "error", err)
+				log.WarnContext(ctx, "removing expired files failed", "error", err)
 			}
 			select {
 			case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
@@ -27,9 +28,9 @@ func imageBuildCommand(system System) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the sandbox images through the engine",
-		Long: `Build the sandbox images through the engine, from the recipe in this binary.
-data has Python and the scientific stack, slim Python alone. The base image is
-pulled where a registry answers, and else made with debootstrap, as root.`,
+		Long: `Build the sandbox images through the engine, from the recipe in this binary. The
+variant data has Python and the scientific stack, slim has only Python. The base
+image is pulled from a registry or, if none answers, made with debootstrap as root.`,
 		Example: `  vivarium image build
   vivarium image build --variant slim
   vivarium image build --if-missing`,
@@ -38,8 +39,8 @@ pulled where a registry answers, and else made with debootstrap, as root.`,
 			return buildImages(cmd.Context(), system, variants, ifMissing)
 		},
 	}
-	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "what to build: data, slim")
-	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "leave an image alone that was built from the same recipe")
+	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "variants to build: data, slim")
+	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "skip images that were built from the same recipe")
 	return cmd
 }
 
@@ -68,12 +69,20 @@ func buildImages(ctx context.Context, system System, names []string, ifMissing b
 				continue
 			}
 		}
-		if err := image.Make(ctx, backend, variant, system.Stderr); err != nil {
+		if err := image.Make(ctx, builder{backend}, variant, system.Stderr); err != nil {
 			return err
 		}
 		_, _ = fmt.Fprintf(system.Stderr, "Built %s.\n", variant.Tag)
 	}
 	return nil
+}
+
+// builder is the engine that package image builds with.
+type builder struct{ *docker.Backend }
+
+// Build implements [image.Engine].
+func (b builder) Build(ctx context.Context, recipe image.Build) error {
+	return b.Backend.Build(ctx, docker.Build(recipe))
 }
 
 func variantNamed(name string) (image.Variant, error) {

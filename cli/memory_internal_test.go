@@ -8,8 +8,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 )
 
-// The collector keeps to the memory for requests, unless the environment says
-// otherwise.
+// The collector's limit follows the memory for requests, unless GOMEMLIMIT is set.
 func TestLimitMemory(t *testing.T) {
 	t.Cleanup(func() { debug.SetMemoryLimit(math.MaxInt64) })
 	for set, want := range map[string]int64{"": 100<<20 + ownBytes, "1GiB": math.MaxInt64} {

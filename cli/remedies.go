@@ -8,57 +8,49 @@ import (
 	"syscall"
 
 	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// remedy says what to change where the engine does not answer or a container
-// cannot serve many runs, by what the client or the supervisor says.
+// remedy returns what to change so that the engine answers or a sandbox can serve
+// many runs.
 func remedy(err error) string {
-	const start = "start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` tells)"
-	for _, known := range []struct{ symptom, remedy string }{
-		{"connect: permission denied", "join the socket's group: `sudo usermod -aG docker \"$USER\"` and log in again; in a container, `docker run --group-add \"$(stat -c %g /var/run/docker.sock)\"`"},
-		{"Cannot connect to the Docker daemon", start},
-		{"error during connect", start},
-		{"unshare: Operation not permitted", "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 on Debian, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu"},
-		{"unshare: No space left on device", "allow user namespaces: sysctl user.max_user_namespaces must not be 0"},
-		{"unshare: Function not implemented", "use a kernel that was built with user and pid namespaces"},
-		{"which the image or engine mounts", "build the image without VOLUME"},
-		{"seccomp filter is for", "run the server on the engine's kind of machine"},
-		{"the zygote ended or says", "raise MEMORY_LIMIT_MB, or set PRELOAD_MODULES=none"},
-	} {
-		if strings.Contains(err.Error(), known.symptom) {
-			return known.remedy
-		}
+	switch execution.CauseOf(err) {
+	case execution.EngineDenied:
+		return "join the socket's group: `sudo usermod -aG docker \"$USER\"` and log in again; in a container, `docker run --group-add \"$(stat -c %g /var/run/docker.sock)\"`"
+	case execution.EngineUnreachable:
+		return "start it, mount its socket where this is a container, or set DOCKER_HOST to where it answers (`docker context inspect` shows it)"
+	case execution.NamespacesDenied:
+		return "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 on Debian, kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu"
+	case execution.NamespacesExhausted:
+		return "allow user namespaces: sysctl user.max_user_namespaces must not be 0"
+	case execution.NamespacesMissing:
+		return "use a kernel that was built with user and pid namespaces"
+	case execution.ForeignMount:
+		return "build the image without VOLUME"
+	case execution.OtherMachine:
+		return "run the server on the engine's kind of machine"
+	case execution.ZygoteEnded:
+		return "raise MEMORY_LIMIT_MB, or set PRELOAD_MODULES=none"
+	default:
+		return "see docs/security.md for what it takes"
 	}
-	return "see docs/security.md for what it takes"
 }
 
-// nameSetting puts the setting in front of an error of a sandbox's start that
-// it is to blame for: the engine speaks of its own names alone.
+// nameSetting puts the setting that is to blame in front of an error of a
+// sandbox's start. The engine's own text does not name settings.
 func nameSetting(c config.Config, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case c.Runtime != "" && lacksRuntime(err.Error()):
+	switch execution.CauseOf(err) {
+	case execution.RuntimeMissing:
 		return fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be a runtime that the engine has (docker info lists them): %w", c.Runtime, err)
-	case strings.Contains(err.Error(), "network "+c.Network+" not found"):
+	case execution.NetworkMissing:
 		return fmt.Errorf("PYTHON_EXECUTOR_DOCKER_NETWORK is %q: must be a network that the engine has (docker network ls lists them): %w", c.Network, err)
+	default:
+		return err
 	}
-	return err
 }
 
-// lacksRuntime says whether an engine's word is that it does not have a runtime: it is
-// not known, or its program, which is not the sandbox's, is not there.
-func lacksRuntime(text string) bool {
-	for _, known := range []string{"Unknown runtime specified", "unknown or invalid runtime name", "binary not installed", "fork/exec /"} {
-		if strings.Contains(text, known) {
-			return true
-		}
-	}
-	_, after, missing := strings.Cut(text, `exec: "`)
-	return missing && !strings.HasPrefix(after, "python3")
-}
-
-// explainStorage puts what to set in front of an error of opening a bucket.
+// explainStorage puts what to set in front of an error of opening a bucket. It
+// matches two texts of the S3 library, which has no type for these errors (v1.111).
 func explainStorage(err error) error {
 	switch text := err.Error(); {
 	case strings.Contains(text, "get credentials"):

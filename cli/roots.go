@@ -7,10 +7,9 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// trustBundledRoots has this process trust Mozilla's roots where the system
-// names none, as in our own image. It may be called once in a process: that is
-// why the library's own package, which does it in each, is not used; it would
-// cost every command 3 ms.
+// trustBundledRoots makes this process trust Mozilla's roots if the system has
+// none, as in the server's own image. It may be called once in a process. The
+// library's own package does it in every process, which costs each command 3 ms.
 func trustBundledRoots() error {
 	pool := x509.NewCertPool()
 	for root := range bundle.Roots() {

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os/signal"
 	"strconv"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +17,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
 
-// answerTime is how long answers that are on their way get at shutdown.
+// answerTime is how long unsent answers get at shutdown.
 const answerTime = 5 * time.Second
 
 func serveCommand(system System) *cobra.Command {
@@ -53,58 +50,92 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	if err := s.require(ctx, c); err != nil {
 		return err
 	}
-	access, err := newAccess(c)
+	d, err := openDoors(ctx, c, s)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, d.files.Close()) }()
+	example := func(context.Context) {}
+	if demo {
+		example = func(ctx context.Context) { d.showDemo(ctx, system) }
+	}
+	return d.serve(ctx, c, example)
+}
+
+// doors are the interfaces of the service over the network.
+type doors struct {
+	service    *service
+	access     access
+	listener   net.Listener
+	files      *filestore.Store
+	mcp        *mcp.Server
+	http       *http.Server
+	endStreams func() // ends streams of MCP, which have no end of their own
+}
+
+// openDoors opens the port and the file store, and connects HTTP and MCP to the
+// service.
+func openDoors(ctx context.Context, c config.Config, s *service) (*doors, error) {
+	access, err := newAccess(c)
+	if err != nil {
+		return nil, err
+	}
 	if c.FileStorageURL != "" || c.OAuthIssuer != "" {
 		if err := trustBundledRoots(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {
-		return fmt.Errorf("HOST and PORT: %w", err)
+		return nil, fmt.Errorf("HOST and PORT: %w", err)
 	}
-	files, err := openFiles(ctx, c, log)
+	files, err := openFiles(ctx, c, s.log)
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return nil, errors.Join(err, listener.Close())
 	}
-	defer func() { err = errors.Join(err, files.Close()) }()
-	doors := mcp.New(mcpOptions(c, s, files))
-	handlers, endStreams := doors.Handlers()
-	server := httpapi.NewServer(httpapi.Options{
+	d := &doors{service: s, access: access, listener: listener, files: files, mcp: mcp.New(mcpOptions(c, s, files))}
+	handlers, endStreams := d.mcp.Handlers()
+	d.endStreams = endStreams
+	d.http = httpapi.NewServer(httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Backend: s.backendName, Isolation: s.isolation, Version: version(),
 		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
-		InFlightBytes: int64(c.MaxInFlightMB) << 20, Log: log, Mount: handlers,
+		InFlightBytes: int64(c.MaxInFlightMB) << 20, Log: s.log, Mount: handlers,
 		AllowedHosts: access.hosts, AllowedOrigins: access.origins, Auth: access.authenticator, Issuer: c.OAuthIssuer, PublicURL: c.PublicURL,
 	})
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(httpapi.Steady(listener, log)) }()
-	log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
-	access.warn(ctx, log, listener.Addr())
+	return d, nil
+}
 
-	stop := s.background(ctx, s.sweep, s.warm(prepared(c, doors)), sweepFiles(files, log), func(ctx context.Context) {
-		switch {
-		case demo && access.authenticator == nil:
-			showDemo(ctx, system, listener.Addr().String())
-		case demo:
-			_, _ = fmt.Fprintln(system.Stdout, "The example is left out: it has no key (API_KEYS, OAUTH_ISSUER).")
-		}
-	})
+// serve serves until ctx ends, and then lets running programs finish.
+func (d *doors) serve(ctx context.Context, c config.Config, example func(context.Context)) error {
+	s, log := d.service, d.service.log
+	failed := make(chan error, 1)
+	go func() { failed <- d.http.Serve(httpapi.NewRetryingListener(d.listener, log)) }()
+	log.InfoContext(ctx, "listening", "address", d.listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
+	d.access.warn(ctx, log, d.listener.Addr())
+
+	stop := s.background(ctx, s.sweep, s.warm(prepared(c, d.mcp)), sweepFiles(d.files, log), example)
 	defer stop()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
-	log.InfoContext(ctx, "shutting down: what runs may finish", "seconds", c.ShutdownTimeout)
+	log.InfoContext(ctx, "shutting down: running programs may finish", "seconds", c.ShutdownTimeout)
 	stop()
-	return shutdown(s, server, endStreams, seconds(c.ShutdownTimeout))
+	return shutdown(s, d.http, d.endStreams, seconds(c.ShutdownTimeout))
 }
 
-// shutdown lets what runs finish while what waits and what still comes gets
-// 503, then closes the listener and the streams that have no end.
+// showDemo shows the example, which has no key.
+func (d *doors) showDemo(ctx context.Context, system System) {
+	if d.access.authenticator != nil {
+		_, _ = fmt.Fprintln(system.Stdout, "The example is skipped: it has no key (API_KEYS, OAUTH_ISSUER).")
+		return
+	}
+	showDemo(ctx, system, d.listener.Addr().String())
+}
+
+// shutdown lets running programs finish, while queued and new requests get 503.
+// Then it closes the listener and the streams.
 func shutdown(s *service, server *http.Server, endStreams func(), grace time.Duration) error {
 	runs := s.close(grace)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
@@ -127,57 +158,11 @@ func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	}
 }
 
-// prepared has a door learn of the sandboxes when they are warm. Where none is
-// kept warm, none is started for that.
+// prepared returns what to call when sandboxes are warm, so that the MCP server can
+// describe them. If none is kept warm, none is started for that.
 func prepared(c config.Config, door *mcp.Server) func(context.Context, error) {
 	if c.PoolSize == 0 {
 		return func(context.Context, error) {}
 	}
 	return door.Prepared
-}
-
-func stdioCommand(system System) *cobra.Command {
-	return &cobra.Command{
-		Use:   "stdio",
-		Short: "Serve MCP to the program that started this one",
-		Long:  "Serve MCP over standard input and output. Nothing else is written to standard output; the log goes to standard error.",
-		Example: `  vivarium stdio
-  claude mcp add vivarium -- vivarium stdio`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return stdio(cmd.Context(), system)
-		},
-	}
-}
-
-func stdio(ctx context.Context, system System) error {
-	c, log, err := settings(ctx, system)
-	if err != nil {
-		return err
-	}
-	// A client that is gone shows as a failed write, and that is a normal end: the
-	// signal would end the process with its sandboxes.
-	signal.Ignore(syscall.SIGPIPE)
-	limitMemory(c, system)
-	s, err := newService(c, system, log)
-	if err != nil {
-		return err
-	}
-	files := &lateFiles{open: sync.OnceValues(func() (*filestore.Store, error) {
-		if c.FileStorageURL != "" {
-			if err := trustBundledRoots(); err != nil {
-				return nil, err
-			}
-		}
-		return openFiles(context.WithoutCancel(ctx), c, log)
-	})}
-	door := mcp.New(mcpOptions(c, s, files))
-	stop := s.background(ctx, s.sweep, s.warm(prepared(c, door)))
-	log.InfoContext(ctx, "serving MCP over stdio", "version", version(), "instance", s.backend.InstanceID())
-	served := door.ServeStdio(ctx, system.Stdin, system.Stdout)
-	stop()
-	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
-	defer cancel()
-	sessions := s.sessions.EndOurs(brief) // nobody else knows of them
-	return errors.Join(served, sessions, s.close(0), files.close(brief))
 }

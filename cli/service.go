@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// sweepEvery is how often containers are looked for that nobody holds.
+	// sweepEvery is how often stray sandboxes are removed.
 	sweepEvery = time.Minute
 	// startTime bounds the start of one sandbox.
 	startTime = time.Minute
@@ -32,7 +32,7 @@ const (
 	rememberedImages = 16
 )
 
-// service is the part that every command shares: programs run in it.
+// service runs programs. All commands that do so share it.
 type service struct {
 	backend  backend
 	launcher *launch.Launcher
@@ -43,7 +43,7 @@ type service struct {
 	log      *slog.Logger
 }
 
-// newService builds the service. Nothing is started and no engine is asked yet.
+// newService builds the service. It starts nothing and contacts no engine yet.
 func newService(c config.Config, system System, log *slog.Logger) (*service, error) {
 	backend, err := newBackend(c, system, log)
 	if err != nil {
@@ -89,8 +89,8 @@ func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// lifetime is how old a container may become at most: idle until it is
-// replaced, then one run, and then some.
+// lifetime returns the highest age of a container: idle until it is replaced, then
+// one run, and a margin.
 func lifetime(c config.Config) time.Duration {
 	return seconds(c.SandboxMaxAge) + milliseconds(c.MaxExecTimeoutMS) + 10*time.Minute
 }
@@ -112,18 +112,18 @@ func limits(c config.Config) execution.Limits {
 	}
 }
 
-// provide builds images of our own that are missing.
+// provide returns a function that builds missing images, if package image has their recipe.
 func provide(progress io.Writer) func(context.Context, *docker.Backend, string) (bool, error) {
 	return func(ctx context.Context, b *docker.Backend, ref string) (bool, error) {
 		variant, ours := image.ByTag(ref)
 		if !ours {
 			return false, nil
 		}
-		return true, image.Make(ctx, b, variant, progress)
+		return true, image.Make(ctx, builder{b}, variant, progress)
 	}
 }
 
-// health says why no sandbox can be had, or nil.
+// health returns why no sandbox is available, or nil.
 func (s *service) health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
@@ -133,11 +133,11 @@ func (s *service) health(ctx context.Context) error {
 	return s.keeper.Health()
 }
 
-// backendName names where sandboxes come from, as far as that is decided yet.
+// backendName returns the name of the backend, or "" while it is undecided.
 func (s *service) backendName() string { return nameOf(s.backend) }
 
-// isolation says how far runs are apart, as far as that is known yet, and why
-// not further.
+// isolation returns how runs are isolated, "" while that is unknown, and why not
+// better.
 func (s *service) isolation() (isolation, reason string) {
 	spec, known := s.keeper.Known()
 	if !known {
@@ -147,9 +147,9 @@ func (s *service) isolation() (isolation, reason string) {
 	return string(verdict.Isolation), verdict.Refusal
 }
 
-// require fails where no sandbox can be had that the settings ask for, and where
-// that will not change: an engine that does not answer may yet, and an image may
-// yet be built; then each start of a sandbox will tell.
+// require fails if the settings ask for a sandbox that this machine cannot have. It
+// does not fail for what may still change: an engine may start, and an image may be
+// built. In that case each start of a sandbox fails until then.
 func (s *service) require(ctx context.Context, c config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -167,13 +167,13 @@ func (s *service) require(ctx context.Context, c config.Config) error {
 	}
 	_, err = s.launcher.Probe(ctx, execution.Spec{Image: digest, Settings: sandboxSettings(c)})
 	if err != nil {
-		return fmt.Errorf("ISOLATION is \"run\", which cannot be had here (%s); \"auto\" would fall back to \"container\": %w",
+		return fmt.Errorf("ISOLATION is \"run\", which is not available here (%s); \"auto\" would fall back to \"container\": %w",
 			remedy(err), nameSetting(c, err))
 	}
 	return nil
 }
 
-// isReady says whether sandboxes can be had at once.
+// isReady reports whether sandboxes can start at once.
 func (s *service) isReady(ctx context.Context, c config.Config) bool {
 	if s.backend.Health(ctx) != nil {
 		return false
@@ -186,8 +186,8 @@ func (s *service) isReady(ctx context.Context, c config.Config) bool {
 	return err == nil && there
 }
 
-// background runs tasks until the function that it returns is called, which
-// waits for them and may be called again.
+// background runs tasks. It returns a function that stops them and waits for them;
+// it may be called more than once.
 func (s *service) background(ctx context.Context, tasks ...func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -200,8 +200,8 @@ func (s *service) background(ctx context.Context, tasks ...func(context.Context)
 	}
 }
 
-// warm prepares sandboxes until one attempt succeeds: the engine may be down,
-// or the image on its way. It tells what has come of each attempt.
+// warm prepares sandboxes until one attempt succeeds: the engine may be down, or
+// the image not there yet. It calls tell with the outcome of each attempt.
 func (s *service) warm(tell func(ctx context.Context, err error)) func(ctx context.Context) {
 	const pause = 10 * time.Second
 	return func(ctx context.Context) {
@@ -214,7 +214,7 @@ func (s *service) warm(tell func(ctx context.Context, err error)) func(ctx conte
 			if err == nil {
 				return
 			}
-			s.log.WarnContext(ctx, "no sandbox can be had yet", "error", err)
+			s.log.WarnContext(ctx, "no sandbox is available yet", "error", err)
 			select {
 			case <-ctx.Done():
 				return
@@ -224,7 +224,7 @@ func (s *service) warm(tell func(ctx context.Context, err error)) func(ctx conte
 	}
 }
 
-// sweep removes what nobody holds, now and again, until ctx ends.
+// sweep removes stray sandboxes regularly until ctx ends.
 func (s *service) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
@@ -232,8 +232,8 @@ func (s *service) sweep(ctx context.Context) {
 	for {
 		removed, err := s.backend.Sweep(ctx)
 		switch {
-		case err != nil && !failing && ctx.Err() == nil: // one warning for a row of failures
-			s.log.WarnContext(ctx, "looking for stray sandboxes failed", "error", err)
+		case err != nil && !failing && ctx.Err() == nil: // one warning for each series of failures
+			s.log.WarnContext(ctx, "removing stray sandboxes failed", "error", err)
 		case removed > 0:
 			s.log.WarnContext(ctx, "removed stray sandboxes", "count", removed)
 		}
@@ -246,19 +246,19 @@ func (s *service) sweep(ctx context.Context) {
 	}
 }
 
-// close ends the service: runs get until grace is over to finish, then all
-// sandboxes end, but for those of sessions, which the next server finds.
+// close ends the service. Running programs may finish within grace. Then all
+// sandboxes end, except those of sessions, which the next server finds.
 func (s *service) close(grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	var calls sync.WaitGroup
 	calls.Go(func() {
 		if err := s.sessions.Close(ctx); err != nil {
-			s.log.Warn("ending calls of sessions that still run", "error", err)
+			s.log.Warn("cancelling calls of sessions that still run", "error", err)
 		}
 	})
 	if err := s.executor.Close(ctx); err != nil {
-		s.log.Warn("ending programs that still run", "error", err)
+		s.log.Warn("stopping programs that still run", "error", err)
 	}
 	calls.Wait()
 	ctx, cancel = context.WithTimeout(context.Background(), closeTime)

@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// defaults gives the settings of an empty environment.
+// defaults returns the settings of an empty environment.
 func defaults(t *testing.T) config.Config {
 	t.Helper()
 	c, err := config.Load(t.Context(), func(string) (string, bool) { return "", false })
@@ -20,7 +20,7 @@ func defaults(t *testing.T) config.Config {
 	return c
 }
 
-// Each setting reaches the place that heeds it, in its unit.
+// Each setting reaches the option that it is for, in the right unit.
 func TestSettingsReachTheirPlaces(t *testing.T) {
 	c := defaults(t)
 	wantLimits := execution.Limits{
@@ -40,7 +40,7 @@ func TestSettingsReachTheirPlaces(t *testing.T) {
 	}
 }
 
-// A container outlives its oldest age and its longest run.
+// A container may live longer than its highest age plus its longest run.
 func TestLifetimeCoversARun(t *testing.T) {
 	c := defaults(t)
 	if least := time.Hour + time.Minute; lifetime(c) <= least || lifetime(c) > least+time.Hour {

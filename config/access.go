@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// List is what stands between commas. The zero value is empty.
+// List is a list separated by commas. The zero value is empty.
 type List []string
 
 // EnvDecode implements [envconfig.Decoder].
@@ -30,17 +30,17 @@ type Names []string
 // EnvDecode implements [envconfig.Decoder].
 func (n *Names) EnvDecode(value string) error { return (*List)(n).EnvDecode(strings.ToLower(value)) }
 
-// minKeyBytes is how long a key must be. Nobody guesses one of that length, if
-// it is random.
+// minKeyBytes is how long a key must be. A random key of that length cannot be
+// guessed.
 const minKeyBytes = 16
 
-// Keys are the hashes of keys. The keys themselves are forgotten at once. The
-// zero value is no key.
+// Keys are the hashes of keys. The keys themselves are not kept. The zero value has
+// no keys.
 type Keys struct {
 	// Hashes are SHA-256.
 	Hashes [][sha256.Size]byte
 
-	fault string // what is wrong with them; it does not tell one
+	fault string // what is wrong with them; it contains no key
 }
 
 // EnvDecode implements [envconfig.Decoder].
@@ -49,7 +49,7 @@ func (k *Keys) EnvDecode(value string) error {
 	var keys List
 	_ = keys.EnvDecode(value) // it never fails
 	if value != "" && len(keys) == 0 {
-		k.fault = "it is set, but holds no key" // as good as none would let everybody in
+		k.fault = "it is set, but holds no key" // an empty list would let everyone in
 	}
 	for i, key := range keys {
 		visible := strings.IndexFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
@@ -61,7 +61,7 @@ func (k *Keys) EnvDecode(value string) error {
 	return nil
 }
 
-// accessFaults finds what is wrong with the settings of who may use the server.
+// accessFaults finds what is wrong with the settings of access.
 func (c Config) accessFaults() []error {
 	var faults []error
 	for _, s := range Settings() {
@@ -87,7 +87,7 @@ func (c Config) accessFaults() []error {
 	return append(faults, c.issuerFaults()...)
 }
 
-// issuerFaults finds settings of OAuth that lack one another.
+// issuerFaults finds settings of OAuth that need each other.
 func (c Config) issuerFaults() []error {
 	switch {
 	case c.OAuthIssuer != "" && len(c.OAuthAudience) == 0:
@@ -106,7 +106,7 @@ func (s Setting) urlFaults(address string) []error {
 	return []error{fmt.Errorf("%s is %q: must be %s", s.Name, redact(address), s.Allowed)}
 }
 
-// faults finds the names that are not of a form.
+// faults finds a name that is not accepted.
 func (s Setting) faults(names Names, accepts func(string) bool) []error {
 	i := slices.IndexFunc(names, func(name string) bool { return !accepts(name) })
 	if i < 0 {
@@ -123,16 +123,16 @@ const hostForm = `[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-
 
 func hostName() *regexp.Regexp { return regexp.MustCompile(`^` + hostForm + `$`) }
 
-// isOrigin says whether a browser may send a text as Origin. It leaves out the port
-// that is the scheme's own.
+// isOrigin reports whether a browser may send a text as Origin. Browsers omit the
+// default port of the scheme.
 func isOrigin(text string) bool {
 	own := strings.HasPrefix(text, "https://") && strings.HasSuffix(text, ":443") ||
 		strings.HasPrefix(text, "http://") && strings.HasSuffix(text, ":80")
 	return origin().MatchString(text) && !own
 }
 
-// origin is what a browser sends as Origin, but for "null", which any page can
-// have itself sent.
+// origin matches what a browser sends as Origin, except "null", which any page can
+// send.
 func origin() *regexp.Regexp {
 	return regexp.MustCompile(`^[a-z][a-z0-9+.-]*://(` + hostForm + `|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 }

@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/settings.md anew")
 
-// docs/settings.md is what the code says.
+// docs/settings.md matches the code.
 func TestSettingsDocument(t *testing.T) {
 	const path = "../docs/settings.md"
 	want := "# Settings\n\nAll come from the environment; one that is empty counts as unset. A default that exceeds what another setting\n" +
@@ -35,7 +35,7 @@ func TestSettingsDocument(t *testing.T) {
 	}
 }
 
-// Where a text has a setting and behind it a value, "`NAME` (value)", that is the default.
+// A value in a document behind a setting, "`NAME` (value)", is the default.
 func TestDefaultsInTexts(t *testing.T) {
 	defaults := make(map[string]string)
 	for _, s := range config.Settings() {
@@ -91,7 +91,7 @@ func TestLoadValues(t *testing.T) {
 	}
 }
 
-// All faults are told at once, each with its variable, its value and what is allowed.
+// The error has all faults, each with its variable, its value and what is allowed.
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
 		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
@@ -107,7 +107,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`MAX_OUTPUT_BYTES is "1e6": must be a whole number from 1 to 1073741824`,
 		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
 		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
-		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules with commas between`,
+		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules separated by commas`,
 		`MAX_BODY_MB is 100: must be at most MAX_IN_FLIGHT_MB / 10, which is 51`,
 		`ISOLATION is "vm": must be one of auto, run, container`,
 	} {
@@ -117,8 +117,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 	}
 }
 
-// What is not set is no reason to refuse what is: a default gives way to the
-// setting that bounds it.
+// A default never makes a setting wrong: the setting that bounds it lowers it.
 func TestDefaultsGiveWay(t *testing.T) {
 	c, err := load(t, map[string]string{"MEMORY_LIMIT_MB": "32", "MAX_SANDBOXES": "2", "FILE_STORE_MAX_MB": "50", "MAX_IN_FLIGHT_MB": "64"})
 	if err != nil {
@@ -135,7 +134,7 @@ func TestDefaultsGiveWay(t *testing.T) {
 	}
 }
 
-// Without an engine nothing may be asked of one.
+// The local backend rejects settings that need an engine.
 func TestLocalTakesNoEngineSettings(t *testing.T) {
 	for name, value := range map[string]string{
 		"PYTHON_EXECUTOR_DOCKER_IMAGE": "python:3", "PYTHON_EXECUTOR_DOCKER_NETWORK": "bridge", "PYTHON_EXECUTOR_DOCKER_RUNTIME": "runsc",
@@ -214,7 +213,7 @@ func TestAllowedNames(t *testing.T) {
 	}
 	for _, host := range []string{"https://x.example.com", "x.example.com:8000", "*.example.com", "*", "x/y", "a b.com"} {
 		_, err := load(t, map[string]string{"ALLOWED_HOSTS": "example.com," + host})
-		if want := `ALLOWED_HOSTS has "` + host + `": must be names of hosts`; err == nil || !strings.HasPrefix(err.Error(), want) {
+		if want := `ALLOWED_HOSTS has "` + host + `": must be host names`; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", host, err)
 		}
 	}
@@ -237,18 +236,18 @@ func TestKeys(t *testing.T) {
 	}
 	for _, secret := range []string{"tooshort", "0123456789 abcdefg", "0123456789abcdéf", "0123456789abcdef\x00"} {
 		_, err := load(t, map[string]string{"API_KEYS": "0123456789abcdef," + secret})
-		want := "API_KEYS is not valid: its key 2 of 2 is too short or has other characters: it must be keys with commas between, each of 16 or more visible ASCII characters"
+		want := "API_KEYS is not valid: its key 2 of 2 is too short or has other characters: it must be keys separated by commas, each of 16 or more visible ASCII characters"
 		if err == nil || err.Error() != want {
 			t.Errorf("%q: %v", secret, err)
 		}
 	}
 }
 
-// Who sets API_KEYS wants a key asked for: nobody is let in because there is none.
+// An API_KEYS that is set but holds no key is an error: it must not let everyone in.
 func TestKeysWithoutAKey(t *testing.T) {
 	for _, value := range []string{",", " ", " , ", ",,"} {
 		_, err := load(t, map[string]string{"API_KEYS": value})
-		want := "API_KEYS is not valid: it is set, but holds no key: it must be keys with commas between"
+		want := "API_KEYS is not valid: it is set, but holds no key: it must be keys separated by commas"
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", value, err)
 		}

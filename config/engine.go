@@ -7,8 +7,8 @@ import (
 	"github.com/distribution/reference"
 )
 
-// engineFaults finds what is wrong with the settings that the engine is asked
-// by, as far as that shows without it.
+// engineFaults finds what is wrong with the settings of the engine, as far as that
+// shows without it.
 func (c Config) engineFaults() []error {
 	var faults []error
 	for _, s := range Settings() {
@@ -26,8 +26,8 @@ func (c Config) engineFaults() []error {
 	return faults
 }
 
-// engineAddress is what the engine's client takes. Unlike the Docker CLI it
-// starts no ssh.
+// engineAddress matches what the engine's client accepts. Unlike the Docker CLI, that
+// does not use ssh.
 func engineAddress() *regexp.Regexp {
 	return regexp.MustCompile(`^(unix://.+|(tcp|https?)://[^\s/@]+(/\S*)?)$`)
 }

@@ -5,16 +5,16 @@ import (
 	"sync"
 )
 
-// Budget bounds the memory that requests hold at once: their bodies and what is
-// decoded of them, the output of their programs, and their answers. It is fair
-// between owners, as [HasRoom] says. It is safe for concurrent use.
-type Budget struct{ share *Share }
+// Budget bounds the memory that requests hold at once: their bodies, the values that
+// are decoded from them, the output of their programs, and their answers. Owners
+// share it by the rule of [HasRoom]. It is safe for concurrent use.
+type Budget struct{ share *FairShare }
 
-// NewBudget makes a Budget of so many bytes.
-func NewBudget(bytes int64) *Budget { return &Budget{NewShare(bytes)} }
+// NewBudget returns a Budget of a number of bytes.
+func NewBudget(bytes int64) *Budget { return &Budget{NewFairShare(bytes)} }
 
 // Open opens the account of an owner's request. The caller must close it. A nil
-// Budget bounds nothing, and its accounts are nil.
+// Budget has no limit, and its accounts are nil.
 func (b *Budget) Open(owner Owner) *Account {
 	if b == nil {
 		return nil
@@ -22,8 +22,8 @@ func (b *Budget) Open(owner Owner) *Account {
 	return &Account{budget: b, owner: owner, users: 1}
 }
 
-// Account is what one request holds of a [Budget]. It is safe for concurrent use.
-// A nil Account bounds nothing.
+// Account counts what one request holds of a [Budget]. It is safe for concurrent use.
+// A nil Account has no limit.
 type Account struct {
 	budget *Budget
 	owner  Owner
@@ -34,8 +34,8 @@ type Account struct {
 }
 
 // Take charges the account with n bytes, before they are allocated. The error is an
-// [*Error]: its code is [Busy] where the owner's share does not have them, and
-// [Overloaded] where the budget does not.
+// [*Error]: its code is [Busy] where the owner's share has no room for them, and
+// [Overloaded] where the budget has none.
 func (a *Account) Take(n int64) error {
 	if a == nil || n <= 0 {
 		return nil
@@ -45,7 +45,7 @@ func (a *Account) Take(n int64) error {
 	if a.users == 0 {
 		return &Error{Code: Cancelled, Message: "the request is over"}
 	}
-	if !a.budget.share.Enter(a.owner, n) {
+	if !a.budget.share.TryAcquire(a.owner, n) {
 		return a.refusal(n)
 	}
 	a.held += n
@@ -68,12 +68,12 @@ func (a *Account) Give(n int64) {
 	defer a.mu.Unlock()
 	if n = min(n, a.held); n > 0 {
 		a.held -= n
-		a.budget.share.Leave(a.owner, n)
+		a.budget.share.Release(a.owner, n)
 	}
 }
 
-// Share keeps the account open until Close is called once more: for what outlasts
-// the request that opened it.
+// Share keeps the account open until Close is called once more. It is for memory that
+// outlasts the request that opened the account.
 func (a *Account) Share() {
 	if a == nil {
 		return
@@ -83,7 +83,8 @@ func (a *Account) Share() {
 	a.users++
 }
 
-// Close returns all that the account holds, when each of its users has called it.
+// Close returns everything that the account holds, once each of its users has called
+// it.
 func (a *Account) Close() {
 	if a == nil {
 		return
@@ -91,19 +92,19 @@ func (a *Account) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.users--; a.users == 0 && a.held > 0 {
-		a.budget.share.Leave(a.owner, a.held)
+		a.budget.share.Release(a.owner, a.held)
 		a.held = 0
 	}
 }
 
 type accountKey struct{}
 
-// WithAccount returns a context for the request that an account is of.
+// WithAccount returns a context for the request of an account.
 func WithAccount(ctx context.Context, a *Account) context.Context {
 	return context.WithValue(ctx, accountKey{}, a)
 }
 
-// AccountOf returns the account of a request. It is nil where nothing is bounded.
+// AccountOf returns the account of a request. It is nil where memory has no limit.
 func AccountOf(ctx context.Context) *Account {
 	a, _ := ctx.Value(accountKey{}).(*Account)
 	return a

@@ -29,7 +29,7 @@ func codeOf(err error) execution.Code {
 	return execution.AsError(err).Code
 }
 
-// One owner gets two thirds of a budget, and whoever comes next finds room.
+// One owner gets two thirds of a budget, and the next owner finds room.
 func TestBudgetIsFair(t *testing.T) {
 	b := execution.NewBudget(90 * mb)
 	taken, accounts, err := takeAll(b, "anna", mb)
@@ -64,8 +64,8 @@ func TestBudgetWeighs(t *testing.T) {
 	}
 }
 
-// Where nobody is asked who they are, all is for everybody.
-func TestBudgetOfEverybody(t *testing.T) {
+// Without authentication there is one owner, who may take everything.
+func TestBudgetWithoutOwners(t *testing.T) {
 	taken, _, err := takeAll(execution.NewBudget(90*mb), "", mb)
 	if taken != 90*mb || codeOf(err) != execution.Overloaded {
 		t.Errorf("everybody takes %d MB, then %v", taken>>20, err)
@@ -144,7 +144,7 @@ func TestClip(t *testing.T) {
 func TestManyFaults(t *testing.T) {
 	all := make([]execution.FieldError, 1000)
 	for i := range all {
-		all[i] = execution.FieldError{Path: []any{"files", i, "path"}, Message: "is bad", Input: strings.Repeat("x", 10_000)}
+		all[i] = execution.FieldError{Field: execution.FieldFiles, Index: i, Message: "is bad", Value: strings.Repeat("x", 10_000)}
 	}
 	text := (&execution.Error{Code: execution.Invalid, Fields: all}).Explain()
 	if len(text) > 10_000 || !strings.HasSuffix(text, "and 980 more faults") {

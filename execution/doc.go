@@ -1,9 +1,9 @@
-// Package execution is the domain: what a run is asked for, what came of it,
-// and the Executor through which every door (HTTP, MCP, the command line) runs
-// a program.
+// Package execution is the domain: requests, their results and errors, and the
+// Executor through which every interface (HTTP, MCP, the command line) runs a
+// program.
 //
-// It knows no Docker type and no MCP type. Where programs run is a [Backend],
-// implemented in the folders below; how a program is driven inside a sandbox is
-// the runner's; which sandboxes are kept warm is the pool's. What a result
-// looks like to a client is the door's business.
+// It contains no Docker type and no MCP type. A [Backend], implemented in the
+// folders below, starts sandboxes; the runner drives a program inside one; the pool
+// decides which sandboxes are kept warm. An interface decides what a result looks
+// like to its clients.
 package execution

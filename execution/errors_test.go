@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 func TestErrorText(t *testing.T) {
 	fields := []execution.FieldError{
-		{Path: []any{"files", 2, "path"}, Message: "must not be empty", Input: ""},
-		{Path: []any{"timeout_ms"}, Message: "must be at least 1", Input: int64(0)},
+		{Field: execution.FieldFiles, Index: 2, Message: "must not be empty", Value: ""},
+		{Field: execution.FieldTimeout, Message: "must be positive", Value: -time.Second},
 	}
 	for name, test := range map[string]struct {
 		err           *execution.Error
@@ -26,8 +27,8 @@ func TestErrorText(t *testing.T) {
 		},
 		"fields": {
 			&execution.Error{Message: "the request is not valid", Fields: fields},
-			`files[2].path must not be empty (it is ""); timeout_ms must be at least 1 (it is 0)`,
-			`files[2].path must not be empty (it is ""); timeout_ms must be at least 1 (it is 0)`,
+			`files[2].path must not be empty (it is ""); timeout must be positive (it is -1s)`,
+			`files[2].path must not be empty (it is ""); timeout must be positive (it is -1s)`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,43 +18,42 @@ type Sandboxes interface {
 type Options struct {
 	// Limits bound every run.
 	Limits Limits
-	// MaxInFlight is how many requests may run and wait together; one more is
-	// refused with [Busy]. It must be positive. Of one owner there may be fewer, see
-	// [Share].
+	// MaxInFlight bounds the requests that run or wait; one more is refused with
+	// [Busy]. It must be positive. It is divided between owners, see [FairShare].
 	MaxInFlight int
 }
 
 // Executor runs programs: it validates and admits a request, leases a sandbox,
-// and runs the program there. It is safe for concurrent use.
+// and runs the program in it. It is safe for concurrent use.
 type Executor struct {
 	sandboxes Sandboxes
 	opts      Options
-	share     *Share
+	share     *FairShare
 
 	mu       sync.Mutex
 	inFlight int
 	closing  bool
-	waiting  context.Context    //nolint:containedctx // ends when waiting for a sandbox is over for all
+	waiting  context.Context    //nolint:containedctx // ends when no request may wait for a sandbox any more
 	stop     context.CancelFunc // ends it
 	idle     chan struct{}      // closed when closing and nothing is in flight
 }
 
-// NewExecutor makes an Executor. Close it before the sandboxes it leases from.
+// NewExecutor returns an Executor. Close it before the sandboxes it leases from.
 func NewExecutor(sandboxes Sandboxes, opts Options) *Executor {
 	waiting, stop := context.WithCancel(context.Background())
 	return &Executor{
-		sandboxes: sandboxes, opts: opts, share: NewShare(int64(opts.MaxInFlight)),
+		sandboxes: sandboxes, opts: opts, share: NewFairShare(int64(opts.MaxInFlight)),
 		waiting: waiting, stop: stop, idle: make(chan struct{}),
 	}
 }
 
-// Limits gives the limits of every run.
+// Limits returns the limits of every run.
 func (e *Executor) Limits() Limits { return e.opts.Limits }
 
 // Execute runs a program. Its error is always an [*Error].
 func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 	arrived := time.Now()
-	req, err := e.opts.Limits.Validate(req)
+	req, err := req.Validate(ctx, e.opts.Limits)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +65,7 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 	admitted := time.Now()
 	result, err := e.run(ctx, req)
 	if errors.Is(err, ErrNotStarted) && ctx.Err() == nil {
-		result, err = e.run(ctx, req) // the sandbox died while it was idle: once more
+		result, err = e.run(ctx, req) // the sandbox died while it was idle: try once more
 	}
 	switch {
 	case err == nil:
@@ -74,7 +73,7 @@ func (e *Executor) Execute(ctx context.Context, req Request) (*Result, error) {
 		result.Stages.Admit = admitted.Sub(arrived)
 		return result, nil
 	case ctx.Err() != nil:
-		return nil, &Error{Code: Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+		return nil, CancelledError(ctx)
 	case errors.Is(err, ErrNotStarted):
 		return nil, &Error{Code: Unavailable, Message: "no sandbox could run the program; try again", Err: err}
 	}
@@ -96,8 +95,8 @@ func (e *Executor) run(ctx context.Context, req Request) (*Result, error) {
 	return result, err
 }
 
-// lease waits for a sandbox until one is there, the caller leaves or Close
-// sends everybody home who waits.
+// lease waits until a sandbox is available, the caller leaves, or Close fails all
+// waiting requests.
 func (e *Executor) lease(ctx context.Context) (Sandbox, func(), error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -118,38 +117,40 @@ func (e *Executor) enter(owner Owner) error {
 	switch {
 	case e.closing:
 		return errClosing
-	case !e.share.Enter(owner, 1):
-		return &Error{Code: Busy, Message: e.busy(owner)}
+	case !e.share.TryAcquire(owner, 1):
+		return e.busy(owner)
 	}
 	e.inFlight++
 	return nil
 }
 
-// busy says that no more requests are taken. How many others have is not told.
-func (e *Executor) busy(owner Owner) string {
-	if owner != "" {
-		return "as many requests of yours are running and waiting as may at the moment; try again later"
+// busy returns the error of a request that is not admitted. It does not reveal how
+// many requests other owners have.
+func (e *Executor) busy(owner Owner) error {
+	message := "too many concurrent requests for this key; try again later"
+	if owner == "" {
+		message = fmt.Sprintf("too many concurrent requests (%d are running or waiting); try again later", e.opts.MaxInFlight)
 	}
-	return fmt.Sprintf("%d requests are running and waiting, as many as may; try again later", e.opts.MaxInFlight)
+	return &Error{Code: Busy, Message: message}
 }
 
 func (e *Executor) leave(owner Owner) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.share.Leave(owner, 1)
+	e.share.Release(owner, 1)
 	e.inFlight--
 	e.closeIdleLocked()
 }
 
-// closeIdleLocked tells Close that the last run has ended. It needs e.mu.
+// closeIdleLocked signals to Close that the last run has ended. It needs e.mu.
 func (e *Executor) closeIdleLocked() {
 	if e.closing && e.inFlight == 0 {
 		close(e.idle)
 	}
 }
 
-// Close refuses new requests, sends home those that wait for a sandbox, and
-// waits for those that run until ctx ends. It may be called more than once.
+// Close rejects new requests, fails queued ones with [Unavailable] and waits for
+// running ones until ctx ends. It may be called more than once.
 func (e *Executor) Close(ctx context.Context) error {
 	e.mu.Lock()
 	if !e.closing {

@@ -29,8 +29,7 @@ func (a answers) Run(ctx context.Context, req execution.Request, limits executio
 	return a.run(ctx, req, limits)
 }
 
-// shop leases sandboxes, of which there are any number unless lease says
-// otherwise.
+// shop leases any number of sandboxes, unless lease limits them.
 type shop struct {
 	lease func(ctx context.Context) error // nil: no wait, no error
 	run   func(ctx context.Context, req execution.Request, limits execution.Limits) (*execution.Result, error)
@@ -92,7 +91,7 @@ func TestExecute(t *testing.T) {
 			t.Fatal(err)
 		}
 		if result.Queue != time.Second {
-			t.Errorf("it is said to have waited %v", result.Queue)
+			t.Errorf("the time in the queue is %v", result.Queue)
 		}
 	})
 }
@@ -134,7 +133,7 @@ func TestExecuteRefusesWhenBusy(t *testing.T) {
 	})
 }
 
-// Places come free whatever a request came to.
+// A request releases its place, however it ends.
 func TestExecuteFreesItsPlace(t *testing.T) {
 	broken := errors.New("broken")
 	s := &shop{}
@@ -199,7 +198,7 @@ func TestExecuteTriesAgain(t *testing.T) {
 	}
 }
 
-func TestExecuteGivesLeaseErrors(t *testing.T) {
+func TestExecuteReturnsLeaseErrors(t *testing.T) {
 	foreign := errors.New("dial tcp: no route")
 	for name, test := range map[string]struct {
 		err  error
@@ -249,7 +248,7 @@ func TestExecuteCancelled(t *testing.T) {
 					t.Errorf("result %v, error %v", result, err)
 				}
 				if s.leased.Load() > 1 {
-					t.Error("it was tried again for nobody")
+					t.Error("it was tried again after the caller had left")
 				}
 			})
 		})
@@ -257,7 +256,7 @@ func TestExecuteCancelled(t *testing.T) {
 }
 
 // A result that is there counts, even if the caller has just left.
-func TestExecuteGivesTheResultToACallerWhoLeft(t *testing.T) {
+func TestExecuteReturnsTheResultToACallerWhoLeft(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &shop{run: func(ctx context.Context, req execution.Request, l execution.Limits) (*execution.Result, error) {
 		cancel()
@@ -268,7 +267,7 @@ func TestExecuteGivesTheResultToACallerWhoLeft(t *testing.T) {
 	}
 }
 
-func TestExecutorCloseSendsWaitersHomeAndLetsRunsFinish(t *testing.T) {
+func TestExecutorCloseFailsWaitersAndLetsRunsFinish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shop{run: func(ctx context.Context, req execution.Request, l execution.Limits) (*execution.Result, error) {
 			time.Sleep(time.Minute)
@@ -311,7 +310,7 @@ func TestExecutorCloseSendsWaitersHomeAndLetsRunsFinish(t *testing.T) {
 	})
 }
 
-func TestExecutorCloseGivesUpWhenItsContextEnds(t *testing.T) {
+func TestExecutorCloseReturnsWhenItsContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shop{run: func(ctx context.Context, req execution.Request, l execution.Limits) (*execution.Result, error) {
 			time.Sleep(time.Minute)

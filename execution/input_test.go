@@ -20,7 +20,7 @@ func (s source) Open(context.Context) (io.ReadCloser, error) {
 	return io.NopCloser(r), err
 }
 
-// gives makes a source of a text, which comes in pieces of one byte.
+// gives returns a source of a text, which is read in pieces of one byte.
 func gives(text string) source {
 	return func() (io.Reader, error) { return iotest.OneByteReader(strings.NewReader(text)), nil }
 }
@@ -35,7 +35,7 @@ func readInput(t *testing.T, input execution.Input) (string, error) {
 	return string(content), errors.Join(err, r.Close())
 }
 
-// What a source gives is as long as it was said to be, or an error that says so.
+// A source has its declared size, or reading it fails.
 func TestInput(t *testing.T) {
 	broken := errors.New("broken")
 	for name, test := range map[string]struct {
@@ -46,10 +46,10 @@ func TestInput(t *testing.T) {
 		"empty":           {execution.Inline("a", nil), ""},
 		"no source":       {execution.Input{Path: "a"}, ""},
 		"as it should":    {execution.Input{Path: "a", Size: 4, Source: gives("text")}, "text"},
-		"no source, size": {execution.Input{Path: "a", Size: 1}, `the input "a" ends after 0 bytes of the 1 that it was said to have`},
-		"fewer":           {execution.Input{Path: "a", Size: 5, Source: gives("text")}, `the input "a" ends after 4 bytes of the 5 that it was said to have`},
-		"more":            {execution.Input{Path: "a", Size: 3, Source: gives("text")}, `the input "a" has more than the 3 bytes that it was said to have`},
-		"more than none":  {execution.Input{Path: "a", Source: gives("text")}, `the input "a" has more than the 0 bytes that it was said to have`},
+		"no source, size": {execution.Input{Path: "a", Size: 1}, `the input "a" ends after 0 bytes of its declared size of 1`},
+		"fewer":           {execution.Input{Path: "a", Size: 5, Source: gives("text")}, `the input "a" ends after 4 bytes of its declared size of 5`},
+		"more":            {execution.Input{Path: "a", Size: 3, Source: gives("text")}, `the input "a" has more than its declared size of 3 bytes`},
+		"more than none":  {execution.Input{Path: "a", Source: gives("text")}, `the input "a" has more than its declared size of 0 bytes`},
 		"cannot be opened": {
 			execution.Input{Path: "a", Size: 1, Source: source(func() (io.Reader, error) { return nil, broken })}, `opening the input "a": broken`,
 		},

@@ -1,6 +1,7 @@
 package execution_test
 
 import (
+	"context"
 	"errors"
 	"math"
 	"path/filepath"
@@ -22,7 +23,7 @@ var limits = execution.Limits{
 
 func file(path string) execution.Input { return execution.Input{Path: path} }
 
-// asError demands a domain error of some code.
+// asError returns a domain error, which must have a code.
 func asError(t *testing.T, err error, code execution.Code) *execution.Error {
 	t.Helper()
 	var domain *execution.Error
@@ -32,7 +33,7 @@ func asError(t *testing.T, err error, code execution.Code) *execution.Error {
 	return domain
 }
 
-// wantCode demands a domain error of some code, whatever it says.
+// wantCode checks the code of a domain error.
 func wantCode(t *testing.T, err error, code execution.Code) {
 	t.Helper()
 	_ = asError(t, err, code)
@@ -123,7 +124,7 @@ func TestValidateFiles(t *testing.T) {
 		"a file above":          {[]execution.Input{file("d/e"), file("d/e/f/a")}, []fault{{1, `needs the folder "d/e", which is a file`}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := limits.Validate(execution.Request{Files: test.files})
+			_, err := execution.Request{Files: test.files}.Validate(t.Context(), limits)
 			if len(test.want) == 0 {
 				if err != nil {
 					t.Errorf("the error is %v", err)
@@ -132,11 +133,10 @@ func TestValidateFiles(t *testing.T) {
 			}
 			var got []fault
 			for _, field := range asError(t, err, execution.Invalid).Fields {
-				index, _ := field.Path[1].(int)
-				if !slices.Equal(field.Path, []any{"files", index, "path"}) || field.Input != test.files[index].Path || field.Type != "value_error" {
+				if field.Field != execution.FieldFiles || field.Value != test.files[field.Index].Path || field.Fault != execution.FaultValue {
 					t.Errorf("wrong fault: %+v", field)
 				}
-				got = append(got, fault{index, field.Message})
+				got = append(got, fault{field.Index, field.Message})
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -158,12 +158,12 @@ func TestValidateTimeout(t *testing.T) {
 		"none, with a short most": {short, 0, time.Second, ""},
 		"the shortest":            {limits, time.Millisecond, time.Millisecond, ""},
 		"the longest":             {limits, 10 * time.Second, 10 * time.Second, ""},
-		"more":                    {limits, 10*time.Second + time.Millisecond, 0, "timeout_ms exceeds maximum of 10000 ms"},
-		"much more":               {limits, 1<<63 - 1, 0, "timeout_ms exceeds maximum of 10000 ms"},
-		"below zero":              {limits, -time.Millisecond, 0, "timeout_ms must be at least 1 (it is -1)"},
+		"more":                    {limits, 10*time.Second + time.Millisecond, 0, "timeout must be at most 10s (it is 10.001s)"},
+		"much more":               {limits, 1<<63 - 1, 0, "timeout must be at most 10s (it is 2562047h47m16.854775807s)"},
+		"below zero":              {limits, -time.Millisecond, 0, "timeout must be positive (it is -1ms)"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			req, err := test.limits.Validate(execution.Request{Timeout: test.timeout})
+			req, err := execution.Request{Timeout: test.timeout}.Validate(t.Context(), test.limits)
 			if test.want == 0 {
 				if got := asError(t, err, execution.Invalid).Explain(); got != test.message {
 					t.Errorf("the message is %q", got)
@@ -176,7 +176,7 @@ func TestValidateTimeout(t *testing.T) {
 }
 
 func TestValidateNamesEveryFault(t *testing.T) {
-	_, err := limits.Validate(execution.Request{Timeout: -1, Files: []execution.Input{file(""), file("..")}})
+	_, err := execution.Request{Timeout: -1, Files: []execution.Input{file(""), file("..")}}.Validate(t.Context(), limits)
 	if fields := asError(t, err, execution.Invalid).Fields; len(fields) != 3 {
 		t.Errorf("the faults are %v", fields)
 	}
@@ -203,7 +203,7 @@ func TestValidateSize(t *testing.T) {
 			for i, size := range test.sizes {
 				req.Files = append(req.Files, execution.Input{Path: "f" + strings.Repeat("x", i%200) + string(rune('a'+i/200)), Size: size})
 			}
-			got, err := limits.Validate(req)
+			got, err := req.Validate(t.Context(), limits)
 			if test.fits {
 				if err != nil || len(got.Files) != len(test.sizes) {
 					t.Errorf("%d files, %v", len(got.Files), err)
@@ -219,11 +219,91 @@ func TestValidateSize(t *testing.T) {
 
 func TestValidateKeepsTheRest(t *testing.T) {
 	req := execution.Request{Code: "c", Stdin: "s", Timeout: time.Second, Interactive: true, Files: []execution.Input{execution.Inline("a", []byte("x"))}}
-	got, err := limits.Validate(req)
+	got, err := req.Validate(t.Context(), limits)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(req, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestValidateCommand(t *testing.T) {
+	for name, test := range map[string]struct {
+		cmd   execution.Command
+		field execution.Field // "": the command is valid
+		fault execution.Fault
+	}{
+		"a command":         {execution.Command{Command: "ls"}, "", ""},
+		"the longest":       {execution.Command{Command: strings.Repeat("x", 128<<10-1)}, "", ""},
+		"no command":        {execution.Command{}, execution.FieldCommand, execution.FaultValue},
+		"NUL":               {execution.Command{Command: "a\x00"}, execution.FieldCommand, execution.FaultValue},
+		"a long command":    {execution.Command{Command: strings.Repeat("x", 128<<10)}, execution.FieldCommand, execution.FaultValue},
+		"a long timeout":    {execution.Command{Command: "ls", Timeout: time.Hour}, execution.FieldTimeout, execution.FaultTooLarge},
+		"a timeout below 0": {execution.Command{Command: "ls", Timeout: -1}, execution.FieldTimeout, execution.FaultTooSmall},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd, err := test.cmd.Validate(limits)
+			if test.field == "" {
+				if err != nil || cmd.Timeout != limits.MaxTimeout || cmd.Command != test.cmd.Command { // the default is above the limit
+					t.Errorf("%+v, %v", cmd, err)
+				}
+				return
+			}
+			if fields := asError(t, err, execution.Invalid).Fields; len(fields) != 1 || fields[0].Field != test.field || fields[0].Fault != test.fault {
+				t.Errorf("the faults are %+v", fields)
+			}
+		})
+	}
+}
+
+func TestValidateReadRequest(t *testing.T) {
+	if err := (execution.ReadRequest{Path: "a/b"}).Validate(); err != nil {
+		t.Error(err)
+	}
+	err := execution.ReadRequest{Path: "../a"}.Validate()
+	if fields := asError(t, err, execution.Invalid).Fields; len(fields) != 1 || fields[0].Field != execution.FieldPath || fields[0].Value != "../a" {
+		t.Errorf("the faults are %+v", fields)
+	}
+}
+
+// Files are looked up once, and only for a request that is otherwise valid.
+func TestValidateFindsFiles(t *testing.T) {
+	lookups := 0
+	stored := func(path string, size int64, err error) execution.Input {
+		return execution.Input{Path: path, Find: func(context.Context) (int64, execution.Source, error) {
+			lookups++
+			return size, gives("text"), err
+		}}
+	}
+	missing := errors.New("missing")
+	for name, test := range map[string]struct {
+		files   []execution.Input
+		lookups int
+		code    execution.Code // "": the request is valid
+	}{
+		"found":                {[]execution.Input{stored("a", 4, nil), file("b")}, 1, ""},
+		"a bad path":           {[]execution.Input{stored("a", 4, nil), file("..")}, 0, execution.Invalid},
+		"too large without it": {[]execution.Input{stored("a", 4, nil), {Path: "b", Size: 1 << 30}}, 0, execution.TooLarge},
+		"too large with it":    {[]execution.Input{stored("a", 1<<30, nil)}, 1, execution.TooLarge},
+		"missing":              {[]execution.Input{stored("a", 0, missing), stored("b", 4, nil)}, 1, execution.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lookups = 0
+			req := execution.Request{Files: test.files}
+			got, err := req.Validate(t.Context(), limits)
+			if lookups != test.lookups {
+				t.Errorf("%d lookups, not %d", lookups, test.lookups)
+			}
+			if test.code != "" {
+				if execution.AsError(err).Code != test.code {
+					t.Errorf("the error is %v", err)
+				}
+				return
+			}
+			if err != nil || got.Files[0].Size != 4 || got.Files[0].Find != nil || req.Files[0].Size != 0 {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
 	}
 }

@@ -7,51 +7,45 @@ import (
 	"time"
 )
 
-// SessionInfo is what is known of a session: a sandbox that its client keeps
-// for a while, with one Python interpreter, a shell, and files.
+// SessionInfo describes a session: a sandbox that its client keeps for a while, with
+// one Python interpreter, a shell, and files.
 type SessionInfo struct {
-	// ID names the session; nobody can guess it.
+	// ID names the session. It cannot be guessed.
 	ID string
-	// Owner is who made the session.
+	// Owner is who created the session.
 	Owner Owner
-	// Expires is when the session ends, whatever happens until then.
+	// Expires is when the session ends at the latest.
 	Expires time.Time
 }
 
-// Operation is what a call of a session does.
-type Operation int
-
-// The operations. A call is a [Request], of which some use little.
-const (
-	// RunPython runs Code in the session's interpreter.
-	RunPython Operation = iota
-	// RunBash runs Code in a shell of its own. What it starts in the background
-	// lives on.
-	RunBash
-	// ReadFile gives the file whose path is Code.
-	ReadFile
-	// WriteFiles puts Files in the workspace, as every operation does, and
-	// nothing else.
-	WriteFiles
-)
-
-// Session is the server's side of a session. Its methods may be used
-// concurrently, but for Call: one call at a time.
+// Session is the server's connection to a session. A call is one of RunPython,
+// RunBash, ReadFile and WriteFiles. The methods may be used concurrently, except that
+// there must be one call at a time.
+//
+// An error of a call that wraps [ErrNotStarted] means that the connection failed: the
+// call may be made again over another one. When ctx ends the call is called off, and
+// the session stays as it is.
 type Session interface {
-	// Call makes a call. An error that wraps [ErrNotStarted] means that the
-	// connection was of no use: the call may be made over another one. When ctx
-	// ends the call is called off, and the session stays as it is.
-	Call(ctx context.Context, operation Operation, req Request, limits Limits) (*Result, error)
-	// Usable says whether calls can still be made over this connection.
+	// RunPython runs a program in the session's interpreter.
+	RunPython(ctx context.Context, req Request, limits Limits) (*Result, error)
+	// RunBash runs a command in a shell of its own. What it starts in the background
+	// goes on.
+	RunBash(ctx context.Context, cmd Command, limits Limits) (*Result, error)
+	// ReadFile reads a file of the workspace. The result has the file, or the reason
+	// why it was skipped.
+	ReadFile(ctx context.Context, req ReadRequest, limits Limits) (*Result, error)
+	// WriteFiles writes files to the workspace.
+	WriteFiles(ctx context.Context, req WriteRequest, limits Limits) error
+	// Usable reports whether calls can still be made over this connection.
 	Usable() bool
 	// Done is closed when the connection has ended.
 	Done() <-chan struct{}
-	// Detach gives the connection up. The session goes on. It may be called more
-	// than once.
+	// Detach closes the connection. The session goes on. It may be called more than
+	// once.
 	Detach()
 }
 
-// SessionBackend is a [Backend] that can find sessions again.
+// SessionBackend is a [Backend] that finds sessions again.
 type SessionBackend interface {
 	Backend
 	// Attach connects to a running session. The error of an unknown one is an
@@ -59,8 +53,7 @@ type SessionBackend interface {
 	Attach(ctx context.Context, id string) (Instance, error)
 	// Sessions lists the sessions that run, whichever server started them.
 	Sessions(ctx context.Context) ([]SessionInfo, error)
-	// End ends a session and returns when it is gone. That there is none is
-	// success.
+	// End ends a session and returns when it is gone. It succeeds if there is none.
 	End(ctx context.Context, id string) error
 }
 
@@ -72,24 +65,32 @@ const DefaultCommandTimeout = 30 * time.Second
 // its NUL.
 const maxCommandBytes = 128<<10 - 1
 
-// ValidateCall checks a session's call, as Validate does a request.
-func (l Limits) ValidateCall(operation Operation, req Request) (Request, error) {
-	if operation == RunBash {
-		if fault := commandFault(req.Code); fault != "" {
-			return req, &Error{Code: Invalid, Message: "the request is not valid", Fields: []FieldError{
-				{Path: []any{"cmd"}, Type: "value_error", Message: fault, Input: req.Code},
-			}}
-		}
-		if req.Timeout == 0 {
-			req.Timeout = min(DefaultCommandTimeout, l.MaxTimeout)
-		}
+// Command is a command for bash in a session. Only Command is required.
+type Command struct {
+	// Command is what bash -c runs.
+	Command string
+	// Timeout bounds the command's wall-clock time. Zero means
+	// [DefaultCommandTimeout].
+	Timeout time.Duration
+	// Keep, Started and Output are as in a [Request].
+	Keep    Keep
+	Started func()
+	Output  Output
+}
+
+// Validate is [Request.Validate] for a command.
+func (c Command) Validate(l Limits) (Command, error) {
+	if fault := commandFault(c.Command); fault != "" {
+		return c, invalid(FieldError{Field: FieldCommand, Fault: FaultValue, Message: fault, Value: c.Command})
 	}
-	if operation == ReadFile {
-		if fault := PathFault(req.Code); fault != "" {
-			return req, pathError(req.Code, fault)
-		}
+	if c.Timeout == 0 {
+		c.Timeout = min(DefaultCommandTimeout, l.MaxTimeout)
 	}
-	return l.Validate(req)
+	faults, err := l.checkTimeout(c.Timeout)
+	if err == nil && len(faults) > 0 {
+		err = invalid(faults...)
+	}
+	return c, err
 }
 
 func commandFault(command string) string {
@@ -104,8 +105,33 @@ func commandFault(command string) string {
 	return ""
 }
 
-func pathError(path, fault string) *Error {
-	return &Error{Code: Invalid, Message: "the request is not valid", Fields: []FieldError{
-		{Path: []any{"path"}, Type: "value_error", Message: fault, Input: path},
-	}}
+// ReadRequest asks for a file of a session's workspace.
+type ReadRequest struct {
+	// Path is relative to the workspace and uses "/".
+	Path string
+	// Keep receives the file. It is required.
+	Keep Keep
+}
+
+// Validate is [Request.Validate] for a file to read.
+func (r ReadRequest) Validate() error {
+	if fault := PathFault(r.Path); fault != "" {
+		return invalid(FieldError{Field: FieldPath, Fault: FaultValue, Message: fault, Value: r.Path})
+	}
+	return nil
+}
+
+// WriteRequest asks to write files to a session's workspace.
+type WriteRequest struct {
+	Files []Input
+	// Spent, if not nil, reports whether a source of the files is used up, so
+	// that it cannot be opened again.
+	Spent func() bool
+}
+
+// Validate is [Request.Validate] for files to write.
+func (w WriteRequest) Validate(ctx context.Context, l Limits) (WriteRequest, error) {
+	var err error
+	w.Files, err = l.checkFiles(ctx, w.Files)
+	return w, err
 }

@@ -2,55 +2,57 @@ package execution
 
 import "sync"
 
-// HasRoom reports whether an owner, who holds own of the total that is held of
-// most, may hold n more: at most twice as much as is then left for others, and
-// two. One alone gets two thirds, two get two fifths each, and so on: whoever
-// comes next finds room, but for the smallest bounds. Where nobody is asked who
-// they are, all is for everybody.
-func HasRoom(owner Owner, own, total, most, n int64) bool {
-	left := most - total - n
+// HasRoom reports whether an owner that holds own of total, of limit in all, may take
+// n more: own+n must be at most twice what is then left for others, plus two. A
+// single owner gets at most two thirds, two owners get two fifths each, and so on,
+// so that a new owner finds room unless limit is tiny. Without authentication there
+// is one owner, "", which may take everything.
+func HasRoom(owner Owner, own, total, limit, n int64) bool {
+	left := limit - total - n
 	return left >= 0 && (owner == "" || own+n <= 2*left+2)
 }
 
-// Share bounds how much requests hold of something, in all and of each owner, as
-// [HasRoom] says. It is safe for concurrent use.
-type Share struct {
-	most int64
+// FairShare divides limit units between owners by the rule of [HasRoom]. It is safe
+// for concurrent use.
+type FairShare struct {
+	limit int64
 
 	mu    sync.Mutex
 	total int64
-	of    map[Owner]int64
+	held  map[Owner]int64
 }
 
-// NewShare makes a Share of so much.
-func NewShare(most int64) *Share { return &Share{most: most, of: make(map[Owner]int64)} }
+// NewFairShare returns a FairShare of limit units.
+func NewFairShare(limit int64) *FairShare {
+	return &FairShare{limit: limit, held: make(map[Owner]int64)}
+}
 
-// Enter has an owner hold n more, and reports whether they may. What was entered
-// must leave.
-func (s *Share) Enter(owner Owner, n int64) bool {
+// TryAcquire reports whether owner may take n more units, and takes them. They must
+// be released.
+func (s *FairShare) TryAcquire(owner Owner, n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !HasRoom(owner, s.of[owner], s.total, s.most, n) {
+	if !HasRoom(owner, s.held[owner], s.total, s.limit, n) {
 		return false
 	}
 	s.total += n
-	s.of[owner] += n
+	s.held[owner] += n
 	return true
 }
 
-// Leave has an owner hold n less.
-func (s *Share) Leave(owner Owner, n int64) {
+// Release returns n units that owner took.
+func (s *FairShare) Release(owner Owner, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total -= n
-	if s.of[owner] -= n; s.of[owner] == 0 {
-		delete(s.of, owner)
+	if s.held[owner] -= n; s.held[owner] == 0 {
+		delete(s.held, owner)
 	}
 }
 
-// room returns how much is left in all.
-func (s *Share) room() int64 {
+// room returns how many units are not taken.
+func (s *FairShare) room() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.most - s.total
+	return s.limit - s.total
 }

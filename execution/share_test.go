@@ -9,19 +9,19 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// fill has an owner enter as often as it may.
-func fill(s *execution.Share, owner execution.Owner) (count int) {
-	for s.Enter(owner, 1) {
+// fill takes units for an owner until it gets no more.
+func fill(s *execution.FairShare, owner execution.Owner) (count int) {
+	for s.TryAcquire(owner, 1) {
 		count++
 	}
 	return count
 }
 
-func TestShare(t *testing.T) {
-	if got := fill(execution.NewShare(116), ""); got != 116 {
-		t.Errorf("where nobody is asked, %d may enter", got)
+func TestFairShare(t *testing.T) {
+	if got := fill(execution.NewFairShare(116), ""); got != 116 {
+		t.Errorf("without authentication, %d may be taken", got)
 	}
-	s := execution.NewShare(116)
+	s := execution.NewFairShare(116)
 	anna := fill(s, "anna")
 	if anna != 78 {
 		t.Errorf("one alone: %d", anna)
@@ -32,12 +32,12 @@ func TestShare(t *testing.T) {
 		}
 	}
 	for range anna {
-		s.Leave("anna", 1)
+		s.Release("anna", 1)
 	}
 	if got := fill(s, "ben"); got < 40 {
 		t.Errorf("after one has left: %d", got)
 	}
-	if one := execution.NewShare(1); !one.Enter("anna", 1) || one.Enter("ben", 1) {
+	if one := execution.NewFairShare(1); !one.TryAcquire("anna", 1) || one.TryAcquire("ben", 1) {
 		t.Error("a share of one")
 	}
 }

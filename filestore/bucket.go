@@ -23,8 +23,8 @@ const googleScheme = "gs"
 // openTime bounds the first request to an object store, retries included.
 const openTime = 30 * time.Second
 
-// CheckURL says what is wrong with the URL of a store, as far as that shows
-// without opening it.
+// CheckURL returns an error if the URL of a store is not valid. It does not open the
+// store.
 func CheckURL(address string) error {
 	_, err := parseURL(address)
 	return err
@@ -33,7 +33,7 @@ func CheckURL(address string) error {
 func parseURL(address string) (*url.URL, error) {
 	parsed, err := url.Parse(address)
 	if err != nil {
-		return nil, errors.New("the URL cannot be read") // the cause repeats it, secrets and all
+		return nil, errors.New("the URL cannot be parsed") // the cause repeats the URL, with its secrets
 	}
 	switch bucket := parsed.Host; {
 	case parsed.Scheme == fileblob.Scheme && bucket == "" && parsed.RawQuery == "" && filepath.IsAbs(parsed.Path):
@@ -46,16 +46,16 @@ func parseURL(address string) (*url.URL, error) {
 
 func checkObjects(address *url.URL) error {
 	if address.User != nil || strings.Trim(address.Path, "/") != "" || address.Query().Has("key") {
-		return fmt.Errorf("the URL is %q: must have neither credentials, nor a path, nor a key; prefix= may take the path's place", address.Redacted())
+		return fmt.Errorf("the URL is %q: must not have credentials, a path or a key; use prefix= instead of a path", address.Redacted())
 	}
 	if address.Scheme == googleScheme && !hasGoogle {
-		return errors.New("this binary was built without gs://; build it with -tags gs, or take the server's image")
+		return errors.New("this binary was built without gs://; build it with -tags gs, or use the server's image")
 	}
 	return nil
 }
 
-// openBucket opens the bucket at a URL, and gives the folder that it is, which
-// is "" for an object store.
+// openBucket opens the bucket at a URL. It also returns the path of a bucket that is a
+// folder, and "" for an object store.
 func openBucket(ctx context.Context, address string) (*blob.Bucket, string, error) {
 	parsed, err := parseURL(address)
 	if err != nil {
@@ -68,9 +68,9 @@ func openBucket(ctx context.Context, address string) (*blob.Bucket, string, erro
 	return opened, "", err
 }
 
-// openFolder opens a folder, which is made where it is missing, and gives its real
-// path. It must be this user's alone, or others could have the server read their files
-// as its own, by links.
+// openFolder opens a folder, which it creates if it is missing, and returns its real
+// path. No other user may write to it: links of theirs would make the server read files
+// of their choice.
 func openFolder(path string) (*blob.Bucket, string, error) {
 	root, err := folder.Make(path, folder.NoWriters)
 	if err != nil {
@@ -80,18 +80,18 @@ func openFolder(path string) (*blob.Bucket, string, error) {
 		return nil, "", err
 	}
 	bucket, err := fileblob.OpenBucket(root, &fileblob.Options{
-		NoTempDir: true,                       // a rename does not cross file systems
-		Metadata:  fileblob.MetadataDontWrite, // we keep our own
+		NoTempDir: true,                       // so that a rename stays in one file system
+		Metadata:  fileblob.MetadataDontWrite, // ours is an object
 	})
 	return bucket, root, err
 }
 
-// openObjects opens a bucket of an object store, and sees whether it answers.
+// openObjects opens a bucket of an object store and checks that it answers.
 func openObjects(ctx context.Context, address *url.URL) (*blob.Bucket, error) {
-	var openers blob.URLMux // not the library's own, to which any package may add
+	var openers blob.URLMux // not the library's global one, to which any package may add
 	openers.RegisterBucket(s3blob.Scheme, &s3blob.URLOpener{})
 	registerGoogle(&openers)
-	bucket, err := openers.OpenBucketURL(context.WithoutCancel(ctx), address) // it outlives this call, and its credentials are renewed
+	bucket, err := openers.OpenBucketURL(context.WithoutCancel(ctx), address) // the bucket outlives this call and renews its credentials
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func openObjects(ctx context.Context, address *url.URL) (*blob.Bucket, error) {
 	return bucket, nil
 }
 
-// checkAccess says what is wrong with a bucket, if anything is.
+// checkAccess returns an error if a bucket cannot be used.
 func checkAccess(ctx context.Context, bucket *blob.Bucket) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTime, fmt.Errorf("it does not answer within %v", openTime))
 	defer cancel()
@@ -115,9 +115,9 @@ func checkAccess(ctx context.Context, bucket *blob.Bucket) error {
 	return nil
 }
 
-// checkContents reports whether what the folder of a store holds was put there by this
-// user. Once the folder is closed to other users, as it must be before, that stays so:
-// later reads may follow the paths of files.
+// checkContents returns an error if another user created an entry in the folder of a
+// store. The folder must be closed to other users before, so that later reads may follow
+// the paths of files.
 func checkContents(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {

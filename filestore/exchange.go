@@ -11,16 +11,16 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Files is what an [Exchange] needs of a [Store].
+// Files is the part of a [Store] that an [Exchange] uses.
 type Files interface {
 	Put(ctx context.Context, name string, r io.Reader) (Info, error)
 	Hold(ctx context.Context, id string) (*Held, error)
 	Delete(ctx context.Context, id string) error
 }
 
-// Exchange is what one run takes from a store and leaves in it: its inputs stay
-// as long as it lasts, and what it made stays only if somebody learns of it.
-// Whoever makes one must end it. Its methods are for one goroutine at a time.
+// Exchange moves the files of one run between a store and the run. The inputs stay
+// readable until the exchange ends. The results are deleted at its end unless they were
+// delivered. Its creator must end it. Its methods must not be called concurrently.
 type Exchange struct {
 	files     Files
 	log       *slog.Logger
@@ -29,35 +29,37 @@ type Exchange struct {
 	delivered bool
 }
 
-// NewExchange makes an Exchange with a store. log gets what goes wrong with the
-// files that a run makes.
+// NewExchange returns an Exchange with a store. log receives the failures to store and
+// to delete results.
 func NewExchange(files Files, log *slog.Logger) *Exchange {
 	return &Exchange{files: files, log: log}
 }
 
-// Input makes an input of a stored file, which stays until the exchange ends. The
-// error of an unknown one is an [*execution.Error] with code
+// Input returns an input of a stored file. Once found, the file stays until the
+// exchange ends. The error of an unknown one is an [*execution.Error] with code
 // [execution.NotFound].
-func (e *Exchange) Input(ctx context.Context, path, id string) (execution.Input, error) {
-	held, err := e.files.Hold(ctx, id)
-	switch {
-	case err != nil && execution.AsError(err).Code == execution.NotFound:
-		return execution.Input{}, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
-			"File with ID '%s' not found for path '%s'.", execution.Clip(id), execution.Clip(path))}
-	case err != nil:
-		return execution.Input{}, err
-	}
-	e.held = append(e.held, held)
-	return execution.Input{Path: path, Size: held.Size, Source: held}, nil
+func (e *Exchange) Input(path, id string) execution.Input {
+	return execution.Input{Path: path, Find: func(ctx context.Context) (int64, execution.Source, error) {
+		held, err := e.files.Hold(ctx, id)
+		switch {
+		case err != nil && execution.AsError(err).Code == execution.NotFound:
+			return 0, nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf(
+				"File with ID '%s' not found for path '%s'.", execution.Clip(id), execution.Clip(path))}
+		case err != nil:
+			return 0, nil, err
+		}
+		e.held = append(e.held, held)
+		return held.Size, held, nil
+	}}
 }
 
-// Keep stores a file that the run made, as it comes in. It is an
+// Keep stores a file that the run created, while it is read from the sandbox. It is an
 // [execution.Keep].
 func (e *Exchange) Keep(ctx context.Context, name string, content io.Reader) (string, error) {
 	info, err := e.files.Put(ctx, path.Base(name), content)
 	if err != nil {
 		if ctx.Err() == nil {
-			e.log.ErrorContext(ctx, "a result could not be stored", "error", err)
+			e.log.ErrorContext(ctx, "cannot store a result", "error", err)
 		}
 		return "", err
 	}
@@ -65,14 +67,14 @@ func (e *Exchange) Keep(ctx context.Context, name string, content io.Reader) (st
 	return info.ID, nil
 }
 
-// Deliver says that the client has the ids of what the run made.
+// Deliver marks the results as delivered: the client knows their ids.
 func (e *Exchange) Deliver() { e.delivered = true }
 
-// endTime bounds the deletion of what nobody will ask for. It expires too.
+// endTime bounds the deletion of undelivered results. Those that are left expire.
 const endTime = time.Minute
 
-// End lets the inputs go and, unless they were delivered, deletes what the run
-// made. The run must be over.
+// End releases the inputs and deletes the results unless they were delivered. The run
+// must be over.
 func (e *Exchange) End(ctx context.Context) {
 	for _, held := range e.held {
 		held.Release()
@@ -84,7 +86,7 @@ func (e *Exchange) End(ctx context.Context) {
 	defer cancel()
 	for _, id := range e.kept {
 		if err := e.files.Delete(ctx, id); err != nil {
-			e.log.WarnContext(ctx, "a result that nobody will ask for could not be deleted", "file", id, "error", err)
+			e.log.WarnContext(ctx, "cannot delete an undelivered result", "file", id, "error", err)
 		}
 	}
 }

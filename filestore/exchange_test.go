@@ -12,7 +12,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// hung is a store whose deletions do not come back by themselves.
+// hung is a store whose deletions do not return by themselves.
 type hung struct{ filestore.Files }
 
 func (hung) Put(context.Context, string, io.Reader) (filestore.Info, error) {
@@ -24,7 +24,7 @@ func (hung) Delete(ctx context.Context, _ string) error {
 	return ctx.Err()
 }
 
-// A store that hangs holds nobody up for long who has many files to delete.
+// The end of an exchange with many files is bounded even if the store hangs.
 func TestExchangeOfAHungStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := filestore.NewExchange(hung{}, slog.New(slog.DiscardHandler))

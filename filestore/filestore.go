@@ -1,25 +1,24 @@
-// Package filestore keeps files for clients between requests: what they
-// upload, and what programs make. A file belongs to the owner of the request that
-// made it ([execution.OwnerOf]), and to others it does not exist. It stands on a bucket of gocloud.dev/blob: a
-// folder, or one of an object store, which several servers may share.
+// Package filestore stores files for clients between requests: those that they
+// upload, and those that programs create. A file belongs to the owner of the request
+// that stored it ([execution.OwnerOf]); for other owners it does not exist. The store
+// uses a bucket of gocloud.dev/blob: a folder, or a bucket of an object store, which
+// several servers may share.
 //
-// A file is two objects: its bytes under its id, in its owner's folder, and what
-// is known of it beside them, with ".json" behind. The second is written last and
-// deleted first, so a file is there wholly or not at all.
+// A file consists of two objects: its bytes, whose key is the id in the owner's folder,
+// and its metadata, whose key ends with ".json" in addition. The metadata is written
+// last and deleted first, so that a file exists wholly or not at all.
 package filestore
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gocloud.dev/blob"
@@ -30,119 +29,82 @@ import (
 
 // Options configure a [Store].
 type Options struct {
-	// URL is the bucket's: file:///folder, s3://bucket or gs://bucket, with the
-	// options of gocloud.dev/blob. A folder is made where it is missing.
+	// URL is that of the bucket: file:///folder, s3://bucket or gs://bucket, with the
+	// options of gocloud.dev/blob. A missing folder is created.
 	URL string
 	// MaxFileBytes bounds each file. It must be positive.
 	MaxFileBytes int64
-	// MaxBytes bounds all files together, each of which counts as 4 KB at least. It
-	// must be positive. What other servers do with the bucket is noticed at each
-	// [Store.Sweep].
+	// MaxBytes bounds all files together. Each counts as at least 4 KB. It must be
+	// positive. Each [Store.Sweep] counts what other servers have stored and deleted.
 	MaxBytes int64
 	// TTL is how long a file is kept. Zero means forever.
 	TTL time.Duration
-	// Log gets what goes wrong in the background. Nil means nowhere.
+	// Log receives the failures of background work. Nil discards them.
 	Log *slog.Logger
 }
 
-// Info is what is known of a file.
+// Info is the metadata of a file.
 type Info struct {
-	// ID names the file; nobody can guess it.
+	// ID identifies the file. It cannot be guessed.
 	ID string `json:"id"`
-	// Name is what its client calls it. It is any text, and no path of ours.
+	// Name is the client's name for the file. It is any text, and never used as a path.
 	Name string `json:"name"`
 	// Size is in bytes.
 	Size int64 `json:"size"`
-	// Uploaded is when it was complete.
+	// Uploaded is when the file was complete.
 	Uploaded time.Time `json:"uploaded"`
-	// Owner is who stored it.
+	// Owner stored the file.
 	Owner execution.Owner `json:"owner,omitempty"`
 
-	key string // where its bytes are
+	key string // of its bytes
 }
 
-// Store keeps files. It is safe for concurrent use.
+// Store stores files. It is safe for concurrent use.
 type Store struct {
-	bucket *blob.Bucket
-	folder string // where the bucket is one; else ""
 	opts   Options
+	used   atomic.Bool  // a method has called ready
+	open   func() error // sets bucket and folder; called once, by ready
+	bucket *blob.Bucket
+	folder string // the path of a bucket that is a folder, else ""
 
 	usage usage
-	lists *execution.Turns
+	lists *execution.OwnerSemaphore
 
 	mu         sync.Mutex
 	holds      map[string]*hold
-	unreadable map[string]bool // keys of files of which the log has been told that nothing can be known
+	unreadable map[string]bool // keys of files with unreadable metadata that were logged
 }
 
-// hold is a file that somebody reads, or that is being deleted.
+// hold is a file that is in use or is being deleted.
 type hold struct {
 	readers int
-	deleted bool // it is to go when the last reader has left
+	deleted bool // the last reader removes it
 	size    int64
 }
 
-// Open opens the store and counts what is in it.
-func Open(ctx context.Context, opts Options) (*Store, error) {
-	bucket, folder, err := openBucket(ctx, opts.URL)
-	if err != nil {
-		return nil, fmt.Errorf("file store: %w", err)
-	}
-	s, err := newStore(ctx, bucket, folder, opts)
-	if err != nil {
-		return nil, errors.Join(err, bucket.Close())
-	}
-	return s, nil
-}
-
-// newStore makes a store of an open bucket.
-func newStore(ctx context.Context, bucket *blob.Bucket, folder string, opts Options) (*Store, error) {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	s := &Store{
-		bucket: bucket, folder: folder, opts: opts, lists: execution.NewTurns(listsAtOnce),
-		holds: make(map[string]*hold), unreadable: make(map[string]bool),
-	}
-	_, err := s.recount(ctx)
-	return s, err
-}
-
-// Close closes the bucket. No method may be called after it.
-func (s *Store) Close() error { return s.bucket.Close() }
-
-// newID makes an identifier that nobody guesses: 128 random bits.
-func newID() string {
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
-	return hex.EncodeToString(random[:])
-}
-
-// isID says whether a text has the form of an identifier of ours. No other
-// becomes part of a key.
-func isID(text string) bool {
-	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
-}
-
-// notFound is the error for an id that stands for no file.
+// notFound returns the error for an id of no file.
 func notFound(id string) error {
 	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File with ID '%s' not found", execution.Clip(id))}
 }
 
-// failure is the error for a bucket that fails. Where ctx has ended, that is
-// why: its code is [execution.Cancelled].
+// failure returns the error for a bucket that fails. If ctx has ended, that is the
+// cause, and the code is [execution.Cancelled].
 func failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return &execution.Error{Code: execution.Cancelled, Message: "the caller left", Err: context.Cause(ctx)}
+		return execution.CancelledError(ctx)
 	}
 	return fmt.Errorf("file store: %w", err)
 }
 
-// Stat tells what is known of a file. The error of an unknown or expired id, or
-// somebody else's, is an [*execution.Error] with code [execution.NotFound]; where ctx has ended, of
-// whatever the bucket fails at, one with code [execution.Cancelled].
+// Stat returns the metadata of a file. Its error is an [*execution.Error] with code
+// [execution.NotFound] if the id is unknown, the file has expired, or it belongs to
+// another owner, and with code [execution.Cancelled] if the bucket failed after ctx had
+// ended.
 func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
-	if !isID(id) || s.isDeleted(id) {
+	if err := s.ready(); err != nil {
+		return Info{}, err
+	}
+	if !execution.IsID(id) || s.isDeleted(id) {
 		return Info{}, notFound(id)
 	}
 	info, err := s.readMeta(ctx, folderOf(execution.OwnerOf(ctx))+id)
@@ -152,7 +114,7 @@ func (s *Store) Stat(ctx context.Context, id string) (Info, error) {
 	return info, err
 }
 
-// readMeta reads what lies beside a file's bytes.
+// readMeta reads the metadata of a file.
 func (s *Store) readMeta(ctx context.Context, key string) (Info, error) {
 	id := path.Base(key)
 	data, err := s.bucket.ReadAll(ctx, key+metaSuffix)
@@ -167,14 +129,14 @@ func (s *Store) readMeta(ctx context.Context, key string) (Info, error) {
 		return Info{}, fmt.Errorf("%w: %s: %w", errUnreadable, id, err)
 	}
 	if info.ID != id {
-		return Info{}, fmt.Errorf("%w: %s: it is of %.40q", errUnreadable, id, info.ID)
+		return Info{}, fmt.Errorf("%w: %s: it names the file %.40q", errUnreadable, id, info.ID)
 	}
 	return info, nil
 }
 
-// errUnreadable says that what lies beside a file's bytes was not written by us, or
-// has been damaged since.
-var errUnreadable = errors.New("file store: what is known of a file cannot be read")
+// errUnreadable is the error for metadata that was damaged or was not written by a
+// [Store].
+var errUnreadable = errors.New("file store: the metadata of a file cannot be read")
 
 func (s *Store) expired(info Info) bool {
 	return s.opts.TTL > 0 && time.Since(info.Uploaded) >= s.opts.TTL
@@ -187,7 +149,7 @@ func (s *Store) isDeleted(id string) bool {
 	return h != nil && h.deleted
 }
 
-// Held is a stored file that stays until it is released, even if it expires or
+// Held is a stored file that stays readable until it is released, even if it expires or
 // is deleted meanwhile.
 type Held struct {
 	Info
@@ -205,7 +167,7 @@ func (s *Store) Hold(ctx context.Context, id string) (*Held, error) {
 		return nil, notFound(id)
 	}
 	held := &Held{Info: info, store: s, release: sync.OnceFunc(func() { s.release(context.WithoutCancel(ctx), info) })}
-	if there, err := s.bucket.Exists(ctx, info.key); err != nil || !there { // it may have gone before it was held
+	if there, err := s.bucket.Exists(ctx, info.key); err != nil || !there { // it may have been deleted before it was held
 		held.Release()
 		if err != nil {
 			return nil, failure(ctx, err)
@@ -228,7 +190,7 @@ func (h *Held) Open(ctx context.Context) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// Release lets the file go. It may be called more than once.
+// Release releases the file. It may be called more than once.
 func (h *Held) Release() { h.release() }
 
 // File is a stored file, held and open for reading.
@@ -238,7 +200,7 @@ type File struct {
 	close func() error
 }
 
-// Close closes the file and lets it go. It may be called more than once.
+// Close closes and releases the file. It may be called more than once.
 func (f *File) Close() error { return f.close() }
 
 // Get opens a file for reading. Its error is as for [Store.Stat].
@@ -261,16 +223,22 @@ func (s *Store) Get(ctx context.Context, id string) (*File, error) {
 func (s *Store) hold(info Info) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.holds[info.ID]
-	if h == nil {
-		h = &hold{size: info.Size}
-		s.holds[info.ID] = h
-	}
+	h := s.holdOfLocked(info)
 	if h.deleted {
 		return false
 	}
 	h.readers++
 	return true
+}
+
+// holdOfLocked returns the hold of a file, which it creates if there is none.
+func (s *Store) holdOfLocked(info Info) *hold {
+	h := s.holds[info.ID]
+	if h == nil {
+		h = &hold{size: info.Size}
+		s.holds[info.ID] = h
+	}
+	return h
 }
 
 func (s *Store) release(ctx context.Context, info Info) {
@@ -294,15 +262,15 @@ func (s *Store) forget(id string) {
 	delete(s.holds, id)
 }
 
-// Delete deletes a file: nobody finds it any more, though who reads it may read
-// on. Its error is as for [Store.Stat].
+// Delete deletes a file. It is not found from then on, but its readers may read to the
+// end. Its error is as for [Store.Stat].
 func (s *Store) Delete(ctx context.Context, id string) error {
 	info, err := s.Stat(ctx, id)
 	if err != nil {
 		return err
 	}
 	if !s.condemn(info) {
-		return notFound(id) // somebody else was faster
+		return notFound(id) // another request was faster
 	}
 	if err := s.bucket.Delete(ctx, info.key+metaSuffix); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
 		s.pardon(id)
@@ -312,15 +280,12 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// condemn marks a file as deleted and holds it. It says whether it was not.
+// condemn marks a file as deleted and holds it. It reports whether the file was not
+// marked before.
 func (s *Store) condemn(info Info) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.holds[info.ID]
-	if h == nil {
-		h = &hold{size: info.Size}
-		s.holds[info.ID] = h
-	}
+	h := s.holdOfLocked(info)
 	if h.deleted {
 		return false
 	}
@@ -329,7 +294,7 @@ func (s *Store) condemn(info Info) bool {
 	return true
 }
 
-// pardon takes condemn back.
+// pardon undoes condemn.
 func (s *Store) pardon(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -340,23 +305,23 @@ func (s *Store) pardon(id string) {
 	}
 }
 
-// remove removes a file's objects, and takes it off the count.
+// remove removes a file's objects and gives back its room.
 func (s *Store) remove(ctx context.Context, info Info) {
 	s.deleteObjects(ctx, info.key)
 	s.usage.remove(info.ID)
 }
 
-// deleteTime bounds the deletion of a file's objects, whose own time it is.
+// deleteTime bounds the deletion of a file's objects, which no request's context does.
 const deleteTime = 30 * time.Second
 
-// deleteObjects deletes what there is of a file, even if ctx has ended. What
-// cannot be deleted the sweep finds later.
+// deleteObjects deletes the objects of a file, even if ctx has ended. A later sweep
+// deletes those that it cannot.
 func (s *Store) deleteObjects(ctx context.Context, file string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTime)
 	defer cancel()
 	for _, key := range []string{file + metaSuffix, file} {
 		if err := s.bucket.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-			s.opts.Log.WarnContext(ctx, "a file could not be removed; the sweep will try again", "file", file, "error", err)
+			s.opts.Log.WarnContext(ctx, "cannot remove a file; the next sweep tries again", "file", file, "error", err)
 		}
 	}
 }

@@ -18,7 +18,7 @@ const (
 	plantedOwner = execution.Owner("anna")
 )
 
-// plant puts into a folder what makes a file of anna's of anybody's file.
+// plant puts links into a folder that make any file a file of anna's.
 func plant(t *testing.T, folder, target string) {
 	t.Helper()
 	info, err := json.Marshal(filestore.Info{ID: plantedID, Name: "x", Size: 6, Uploaded: time.Now(), Owner: plantedOwner})
@@ -32,8 +32,8 @@ func plant(t *testing.T, folder, target string) {
 	}
 }
 
-// A folder that other users may write is refused, and so is what they have left there
-// when it has been closed to them.
+// A folder that other users may write to is refused, and so is what they left there after
+// it was closed to them.
 func TestFolderOthersMayWrite(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	folder := filepath.Join(t.TempDir(), "files")
@@ -76,7 +76,7 @@ func TestFolderOthersMayWrite(t *testing.T) {
 	}
 }
 
-// What other users own is refused, unless the store has nothing to do with it.
+// Files that other users own are refused if their names are those of stored files.
 func TestFolderWithFilesOfOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // only root can give files away

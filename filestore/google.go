@@ -16,9 +16,9 @@ const hasGoogle = true
 
 func registerGoogle(openers *blob.URLMux) { openers.RegisterBucket(googleScheme, googleOpener{}) }
 
-// googleOpener opens buckets at Google with the application's default
-// credentials. Without any it fails, where the library's own prints a warning
-// to stdout and goes on.
+// googleOpener opens buckets at Google with the application's default credentials.
+// Without credentials it fails; the library's own opener prints a warning to stdout and
+// continues.
 type googleOpener struct{}
 
 // OpenBucketURL implements [blob.BucketURLOpener].

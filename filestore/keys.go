@@ -13,9 +13,9 @@ const (
 	ownersPrefix = "of-"
 )
 
-// folderOf gives the folder of an owner's files, with a slash behind it. There are
-// no others' in it, so that lists are apart. Where nobody is asked who they are,
-// files are in none.
+// folderOf returns the folder of an owner's files, with a slash at its end. Each owner
+// has a folder, so that a list reads only the owner's files. Without authentication there
+// is no owner, and files are in no folder.
 func folderOf(owner execution.Owner) string {
 	if owner == "" {
 		return ""
@@ -27,10 +27,10 @@ func isOwnersFolder(name string) bool {
 	return strings.HasPrefix(name, ownersPrefix) && strings.Count(name, "/") == 1
 }
 
-// cutKey gives the key of the file that an object belongs to and what its own key
-// has behind that, or says that it is none of ours.
+// cutKey splits the key of an object into that of its file and the rest. It reports
+// whether the object belongs to a file of a store.
 func cutKey(key string) (file, rest string, ours bool) {
 	folder, name := path.Split(key)
 	id, _, _ := strings.Cut(name, ".")
-	return folder + id, strings.TrimPrefix(name, id), isID(id) && (folder == "" || isOwnersFolder(folder))
+	return folder + id, strings.TrimPrefix(name, id), execution.IsID(id) && (folder == "" || isOwnersFolder(folder))
 }

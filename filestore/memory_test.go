@@ -8,8 +8,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// What a request makes the store hold in memory is charged to its account: a list for
-// each file, an upload to an object store for its parts.
+// The memory of a request is charged to its account: a list for each file, an upload to
+// an object store for its parts.
 func TestMemoryIsCharged(t *testing.T) {
 	everywhere(t, func(t *testing.T, at place) {
 		t.Helper()

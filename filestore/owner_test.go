@@ -17,8 +17,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// To others than its owner a file is as unknown as one that never was, after a
-// restart too; so is one that was stored while nobody was asked who they are.
+// For other owners a file is as unknown as one that never existed, after a restart too.
+// So is a file that was stored without authentication.
 func TestOwners(t *testing.T) { everywhere(t, owners) }
 
 func owners(t *testing.T, at place) {
@@ -61,7 +61,7 @@ func owners(t *testing.T, at place) {
 	}
 }
 
-// keys gives the objects whose names have some text in them.
+// keys returns the keys of the objects that contain a text.
 func (at place) keys(t *testing.T, text string) []string {
 	t.Helper()
 	var keys []string
@@ -78,8 +78,8 @@ func (at place) keys(t *testing.T, text string) []string {
 	}
 }
 
-// A list reads nothing of others' files, so that it neither takes longer for them
-// nor tells how many there are.
+// A list reads only the owner's files, so that its time does not depend on the number of
+// the others.
 func TestListsAreApart(t *testing.T) { everywhere(t, listsAreApart) }
 
 func listsAreApart(t *testing.T, at place) {
@@ -159,8 +159,8 @@ func sweepOfOwners(t *testing.T, at place) {
 	}
 }
 
-// What an earlier server has stored for owners, among everybody's files, expires;
-// nobody finds it.
+// Files that an earlier version stored for owners outside of their folders are not found,
+// and expire.
 func TestOwnersFilesOfEarlierServers(t *testing.T) { everywhere(t, ownersFilesOfEarlierServers) }
 
 func ownersFilesOfEarlierServers(t *testing.T, at place) {
@@ -189,7 +189,7 @@ func ownersFilesOfEarlierServers(t *testing.T, at place) {
 	}
 }
 
-// Who lists a lot at once waits for themselves, and nobody else does.
+// An owner's concurrent lists wait for each other, and not for those of other owners.
 func TestListsTakeTurns(t *testing.T) {
 	s := inFolder(t).open(t, nil)
 	anna, leave := context.WithCancel(execution.WithOwner(t.Context(), "anna"))

@@ -6,12 +6,12 @@ import (
 	"gocloud.dev/blob"
 )
 
-// bufferLess has an upload to S3 come in parts as soon as it is larger than one.
-// By itself the library reads 16 MB before it decides that a file comes in
-// parts, twice over, and no option of gocloud.dev/blob says otherwise.
+// bufferLess makes an upload to S3 send parts as soon as the file is larger than one
+// part. By default the library reads 16 MB, twice, before it decides to send parts, and
+// gocloud.dev/blob has no option for that.
 //
-// It is for [blob.WriterOptions].BeforeWrite, whose as it takes; other object
-// stores' it leaves alone.
+// It is for [blob.WriterOptions].BeforeWrite, whose argument is as. It does nothing for
+// other object stores.
 func bufferLess(bucket *blob.Bucket, as func(any) bool, part int64, atOnce int) {
 	var manager *transfermanager.Client // the upload's own
 	var client *s3.Client

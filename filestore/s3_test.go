@@ -14,7 +14,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// parts is an object store that speaks S3 and notes what it is sent, by size.
+// parts is an object store with the API of S3. It records the sizes of the requests.
 type parts struct {
 	mu    sync.Mutex
 	sizes []int64
@@ -40,7 +40,7 @@ func (p *parts) sorted() []int64 {
 	return slices.Sorted(slices.Values(p.sizes))
 }
 
-// An upload to S3 holds small parts, from the first on.
+// An upload to S3 buffers small parts from the first one on.
 func TestPartsOfUploads(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")

@@ -18,21 +18,25 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// listsAtOnce is how many lists of one owner may be made at once: each reads what is
-// known of every file of theirs.
+// listsAtOnce bounds the concurrent lists of one owner: each reads the metadata of all
+// the owner's files.
 const listsAtOnce = 2
 
-// listedBytes is what an object takes while it is listed; a file is two of them.
+// listedBytes is the memory that an object takes while it is listed. A file is two
+// objects.
 const listedBytes = 1000
 
-// List lists the files of the request's owner, those that have expired left out,
-// in no order. Where ctx has ended, its error has code [execution.Cancelled].
+// List returns the files of the request's owner that have not expired, in no order. If
+// ctx has ended, its error has code [execution.Cancelled].
 func (s *Store) List(ctx context.Context) ([]Info, error) {
-	leave, err := s.lists.Take(ctx)
+	leave, err := s.lists.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
 	owner := execution.OwnerOf(ctx)
 	found, err := s.survey(ctx, folderOf(owner), false)
 	if err != nil {
@@ -43,17 +47,18 @@ func (s *Store) List(ctx context.Context) ([]Info, error) {
 	}), nil
 }
 
-// survey is what is in the bucket, or a folder of it.
+// survey is the content of the bucket, or of a folder of it.
 type survey struct {
 	store  *Store
-	others []*blob.ListObject // named as a file's bytes or a part of them are
+	others []*blob.ListObject // whose keys are those of a file's bytes or of a part of them
 
 	mu    sync.Mutex
 	files []Info
-	known map[string]bool // keys with something beside the bytes, even if it cannot be read
+	known map[string]bool // keys of files with metadata, even if it is unreadable
 }
 
-// survey reads what is known of the files in a folder, or below it too.
+// survey reads the metadata of the files in a folder and, if below is set, in the folders
+// below it.
 func (s *Store) survey(ctx context.Context, folder string, below bool) (*survey, error) {
 	objects, err := s.objects(ctx, folder, below)
 	if err != nil {
@@ -76,8 +81,8 @@ func (s *Store) survey(ctx context.Context, folder string, below bool) (*survey,
 	return found, group.Wait()
 }
 
-// read reads what is known of a file. What cannot be read says nothing about the
-// others, and is left for somebody to look at.
+// read reads the metadata of a file. Unreadable metadata is logged and left for the
+// operator; it does not affect the other files.
 func (v *survey) read(ctx context.Context, file string) error {
 	info, err := v.store.readMeta(ctx, file)
 	damaged := errors.Is(err, errUnreadable)
@@ -96,14 +101,14 @@ func (v *survey) read(ctx context.Context, file string) error {
 	return nil
 }
 
-// warnOnce tells the log of a file that cannot be read, and not at each sweep.
+// warnOnce logs that the metadata of a file is unreadable, once and not at each sweep.
 func (s *Store) warnOnce(ctx context.Context, file string, err error) {
 	s.mu.Lock()
-	told := s.unreadable[file]
+	logged := s.unreadable[file]
 	s.unreadable[file] = true
 	s.mu.Unlock()
-	if !told {
-		s.opts.Log.WarnContext(ctx, "a stored file is left out", "file", file, "error", err)
+	if !logged {
+		s.opts.Log.WarnContext(ctx, "ignoring a stored file", "file", file, "error", err)
 	}
 }
 
@@ -114,7 +119,7 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// objects lists a folder of the bucket, or what is below it too.
+// objects lists a folder of the bucket and, if below is set, the folders below it.
 func (s *Store) objects(ctx context.Context, folder string, below bool) ([]*blob.ListObject, error) {
 	if s.folder != "" {
 		return s.listFolder(ctx, folder, below)
@@ -142,8 +147,8 @@ func (s *Store) objects(ctx context.Context, folder string, below bool) ([]*blob
 	}
 }
 
-// listFolder lists a folder of a bucket that is one itself. The library's listing
-// fails where a file goes meanwhile, as one does with each upload (v0.47.0).
+// listFolder lists a folder of a bucket that is a folder itself. The library's listing
+// fails if a file is deleted meanwhile, as happens with each upload (v0.47.0).
 func (s *Store) listFolder(ctx context.Context, folder string, below bool) ([]*blob.ListObject, error) {
 	entries, err := os.ReadDir(filepath.Join(s.folder, folder))
 	if folder != "" && errors.Is(err, os.ErrNotExist) {
@@ -166,7 +171,7 @@ func (s *Store) listFolder(ctx context.Context, folder string, below bool) ([]*b
 	return found, nil
 }
 
-// listEntry lists one entry of a folder. One that has gone is none.
+// listEntry lists one entry of a folder. It lists nothing for a deleted one.
 func (s *Store) listEntry(ctx context.Context, folder string, entry os.DirEntry, below bool) ([]*blob.ListObject, error) {
 	if inner := entry.Name() + "/"; below && entry.IsDir() && isOwnersFolder(inner) {
 		return s.listFolder(ctx, inner, false)
@@ -181,8 +186,8 @@ func (s *Store) listEntry(ctx context.Context, folder string, entry os.DirEntry,
 	return []*blob.ListObject{{Key: folder + entry.Name(), ModTime: info.ModTime(), Size: info.Size()}}, nil
 }
 
-// recount surveys the bucket and counts what is in it. There must be no other
-// recount meanwhile.
+// recount surveys the bucket and counts the room that its files take. It must not run
+// concurrently with itself.
 func (s *Store) recount(ctx context.Context) (*survey, error) {
 	s.usage.startRecount()
 	found, err := s.survey(ctx, "", true)
@@ -198,8 +203,7 @@ func (s *Store) recount(ctx context.Context) (*survey, error) {
 	return found, nil
 }
 
-// condemned gives the room of the files that are deleted, but not removed, as
-// somebody reads them.
+// condemned returns the room of the files that are deleted and still have readers.
 func (s *Store) condemned() map[string]int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,14 +216,17 @@ func (s *Store) condemned() map[string]int64 {
 	return rooms
 }
 
-// orphanAge is how old an object must be to count as left by a server that
-// died while it wrote or deleted the file: no upload takes as long.
+// orphanAge is the age at which an object without metadata counts as left by a server
+// that died while it wrote or deleted the file. No upload takes as long.
 const orphanAge = 2 * uploadTime
 
-// Sweep removes the files that have expired and what dead servers have left, and
-// counts anew what is there. It says how many files had expired. There must be
-// one sweep at a time.
+// Sweep removes expired files and what dead servers have left, and counts the files
+// again. It returns how many files had expired. It does nothing to a store that is not
+// open. It must not run concurrently with itself.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
+	if !s.isOpen() {
+		return 0, nil
+	}
 	found, err := s.recount(ctx)
 	if err != nil {
 		return 0, err
@@ -240,14 +247,14 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 	return expired, nil
 }
 
-// isHeld says whether a file is held: its last reader removes it, if it is to go.
+// isHeld reports whether a file is held. The last reader of a deleted file removes it.
 func (s *Store) isHeld(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.holds[id] != nil
 }
 
-// expire removes a file, or has its last reader do so.
+// expire removes a file, or leaves that to its last reader.
 func (s *Store) expire(ctx context.Context, info Info) {
 	if s.condemn(info) {
 		s.release(ctx, info)

@@ -5,28 +5,28 @@ import (
 	"sync"
 )
 
-// block is the least that a file takes: its name and what is known of it are kept
-// too, so there may not be any number of files without a byte.
+// block is the smallest room that a file takes. Its name and metadata are stored too, so
+// that the number of empty files must be bounded.
 const block = 4096
 
-// roomOf is what a file of some size takes.
+// roomOf returns the room that a file of a size takes.
 func roomOf(size int64) int64 { return max(size, block) }
 
 // usage counts the bytes that files take.
 //
-// Other servers may use the same bucket, so files are counted anew now and
-// again. What this server stores or removes while a recount looks may have been
-// seen by it or not: it is noted, and comes before what was seen.
+// Other servers may use the same bucket, so files are counted again periodically. A
+// recount may miss what this server stores or removes meanwhile. Such changes are noted,
+// and override what the recount saw.
 type usage struct {
 	mu      sync.Mutex
-	used    int64            // by all files, those included that are being written
-	stored  map[string]int64 // by each file that is stored, as far as it is known here
+	used    int64            // by all files, including those that are being written
+	stored  map[string]int64 // by each stored file that this server knows
 	writing map[string]int64 // by each file that is being written
 	changed map[string]int64 // by each file that was stored (or 0: removed) during a recount; nil without one
 }
 
-// take takes room for a file that is being written, and says whether there was
-// any below the limit.
+// take takes room for a file that is being written. It reports whether there was enough
+// below the limit.
 func (u *usage) take(id string, n, limit int64) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -41,7 +41,7 @@ func (u *usage) take(id string, n, limit int64) bool {
 	return true
 }
 
-// abandon gives back the room of a file that was being written.
+// abandon returns the room of a file that was being written.
 func (u *usage) abandon(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -62,8 +62,8 @@ func (u *usage) add(id string) {
 	u.noteLocked(id, size)
 }
 
-// remove notes that a stored file is gone. One that was not counted, or is gone
-// already, gives back nothing.
+// remove notes that a stored file is removed. A file that was not counted, or was removed
+// before, gives back no room.
 func (u *usage) remove(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -78,15 +78,15 @@ func (u *usage) noteLocked(id string, size int64) {
 	}
 }
 
-// startRecount begins a recount. There must be no other.
+// startRecount begins a recount. No other may be in progress.
 func (u *usage) startRecount() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.changed = make(map[string]int64)
 }
 
-// endRecount ends a recount with the sizes of the files that it saw, by id, and
-// keeps the map. Nil gives it up.
+// endRecount ends a recount with the sizes of the files that it saw, by id. It keeps the
+// map. Nil discards the recount.
 func (u *usage) endRecount(seen map[string]int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

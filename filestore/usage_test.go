@@ -2,7 +2,7 @@ package filestore
 
 import "testing"
 
-// What changes during a recount comes before what the recount saw.
+// Changes during a recount override what the recount saw.
 func TestRecount(t *testing.T) {
 	var u usage
 	store := func(id string, size int64) {

@@ -19,13 +19,15 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Put stores what r gives, to its end, under a new id, for the request's owner. Where r or anything else
-// fails, nothing is left of it; an error of r's comes back as it is. Where ctx has
-// ended, that is an [*execution.Error] with code [execution.Cancelled]; where the disk is
-// full one with code [execution.StoreFull], where it is not to be written
-// [execution.Unavailable].
+// Put stores all of r under a new id, for the request's owner. After an error nothing is
+// stored. An error of r is returned as it is. Other errors are an [*execution.Error]
+// with code [execution.Cancelled] if ctx has ended, [execution.StoreFull] if the store or
+// the disk is full, and [execution.Unavailable] if the disk is not writable.
 func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error) {
-	info := Info{ID: newID(), Name: name, Owner: execution.OwnerOf(ctx)}
+	if err := s.ready(); err != nil {
+		return Info{}, err
+	}
+	info := Info{ID: execution.NewID(), Name: name, Owner: execution.OwnerOf(ctx)}
 	info.key = folderOf(info.Owner) + info.ID
 	in := &meter{store: s, id: info.ID, r: r}
 	err := in.charge(0)
@@ -37,7 +39,7 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error)
 		err = s.writeMeta(ctx, info)
 	}
 	if err != nil {
-		s.deleteObjects(ctx, info.key) // a part may be there, or all, though the store could not say so
+		s.deleteObjects(ctx, info.key) // a part of it may exist, or all of it without an answer of the bucket
 		s.usage.abandon(info.ID)
 		if in.err == nil {
 			err = s.explain(err)
@@ -48,16 +50,17 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader) (Info, error)
 	return info, nil
 }
 
-// explain says what a disk's refusal means. Other errors stay as they are.
+// explain turns an error of the disk into one for users. It returns other errors as they
+// are.
 func (s *Store) explain(err error) error {
 	if _, known := errors.AsType[*execution.Error](err); known || s.folder == "" {
 		return err
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return &execution.Error{Code: execution.StoreFull, Message: "The disk of the file store is full. Delete files, or have the server's operator make room", Err: err}
+		return &execution.Error{Code: execution.StoreFull, Message: "The disk of the file store is full. Delete files, or ask the operator of the server to free space", Err: err}
 	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return &execution.Error{Code: execution.Unavailable, Message: "The file store cannot be written: FILE_STORAGE_DIR must name a folder that the server may write", Err: err}
+		return &execution.Error{Code: execution.Unavailable, Message: "The file store is not writable: FILE_STORAGE_DIR must name a folder that the server can write to", Err: err}
 	}
 	return err
 }
@@ -70,13 +73,13 @@ func (s *Store) writeMeta(ctx context.Context, info Info) error {
 	return s.write(ctx, info.key+metaSuffix, bytes.NewReader(meta))
 }
 
-// meter takes room in the store for what is read through it.
+// meter takes room in the store for the bytes that are read through it.
 type meter struct {
 	store          *Store
 	id             string
 	r              io.Reader
 	taken, charged int64
-	err            error // of r, io.EOF left out
+	err            error // of r, except io.EOF
 }
 
 func (m *meter) Read(p []byte) (int, error) {
@@ -95,7 +98,7 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// charge takes the room that a file of some size takes, beyond what it has.
+// charge takes the room for a file of a size that it does not have yet.
 func (m *meter) charge(size int64) error {
 	more, all := roomOf(size)-m.charged, m.store.opts.MaxBytes
 	if more <= 0 {
@@ -109,8 +112,8 @@ func (m *meter) charge(size int64) error {
 	return nil
 }
 
-// write writes one object, which is there when all of it is stored for good.
-// After an error a part of it may be there too.
+// write writes one object. It returns when the object is on the disk or acknowledged by
+// the object store. After an error a part of it may exist.
 func (s *Store) write(ctx context.Context, key string, r io.Reader) error {
 	if s.folder != "" {
 		return s.writeFile(ctx, key, r)
@@ -129,8 +132,8 @@ func (s *Store) write(ctx context.Context, key string, r io.Reader) error {
 // uploadTime bounds an upload to an object store.
 const uploadTime = 30 * time.Minute
 
-// upload outlasts ctx: the client library for S3 aborts an upload of which it
-// cannot read more, but not one whose context has ended.
+// upload outlasts ctx: the client library for S3 aborts an upload whose reader fails, but
+// not one whose context has ended.
 func (s *Store) upload(ctx context.Context, key string, r io.Reader) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTime)
 	defer cancel()
@@ -143,17 +146,17 @@ func (s *Store) upload(ctx context.Context, key string, r io.Reader) error {
 	return s.bucket.Upload(ctx, key, r, options)
 }
 
-// source keeps its reader's error, one of which is that the request's context
-// has ended by then.
+// source keeps the error of its reader. It fails at the reader's end if the request's
+// context has ended by then.
 type source struct {
-	ctx context.Context //nolint:containedctx // a reader has no other way to it
+	ctx context.Context //nolint:containedctx // Read has no other way to get it
 	r   io.Reader
-	err error // io.EOF left out
+	err error // except io.EOF
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	if err == io.EOF { //nolint:errorlint // an error that has it for its cause is no end
+	if err == io.EOF { //nolint:errorlint // an error that wraps io.EOF is not the end
 		if s.ctx.Err() == nil {
 			return n, err
 		}
@@ -165,13 +168,13 @@ func (s *source) Read(p []byte) (int, error) {
 
 const contentType = "application/octet-stream"
 
-// uploadParts is how many parts an upload holds: one that is sent, one that is read
-// and the first.
+// uploadParts is how many parts an upload holds in memory: the first, one that is sent
+// and one that is read.
 const uploadParts = 3
 
-// uploadOptions bound the memory of an upload.
+// uploadOptions returns options that bound the memory of an upload.
 func (s *Store) uploadOptions() *blob.WriterOptions {
-	const leastPart, maxParts, atOnce = 5 << 20, 10_000, 1 // S3 takes no smaller parts, and no more of them
+	const leastPart, maxParts, atOnce = 5 << 20, 10_000, 1 // the limits of S3
 	part := max(leastPart, s.opts.MaxFileBytes/maxParts+1)
 	return &blob.WriterOptions{
 		ContentType: contentType, BufferSize: int(part), MaxConcurrency: atOnce,
@@ -206,7 +209,7 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 	}
 	if err != nil {
 		abort()
-		_ = w.Close() // it was given up
+		_ = w.Close() // it was aborted
 		return err
 	}
 	if err := w.Close(); err != nil {
@@ -215,8 +218,7 @@ func (s *Store) writeFile(ctx context.Context, key string, r io.Reader) error {
 	return s.syncFolder(folder)
 }
 
-// copyAll hides whatever else its arguments can do: the meter must see each
-// byte.
+// copyAll copies r to w. It hides their other methods: the meter must see each byte.
 func copyAll(w io.Writer, r io.Reader) error {
 	const chunk = 256 << 10
 	full := bufio.NewWriterSize(struct{ io.Writer }{w}, chunk) // a form is read in pieces of 4 KB
@@ -226,7 +228,7 @@ func copyAll(w io.Writer, r io.Reader) error {
 	return full.Flush()
 }
 
-// makeOwnersFolder makes a folder within the store's that is missing.
+// makeOwnersFolder creates a folder in the store's folder unless it exists.
 func (s *Store) makeOwnersFolder(folder string) error {
 	err := os.Mkdir(filepath.Join(s.folder, folder), 0o700)
 	switch {
@@ -238,7 +240,7 @@ func (s *Store) makeOwnersFolder(folder string) error {
 	return s.syncFolder(".")
 }
 
-// syncFolder puts the new names in a folder on the disk.
+// syncFolder writes the new names in a folder to the disk.
 func (s *Store) syncFolder(name string) error {
 	folder, err := os.Open(filepath.Join(s.folder, name))
 	if err != nil {

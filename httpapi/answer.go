@@ -9,9 +9,9 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// printed is an answer with what a program printed.
+// printed is an answer that contains the output of a program.
 type printed interface {
-	// outputs returns what was printed, and the answer without it.
+	// outputs returns the output and the answer without it.
 	outputs() (stdout, stderr string, rest any)
 }
 
@@ -23,18 +23,18 @@ func (r bashResponse) outputs() (stdout, stderr string, rest any) {
 	return r.Stdout, r.Stderr, struct {
 		bashResponse
 
-		// These hide the answer's own and are never set.
+		// These hide the fields of the answer. They are never set.
 		Stdout *string `json:"stdout,omitempty"`
 		Stderr *string `json:"stderr,omitempty"`
 	}{bashResponse: r}
 }
 
-// writtenBytes is how much of an output is written at a time. Escaped, it takes six
-// times as much.
+// writtenBytes is how much of an output is written at a time. It takes up to six times as
+// much when it is escaped.
 const writtenBytes = 16 << 10
 
-// writeAnswer writes an answer as JSON. A long output is written in pieces, so that
-// no more than one of them is held in its escaped form.
+// writeAnswer writes an answer as JSON. It writes a long output in pieces, so that only
+// one of them is held in its escaped form.
 func writeAnswer(w io.Writer, value any) error {
 	if answer, ok := value.(printed); ok {
 		stdout, stderr, rest := answer.outputs()
@@ -70,7 +70,7 @@ func writePrinted(w io.Writer, stdout, stderr string, rest any) error {
 	return err
 }
 
-// firstPiece returns the beginning of a text that is written at a time. It splits no
+// firstPiece returns the beginning of a text, of at most writtenBytes. It does not split a
 // character.
 func firstPiece[T string | []byte](text T) T {
 	if len(text) <= writtenBytes {

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -12,88 +11,75 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Authenticator says who bears a key or token. Its error has code
-// [execution.Unauthenticated] where that is nobody.
+// Authenticator returns the owner that a key or token identifies. Its error has code
+// [execution.Unauthenticated] if the key or token is not valid.
 type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (execution.Owner, error)
 }
 
-// resourcePath is where clients learn who gives tokens for this server (RFC
-// 9728); behind it comes the path of what is protected.
+// resourcePath is the path of the metadata that names the issuer of tokens for this
+// server (RFC 9728). The path of the protected resource follows it.
 const resourcePath = "/.well-known/oauth-protected-resource"
 
-// mcpPath is the door that clients of OAuth know by its own URL.
+// mcpPath is the path of the MCP door, which OAuth clients know by its own URL.
 const mcpPath = "/mcp"
 
 const notAuthenticated = "Not authenticated: the request must have the header Authorization: Bearer KEY"
 
-// openPaths are for everybody: they tell what the server is, not what it has.
-func openPaths() []string {
-	return []string{"/health", "/docs", "/redoc", "/openapi.json", resourcePath, resourcePath + mcpPath}
-}
-
-// authenticate lets through who bears a valid key or token, as the owner of what
-// they make.
-func authenticate(opts Options, next http.Handler) http.Handler {
-	if opts.Auth == nil {
+// authenticate refuses requests without a valid key or token. It puts the owner of the
+// others into their context.
+func (a *api) authenticate(p policy, next http.Handler) http.Handler {
+	if a.opts.Auth == nil || p.public {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if slices.Contains(openPaths(), r.URL.Path) {
-			next.ServeHTTP(w, r)
-			return
-		}
 		bearer, given := bearerOf(r)
 		if !given {
-			w.Header().Set("WWW-Authenticate", challenge(opts, r, ""))
+			w.Header().Set("WWW-Authenticate", a.challenge(p, r, ""))
 			writeDetail(w, http.StatusUnauthorized, notAuthenticated)
 			return
 		}
-		owner, err := opts.Auth.Authenticate(r.Context(), bearer)
+		owner, err := a.opts.Auth.Authenticate(r.Context(), bearer)
 		if err != nil {
 			if execution.AsError(err).Code == execution.Unauthenticated {
-				w.Header().Set("WWW-Authenticate", challenge(opts, r, "invalid_token"))
+				w.Header().Set("WWW-Authenticate", a.challenge(p, r, "invalid_token"))
 			}
-			writeError(w, r, opts, err)
+			a.writeError(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(execution.WithOwner(r.Context(), owner)))
 	})
 }
 
-// bearerOf gives the key or token of a request (RFC 6750).
+// bearerOf returns the key or token of a request (RFC 6750).
 func bearerOf(r *http.Request) (string, bool) {
 	kind, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	bearer = strings.TrimSpace(bearer)
 	return bearer, strings.EqualFold(kind, "Bearer") && bearer != ""
 }
 
-// challenge says how to authenticate, and what was wrong with how it was done,
-// if it was.
-func challenge(opts Options, r *http.Request, fault string) string {
+// challenge returns the WWW-Authenticate header, which describes how to authenticate and,
+// unless fault is empty, what was wrong.
+func (a *api) challenge(p policy, r *http.Request, fault string) string {
 	text := `Bearer realm="vivarium"`
 	if fault != "" {
 		text += `, error="` + fault + `"`
 	}
-	if opts.Issuer != "" {
-		path := resourcePath
-		if r.URL.Path == mcpPath {
-			path += mcpPath
-		}
-		text += `, resource_metadata="` + baseURL(opts, r) + path + `"`
+	if a.opts.Issuer != "" {
+		text += `, resource_metadata="` + a.baseURL(r) + resourcePath + p.resource + `"`
 	}
 	return text
 }
 
-// baseURL is where the client of a request reaches the server.
-func baseURL(opts Options, r *http.Request) string {
-	if opts.PublicURL != "" {
-		return opts.PublicURL
+// baseURL returns the URL of the server for the client of a request.
+func (a *api) baseURL(r *http.Request) string {
+	if a.opts.PublicURL != "" {
+		return a.opts.PublicURL
 	}
 	return scheme(r) + "://" + r.Host
 }
 
-// resource describes this server to clients of OAuth.
+// resource is the metadata of this server for OAuth clients.
 type resource struct {
 	Resource      string   `json:"resource"`
 	Name          string   `json:"resource_name"`
@@ -101,41 +87,40 @@ type resource struct {
 	BearerMethods []string `json:"bearer_methods_supported"`
 }
 
-// registerResource adds the routes that describe the server to clients of OAuth.
-// They are no part of the API's description.
-func registerResource(mux *http.ServeMux, opts Options) {
-	if opts.Issuer == "" {
-		return
-	}
-	for _, path := range []string{"", mcpPath} {
-		mux.HandleFunc("GET "+resourcePath+path, func(w http.ResponseWriter, r *http.Request) {
+// protectedResources returns the paths that OAuth clients know by URLs of their own. The
+// empty path is the server.
+func protectedResources() []string { return []string{"", mcpPath} }
+
+// registerResources adds the routes of the metadata for OAuth clients. They are not part
+// of the API's description. Without an issuer they return 404 to clients without a key
+// too, from which they learn that the server has no issuer.
+func (a *api) registerResources() {
+	for _, path := range protectedResources() {
+		if a.opts.Issuer == "" {
+			a.handle(resourcePath+path, policy{public: true}, notFound)
+			continue
+		}
+		a.handle("GET "+resourcePath+path, policy{public: true}, func(w http.ResponseWriter, r *http.Request) {
 			writeJSON(w, http.StatusOK, resource{
-				Resource: baseURL(opts, r) + path, Name: "Vivarium", Issuers: []string{opts.Issuer}, BearerMethods: []string{"header"},
+				Resource: a.baseURL(r) + path, Name: "Vivarium", Issuers: []string{a.opts.Issuer}, BearerMethods: []string{"header"},
 			})
 		})
-		mux.HandleFunc(resourcePath+path, methodNotAllowed([]string{http.MethodGet}))
 	}
 }
 
-// tellAuthentication has the description say that requests need a key or token.
-func tellAuthentication(api huma.API) {
+// describeAuthentication adds the need for a key or token to the description.
+func (a *api) describeAuthentication() {
 	const name = "bearer"
-	spec := api.OpenAPI()
+	spec := a.huma.OpenAPI()
 	spec.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		name: {Type: "http", Scheme: "bearer", Description: "A key of the server's, or a token of its OAuth issuer."},
+		name: {Type: "http", Scheme: "bearer", Description: "A key of the server, or a token of its OAuth issuer."},
 	}
 	spec.Security = []map[string][]string{{name: {}}}
-	for path, item := range spec.Paths {
-		open := slices.Contains(openPaths(), path)
-		for _, operation := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete} {
-			switch {
-			case operation == nil:
-			case open:
-				operation.Security = []map[string][]string{} // none, unlike nil
-			default:
-				response := jsonAnswer[apiError](api)
-				operation.Responses[strconv.Itoa(http.StatusUnauthorized)] = response
-			}
+	for operation := range operations(spec) {
+		if a.policies[operation.Method+" "+wildcard(operation.Path)].public {
+			operation.Security = []map[string][]string{} // none, unlike nil
+			continue
 		}
+		operation.Responses[strconv.Itoa(http.StatusUnauthorized)] = jsonAnswer[apiError](a.huma)
 	}
 }

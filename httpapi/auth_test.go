@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// known knows whose a key is.
+// known is an Authenticator with the owner of each key.
 type known map[string]execution.Owner
 
 func (k known) Authenticate(_ context.Context, bearer string) (execution.Owner, error) {
@@ -24,7 +24,8 @@ func (k known) Authenticate(_ context.Context, bearer string) (execution.Owner, 
 	}
 }
 
-// locked is a server that asks for a key. It notes who its doors serve.
+// locked returns a server that needs a key. It records the owners of the requests that its
+// doors serve.
 func locked(served *[]execution.Owner, change func(*httpapi.Options)) http.Handler {
 	note := func(ctx context.Context) { *served = append(*served, execution.OwnerOf(ctx)) }
 	opts := options(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
@@ -81,7 +82,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// Where the issuer does not answer, nobody can say that a token is wrong.
+// While the issuer does not answer, a token is not refused as invalid.
 func TestIssuerIsDown(t *testing.T) {
 	var served []execution.Owner
 	a := serve(locked(&served, nil), authorized(http.MethodPost, "/mcp", `{}`, "Bearer token"))
@@ -91,8 +92,8 @@ func TestIssuerIsDown(t *testing.T) {
 	}
 }
 
-// Nothing is open but what tells what the server is.
-func TestOpenRoutes(t *testing.T) {
+// Only the routes that describe the server need no key.
+func TestPublicRoutes(t *testing.T) {
 	var served []execution.Owner
 	h := locked(&served, nil)
 	for path, status := range map[string]int{
@@ -118,7 +119,7 @@ func TestOpenRoutes(t *testing.T) {
 	}
 }
 
-// Clients of OAuth find out whom to ask for a token (RFC 9728).
+// OAuth clients find the issuer of tokens (RFC 9728).
 func TestResourceMetadata(t *testing.T) {
 	var served []execution.Owner
 	for name, test := range map[string]struct {
@@ -153,7 +154,7 @@ func TestResourceMetadata(t *testing.T) {
 	}
 }
 
-// The description says which operations need a key.
+// The description marks the operations that need a key.
 func TestSecurityIsDescribed(t *testing.T) {
 	var served []execution.Owner
 	text := serve(locked(&served, nil), request(http.MethodGet, "/openapi.json", "")).body

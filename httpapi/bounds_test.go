@@ -17,8 +17,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// longest is the longest run of one of the characters that hostile values are made
-// of, however they are escaped.
+// longest returns the length of the longest run of one of the characters of hostile
+// values, in any escaped form.
 func longest(text string) (most int) {
 	for _, char := range []string{"#", "1", `\u0001`, `\ufffd`, "\uFFFD", "<", `\u003c`, "%23"} {
 		for at := 0; at < len(text); {
@@ -34,13 +34,12 @@ func longest(text string) (most int) {
 	return most
 }
 
-// No answer and no line of the log repeats more than a kilobyte of what a client
-// sends, wherever that is.
-func TestNothingLongIsRepeated(t *testing.T) {
+// longBodies returns bodies of /v1/execute with a fault and a long value.
+func longBodies() map[string]string {
 	const size = 1 << 16
 	long := func(of string) string { return `"` + strings.Repeat(of, size/len(of)) + `"` }
 	nested := `[` + strings.Repeat(long("#")+",", 1) + `{"#": ` + long("<") + `}]`
-	bodies := map[string]string{
+	return map[string]string{
 		"a number for text":     `{"code": ` + strings.Repeat("1", size) + `}`,
 		"an unknown number":     `{"code": "", "x": ` + strings.Repeat("1", size) + `}`,
 		"text for a number":     `{"code": "", "timeout_ms": ` + long("#") + `}`,
@@ -61,6 +60,11 @@ func TestNothingLongIsRepeated(t *testing.T) {
 		"many bad paths":   `{"code": "", "files": [` + strings.Repeat(`{"path": "/##################", "content_base64": ""},`, 1000) + `{"path": "x", "content_base64": ""}]}`,
 		"a list":           `[` + long("#") + `]`,
 	}
+}
+
+// No answer and no line of the log repeats more than a kilobyte of a request, whatever
+// part of the request it is.
+func TestLongValuesAreNotRepeated(t *testing.T) {
 	log, logged := newLog()
 	opts := options(validates)
 	opts.Log, opts.Auth = log, known{"anna's key": "anna"}
@@ -79,7 +83,7 @@ func TestNothingLongIsRepeated(t *testing.T) {
 			t.Errorf("%s: %d, %d bytes, %d the same: %.300s", name, a.status, len(whole), longest(whole), a.body)
 		}
 	}
-	for name, body := range bodies {
+	for name, body := range longBodies() {
 		for _, path := range []string{"/v1/execute", "/v1/execute/stream", "/v1/sessions", "/v1/sessions/x/execute", "/v1/sessions/x/bash"} {
 			if path == "/v1/sessions" && !strings.HasPrefix(name, "no JSON") && !strings.HasPrefix(name, "an unknown number") {
 				continue // what it does not know is ignored
@@ -110,7 +114,7 @@ func TestNothingLongIsRepeated(t *testing.T) {
 	}
 }
 
-// What a browser asks for is not repeated without end either.
+// The answer to a preflight request does not repeat a long list of headers.
 func TestLongPreflight(t *testing.T) {
 	opts := options(validates)
 	opts.AllowedOrigins = []string{"https://app.example.com"}
@@ -123,7 +127,7 @@ func TestLongPreflight(t *testing.T) {
 	}
 }
 
-// A long output comes as it is, though it is never escaped whole.
+// A long output is returned unchanged, though it is escaped in pieces.
 func TestLongOutput(t *testing.T) {
 	stdout, stderr := strings.Repeat("a\x01<\"\\é日\n", 5000), strings.Repeat("日", 20_000)+"\u2028"
 	h := handler(func(context.Context, execution.Request) (*execution.Result, error) {
@@ -151,7 +155,7 @@ func quote(t *testing.T, text string) string {
 	return string(data)
 }
 
-// What is around an uploaded file is short.
+// The form around an uploaded file is bounded.
 func TestLongForm(t *testing.T) {
 	for name, form := range map[string]string{
 		"a header": "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nX-Long: " + strings.Repeat("#", 200_000) + "\r\n\r\nabc\r\n--x--\r\n",
@@ -169,7 +173,7 @@ func TestLongForm(t *testing.T) {
 	}
 }
 
-// waits is a server with room for four connections on which there is no request.
+// waits starts a server with room for four connections without a request.
 func waits(t *testing.T) (dial func() net.Conn, ask func(conn net.Conn) error) {
 	t.Helper()
 	opts := options(validates)
@@ -195,8 +199,8 @@ func waits(t *testing.T) (dial func() net.Conn, ask func(conn net.Conn) error) {
 	}
 }
 
-// Connections on which nothing happens are bounded: the oldest of many that say
-// nothing is closed, and none of a client that waits between two requests.
+// Connections without a request are bounded: the oldest of many that send nothing is
+// closed, and none of a client between two requests.
 func TestSilentConnections(t *testing.T) {
 	dial, ask := waits(t)
 	client := dial()
@@ -215,7 +219,7 @@ func TestSilentConnections(t *testing.T) {
 	}
 }
 
-// Many that were used and say nothing more close none of a client that has just come.
+// Many idle connections do not close that of a new client.
 func TestIdleConnections(t *testing.T) {
 	dial, ask := waits(t)
 	oldest := dial()

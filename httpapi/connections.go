@@ -7,32 +7,32 @@ import (
 	"sync"
 )
 
-// connectionBytes is what a connection takes on which there is no request: its
-// buffers, or what has come of a header, of which each short line takes many times its
-// text.
+// connectionBytes is the memory of a connection without a request: its buffers, or the
+// part of a header that has arrived, of which each short line takes many times its text.
 const connectionBytes = 64 << 10
 
-// waitingConns are the connections on which there is no request: none has come yet,
-// or the last was answered. Requests are charged for the memory that they take;
-// these are bounded in number instead, since nobody knows whose they are. Where there
-// are too many, the one that has waited the longest is closed, of the kind that there
-// are more of: many strangers with half a header close no connection of a client that
-// waits between two requests, and many idle ones none of a client that has just come.
+// waitingConns are the connections without a request: none has arrived yet, or the last
+// was answered. Requests are charged for their memory. Waiting connections have no owner
+// to charge, so their number is bounded instead.
 //
-// Shutdown of [http.Server] waits up to five seconds and more for each on which no
-// request has come yet, which browsers and connection pools open ahead of requests;
-// this closes them at once.
+// If there are too many, the one that has waited the longest is closed, of the kind that
+// there are more of. So many clients that send half a header close no connection of a
+// client between two requests, and many idle connections close none that is new.
+//
+// Shutdown of [http.Server] waits five seconds or more for a connection on which no
+// request has arrived yet. Browsers and connection pools open such connections ahead of
+// requests; this closes them at once.
 type waitingConns struct {
-	most int // zero is any number
+	most int // zero means no bound
 
 	mu    sync.Mutex
-	fresh *connList // no request has come on them yet
+	fresh *connList // no request has arrived on them yet
 	idle  *connList
-	done  bool // a connection that comes now is closed
+	done  bool // new connections are closed
 }
 
-// follow has the server report its connections.
-func (c *waitingConns) follow(server *http.Server) {
+// watch makes the server report the states of its connections.
+func (c *waitingConns) watch(server *http.Server) {
 	c.fresh, c.idle = newConnList(), newConnList()
 	server.ConnState = c.changed
 	server.RegisterOnShutdown(c.close)
@@ -70,7 +70,7 @@ func (c *waitingConns) close() {
 	}
 }
 
-// connList is connections in the order in which they came.
+// connList is a list of connections, the oldest first.
 type connList struct {
 	order *list.List // of net.Conn
 	known map[net.Conn]*list.Element

@@ -17,8 +17,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// pipes is a listener whose connections are pipes, so that deadlines pass in
-// virtual time.
+// pipes is a listener whose connections are pipes, so that deadlines expire in virtual
+// time.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -46,7 +46,7 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// newServer serves until the test's end.
+// newServer serves until the test ends.
 func newServer(t *testing.T, executor execute) *pipes {
 	t.Helper()
 	opts := options(executor)
@@ -61,7 +61,7 @@ func newServer(t *testing.T, executor execute) *pipes {
 	return newServerOf(t, httpapi.NewServer(opts))
 }
 
-// newServerOf has a server serve pipes, until the test's end.
+// newServerOf makes a server serve pipes until the test ends.
 func newServerOf(t *testing.T, server *http.Server) *pipes {
 	t.Helper()
 	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -78,8 +78,8 @@ func newServerOf(t *testing.T, server *http.Server) *pipes {
 
 const post = "POST /v1/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
-// A program may run for longer than a body may take to arrive and an answer to
-// be read, again and again on one connection.
+// A program may run longer than the time for a body and for an answer, repeatedly on one
+// connection.
 func TestLongRunIsNotCut(t *testing.T) {
 	for name, request := range map[string]string{
 		"sized":          post + "Content-Length: 12\r\n\r\n{\"code\": \"\"}",
@@ -124,7 +124,7 @@ func readStatus(t *testing.T, in *bufio.Reader) int {
 	return resp.StatusCode
 }
 
-// Clients that dawdle do not hold a connection for ever.
+// The connections of slow clients are closed.
 func TestSlowClients(t *testing.T) {
 	for name, test := range map[string]struct {
 		sent  string
@@ -159,8 +159,8 @@ func TestSlowClients(t *testing.T) {
 	}
 }
 
-// Who stalls in a body is told so, on every route that reads one, and is no
-// error of the server's.
+// A body that stalls is answered with 408 on every route that reads one, and is not logged
+// as an error.
 func TestStalledBodies(t *testing.T) {
 	const form = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nsome"
 	for name, sent := range map[string]string{
@@ -192,14 +192,14 @@ func TestStalledBodies(t *testing.T) {
 					t.Errorf("%d %s", resp.StatusCode, body)
 				}
 				if strings.Contains(text.String(), "ERROR") {
-					t.Errorf("the log says:\n%s", text)
+					t.Errorf("the log is:\n%s", text)
 				}
 			})
 		})
 	}
 }
 
-// readsAll is a store that reads what it is given, and keeps nothing.
+// readsAll is a store that reads and discards files.
 type readsAll struct{ noFiles }
 
 func (readsAll) Put(_ context.Context, _ string, r io.Reader) (filestore.Info, error) {

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// The pages that render /openapi.json in a browser. They need nothing from
-// elsewhere.
+// The pages that render /openapi.json in a browser. They load nothing from other hosts.
 var (
 	//go:embed docspage/page.html
 	docsPage string
@@ -19,12 +18,19 @@ var (
 	docsScript string
 )
 
-// docsPages are the pages by their path, and what data-mode has there: /docs
-// has forms that send requests, /redoc is to be read.
+// docsPages returns the value of data-mode of each page, by its path. /docs has forms that
+// send requests; /redoc has none.
 func docsPages() map[string]string { return map[string]string{"/docs": "try", "/redoc": "reference"} }
 
-// serveDocs serves a page in a mode. Its policy knows the page's own style and
-// script by their hashes, so that no other runs, whatever a program prints.
+func (a *api) registerDocs() {
+	for path, mode := range docsPages() {
+		a.handle("GET "+path, policy{public: true}, serveDocs(mode))
+	}
+}
+
+// serveDocs serves a page in a mode. Its Content-Security-Policy allows the style and the
+// script of the page by their hashes, so that no other script runs, whatever a program
+// prints.
 func serveDocs(mode string) http.HandlerFunc {
 	page := strings.NewReplacer("{{mode}}", mode, "{{style}}", docsStyle, "{{script}}", docsScript).Replace(docsPage)
 	policy := "default-src 'none'; style-src " + sourceHash(docsStyle) + "; script-src " + sourceHash(docsScript) +
@@ -36,7 +42,7 @@ func serveDocs(mode string) http.HandlerFunc {
 	}
 }
 
-// sourceHash names a text in a Content-Security-Policy.
+// sourceHash returns the source expression for a text in a Content-Security-Policy.
 func sourceHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"

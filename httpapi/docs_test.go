@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The pages need nothing from elsewhere, and could not have it.
+// The pages load nothing from other hosts, and their policy forbids it.
 func TestDocs(t *testing.T) {
 	for path, mode := range map[string]string{"/docs": "try", "/redoc": "reference"} {
 		t.Run(path, func(t *testing.T) {
@@ -30,8 +30,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// The policy lets the page's own style and script in by what they are, and
-// nothing else.
+// The policy allows only the style and the script of the page, by their hashes.
 func TestDocsPolicy(t *testing.T) {
 	for _, path := range []string{"/docs", "/redoc"} {
 		a := serve(handler(validates), request(http.MethodGet, path, ""))
@@ -43,7 +42,7 @@ func TestDocsPolicy(t *testing.T) {
 	}
 }
 
-// hashOf gives the hash of the only element of a kind as a browser takes it.
+// hashOf returns the hash of the only element of a kind, as a browser computes it.
 func hashOf(t *testing.T, page, element string) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(page, "<"+element+">")

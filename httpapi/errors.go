@@ -56,23 +56,25 @@ func (e *apiError) GetStatus() int { return e.status }
 // GetHeaders implements [huma.HeadersError].
 func (e *apiError) GetHeaders() http.Header { return e.header }
 
-// retryAfter is when a client that was refused may try again, in seconds: a
-// run that waits is served in less.
+// retryAfter is the time after which a refused client may try again, in seconds. A
+// waiting run is served in less.
 const retryAfter = "1"
 
-// statusCancelled is what a client that left would have got, by nginx's
-// convention. It shows in the log alone.
+// statusCancelled is nginx's status for a client that left. It appears only in the log.
 const statusCancelled = 499
 
-// toHTTP gives an error of the domain the shape of the contract. What users
-// must not see goes to the log.
-func toHTTP(ctx context.Context, opts Options, err error) error {
+// toHTTP returns an error of the domain in the shape of the contract. It logs details
+// that users must not see.
+func (a *api) toHTTP(ctx context.Context, err error) error {
+	if shaped, ok := errors.AsType[*apiError](err); ok {
+		return shaped
+	}
 	domain := execution.AsError(err)
 	out := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
 	switch domain.Code {
 	case execution.Invalid:
 		if len(domain.Fields) > 0 {
-			out.Detail = faults(domain.Fields)
+			out.Detail = invalidDetail(domain.Fields, inBody)
 		}
 	case execution.Busy, execution.Overloaded, execution.Unavailable:
 		out.header.Set("Retry-After", retryAfter)
@@ -81,12 +83,12 @@ func toHTTP(ctx context.Context, opts Options, err error) error {
 	case execution.NotFound, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Cancelled:
 	}
 	if theirs := domain.Code == execution.Cancelled || domain.Code == execution.Unauthenticated; domain.Err != nil && !theirs {
-		opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
+		a.opts.Log.ErrorContext(ctx, "request failed", "request", requestID(ctx), "code", domain.Code, "error", domain.Err)
 	}
 	return out
 }
 
-// statusOf returns the status that an error's code has.
+// statusOf returns the status for an error's code.
 func statusOf(code execution.Code) int {
 	switch code {
 	case execution.Invalid:
@@ -110,38 +112,78 @@ func statusOf(code execution.Code) int {
 	return http.StatusInternalServerError
 }
 
-func faults(fields []execution.FieldError) []fault {
+// locator returns where a request has a field of the domain's.
+type locator func(execution.FieldError) []any
+
+// inBody is the locator of requests in JSON.
+func inBody(f execution.FieldError) []any {
+	switch f.Field {
+	case execution.FieldTimeout:
+		return []any{"body", "timeout_ms"}
+	case execution.FieldCommand:
+		return []any{"body", "cmd"}
+	case execution.FieldFiles:
+		return []any{"body", "files", f.Index, "path"}
+	case execution.FieldPath:
+	}
+	return inURL(f)
+}
+
+// inURL is the locator of a request for one file of a session.
+func inURL(execution.FieldError) []any { return []any{"path", "path"} }
+
+// faultType returns the contract's name of a fault, which is Pydantic's.
+func faultType(f execution.Fault) string {
+	switch f {
+	case execution.FaultTooSmall:
+		return "greater_than_equal"
+	case execution.FaultTooLarge:
+		return "less_than_equal"
+	case execution.FaultValue:
+	}
+	return "value_error"
+}
+
+// invalidDetail returns the detail of a request with faults. A timeout above the
+// maximum has a sentence of its own in the contract.
+func invalidDetail(fields []execution.FieldError, locate locator) any {
+	if first := fields[0]; first.Field == execution.FieldTimeout && first.Fault == execution.FaultTooLarge {
+		return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", first.Limit.Milliseconds())
+	}
 	fields, more := execution.FirstFaults(fields)
 	list := make([]fault, len(fields), len(fields)+1)
 	for i, field := range fields {
-		name := ""
-		if last := len(field.Path) - 1; last >= 0 {
-			name, _ = field.Path[last].(string)
-		}
-		list[i] = fault{
-			Type: field.Type, Loc: append([]any{"body"}, field.Path...),
-			Msg: strings.TrimSpace(name + " " + field.Message), Input: clip(field.Input),
-		}
+		list[i] = newFault(faultType(field.Fault), field.Message, field.Value, locate(field)...)
 	}
 	return withMore(list, more)
 }
 
-//nolint:gochecknoinits // the library has no other place for it
+// newFault returns a fault of the field at loc. The message follows the field's name.
+func newFault(kind, message string, input any, loc ...any) fault {
+	return fault{Type: kind, Loc: loc, Msg: fmt.Sprint(loc[len(loc)-1], " ", message), Input: clip(input)}
+}
+
+// unprocessable returns the answer to a request with faults.
+func unprocessable(faults ...fault) *apiError {
+	return &apiError{status: http.StatusUnprocessableEntity, Detail: faults}
+}
+
+//nolint:gochecknoinits // the library has no other hook
 func init() {
 	huma.NewErrorWithContext = humaError
-	// This one describes the shape in the API's document.
+	// The library uses this one to describe the shape in the API's description.
 	huma.NewError = func(status int, message string, causes ...error) huma.StatusError {
 		return humaError(nil, status, message, causes...)
 	}
 }
 
-// humaError gives the library's own errors, those of parsing and validation,
-// the shape of the contract.
+// humaError returns the library's errors, those of parsing and validation, in the shape
+// of the contract.
 func humaError(ctx huma.Context, status int, message string, causes ...error) huma.StatusError {
 	for _, cause := range causes {
 		if refused := bodyFault(cause); refused != nil {
 			if after := refused.header.Get("Retry-After"); after != "" && ctx != nil {
-				ctx.SetHeader("Retry-After", after) // the library writes those of handlers' errors alone
+				ctx.SetHeader("Retry-After", after) // the library writes only the headers of handlers' errors
 			}
 			return refused
 		}
@@ -168,18 +210,16 @@ func humaError(ctx huma.Context, status int, message string, causes ...error) hu
 	return &apiError{status: http.StatusUnprocessableEntity, Detail: withMore(list, more)}
 }
 
-// bodyFault returns the answer for a body that could not be read to its end, or nil
-// where something else is wrong.
+// bodyFault returns the answer for a body that could not be read to its end, or nil for
+// other errors.
 func bodyFault(cause error) *apiError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
 	}
-	for _, known := range []error{wire.ErrManyValues, wire.ErrLongNumber} {
-		if errors.Is(cause, known) {
-			return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
-				{Type: "too_long", Loc: []any{"body"}, Msg: known.Error(), Input: nil},
-			}}
-		}
+	if limit, ok := errors.AsType[wire.LimitError](cause); ok {
+		return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
+			{Type: "too_long", Loc: []any{"body"}, Msg: limit.Error(), Input: nil},
+		}}
 	}
 	if domain, ok := errors.AsType[*execution.Error](cause); ok && statusOf(domain.Code) != http.StatusInternalServerError {
 		shaped := &apiError{status: statusOf(domain.Code), Detail: domain.Message, header: http.Header{}}
@@ -189,7 +229,7 @@ func bodyFault(cause error) *apiError {
 	return nil
 }
 
-// withMore ends a list of faults with how many more there are.
+// withMore appends the number of further faults to a list of faults.
 func withMore(list []fault, more int) []fault {
 	if more > 0 {
 		list = append(list, fault{Type: "too_many", Loc: []any{"body"}, Msg: fmt.Sprintf("and %d more faults", more), Input: nil})
@@ -197,8 +237,8 @@ func withMore(list []fault, more int) []fault {
 	return list
 }
 
-// humaFault translates one fault. The library gives the location as
-// "body.files[0].path" and says in the message alone what kind it is.
+// humaFault translates one fault of the library's. Its location has the form
+// "body.files[0].path", and only its message has the kind.
 func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 	f := fault{Type: "value_error", Loc: location(detail.Location), Msg: execution.Clip(detail.Message), Input: clip(detail.Value)}
 	if property, ok := strings.CutPrefix(detail.Message, "expected required property "); ok {
@@ -223,9 +263,9 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 	return f
 }
 
-// wrongNumber reads what encoding/json says of a number that is integral but no
-// integer of Go's, such as 5.0: "json: cannot unmarshal number 5.0 into Go
-// struct field executeRequest.timeout_ms of type int64".
+// wrongNumber parses the message of encoding/json for a number that is integral but not
+// an integer of Go, such as 5.0: "json: cannot unmarshal number 5.0 into Go struct field
+// executeRequest.timeout_ms of type int64".
 func wrongNumber(message string) (field string, value json.Number, ok bool) {
 	rest, ok := strings.CutPrefix(message, "json: cannot unmarshal number ")
 	if !ok {
@@ -253,7 +293,7 @@ func location(text string) []any {
 	return parts
 }
 
-// clip shortens a value, whatever its type, to what an answer repeats.
+// clip shortens a value of any type to what an answer may repeat.
 func clip(value any) any {
 	if text, ok := value.(string); ok {
 		return execution.Clip(text)
@@ -266,12 +306,11 @@ func clip(value any) any {
 	return execution.Clip(string(encoded))
 }
 
-// clippedBytes is how long a value's JSON may be so that it is repeated as it is.
-// clippedParts bounds the work to find that out.
+// clippedBytes is the longest JSON of a value that an answer repeats unchanged.
+// clippedParts bounds the work to encode it.
 const clippedBytes, clippedParts = 200, 200
 
-// abridged returns the beginning of a decoded value: about room parts and
-// characters of it.
+// abridged returns the beginning of a decoded value, of about room parts and characters.
 func abridged(value any, room *int) any {
 	*room--
 	switch value := value.(type) {

@@ -16,26 +16,26 @@ import (
 
 type executeInput struct {
 	Body executeRequest
-	// RawBody shows what decoding hides: a null where a value must be.
+	// RawBody shows what decoding hides: a null where a value is required.
 	RawBody []byte
 }
 
 type executeRequest struct {
 	Code                string      `json:"code" doc:"Python source text"`
-	Stdin               *string     `json:"stdin,omitempty" nullable:"true" doc:"what the program reads on its standard input"`
-	TimeoutMS           int64       `json:"timeout_ms,omitempty" minimum:"1" doc:"wall-clock time that the program may take"`
+	Stdin               *string     `json:"stdin,omitempty" nullable:"true" doc:"the program's standard input"`
+	TimeoutMS           int64       `json:"timeout_ms,omitempty" minimum:"1" doc:"the wall-clock time limit of the program, in milliseconds"`
 	LastLineInteractive *bool       `json:"last_line_interactive,omitempty" nullable:"false" default:"true" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
 	Files               []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
 }
 
 type inputFile struct {
-	Path          string  `json:"path" doc:"where to stage it, relative to the workspace"`
-	FileID        *string `json:"file_id,omitempty" nullable:"false" doc:"an uploaded file"`
-	ContentBase64 *string `json:"content_base64,omitempty" nullable:"false" doc:"the file's bytes, instead of file_id"`
+	Path          string  `json:"path" doc:"where to stage the file, relative to the workspace"`
+	FileID        *string `json:"file_id,omitempty" nullable:"false" doc:"the id of an uploaded file"`
+	ContentBase64 *string `json:"content_base64,omitempty" nullable:"false" doc:"the bytes of the file, instead of file_id"`
 }
 
 type executeOutput struct {
-	ServerTiming string `header:"Server-Timing" doc:"where the time went, in milliseconds" example:"admit;dur=0.02, lease;dur=0.01, send;dur=0.41, run;dur=1.02, kill;dur=0.11, collect;dur=0.20"`
+	ServerTiming string `header:"Server-Timing" doc:"the time of each stage, in milliseconds" example:"admit;dur=0.02, lease;dur=0.01, send;dur=0.41, run;dur=1.02, kill;dur=0.11, collect;dur=0.20"`
 	Body         executeResponse
 }
 
@@ -64,35 +64,35 @@ func serverTiming(s execution.Stages) string {
 }
 
 type executeResponse struct {
-	Stdout       string        `json:"stdout" doc:"invalid bytes replaced; cut at MAX_OUTPUT_BYTES, then ended by \\n...[truncated]"`
+	Stdout       string        `json:"stdout" doc:"UTF-8 with invalid bytes replaced; cut at MAX_OUTPUT_BYTES, then ends with \\n...[truncated]"`
 	Stderr       string        `json:"stderr" doc:"as stdout"`
-	ExitCode     *int          `json:"exit_code" doc:"null when the program timed out; 128+N when signal N ended it"`
+	ExitCode     *int          `json:"exit_code" doc:"null if the program timed out; 128+N if signal N ended it"`
 	TimedOut     bool          `json:"timed_out"`
-	DurationMS   int64         `json:"duration_ms" doc:"the program's own run, without queueing"`
-	Files        []outputFile  `json:"files" nullable:"false" doc:"files that the run made or changed"`
+	DurationMS   int64         `json:"duration_ms" doc:"the run time of the program, without queueing"`
+	Files        []outputFile  `json:"files" nullable:"false" doc:"files that the run created or changed"`
 	End          end           `json:"end" doc:"why the run ended"`
-	Usage        usage         `json:"usage" doc:"what the run took"`
-	QueueMS      int64         `json:"queue_ms" doc:"time before the program started"`
-	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that were made or changed but are not returned, and why"`
-	StateLost    bool          `json:"state_lost,omitempty" doc:"in a session: its interpreter has ended, and its variables, imports and threads are lost"`
+	Usage        usage         `json:"usage" doc:"the resources that the run used"`
+	QueueMS      int64         `json:"queue_ms" doc:"the time before the program started"`
+	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that the run created or changed and that are not returned, with the reason"`
+	StateLost    bool          `json:"state_lost,omitempty" doc:"in a session: its interpreter has ended; its variables, imports and threads are lost"`
 }
 
 type outputFile struct {
 	Path      string `json:"path" doc:"relative to the workspace"`
 	Kind      string `json:"kind" enum:"file"`
-	FileID    string `json:"file_id" doc:"where /v1/files has it"`
+	FileID    string `json:"file_id" doc:"the id of the file in /v1/files"`
 	SizeBytes int64  `json:"size_bytes"`
 }
 
 type end struct {
 	Reason  execution.Reason `json:"reason" enum:"exited,signal,timeout,cpu_limit,memory_limit,process_limit,workspace_limit,output_limit,cancelled,sandbox_lost"`
-	Signal  string           `json:"signal,omitempty" doc:"the signal that ended it" example:"SIGSEGV"`
+	Signal  string           `json:"signal,omitempty" doc:"the signal that ended the program" example:"SIGSEGV"`
 	Message string           `json:"message,omitempty"`
 }
 
 type usage struct {
-	CPUMS           int64 `json:"cpu_ms" doc:"of all processes"`
-	PeakMemoryBytes int64 `json:"peak_memory_bytes" doc:"resident memory of the largest process"`
+	CPUMS           int64 `json:"cpu_ms" doc:"the CPU time of all processes"`
+	PeakMemoryBytes int64 `json:"peak_memory_bytes" doc:"the peak of the resident memory of the largest process"`
 }
 
 type skippedFile struct {
@@ -100,36 +100,31 @@ type skippedFile struct {
 	Reason string `json:"reason"`
 }
 
-func registerExecute(api huma.API, opts Options) {
-	huma.Register(api, huma.Operation{
+func (a *api) registerExecute() {
+	register(a, policy{}, huma.Operation{
 		OperationID: "execute", Method: http.MethodPost, Path: "/v1/execute", Tags: []string{tagRun},
 		Summary: "Run a program",
-		Description: "Stages files, runs the program, and answers when it has ended, with what it printed and the files that it " +
-			"made or changed. A program that fails is a 200: only the service's own trouble is a 4xx or 5xx.",
-		Metadata:     illustrate(executeIllustration()),
-		MaxBodyBytes: -1, // the middleware bounds it
-		// The library would lift the middleware's deadline if this were not set.
-		BodyReadTimeout: readBodyTime,
-		Errors:          runErrors(),
+		Description: "Stages files, runs the program and returns its output, and the files that it created or changed, when it has " +
+			"ended. A program that fails returns 200; only a failure of the service returns 4xx or 5xx.",
+		Metadata: illustrate(executeIllustration()),
+		Errors:   runErrors(),
 	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
-		return execute(ctx, opts, in)
+		return a.execute(ctx, a.opts.Executor, in)
 	})
-	// The library takes RawBody for a body of bytes that a client may send.
-	delete(api.OpenAPI().Paths["/v1/execute"].Post.RequestBody.Content, "application/octet-stream")
-	// Told here, not in the field's tag: the library would fill it in, and it may
-	// be more than the settings allow.
-	api.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
+	// It is not in the field's tag: the library would use it as the value, and it may be
+	// more than the settings allow.
+	a.huma.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
 }
 
-func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutput, error) {
-	j, err := in.job(ctx, opts)
+func (a *api) execute(ctx context.Context, executor Executor, in *executeInput) (*executeOutput, error) {
+	j, err := in.job(ctx, a)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	defer j.exchange.End(ctx)
-	result, err := opts.Executor.Execute(ctx, j.Request)
+	result, err := executor.Execute(ctx, j.Request)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	if ctx.Err() == nil {
 		j.exchange.Deliver()
@@ -137,17 +132,17 @@ func execute(ctx context.Context, opts Options, in *executeInput) (*executeOutpu
 	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
 }
 
-// job translates what the client sent, or says what is wrong with it.
-func (in *executeInput) job(ctx context.Context, opts Options) (*job, error) {
-	if nulls := refuseNulls(in.RawBody); len(nulls) > 0 {
-		return nil, &execution.Error{Code: execution.Invalid, Fields: nulls}
+// job translates the request.
+func (in *executeInput) job(ctx context.Context, a *api) (*job, error) {
+	if err := refuseNulls(in.RawBody); err != nil {
+		return nil, err
 	}
-	return newJob(ctx, opts, &in.Body)
+	return a.newJob(ctx, &in.Body)
 }
 
-// refuseNulls finds the fields that are null and must not be: to the library a
-// null is the same as a field left out.
-func refuseNulls(body []byte) []execution.FieldError {
+// refuseNulls returns an error that names the fields that are null and must not be:
+// to the library a null is the same as a missing field.
+func refuseNulls(body []byte) error {
 	if !bytes.Contains(body, []byte("null")) {
 		return nil
 	}
@@ -155,7 +150,7 @@ func refuseNulls(body []byte) []execution.FieldError {
 	if err := json.Unmarshal(body, &given); err != nil {
 		return nil // it has been parsed before: no object comes here
 	}
-	var faults []execution.FieldError
+	var faults []fault
 	for _, field := range []struct{ name, kind, want string }{
 		{"timeout_ms", "int_type", "integer"},
 		{"last_line_interactive", "bool_type", "boolean"},
@@ -163,15 +158,16 @@ func refuseNulls(body []byte) []execution.FieldError {
 		{"ttl_seconds", "int_type", "integer"},
 	} {
 		if string(given[field.name]) == "null" {
-			faults = append(faults, execution.FieldError{
-				Path: []any{field.name}, Type: field.kind, Message: "must be of type " + field.want + ", not null",
-			})
+			faults = append(faults, newFault(field.kind, "must be of type "+field.want+", not null", nil, "body", field.name))
 		}
 	}
-	return faults
+	if len(faults) == 0 {
+		return nil
+	}
+	return unprocessable(faults...)
 }
 
-// milliseconds converts without overflow: what is too long stays too long.
+// milliseconds converts without overflow: a value that is too large stays too large.
 func milliseconds(n int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(min(n, most)) * time.Millisecond

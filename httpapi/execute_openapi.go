@@ -11,12 +11,12 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// The examples of the routes that run programs. Tests send the requests to a
-// server, and compare what it says with the answers of the same name.
+// The examples of the routes that run programs. Tests send the requests to a server and
+// compare its answers with the examples of the same name.
 
 const exampleFileID = "8cae838bb6d3d0152e9be8935cec1150"
 
-// runErrors are the statuses with which a run is refused.
+// runErrors returns the statuses of the errors of a run.
 func runErrors() []int {
 	return []int{
 		http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
@@ -26,7 +26,7 @@ func runErrors() []int {
 
 func executeIllustration() illustration {
 	answers := runRefusals()
-	answers[http.StatusOK] = answer{"The program ran; end says how it ended", runAnswers()}
+	answers[http.StatusOK] = answer{"The program ran; end has the reason for its end", runAnswers()}
 	return illustration{requests: runRequests(), answers: answers}
 }
 
@@ -34,10 +34,10 @@ func streamIllustration() illustration {
 	answers := runRefusals()
 	answers[http.StatusOK] = answer{
 		"Server-sent events: output as it appears, then one result, or one error if the server fails after the start. " +
-			"After 15 s of silence comes a comment",
+			"The server sends a comment after 15 s without an event",
 		[]sample{
 			{"steps", "Two streams and a result", stepsStream()},
-			{"trouble", "The sandbox cannot be had any more", exampleStream(
+			{"trouble", "The sandbox fails", exampleStream(
 				exampleEvent{"output", outputEvent{execution.Stdout, "step 0\n"}},
 				exampleEvent{"error", errorEvent{"no sandbox could run the program; try again"}},
 			)},
@@ -54,7 +54,7 @@ for step in range(3):
     time.sleep(0.5)
 print("done", file=sys.stderr)`}
 	return []sample{
-		{"steps", "Output that takes its time", steps},
+		{"steps", "Output over time", steps},
 		{"timeout", "A program that does not end", executeRequest{Code: "while True:\n    pass", TimeoutMS: 500}},
 	}
 }
@@ -65,7 +65,7 @@ func runRequests() []sample {
 	return []sample{
 		{"expression", "Show the value of the last line", executeRequest{Code: "import math\n\nprint(\"The area is\")\nmath.pi * 2 ** 2"}},
 		{"failure", "A program that fails", executeRequest{Code: "1 / 0"}},
-		{"files", "Stage a file, and get back what the program writes", executeRequest{
+		{"files", "Stage a file and return the file that the program writes", executeRequest{
 			Code: `import csv
 
 rows = list(csv.DictReader(open("scores.csv")))
@@ -76,7 +76,7 @@ len(rows)`,
 		}},
 		{"stdin", "Standard input", executeRequest{Code: `print(f"Hello, {input()}!")`, Stdin: &stdin}},
 		{"timeout", "A program that does not end", executeRequest{Code: "while True:\n    pass", TimeoutMS: 500}},
-		{"uploaded", "Stage a file that was uploaded", executeRequest{
+		{"uploaded", "Stage an uploaded file", executeRequest{
 			Code:  `print(open("data/scores.csv").read())`,
 			Files: []inputFile{{Path: "data/scores.csv", FileID: &id}},
 		}},
@@ -97,13 +97,13 @@ func runAnswers() []sample {
     ~~^~~
 ZeroDivisionError: division by zero
 `)},
-		{"files", "Stage a file, and get back what the program writes", withFile},
+		{"files", "Stage a file and return the file that the program writes", withFile},
 		{"stdin", "Standard input", ended(0, "Hello, Ada!\n", "")},
 		{"timeout", "A program that does not end", timedOut},
 	}
 }
 
-// ended is the answer to a program that came to its end.
+// ended returns the answer for a program that exited.
 func ended(exitCode int, stdout, stderr string) executeResponse {
 	return executeResponse{
 		Stdout: stdout, Stderr: stderr, ExitCode: &exitCode, DurationMS: 2, Files: []outputFile{},
@@ -113,10 +113,10 @@ func ended(exitCode int, stdout, stderr string) executeResponse {
 
 func runRefusals() map[int]answer {
 	return map[int]answer{
-		http.StatusNotFound: {"A file that is to be staged does not exist", []sample{
+		http.StatusNotFound: {"A file to stage does not exist", []sample{
 			refusal("unknown-file", "An unknown or expired file", "File with ID '"+exampleFileID+"' not found for path 'data/scores.csv'."),
 		}},
-		http.StatusRequestEntityTooLarge: {"The body is too large, or the workspace too small for the files", []sample{
+		http.StatusRequestEntityTooLarge: {"The body or the files are too large", []sample{
 			refusal("body", "More than MAX_BODY_MB", bodyTooLarge(32<<20)),
 			refusal("files", "More than WORKSPACE_LIMIT_MB", "files take 104857600 bytes, more than the workspace of 64 MB holds"),
 		}},
@@ -124,7 +124,7 @@ func runRefusals() map[int]answer {
 			refusal("missing", "A field is missing", []fault{
 				{Type: "missing", Loc: []any{"body", "code"}, Msg: "code is required", Input: map[string]string{"stdin": "Ada"}},
 			}),
-			refusal("number", "A number that is no integer", []fault{
+			refusal("number", "A number that is not an integer", []fault{
 				{Type: "int_type", Loc: []any{"body", "timeout_ms"}, Msg: "expected integer", Input: 5.5},
 			}),
 			refusal("path", "A path that leaves the workspace", []fault{
@@ -140,7 +140,7 @@ type exampleEvent struct {
 	data any
 }
 
-// stepsStream is what the program of the same name prints.
+// stepsStream returns the stream of the program of the same name.
 func stepsStream() string {
 	finished := ended(0, "", "")
 	finished.DurationMS = 1504
@@ -156,14 +156,14 @@ func stepsStream() string {
 func exampleStream(events ...exampleEvent) string {
 	var stream bytes.Buffer
 	for _, event := range events {
-		text, _ := encodeEvent(event.name, event.data) // these types have nothing that JSON has not
+		text, _ := encodeEvent(event.name, event.data) // these types can be encoded as JSON
 		stream.Write(text)
 	}
 	return stream.String()
 }
 
-// streamContent describes a stream. OpenAPI 3.1 has no words for the events of
-// one; x-events has the schema of each one's data, by the event's name.
+// streamContent describes a stream. OpenAPI 3.1 cannot describe its events: x-events has
+// the schema of the data of each event, by the event's name.
 func streamContent(api huma.API) map[string]*huma.MediaType {
 	registry := api.OpenAPI().Components.Schemas
 	return map[string]*huma.MediaType{"text/event-stream": {
@@ -176,8 +176,8 @@ func streamContent(api huma.API) map[string]*huma.MediaType {
 	}}
 }
 
-// TransformSchema implements [huma.SchemaTransformer]: the library does not
-// look into types that are embedded and not exported.
+// TransformSchema implements [huma.SchemaTransformer]: the library ignores embedded types
+// that are not exported.
 func (resultEvent) TransformSchema(registry huma.Registry, _ *huma.Schema) *huma.Schema {
 	streamed := func(name string) bool { return name == "stdout" || name == "stderr" }
 	schema := huma.SchemaFromType(registry, reflect.TypeFor[executeResponse]())

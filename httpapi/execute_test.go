@@ -19,7 +19,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// What a body becomes for the executor.
+// The executor receives what a body contains.
 func TestExecuteRequest(t *testing.T) {
 	for name, test := range map[string]struct {
 		body string
@@ -65,13 +65,13 @@ func TestExecuteRequest(t *testing.T) {
 	}
 }
 
-// A time that overflows is too long, not short.
+// A timeout that overflows is refused as too long.
 func TestExecuteHugeTimeout(t *testing.T) {
 	send(handler(validates), `{"code": "c", "timeout_ms": 9223372036854775807}`).
 		want(t, http.StatusUnprocessableEntity, `{"detail": "timeout_ms exceeds maximum of 60000 ms"}`)
 }
 
-// What a result becomes for the client.
+// The client receives what a result contains.
 func TestExecuteResponse(t *testing.T) {
 	three := 3
 	for name, test := range map[string]struct {
@@ -113,34 +113,49 @@ func TestExecuteResponse(t *testing.T) {
 	}
 }
 
-// Each way to get a body wrong, with the whole answer.
+// invalidBody is a body with a fault, and the whole answer to it.
+type invalidBody struct{ body, want string }
+
+// one returns the answer to a body with one fault.
+func one(kind, loc, msg, input string) string {
+	return fmt.Sprintf(`{"detail": [{"type": %q, "loc": ["body"%s], "msg": %q, "input": %s}]}`, kind, loc, msg, input)
+}
+
 func TestExecuteInvalid(t *testing.T) {
-	one := func(kind, loc, msg, input string) string {
-		return fmt.Sprintf(`{"detail": [{"type": %q, "loc": ["body"%s], "msg": %q, "input": %s}]}`, kind, loc, msg, input)
-	}
-	for name, test := range map[string]struct{ body, want string }{
-		"no body":           {"", one("missing", "", "the body is required", "null")},
-		"half a body":       {`{`, one("json_invalid", "", "the body is not valid JSON: unexpected end of JSON input", `"{"`)},
-		"no JSON":           {`print(1)`, one("json_invalid", "", "the body is not valid JSON: invalid character 'p' looking for beginning of value", `"print(1)"`)},
-		"more than JSON":    {`{"code": ""} x`, one("json_invalid", "", "the body is not valid JSON: invalid character 'x' after top-level value", `"{\"code\": \"\"} x"`)},
-		"null":              {`null`, one("dict_type", "", "expected object", "null")},
-		"a list":            {`[]`, one("dict_type", "", "expected object", "[]")},
-		"a string":          {`"code"`, one("dict_type", "", "expected object", `"code"`)},
-		"no code":           {`{"stdin": "x"}`, one("missing", `, "code"`, "code is required", `{"stdin": "x"}`)},
-		"code null":         {`{"code": null}`, one("string_type", `, "code"`, "expected string", "null")},
-		"code number":       {`{"code": 5}`, one("string_type", `, "code"`, "expected string", "5")},
-		"timeout string":    {`{"code": "", "timeout_ms": "5"}`, one("int_type", `, "timeout_ms"`, "expected integer", `"5"`)},
-		"timeout fraction":  {`{"code": "", "timeout_ms": 5.5}`, one("int_type", `, "timeout_ms"`, "expected integer", "5.5")},
-		"timeout integral":  {`{"code": "", "timeout_ms": 5.0}`, one("int_type", `, "timeout_ms"`, "expected integer", "5.0")},
-		"timeout bool":      {`{"code": "", "timeout_ms": true}`, one("int_type", `, "timeout_ms"`, "expected integer", "true")},
-		"timeout null":      {`{"code": "", "timeout_ms": null}`, one("int_type", `, "timeout_ms"`, "timeout_ms must be of type integer, not null", "null")},
-		"timeout huge":      {`{"code": "", "timeout_ms": 99999999999999999999}`, one("int_type", `, "timeout_ms"`, "expected integer", "99999999999999999999")},
-		"timeout zero":      {`{"code": "", "timeout_ms": 0}`, one("greater_than_equal", `, "timeout_ms"`, "expected number >= 1", "0")},
-		"timeout below":     {`{"code": "", "timeout_ms": -1}`, one("greater_than_equal", `, "timeout_ms"`, "expected number >= 1", "-1")},
-		"timeout too long":  {`{"code": "", "timeout_ms": 60001}`, `{"detail": "timeout_ms exceeds maximum of 60000 ms"}`},
-		"stdin number":      {`{"code": "", "stdin": 5}`, one("string_type", `, "stdin"`, "expected string", "5")},
-		"interactive text":  {`{"code": "", "last_line_interactive": "yes"}`, one("bool_type", `, "last_line_interactive"`, "expected boolean", `"yes"`)},
-		"interactive null":  {`{"code": "", "last_line_interactive": null}`, one("bool_type", `, "last_line_interactive"`, "last_line_interactive must be of type boolean, not null", "null")},
+	testInvalid(t, map[string]invalidBody{
+		"no body":          {"", one("missing", "", "the body is required", "null")},
+		"half a body":      {`{`, one("json_invalid", "", "the body is not valid JSON: unexpected end of JSON input", `"{"`)},
+		"no JSON":          {`print(1)`, one("json_invalid", "", "the body is not valid JSON: invalid character 'p' looking for beginning of value", `"print(1)"`)},
+		"more than JSON":   {`{"code": ""} x`, one("json_invalid", "", "the body is not valid JSON: invalid character 'x' after top-level value", `"{\"code\": \"\"} x"`)},
+		"null":             {`null`, one("dict_type", "", "expected object", "null")},
+		"a list":           {`[]`, one("dict_type", "", "expected object", "[]")},
+		"a string":         {`"code"`, one("dict_type", "", "expected object", `"code"`)},
+		"no code":          {`{"stdin": "x"}`, one("missing", `, "code"`, "code is required", `{"stdin": "x"}`)},
+		"code null":        {`{"code": null}`, one("string_type", `, "code"`, "expected string", "null")},
+		"code number":      {`{"code": 5}`, one("string_type", `, "code"`, "expected string", "5")},
+		"timeout string":   {`{"code": "", "timeout_ms": "5"}`, one("int_type", `, "timeout_ms"`, "expected integer", `"5"`)},
+		"timeout fraction": {`{"code": "", "timeout_ms": 5.5}`, one("int_type", `, "timeout_ms"`, "expected integer", "5.5")},
+		"timeout integral": {`{"code": "", "timeout_ms": 5.0}`, one("int_type", `, "timeout_ms"`, "expected integer", "5.0")},
+		"timeout bool":     {`{"code": "", "timeout_ms": true}`, one("int_type", `, "timeout_ms"`, "expected integer", "true")},
+		"timeout null":     {`{"code": "", "timeout_ms": null}`, one("int_type", `, "timeout_ms"`, "timeout_ms must be of type integer, not null", "null")},
+		"timeout huge":     {`{"code": "", "timeout_ms": 99999999999999999999}`, one("int_type", `, "timeout_ms"`, "expected integer", "99999999999999999999")},
+		"timeout zero":     {`{"code": "", "timeout_ms": 0}`, one("greater_than_equal", `, "timeout_ms"`, "expected number >= 1", "0")},
+		"timeout below":    {`{"code": "", "timeout_ms": -1}`, one("greater_than_equal", `, "timeout_ms"`, "expected number >= 1", "-1")},
+		"timeout too long": {`{"code": "", "timeout_ms": 60001}`, `{"detail": "timeout_ms exceeds maximum of 60000 ms"}`},
+		"stdin number":     {`{"code": "", "stdin": 5}`, one("string_type", `, "stdin"`, "expected string", "5")},
+		"interactive text": {`{"code": "", "last_line_interactive": "yes"}`, one("bool_type", `, "last_line_interactive"`, "expected boolean", `"yes"`)},
+		"interactive null": {`{"code": "", "last_line_interactive": null}`, one("bool_type", `, "last_line_interactive"`, "last_line_interactive must be of type boolean, not null", "null")},
+		"all at once": {
+			`{"code": 1, "timeout_ms": "x", "files": 5}`,
+			`{"detail": [{"type": "string_type", "loc": ["body", "code"], "msg": "expected string", "input": 1},
+			             {"type": "list_type", "loc": ["body", "files"], "msg": "expected array", "input": 5},
+			             {"type": "int_type", "loc": ["body", "timeout_ms"], "msg": "expected integer", "input": "x"}]}`,
+		},
+	})
+}
+
+func TestExecuteInvalidFiles(t *testing.T) {
+	testInvalid(t, map[string]invalidBody{
 		"files object":      {`{"code": "", "files": {}}`, one("list_type", `, "files"`, "expected array", "{}")},
 		"files null":        {`{"code": "", "files": null}`, one("list_type", `, "files"`, "files must be of type array, not null", "null")},
 		"file number":       {`{"code": "", "files": [5]}`, one("dict_type", `, "files", 0`, "expected object", "5")},
@@ -167,13 +182,12 @@ func TestExecuteInvalid(t *testing.T) {
 		"path with NUL":  {filesAt(`a\u0000b`), one("value_error", `, "files", 0, "path"`, "path must not contain NUL", `"a\u0000b"`)},
 		"reserved path":  {filesAt("__main__.py"), one("value_error", `, "files", 0, "path"`, "path is reserved for the program itself", `"__main__.py"`)},
 		"duplicate path": {`{"code": "", "files": [{"path": "a", "content_base64": ""}, {"path": "a", "content_base64": ""}]}`, one("value_error", `, "files", 1, "path"`, "path is given twice", `"a"`)},
-		"all at once": {
-			`{"code": 1, "timeout_ms": "x", "files": 5}`,
-			`{"detail": [{"type": "string_type", "loc": ["body", "code"], "msg": "expected string", "input": 1},
-			             {"type": "list_type", "loc": ["body", "files"], "msg": "expected array", "input": 5},
-			             {"type": "int_type", "loc": ["body", "timeout_ms"], "msg": "expected integer", "input": "x"}]}`,
-		},
-	} {
+	})
+}
+
+func testInvalid(t *testing.T, tests map[string]invalidBody) {
+	t.Helper()
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			send(handler(validates), test.body).want(t, http.StatusUnprocessableEntity, test.want)
 		})
@@ -184,7 +198,7 @@ func filesAt(path string) string {
 	return fmt.Sprintf(`{"code": "", "files": [{"path": "%s", "content_base64": ""}]}`, path)
 }
 
-// An error does not send a long value back.
+// An error does not repeat a long value.
 func TestExecuteInvalidIsBrief(t *testing.T) {
 	long := strings.Repeat("5", 100_000)
 	for name, body := range map[string]string{
@@ -239,7 +253,7 @@ func TestExecuteContentType(t *testing.T) {
 	}
 }
 
-// Each code of the domain's errors has its status, and its cause stays here.
+// Each code of the domain's errors has its status, and its cause is not returned.
 func TestExecuteErrors(t *testing.T) {
 	secret := errors.New("dial unix /var/run/secret.sock")
 	domain := func(code execution.Code) *execution.Error {
@@ -275,7 +289,7 @@ func TestExecuteErrors(t *testing.T) {
 	}
 }
 
-// A client learns nothing of an internal error but where to find it.
+// The answer of an internal error has only the id of the request.
 func TestExecuteInternalError(t *testing.T) {
 	for name, err := range map[string]error{
 		"a foreign error": errors.New("password is hunter2"),
@@ -295,7 +309,7 @@ func TestExecuteInternalError(t *testing.T) {
 	}
 }
 
-// A client that goes away ends its run.
+// A client that leaves ends its run.
 func TestExecuteCallerLeaves(t *testing.T) {
 	running, ended := make(chan struct{}), make(chan error, 1)
 	server := httptest.NewServer(handler(func(ctx context.Context, _ execution.Request) (*execution.Result, error) {

@@ -27,24 +27,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var update = flag.Bool("update", false, "write the snapshots in testdata anew")
 
-// execute is an executor that is a function.
+// execute is a function that is an executor.
 type execute func(ctx context.Context, req execution.Request) (*execution.Result, error)
 
 func (e execute) Execute(ctx context.Context, req execution.Request) (*execution.Result, error) {
 	return e(ctx, req)
 }
 
-// fails gives an executor that gives an error.
+// fails returns an executor that returns an error.
 func fails(err error) execute {
 	return func(context.Context, execution.Request) (*execution.Result, error) { return nil, err }
 }
 
 var limits = execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: 1 << 20}
 
-// validates is an executor that checks requests as the real one does, and runs
-// nothing.
-func validates(_ context.Context, req execution.Request) (*execution.Result, error) {
-	if _, err := limits.Validate(req); err != nil {
+// validates is an executor that checks requests as the real one does and runs nothing.
+func validates(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	if _, err := req.Validate(ctx, limits); err != nil {
 		return nil, err
 	}
 	return &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, nil
@@ -56,7 +55,7 @@ const (
 	inFlight = 64 << 20
 )
 
-// noFiles is a store for tests that care for none: it forgets what it takes.
+// noFiles is a store for tests without files. It does not store anything.
 type noFiles struct{ httpapi.Files }
 
 func (noFiles) Put(_ context.Context, name string, _ io.Reader) (filestore.Info, error) {
@@ -67,7 +66,7 @@ func (noFiles) Hold(context.Context, string) (*filestore.Held, error) {
 	return nil, &execution.Error{Code: execution.NotFound, Message: "not found"}
 }
 
-// options gives options for a test to change.
+// options returns options that a test may change.
 func options(executor execute) httpapi.Options {
 	return httpapi.Options{
 		Executor: executor, Health: func(context.Context) error { return nil }, Version: "1.2.3",
@@ -77,14 +76,14 @@ func options(executor execute) httpapi.Options {
 
 func handler(executor execute) http.Handler { return httpapi.NewHandler(options(executor)) }
 
-// answer is what came back.
+// answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// request makes a request as a client on the same machine would.
+// request returns a request as a client on the same machine sends it.
 func request(method, path, body string) *http.Request {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.Host = "localhost:8000"
@@ -105,8 +104,7 @@ func send(h http.Handler, body string) answer {
 	return serve(h, request(http.MethodPost, "/v1/execute", body))
 }
 
-// want checks an answer's status and JSON; the order of an object's members
-// does not count.
+// want checks an answer's status and JSON. The order of an object's members is ignored.
 func (a answer) want(t *testing.T, status int, body string) {
 	t.Helper()
 	if a.status != status || canonical(t, a.body) != canonical(t, body) {
@@ -173,7 +171,7 @@ func newLog() (*slog.Logger, *logged) {
 	return slog.New(slog.NewTextHandler(l, nil)), l
 }
 
-// unread is a body of which not a byte may be read.
+// unread is a body that must not be read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {

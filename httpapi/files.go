@@ -15,13 +15,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 )
 
-// Files keeps files between requests.
+// Files stores files between requests.
 type Files interface {
 	Put(ctx context.Context, name string, r io.Reader) (filestore.Info, error)
 	Get(ctx context.Context, id string) (*filestore.File, error)
@@ -32,27 +30,27 @@ type Files interface {
 
 const (
 	filesPath = "/v1/files"
-	// formBytes is what the form around an uploaded file may take.
+	// formBytes bounds the form around an uploaded file.
 	formBytes = 64 << 10
-	// transferTime bounds the way of a file, which is larger than other bodies.
+	// transferTime bounds the transfer of a file, which is larger than other bodies.
 	transferTime = 15 * time.Minute
-	// chunkBytes is what is read or written of a file at a time.
+	// chunkBytes is how much of a file is read or written at a time.
 	chunkBytes = 256 << 10
-	// maxFilenameBytes is as long as names are in any file system.
+	// maxFilenameBytes is the longest name in common file systems.
 	maxFilenameBytes = 255
 )
 
 type uploadedFile struct {
-	FileID    string `json:"file_id" doc:"by which runs and the other routes know it" example:"8cae838bb6d3d0152e9be8935cec1150"`
-	Filename  string `json:"filename" doc:"as it was given; no path" example:"scores.csv"`
+	FileID    string `json:"file_id" doc:"the id of the file for runs and the other routes" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename  string `json:"filename" doc:"the name that the client gave the file" example:"scores.csv"`
 	SizeBytes int64  `json:"size_bytes" example:"25"`
 }
 
 type listedFile struct {
-	FileID     string  `json:"file_id" doc:"by which runs and the other routes know it" example:"8cae838bb6d3d0152e9be8935cec1150"`
-	Filename   string  `json:"filename" doc:"as it was given; no path" example:"scores.csv"`
+	FileID     string  `json:"file_id" doc:"the id of the file for runs and the other routes" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename   string  `json:"filename" doc:"the name that the client gave the file" example:"scores.csv"`
 	SizeBytes  int64   `json:"size_bytes" example:"25"`
-	UploadTime float64 `json:"upload_time" doc:"when it was stored, in Unix seconds" example:"1764000000.5"`
+	UploadTime float64 `json:"upload_time" doc:"when the file was stored, in Unix seconds" example:"1764000000.5"`
 }
 
 type fileList struct {
@@ -67,43 +65,31 @@ func uploaded(info filestore.Info) uploadedFile {
 	return uploadedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size}
 }
 
-// registerFiles adds the routes of the file store. They are no operations of
-// the library's, which would hold a whole upload in memory.
-func registerFiles(mux *http.ServeMux, api huma.API, opts Options) {
-	for _, route := range []struct {
-		operation huma.Operation
-		handle    func(w http.ResponseWriter, r *http.Request) error
-	}{
-		{uploadOperation(api), func(w http.ResponseWriter, r *http.Request) error { return upload(opts.Files, w, r) }},
-		{listOperation(api), func(w http.ResponseWriter, r *http.Request) error { return listFiles(opts.Files, w, r) }},
-		{downloadOperation(), func(w http.ResponseWriter, r *http.Request) error { return download(opts.Files, w, r) }},
-		{deleteOperation(), func(w http.ResponseWriter, r *http.Request) error { return deleteFile(opts.Files, w, r) }},
-	} {
-		describeErrors(api, &route.operation)
-		api.OpenAPI().AddOperation(&route.operation)
-		mux.HandleFunc(route.operation.Method+" "+route.operation.Path, func(w http.ResponseWriter, r *http.Request) {
-			if err := route.handle(w, r); err != nil {
-				writeError(w, r, opts, err)
-			}
-		})
+func (a *api) registerFiles() {
+	form := bodyPolicy{
+		limit: a.opts.MaxFileBytes + formBytes, refusal: fileTooLarge(a.opts.MaxFileBytes), within: transferTime, isFile: true,
 	}
+	a.registerRaw(policy{body: form}, uploadOperation(a.huma), a.upload)
+	a.registerRaw(policy{longAnswer: true}, listOperation(a.huma), a.listFiles)
+	a.registerRaw(policy{}, downloadOperation(), a.download)
+	a.registerRaw(policy{}, deleteOperation(), a.deleteFile)
 }
 
-// writeError answers with an error of the domain's or an [*apiError].
-func writeError(w http.ResponseWriter, r *http.Request, opts Options, err error) {
+// writeError answers with an error of the domain or an [*apiError].
+func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var shaped *apiError
 	if errors.Is(err, errStalled) {
-		err = &apiError{status: http.StatusRequestTimeout, Detail: errStalled.Error()} // as the library has it
+		err = &apiError{status: http.StatusRequestTimeout, Detail: errStalled.Error()} // as the library answers
 	}
-	if !errors.As(err, &shaped) && !errors.As(toHTTP(r.Context(), opts, err), &shaped) {
-		return // toHTTP gives no other
+	if !errors.As(err, &shaped) && !errors.As(a.toHTTP(r.Context(), err), &shaped) {
+		return // toHTTP returns no other type
 	}
 	maps.Copy(w.Header(), shaped.header)
 	writeJSON(w, shaped.status, shaped)
 }
 
 // upload stores the field "file" of a form as it arrives.
-func upload(files Files, w http.ResponseWriter, r *http.Request) error {
+func (a *api) upload(w http.ResponseWriter, r *http.Request) error {
 	around := &aroundFile{Reader: formBody(r.Body), left: formBytes}
 	r.Body = struct {
 		io.Reader
@@ -115,13 +101,13 @@ func upload(files Files, w http.ResponseWriter, r *http.Request) error {
 	}
 	file, err := nextFile(form)
 	switch {
-	case err == io.EOF: //nolint:errorlint // what has it for its cause is a fault
+	case err == io.EOF: //nolint:errorlint // an error that wraps io.EOF is a fault
 		return fieldFault("missing", "the field file is required")
 	case err != nil:
 		return formFault(err)
 	}
 	around.left = math.MaxInt64
-	info, err := files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file, around: around})
+	info, err := a.opts.Files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file, around: around})
 	if err != nil {
 		return formFault(err)
 	}
@@ -129,16 +115,16 @@ func upload(files Files, w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// formBody gives a form to its reader in larger pieces than the 4 KB that it asks
-// for. A form says itself where it ends, and its last line may lack its line
-// break; the reader would take some that are cut short for whole if it saw their
-// end.
+// formBody returns a reader of a form. It reads larger pieces than the 4 KB that the
+// form's reader asks for, and fails at the end of the body: a form contains its own end,
+// and the form's reader would accept some forms that are cut short if it saw io.EOF. The
+// last line of a form may lack its line break.
 func formBody(body io.Reader) io.Reader {
 	return io.MultiReader(bufio.NewReaderSize(body, chunkBytes), strings.NewReader("\r\n"), cutShort{})
 }
 
-// aroundFile reads a form as long as what is around its file is short: the form's
-// reader would hold headers of 10 MB.
+// aroundFile bounds the part of a form around its file: the form's reader would hold
+// headers of 10 MB.
 type aroundFile struct {
 	io.Reader
 	left int64
@@ -155,25 +141,25 @@ func (a *aroundFile) Read(p []byte) (int, error) {
 
 var errLongForm = errors.New("the form has too much around its file")
 
-// cutShort is where there should be more.
+// cutShort fails: a form should have ended before it is read.
 type cutShort struct{}
 
 func (cutShort) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// formError is what reading a form has come to.
+// formError is an error of reading a form.
 type formError struct{ err error }
 
 func (e formError) Error() string { return "form: " + e.err.Error() }
 
 func (e formError) Unwrap() error { return e.err }
 
-// nextFile finds the next part that is the field "file", or gives [io.EOF]. Any
-// other error is a formError.
+// nextFile returns the next part that is the field "file", or [io.EOF]. Any other error is
+// a formError.
 func nextFile(form *multipart.Reader) (*multipart.Part, error) {
 	for {
 		part, err := form.NextRawPart()
 		switch {
-		case err == io.EOF: // what has it for its cause is a fault
+		case err == io.EOF: // an error that wraps it is a fault
 			return nil, io.EOF
 		case err != nil:
 			return nil, formError{err}
@@ -183,8 +169,8 @@ func nextFile(form *multipart.Reader) (*multipart.Part, error) {
 	}
 }
 
-// onlyFile reads a file and then the rest of its form: one that is cut short or
-// has two files is an error, so that nothing of it is kept.
+// onlyFile reads a file and then the rest of its form. A form that is cut short or has two
+// files is an error, so that nothing of it is stored.
 type onlyFile struct {
 	form   *multipart.Reader
 	file   *multipart.Part
@@ -196,7 +182,7 @@ func (f *onlyFile) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case err != io.EOF: //nolint:errorlint // what has it for its cause is a fault
+	case err != io.EOF: //nolint:errorlint // an error that wraps io.EOF is a fault
 		return n, formError{err}
 	}
 	f.around.left = formBytes
@@ -207,8 +193,8 @@ func (f *onlyFile) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// filename gives the name that a client gave a file, whole: it is no path of
-// ours.
+// filename returns the client's name for a file, with its folders: it is never used as a
+// path.
 func filename(part *multipart.Part) string {
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
 	name := strings.ToValidUTF8(params["filename"], "\uFFFD")
@@ -227,7 +213,7 @@ func fieldFault(kind, message string) error {
 	}}
 }
 
-// formFault tells what is wrong with a form from what is wrong with us.
+// formFault returns the answer for a fault of a form, and other errors as they are.
 func formFault(err error) error {
 	var tooLarge *http.MaxBytesError
 	var shaped *apiError
@@ -239,7 +225,7 @@ func formFault(err error) error {
 	case errors.As(err, &shaped), errors.As(err, &domain), errors.Is(err, errStalled):
 		return err
 	case errors.Is(err, errLongForm):
-		return fieldFault("too_long", fmt.Sprintf("the form may have %d bytes beside the file: headers and other fields", formBytes))
+		return fieldFault("too_long", fmt.Sprintf("the headers and other fields of the form must not exceed %d bytes", formBytes))
 	case errors.As(err, &form):
 		return fieldFault("value_error", "the form ends early or is not valid multipart/form-data")
 	}
@@ -250,8 +236,8 @@ func fileTooLarge(limit int64) string {
 	return "File size exceeds maximum of " + strconv.FormatInt(limit>>20, 10) + " MB"
 }
 
-func listFiles(files Files, w http.ResponseWriter, r *http.Request) error {
-	found, err := files.List(r.Context())
+func (a *api) listFiles(w http.ResponseWriter, r *http.Request) error {
+	found, err := a.opts.Files.List(r.Context())
 	if err != nil {
 		return err
 	}
@@ -263,8 +249,8 @@ func listFiles(files Files, w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func download(files Files, w http.ResponseWriter, r *http.Request) error {
-	file, err := files.Get(r.Context(), r.PathValue("file_id"))
+func (a *api) download(w http.ResponseWriter, r *http.Request) error {
+	file, err := a.opts.Files.Get(r.Context(), r.PathValue("file_id"))
 	if err != nil {
 		return err
 	}
@@ -278,13 +264,13 @@ func download(files Files, w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
 	if _, err := io.CopyBuffer(w, struct{ io.Reader }{file}, make([]byte, chunkBytes)); err != nil {
-		panic(http.ErrAbortHandler) // the client must not take what it has for all
+		panic(http.ErrAbortHandler) // so that the client notices that the file is not complete
 	}
 	return nil
 }
 
-// attachment has a browser save a file under its name, whatever that is, and
-// never show it (RFC 6266): for old clients a plain form, for others the exact
+// attachment returns a Content-Disposition with which a browser saves a file under its
+// name and never shows it (RFC 6266). Old clients use the plain form, others the exact
 // one.
 func attachment(name string) string {
 	plain := strings.Map(func(r rune) rune {
@@ -300,7 +286,7 @@ func attachment(name string) string {
 	return header
 }
 
-// percentEncode writes a value as RFC 8187 has it.
+// percentEncode encodes a value as RFC 8187 defines it.
 func percentEncode(text string) string {
 	const plain = "!#$&+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	const digits = "0123456789ABCDEF"
@@ -315,8 +301,8 @@ func percentEncode(text string) string {
 	return b.String()
 }
 
-func deleteFile(files Files, w http.ResponseWriter, r *http.Request) error {
-	if err := files.Delete(r.Context(), r.PathValue("file_id")); err != nil {
+func (a *api) deleteFile(w http.ResponseWriter, r *http.Request) error {
+	if err := a.opts.Files.Delete(r.Context(), r.PathValue("file_id")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

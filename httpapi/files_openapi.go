@@ -8,7 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// The descriptions of the routes that are no operations of the library's.
+// The descriptions of the routes of files, which registerRaw registers.
 
 const exampleSheet = "name,score\nAda,9\nGrace,8\n"
 
@@ -17,7 +17,7 @@ func jsonAnswer[T any](api huma.API) *huma.Response {
 	return &huma.Response{Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 }
 
-// describeErrors adds the answers for the statuses in an operation's Errors.
+// describeErrors adds a response for each status in the Errors of an operation.
 func describeErrors(api huma.API, operation *huma.Operation) {
 	for _, status := range append(operation.Errors, http.StatusInternalServerError) {
 		response := jsonAnswer[apiError](api)
@@ -34,7 +34,7 @@ func uploadOperation(api huma.API) huma.Operation {
 	return huma.Operation{
 		OperationID: "upload-file", Method: http.MethodPost, Path: filesPath, Tags: []string{tagFiles},
 		Summary:     "Upload a file",
-		Description: "Stores one file, to be staged by its file_id or downloaded. Its bytes come back as they are, until it expires (FILE_TTL_SEC).",
+		Description: "Stores one file. Use its file_id to stage or download it, unchanged, until it expires (FILE_TTL_SEC).",
 		RequestBody: &huma.RequestBody{
 			Description: "A form with the field file", Required: true,
 			Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: form}},
@@ -74,7 +74,7 @@ func listOperation(api huma.API) huma.Operation {
 	stored := listedFile{FileID: exampleFileID, Filename: "scores.csv", SizeBytes: int64(len(exampleSheet)), UploadTime: 1764000000.5}
 	return huma.Operation{
 		OperationID: "list-files", Method: http.MethodGet, Path: filesPath, Tags: []string{tagFiles},
-		Summary: "List the files", Description: "Lists what was uploaded and what programs have made, as long as it is kept.",
+		Summary: "List the files", Description: "Lists uploaded files and those that programs created, until they expire.",
 		Responses: map[string]*huma.Response{"200": jsonAnswer[fileList](api)},
 		Metadata: illustrate(illustration{answers: map[int]answer{http.StatusOK: {"The files, in no order", []sample{
 			{"one", "One file", fileList{Files: []listedFile{stored}}},
@@ -83,17 +83,17 @@ func listOperation(api huma.API) huma.Operation {
 	}
 }
 
-// fileID is the parameter of a file's own path.
+// fileID returns the parameter in the path of a file.
 func fileID() []*huma.Param {
 	return []*huma.Param{{
-		Name: "file_id", In: "path", Required: true, Description: "what the upload, a run or the list has told",
+		Name: "file_id", In: "path", Required: true, Description: "the file_id that the upload, a run or the list returned",
 		Example: exampleFileID, Schema: &huma.Schema{Type: huma.TypeString},
 	}}
 }
 
-// unknownFile is the refusal that the routes of one file share.
+// unknownFile returns the error that the routes of one file share.
 func unknownFile() answer {
-	return answer{"There is no such file, or it has expired", []sample{
+	return answer{"The file does not exist or has expired", []sample{
 		refusal("unknown", "An unknown or expired file", "File with ID '"+exampleFileID+"' not found"),
 	}}
 }
@@ -101,11 +101,11 @@ func unknownFile() answer {
 func downloadOperation() huma.Operation {
 	content := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
 	headers := map[string]*huma.Param{"Content-Disposition": {
-		Description: "has the file's name", Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{attachment("scores.csv")}},
+		Description: "contains the name of the file", Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{attachment("scores.csv")}},
 	}}
 	return huma.Operation{
 		OperationID: "download-file", Method: http.MethodGet, Path: filesPath + "/{file_id}", Tags: []string{tagFiles},
-		Summary: "Download a file", Description: "Gives the bytes that were stored, as an attachment under the file's name.",
+		Summary: "Download a file", Description: "Returns the bytes of the file, as an attachment with its name.",
 		Parameters: fileID(), Responses: map[string]*huma.Response{"200": {Content: content, Headers: headers}},
 		Errors: []int{http.StatusNotFound},
 		Metadata: illustrate(illustration{answers: map[int]answer{
@@ -118,11 +118,11 @@ func downloadOperation() huma.Operation {
 func deleteOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "delete-file", Method: http.MethodDelete, Path: filesPath + "/{file_id}", Tags: []string{tagFiles},
-		Summary: "Delete a file", Description: "Deletes it before it expires.",
+		Summary: "Delete a file", Description: "Deletes the file before it expires.",
 		Parameters: fileID(), Responses: map[string]*huma.Response{"204": {}},
 		Errors: []int{http.StatusNotFound},
 		Metadata: illustrate(illustration{answers: map[int]answer{
-			http.StatusNoContent: {about: "The file is gone"},
+			http.StatusNoContent: {about: "The file is deleted"},
 			http.StatusNotFound:  unknownFile(),
 		}}),
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// filesHandler gives a handler with a store of the test's own, and its folder.
+// filesHandler returns a handler with a store of its own, and the folder of the store.
 func filesHandler(t *testing.T) (http.Handler, string) {
 	t.Helper()
 	return filesHandlerFor(t, validates)
@@ -38,7 +38,7 @@ func filesHandlerFor(t *testing.T, executor execute) (http.Handler, string) {
 	return httpapi.NewHandler(opts), folder
 }
 
-// form gives a request that uploads parts: a field, a filename and content each.
+// form returns a request that uploads parts: a field, a filename and the content of each.
 func form(t *testing.T, parts ...[3]string) *http.Request {
 	t.Helper()
 	var body bytes.Buffer
@@ -102,7 +102,7 @@ func TestFiles(t *testing.T) {
 	serve(h, request(http.MethodGet, "/v1/files", "")).want(t, http.StatusOK, `{"files": []}`)
 }
 
-// leavingBody is a body that comes at once, and whose client leaves then.
+// leavingBody is a body that arrives at once and whose client then leaves.
 type leavingBody struct {
 	io.Reader
 	leave context.CancelFunc
@@ -113,8 +113,8 @@ func (b leavingBody) Read(p []byte) (int, error) {
 	return b.Reader.Read(p)
 }
 
-// A client that leaves once it has sent its file is no error of the server's.
-func TestClientsThatLeaveAnUpload(t *testing.T) {
+// A client that leaves after it has sent its file is not logged as an error.
+func TestUploadClientLeaves(t *testing.T) {
 	store, err := filestore.Open(t.Context(), filestore.Options{URL: "file://" + t.TempDir(), MaxFileBytes: maxFile, MaxBytes: maxFile})
 	if err != nil {
 		t.Fatal(err)
@@ -131,11 +131,11 @@ func TestClientsThatLeaveAnUpload(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if said := text.String(); strings.Contains(said, "ERROR") || !strings.Contains(said, "499") {
-		t.Errorf("the log says:\n%s", said)
+		t.Errorf("the log is:\n%s", said)
 	}
 }
 
-// Any name comes back in a header that no browser takes for more than a name.
+// Any name is returned in a header that every browser reads as a name only.
 func TestFilenames(t *testing.T) {
 	h, _ := filesHandler(t)
 	for name, want := range map[string]string{
@@ -151,7 +151,7 @@ func TestFilenames(t *testing.T) {
 	}
 }
 
-func TestUploadsAtFault(t *testing.T) {
+func TestInvalidUploads(t *testing.T) {
 	h, folder := filesHandler(t)
 	plain := func(kind, body string) *http.Request {
 		r := request(http.MethodPost, "/v1/files", body)
@@ -200,9 +200,9 @@ func TestUploadsAtFault(t *testing.T) {
 	}
 }
 
-// A form that is cut short, wherever that is, or is none leaves nothing, and is no
-// error of the server's.
-func TestFormsThatAreNotWhole(t *testing.T) {
+// A form that is cut short at any byte, or is not a form, leaves no file and is not logged
+// as an error.
+func TestIncompleteForms(t *testing.T) {
 	const head, name = "--B\r\nContent-Disposition: form-data; name=", "\"; filename=\"a\"\r\n\r\n"
 	const whole = head + "\"file" + name + "content\r\n" + head + "\"x" + name + "more\r\n--B--"
 	forms := []string{
@@ -238,7 +238,7 @@ func TestFormsThatAreNotWhole(t *testing.T) {
 		t.Errorf("kept are %+v, %v", kept, err)
 	}
 	if strings.Contains(text.String(), "ERROR") {
-		t.Errorf("the log says:\n%s", text)
+		t.Errorf("the log is:\n%s", text)
 	}
 	for _, body := range []string{whole, whole + "\r\n", whole + "\r\nan epilogue"} {
 		if a := post(body); a.status != http.StatusCreated {
@@ -247,10 +247,10 @@ func TestFormsThatAreNotWhole(t *testing.T) {
 	}
 }
 
-// runs gives an executor that runs programs that are functions.
+// runs returns an executor whose programs are functions.
 func runs(program executiontest.Program) execute {
 	return func(ctx context.Context, req execution.Request) (*execution.Result, error) {
-		req, err := limits.Validate(req)
+		req, err := req.Validate(ctx, limits)
 		if err != nil {
 			return nil, err
 		}
@@ -258,7 +258,7 @@ func runs(program executiontest.Program) execute {
 	}
 }
 
-// makes gives a program that makes files.
+// makes returns a program that creates files.
 func makes(files ...execution.File) executiontest.Program {
 	return func(context.Context, execution.Request) executiontest.Outcome {
 		return executiontest.Outcome{Files: files}
@@ -267,12 +267,12 @@ func makes(files ...execution.File) executiontest.Program {
 
 var executePaths = []string{"/v1/execute", "/v1/execute/stream"}
 
-// staging gives a request that stages a stored file.
+// staging returns a request that stages a stored file.
 func staging(path, id string) *http.Request {
 	return request(http.MethodPost, path, `{"code": "", "files": [{"path": "x", "file_id": "`+id+`"}]}`)
 }
 
-// Stored files go into a run by their id, and what it makes is stored.
+// Stored files are staged by their ids, and the results of a run are stored.
 func TestFilesOfRuns(t *testing.T) {
 	var content []byte
 	h, _ := filesHandlerFor(t, runs(func(ctx context.Context, req execution.Request) executiontest.Outcome {
@@ -310,8 +310,8 @@ func TestFilesOfRuns(t *testing.T) {
 	}
 }
 
-// What is wrong with a request is told before what it asks for and is not there.
-func TestFaultsComeBeforeUnknownFiles(t *testing.T) {
+// Other faults of a request are reported before unknown files.
+func TestFaultsBeforeUnknownFiles(t *testing.T) {
 	const unknown = `{"path": "a", "file_id": "x"}`
 	for body, part := range map[string]string{
 		`{"code": "", "files": [` + unknown + `, {"path": "..", "file_id": "y"}]}`:                `must not contain`,
@@ -330,7 +330,7 @@ func TestFaultsComeBeforeUnknownFiles(t *testing.T) {
 	}
 }
 
-// A file that a run uses stays until the run is over, and no longer.
+// A deleted file stays readable until the run that uses it is over.
 func TestInputsStayDuringTheRun(t *testing.T) {
 	var h http.Handler
 	var id string
@@ -360,8 +360,8 @@ func wantNoObjects(t *testing.T, name, folder string) {
 	}
 }
 
-// Of a run that comes to an error, or whose client has left, nothing is kept.
-func TestNothingIsKeptForNobody(t *testing.T) {
+// The results of a run that fails, or whose client has left, are deleted.
+func TestUndeliveredResultsAreDeleted(t *testing.T) {
 	made := runs(makes(execution.File{Path: "a", Content: []byte("x")}, execution.File{Path: "b"}))
 	for name, end := range map[string]func(*execution.Result, context.CancelFunc) (*execution.Result, error){
 		"an error": func(*execution.Result, context.CancelFunc) (*execution.Result, error) {
@@ -392,7 +392,7 @@ func TestNothingIsKeptForNobody(t *testing.T) {
 	}
 }
 
-// goneWriter refuses what is written when the client has left.
+// goneWriter fails after the client has left.
 type goneWriter struct {
 	*httptest.ResponseRecorder
 	ctx context.Context //nolint:containedctx // the request's

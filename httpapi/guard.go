@@ -10,39 +10,37 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// guard refuses what a web page can send to a server on its reader's machine:
-// a browser always names the page's origin in a cross-site POST, and after DNS
-// rebinding the Host is a name that somebody owns. Programs send no Origin.
+// guard refuses requests that a web page can send to a server on the machine of its
+// visitor. A browser always sends the page's origin with a cross-site POST, and after DNS
+// rebinding the Host is a name of the public DNS. Programs send no Origin.
 //
-// A page of an allowed origin may do what the server's own may.
-func guard(opts Options, next http.Handler) http.Handler {
+// A page of an allowed origin may send the same requests as a page of the server.
+func (a *api) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := &corsWriter{ResponseWriter: w}
-		answer.Header().Add("Vary", "Origin")
-		if !allowedHost(opts, r) {
-			writeDetail(answer, http.StatusForbidden, "Forbidden: the Host "+execution.Clip(r.Host)+" is not one of this server's (ALLOWED_HOSTS names them)")
+		w.Header().Add("Vary", "Origin")
+		if !allowedHost(a.opts.AllowedHosts, r) {
+			writeDetail(w, http.StatusForbidden, "Forbidden: the Host "+execution.Clip(r.Host)+" is not allowed (ALLOWED_HOSTS names those that are)")
 			return
 		}
-		origin := strings.Join(r.Header.Values("Origin"), " ") // of two, neither is meant
+		origin := strings.Join(r.Header.Values("Origin"), " ") // two are never valid
 		switch {
 		case origin == "", sameOrigin(origin, r):
-			next.ServeHTTP(answer, r)
-		case slices.Contains(opts.AllowedOrigins, strings.ToLower(origin)):
-			serveForeign(answer, r, next)
+			next.ServeHTTP(allowing(w, nil), r)
+		case slices.Contains(a.opts.AllowedOrigins, strings.ToLower(origin)):
+			serveForeign(w, r, next)
 		default:
-			writeDetail(answer, http.StatusForbidden, "Forbidden: requests from the origin "+execution.Clip(origin)+" are not allowed (ALLOWED_ORIGINS names those that are)")
+			writeDetail(w, http.StatusForbidden, "Forbidden: requests from the origin "+execution.Clip(origin)+" are not allowed (ALLOWED_ORIGINS names those that are)")
 		}
 	})
 }
 
-// sameOrigin says whether an origin is the server's own, as browsers write it
+// sameOrigin reports whether an origin is that of the server, as browsers write it
 // (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
 func sameOrigin(origin string, r *http.Request) bool {
 	return strings.EqualFold(origin, scheme(r)+"://"+r.Host)
 }
 
-// scheme is what a request came over, as far as this server can know it: a proxy
-// in front of it may have ended TLS.
+// scheme returns the scheme of a request. Behind a proxy that ends TLS it is http.
 func scheme(r *http.Request) string {
 	if r.TLS != nil {
 		return "https"
@@ -50,21 +48,22 @@ func scheme(r *http.Request) string {
 	return "http"
 }
 
-// maxHostBytes is as long as a name of the DNS may be, with a port. Answers repeat
-// the Host in URLs.
+// maxHostBytes is the longest name of the DNS with a port. Answers repeat the Host in
+// URLs.
 const maxHostBytes = 253 + len(":65535")
 
-// allowedHost says whether a request calls the server by a name that it may have.
-func allowedHost(opts Options, r *http.Request) bool {
+// allowedHost reports whether a request names the server by one of its own or the allowed
+// names.
+func allowedHost(names []string, r *http.Request) bool {
 	if r.Host == "" {
-		return !r.ProtoAtLeast(1, 1) // no browser's, and HTTP/1.0 needs none
+		return !r.ProtoAtLeast(1, 1) // not from a browser; HTTP/1.0 does not require it
 	}
 	name, ok := hostName(r.Host)
-	return ok && len(r.Host) <= maxHostBytes && (ownHost(name) || slices.Contains(opts.AllowedHosts, name))
+	return ok && len(r.Host) <= maxHostBytes && (ownHost(name) || slices.Contains(names, name))
 }
 
-// hostName gives a Host's name or address without port, in lower case, or says
-// that it is no Host.
+// hostName returns the name or address of a Host without its port, in lower case. It
+// reports whether the Host is valid.
 func hostName(host string) (name string, ok bool) {
 	name, port, found := cutPort(host)
 	if found && (port == "" || strings.Trim(port, "0123456789") != "") {
@@ -79,7 +78,7 @@ func hostName(host string) (name string, ok bool) {
 	return name, isName(name)
 }
 
-// cutPort cuts a Host's port off, if it has one.
+// cutPort splits a Host into its name and its port, if it has one.
 func cutPort(host string) (name, port string, found bool) {
 	colon := strings.LastIndexByte(host, ':')
 	if colon < 0 || colon < strings.LastIndexByte(host, ']') {
@@ -88,7 +87,7 @@ func cutPort(host string) (name, port string, found bool) {
 	return host[:colon], host[colon+1:], true
 }
 
-// isName says whether a text in lower case is a name of the DNS or the like, or an
+// isName reports whether a text in lower case has the form of a name of the DNS or of an
 // IPv4 address.
 func isName(text string) bool {
 	for label := range strings.SplitSeq(text, ".") {
@@ -99,8 +98,8 @@ func isName(text string) bool {
 	return true
 }
 
-// ownHost says whether a name is one that nobody can own in the public DNS: an
-// address, a single label such as a service's name, or a reserved suffix.
+// ownHost reports whether a name cannot be registered in the public DNS: it is an
+// address, a single label such as the name of a service, or has a reserved suffix.
 func ownHost(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil || !strings.Contains(name, ".") || strings.HasPrefix(name, "[") {
 		return true
@@ -113,21 +112,16 @@ func ownHost(name string) bool {
 	return false
 }
 
-// requireJSON refuses a body that is not declared as JSON where it must be. A
-// browser sends other types, and none, to any server without asking it first.
-func requireJSON(next http.Handler) http.Handler {
+// requireJSON refuses a body that must be JSON and is not declared as JSON. A browser
+// sends other media types, and none, to any server without a preflight request.
+func requireJSON(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if mustBeJSON(r) && !isJSON(r.Header.Get("Content-Type")) {
+		if p.needsJSON(r) && !isJSON(r.Header.Get("Content-Type")) {
 			writeDetail(w, http.StatusUnsupportedMediaType, "Unsupported Media Type: Content-Type must be application/json")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// mustBeJSON says whether a request has a body that must be JSON.
-func mustBeJSON(r *http.Request) bool {
-	return r.Method == http.MethodPost && r.ContentLength != 0 && r.URL.Path != filesPath
 }
 
 func isJSON(contentType string) bool {

@@ -54,8 +54,8 @@ func TestGuardOrigins(t *testing.T) {
 	}
 }
 
-// Of several origins no door would know which one it serves.
-func TestGuardOriginsMeanOne(t *testing.T) {
+// A request with several origins is refused.
+func TestGuardSeveralOrigins(t *testing.T) {
 	for _, second := range []string{"http://evil.com", "http://localhost:8000", ""} {
 		for _, first := range []string{"http://localhost:8000", ""} {
 			a, called := sendGuarded(t, http.MethodPost, "/v1/execute", func(r *http.Request) { r.Header["Origin"] = []string{first, second} })
@@ -64,7 +64,7 @@ func TestGuardOriginsMeanOne(t *testing.T) {
 	}
 }
 
-// Old clients, such as a load balancer that looks after the server, send no Host.
+// Old clients, such as the health check of a load balancer, send no Host.
 func TestGuardWithoutHost(t *testing.T) {
 	for minor, own := range map[int]bool{0: true, 1: false} {
 		a, called := sendGuarded(t, http.MethodGet, "/health", func(r *http.Request) { r.Host, r.ProtoMinor = "", minor })
@@ -72,8 +72,8 @@ func TestGuardWithoutHost(t *testing.T) {
 	}
 }
 
-// The question what the server as a whole can do is answered as any other.
-func TestGuardOptionsOfAll(t *testing.T) {
+// OPTIONS * passes the guard as other requests do.
+func TestGuardOptionsOfServer(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = httpapi.NewServer(options(validates))
 	server.Start()
@@ -106,8 +106,8 @@ func TestGuardOriginBehindTLS(t *testing.T) {
 	}
 }
 
-// sendGuarded sends a request and says whether it got past the guard, to what
-// could do harm.
+// sendGuarded sends a request and reports whether it reached an executor or a door behind
+// the guard.
 func sendGuarded(t *testing.T, method, path string, change func(r *http.Request)) (a answer, called bool) {
 	t.Helper()
 	opts := options(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
@@ -142,8 +142,8 @@ func checkGuard(t *testing.T, what string, a answer, called, own bool) {
 	}
 }
 
-// guarded is a server for a page of https://app.example.com, under a name of
-// its own. A door of its has its own mind about other origins.
+// guarded returns a server with an allowed host, allowed origins, and a door that sets
+// CORS headers itself.
 func guarded() http.Handler {
 	opts := options(validates)
 	opts.AllowedHosts = []string{"sandbox.example.com"}
@@ -177,8 +177,8 @@ func TestAllowedHosts(t *testing.T) {
 	}
 }
 
-// Pages of an allowed origin, and of no other, may read answers, whatever a door
-// says of itself.
+// Pages of allowed origins may read answers, and no others, even if a door sets other
+// headers.
 func TestAllowedOrigins(t *testing.T) {
 	for origin, want := range map[string]struct {
 		status int
@@ -246,8 +246,8 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// A body that is not declared as JSON, which a page can send anywhere without
-// being asked, is refused on every door.
+// A body that is not declared as JSON, which a page can send without a preflight request,
+// is refused on every door.
 func TestJSONIsDeclared(t *testing.T) {
 	for kind, status := range map[string]int{
 		"application/json": http.StatusOK, "application/json; charset=utf-8": http.StatusOK, "application/mcp+json": http.StatusOK,

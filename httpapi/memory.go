@@ -9,26 +9,26 @@ import (
 	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
-// What requests are charged for beside what [wire] says, in bytes.
+// The charges for requests besides those of [wire], in bytes.
 const (
-	// headerBytes is what one header takes beside its text.
+	// headerBytes is the memory of one header besides its text.
 	headerBytes = 160
-	// transferBytes is what a file's way takes, in either direction: the buffers of
-	// both ends.
+	// transferBytes is the memory of the transfer of a file in either direction: the
+	// buffers of both ends.
 	transferBytes = 4 * chunkBytes
 )
 
-// memory is the server's memory for requests. It is divided once and for all, so
-// that each part has room whatever the others do.
+// memory is the server's memory for requests. Its division is fixed, so that no part can
+// use the room of the others.
 type memory struct {
-	requests  *execution.Budget // for what runs or makes something
-	asks      *execution.Budget // for what only asks
-	streams   *execution.Budget // for what lasts as long as its client
-	strangers execution.Owner   // who bears no key, where one can: "" is everybody
+	requests  *execution.Budget // of requests that run or create something
+	reads     *execution.Budget // of requests that only read or delete
+	streams   *execution.Budget // of streams that last as long as their client
+	strangers execution.Owner   // the owner of requests without a key
 }
 
-// smallPart is how many times each of the other parts is smaller than the whole: a
-// fourth part is for connections.
+// smallPart is the share of reads, of streams and of connections: one part in so many of
+// the whole.
 const smallPart = 8
 
 func newMemory(opts Options) memory {
@@ -37,35 +37,37 @@ func newMemory(opts Options) memory {
 	}
 	small := opts.InFlightBytes / smallPart
 	m := memory{
-		requests: execution.NewBudget(opts.InFlightBytes - 3*small), asks: execution.NewBudget(small), streams: execution.NewBudget(small),
+		requests: execution.NewBudget(opts.InFlightBytes - 3*small), reads: execution.NewBudget(small), streams: execution.NewBudget(small),
 	}
 	if opts.Auth != nil {
-		m.strangers = "strangers" // those get no more than one key
+		m.strangers = "strangers" // together they get as much as one key
 	}
 	return m
 }
 
-// owner returns whose share of the memory a request takes.
+// owner returns the owner whose share of the memory a request uses.
 func (m memory) owner(r *http.Request) execution.Owner {
 	return cmp.Or(execution.OwnerOf(r.Context()), m.strangers)
 }
 
-// boundMemory charges each request for the memory that it takes, before its body is
-// read, and refuses it where there is none. What only asks goes on, health for one,
-// and what makes room can be deleted.
-func boundMemory(opts Options, next http.Handler) http.Handler {
-	all := newMemory(opts)
+// chargeMemory charges each request for its memory before its body is read, and refuses
+// it if there is not enough. Requests that only read or delete are charged to a part of
+// their own, so that /health answers and files can be deleted.
+func (a *api) chargeMemory(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		account := all.budgetFor(w, r).Open(all.owner(r))
+		account := a.memory.budgetFor(p, r).Open(a.memory.owner(r))
 		defer account.Close()
-		if err := account.Take(cost(r)); err != nil {
-			all.refuse(w, r, execution.AsError(err))
+		if p.opensStream(r) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
+		}
+		if err := account.Take(cost(p, r)); err != nil {
+			a.memory.refuse(p, w, r, execution.AsError(err))
 			return
 		}
-		if r.ContentLength < 0 && !isFile(r) {
+		if r.ContentLength < 0 && !p.body.isFile {
 			r.Body = wire.Charged(r.Body, account, wire.BodyTimes)
 		}
-		if mustBeJSON(r) {
+		if p.needsJSON(r) {
 			r.Body = wire.Body(r.Body, account)
 		}
 		next.ServeHTTP(w, r.WithContext(execution.WithAccount(r.Context(), account)))
@@ -73,26 +75,25 @@ func boundMemory(opts Options, next http.Handler) http.Handler {
 }
 
 // budgetFor returns the budget that a request is charged to.
-func (m memory) budgetFor(w http.ResponseWriter, r *http.Request) *execution.Budget {
+func (m memory) budgetFor(p policy, r *http.Request) *execution.Budget {
 	switch {
-	case isStream(r):
-		r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
+	case p.opensStream(r):
 		return m.streams
-	case onlyAsks(r) && r.URL.Path != filesPath: // a list may be long
-		return m.asks
+	case onlyReads(r) && !p.longAnswer:
+		return m.reads
 	}
 	return m.requests
 }
 
-// refuse answers a request of which the body has not been read. It then reads the
-// body and keeps nothing of it: a client that is still sending hears no answer.
-func (m memory) refuse(w http.ResponseWriter, r *http.Request, why *execution.Error) {
+// refuse answers a request whose body has not been read. It then reads and discards the
+// body: a client that is still sending does not read the answer.
+func (m memory) refuse(p policy, w http.ResponseWriter, r *http.Request, why *execution.Error) {
 	text := why.Message
-	if isStream(r) {
+	if p.opensStream(r) {
 		text = "too many streams are open; close one, or try again later"
 	}
 	w.Header().Set("Retry-After", retryAfter)
-	account := m.asks.Open(m.owner(r))
+	account := m.reads.Open(m.owner(r))
 	defer account.Close()
 	reads := r.Header.Get("Expect") == "" && account.Take(wire.RequestBytes) == nil
 	if !reads {
@@ -105,8 +106,8 @@ func (m memory) refuse(w http.ResponseWriter, r *http.Request, why *execution.Er
 	}
 }
 
-// cost is what a request takes that has come as far as its header.
-func cost(r *http.Request) int64 {
+// cost returns the charge for a request when its header has arrived.
+func cost(p policy, r *http.Request) int64 {
 	bytes := int64(wire.RequestBytes)
 	for name, values := range r.Header {
 		for _, value := range values {
@@ -114,19 +115,16 @@ func cost(r *http.Request) int64 {
 		}
 	}
 	switch {
-	case isFile(r):
+	case p.body.isFile, p.longAnswer:
 		return bytes + transferBytes
-	case isStream(r):
+	case p.opensStream(r):
 		return bytes + wire.BodyTimes*min(max(0, r.ContentLength), maxStreamBody)
 	}
 	return bytes + wire.BodyTimes*max(0, r.ContentLength)
 }
 
-// isFile reports whether a request's body is a file, which is passed on as it comes.
-func isFile(r *http.Request) bool { return r.URL.Path == filesPath || writesSessionFile(r) }
-
-// onlyAsks says whether a request runs nothing and makes nothing.
-func onlyAsks(r *http.Request) bool {
+// onlyReads reports whether a request runs and creates nothing.
+func onlyReads(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
 		return true

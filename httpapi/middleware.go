@@ -17,14 +17,14 @@ import (
 
 type requestIDKey struct{}
 
-// requestID gives the identifier under which the log knows a request.
+// requestID returns the identifier of a request, which the log contains.
 func requestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
 }
 
-// observe gives a request its identifier, logs it, and keeps a panic from
-// ending the server.
+// observe assigns an identifier to each request, logs the request, and recovers from
+// panics.
 func observe(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
@@ -32,109 +32,69 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		seen := &recorder{ResponseWriter: w}
+		status := 0
+		w = beforeAnswer(w, func(first int) { status = first })
 		ctx := r.Context()
 		defer func() {
 			if cause := recover(); cause != nil {
-				if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+				if cause == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
 					panic(cause)
 				}
 				log.ErrorContext(ctx, "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
-				if seen.status == 0 {
-					writeDetail(seen, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
+				if status == 0 {
+					writeDetail(w, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
 				}
 			}
 			log.InfoContext(ctx, "request", "request", id, "method", execution.Clip(r.Method), "path", execution.Clip(r.URL.Path),
-				"status", seen.status, "ms", time.Since(started).Milliseconds())
+				"status", status, "ms", time.Since(started).Milliseconds())
 		}()
-		next.ServeHTTP(seen, r)
+		next.ServeHTTP(w, r)
 	})
 }
 
-// recorder remembers an answer's status.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recorder) Write(data []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(data)
-}
-
-// Flush serves handlers that ask for a [http.Flusher] by its type.
-func (w *recorder) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
-
-// FlushError serves [http.ResponseController], for which Flush would hide that
-// the client is gone.
-func (w *recorder) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
-
-// Unwrap serves [http.ResponseController].
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// boundBodies bounds the size of every body, whatever its route.
-func boundBodies(opts Options, next http.Handler) http.Handler {
+// boundBody bounds the size of a body.
+func boundBody(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit, refusal := opts.MaxBodyBytes, bodyTooLarge(opts.MaxBodyBytes)
-		switch {
-		case r.URL.Path == filesPath:
-			limit, refusal = opts.MaxFileBytes+formBytes, fileTooLarge(opts.MaxFileBytes)
-		case writesSessionFile(r):
-			limit, refusal = opts.Limits.WorkspaceBytes, fileTooLarge(opts.Limits.WorkspaceBytes)
-		}
-		if r.ContentLength > limit {
+		if r.ContentLength > p.body.limit {
 			w.Header().Set("Connection", "close")
-			writeDetail(w, http.StatusRequestEntityTooLarge, refusal)
+			writeDetail(w, http.StatusRequestEntityTooLarge, p.body.refusal)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		r.Body = http.MaxBytesReader(w, r.Body, p.body.limit)
 		next.ServeHTTP(w, r)
 	})
 }
 
-// hurryStrangers bounds the time for the body of a request that is refused before
-// anything is charged for it: the server reads some of what is left of it.
-func hurryStrangers(next http.Handler) http.Handler {
+// boundRefusedBody bounds the time for the body of a request that is refused before it is
+// authenticated: the server reads a part of the rest of the body.
+func boundRefusedBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangersTime)) // not for test recorders
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBodyTime)) // not for test recorders
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// timeBodies bounds the time that a body may take to arrive, even if the request
-// is refused: the server reads what is left of it.
-func timeBodies(next http.Handler) http.Handler {
+// timeBody bounds the time in which a body must arrive, even if the request is refused:
+// the server reads the rest of the body.
+func timeBody(p policy, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		within := readBodyTime
-		if isFile(r) {
-			within = transferTime
-		}
 		control := http.NewResponseController(w)
 		if r.ContentLength != 0 {
-			_ = control.SetReadDeadline(time.Now().Add(within)) // not for test recorders
+			_ = control.SetReadDeadline(time.Now().Add(p.body.within)) // not for test recorders
 		}
-		// Without a body as well: the library sets a deadline before it reads one.
+		// Also without a body, because the library sets a deadline before it reads.
 		r.Body = &timedBody{ReadCloser: r.Body, control: control}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// errStalled says that a body has not arrived in its time.
+// errStalled is the error for a body that has not arrived in time.
 var errStalled = errors.New("request body read timeout")
 
-// timedBody lifts the read deadline when the body has arrived. The server's
-// own ReadTimeout would not: it would end a program that runs for longer.
+// timedBody removes the read deadline when the body has arrived. The server's ReadTimeout
+// does not: it would end a program that runs longer.
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
@@ -151,35 +111,12 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// boundAnswers bounds how long a client may take to read its answer. The time
-// runs from the first byte: how long a program runs is not its business.
-func boundAnswers(next http.Handler) http.Handler {
+// boundAnswer bounds how long a client may take to read its answer. The time starts
+// with the first byte, so that it does not bound how long a program runs.
+func boundAnswer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(&deadlineWriter{ResponseWriter: w}, r)
+		next.ServeHTTP(beforeAnswer(w, func(int) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
+		}), r)
 	})
 }
-
-type deadlineWriter struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (w *deadlineWriter) begin() {
-	if !w.begun {
-		w.begun = true
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
-	}
-}
-
-func (w *deadlineWriter) WriteHeader(status int) {
-	w.begin()
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *deadlineWriter) Write(data []byte) (int, error) {
-	w.begin()
-	return w.ResponseWriter.Write(data)
-}
-
-// Unwrap serves [http.ResponseController].
-func (w *deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

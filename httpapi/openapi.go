@@ -10,14 +10,13 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// What the API's description says beside types: groups, examples, and the
-// refusals that mean the same on every route.
+// The parts of the API's description that are not types: groups, examples, and the
+// errors that mean the same on every route.
 //
-// A route describes itself where it is registered. Its operation has an
-// identifier, a summary, a description and one of the tags below; its Metadata
-// is what [illustrate] makes of its examples, and its Errors are the statuses
-// that it may refuse with. describe does the rest, and tests hold that nothing
-// is left out.
+// A route is described where it is registered. Its operation has an identifier, a
+// summary, a description and one of the tags below. Its Metadata is the result of
+// [illustrate], and its Errors are the statuses of its errors. describe adds the rest,
+// and tests check that nothing is missing.
 
 // The groups of operations.
 const (
@@ -27,45 +26,44 @@ const (
 	tagService  = "Service"
 )
 
-const aboutAPI = "Runs Python that nobody has read, in a sandbox, in milliseconds.\n\n" +
+const aboutAPI = "Runs untrusted Python in a sandbox, in milliseconds.\n\n" +
 	`An error is {"detail": "a sentence"}, or {"detail": [...]} with one entry for each fault of a request. ` +
-	"A program that fails is no error. Unknown fields of requests are ignored.\n\n" +
-	"Every answer has an X-Request-Id, under which the server's log knows it. A wrong method is 405, with Allow; a " +
-	"request from another site's page, or to a Host that somebody can own in the public DNS, is 403."
+	"A program that fails is a result and not an error. Unknown fields of requests are ignored.\n\n" +
+	"Every answer has an X-Request-Id, which identifies the request in the server's log. A wrong method returns 405 with " +
+	"Allow. A request from a page of another site, or to a Host that could be a name in the public DNS, returns 403."
 
 func tags() []*huma.Tag {
 	return []*huma.Tag{
 		{Name: tagRun, Description: "Run a program in a fresh sandbox."},
 		{Name: tagSessions, Description: "Keep a sandbox between calls."},
-		{Name: tagFiles, Description: "Files for programs, and those that programs have made. They expire."},
-		{Name: tagService, Description: "How the server is."},
+		{Name: tagFiles, Description: "Files for programs, and those that programs have created. They expire."},
+		{Name: tagService, Description: "The state of the server."},
 	}
 }
 
-// OpenAPI gives the API's description as JSON.
+// OpenAPI returns the API's description as JSON.
 func OpenAPI(version string) ([]byte, error) {
-	opts := Options{Version: version, Log: slog.New(slog.DiscardHandler)}
-	return registerAll(http.NewServeMux(), opts).OpenAPI().MarshalJSON()
+	return newAPI(Options{Version: version, Log: slog.New(slog.DiscardHandler)}).huma.OpenAPI().MarshalJSON()
 }
 
 // sample is one example.
 type sample struct {
-	// name tells a message's examples apart. An answer that has the name of a
-	// request is the answer to it.
+	// name identifies an example of a message. An answer with the name of a request is
+	// the answer to it.
 	name    string
 	summary string
-	// value is of the type that the route takes or gives, so that it cannot
-	// have fields that there are none of; text where the message is no JSON.
+	// value has the type that the route decodes or encodes, so that it cannot have
+	// unknown fields. It is text if the message is not JSON.
 	value any
 }
 
 // answer describes the answers of one status.
 type answer struct {
-	about   string // what the status means here; empty leaves what is there
+	about   string // what the status means; empty keeps the present description
 	samples []sample
 }
 
-// illustration is what the types of an operation do not say.
+// illustration is what the types of an operation do not express.
 type illustration struct {
 	requests []sample
 	answers  map[int]answer
@@ -73,7 +71,7 @@ type illustration struct {
 
 const illustrationKey = "illustration"
 
-// illustrate makes an operation's Metadata.
+// illustrate returns the Metadata of an operation.
 func illustrate(i illustration) map[string]any { return map[string]any{illustrationKey: i} }
 
 // describe completes the description when all routes are registered.
@@ -84,8 +82,8 @@ func describe(api huma.API) {
 		own, _ := operation.Metadata[illustrationKey].(illustration)
 		own.apply(operation)
 		illustration{answers: refusals()}.apply(operation)
-		tellRetryAfter(operation)
-		tellParameters(operation)
+		describeRetryAfter(operation)
+		describeParameters(operation)
 		for _, tag := range operation.Tags {
 			used[tag] = true
 		}
@@ -93,7 +91,7 @@ func describe(api huma.API) {
 	spec.Tags = slices.DeleteFunc(tags(), func(tag *huma.Tag) bool { return !used[tag.Name] })
 }
 
-// operations lists the operations of a description, in no order.
+// operations iterates over the operations of a description, in no order.
 func operations(spec *huma.OpenAPI) iter.Seq[*huma.Operation] {
 	return func(yield func(*huma.Operation) bool) {
 		for _, item := range spec.Paths {
@@ -106,7 +104,7 @@ func operations(spec *huma.OpenAPI) iter.Seq[*huma.Operation] {
 	}
 }
 
-// apply adds to an operation what it does not have yet.
+// apply adds to an operation the descriptions and examples that it lacks.
 func (i illustration) apply(operation *huma.Operation) {
 	if operation.RequestBody != nil {
 		addExamples(operation.RequestBody.Content, i.requests)
@@ -136,47 +134,47 @@ func addExamples(content map[string]*huma.MediaType, samples []sample) {
 	}
 }
 
-// refusals are the answers that mean the same on every route.
+// refusals returns the errors that mean the same on every route.
 func refusals() map[int]answer {
 	return map[int]answer{
-		http.StatusUnauthorized: {"The request has no valid key or token; WWW-Authenticate says how to send one", []sample{
+		http.StatusUnauthorized: {"The request has no valid key or token; WWW-Authenticate describes how to send one", []sample{
 			refusal("none", "No key", notAuthenticated),
 		}},
-		http.StatusUnsupportedMediaType: {"The body is declared as something other than JSON", []sample{
+		http.StatusUnsupportedMediaType: {"The body is not declared as JSON", []sample{
 			refusal("declared", "Another media type", "Unsupported Media Type: Content-Type must be application/json"),
 		}},
-		http.StatusTooManyRequests: {"As much runs and waits as may, or the key's share of the memory is held; Retry-After says when to try again", []sample{
+		http.StatusTooManyRequests: {"Too many requests run or wait, or the requests of the key use all of its share of the memory; try again after Retry-After", []sample{
 			refusal("busy", "The server is busy", "your requests under way hold your share of the server's memory (MAX_IN_FLIGHT_MB); try again later"),
 		}},
-		http.StatusServiceUnavailable: {"No sandbox is available, the memory for requests is held, or the server is shutting down", []sample{
+		http.StatusServiceUnavailable: {"No sandbox is available, the memory for requests is in use, or the server is shutting down", []sample{
 			refusal("closing", "The server is shutting down", "the server is shutting down"),
 			refusal("no-sandbox", "No sandbox starts", "no sandbox could be started"),
 		}},
-		http.StatusInternalServerError: {"The server's own fault; its log has more", []sample{
-			refusal("internal", "A fault of the server's", "internal error; the log of the server has more under request LIVSD6U6Q52Y"),
+		http.StatusInternalServerError: {"An internal error; the server's log has the details", []sample{
+			refusal("internal", "An internal error", "internal error; the log of the server has more under request LIVSD6U6Q52Y"),
 		}},
 	}
 }
 
-// refusal is an example of an error. Its detail is a sentence or []fault.
+// refusal returns an example of an error. Its detail is a sentence or []fault.
 func refusal(name, summary string, detail any) sample {
 	return sample{name, summary, apiError{Detail: detail}}
 }
 
-// tellRetryAfter describes the header of answers that ask for patience.
-func tellRetryAfter(operation *huma.Operation) {
+// describeRetryAfter describes the header of errors that are temporary.
+func describeRetryAfter(operation *huma.Operation) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		if response := operation.Responses[strconv.Itoa(status)]; response != nil {
 			response.Headers = map[string]*huma.Param{"Retry-After": {
-				Description: "seconds after which to try again", Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{retryAfter}},
+				Description: "the time after which to try again, in seconds", Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{retryAfter}},
 			}}
 		}
 	}
 }
 
-// tellParameters gives parameters the examples that the library puts in their
-// schemas alone.
-func tellParameters(operation *huma.Operation) {
+// describeParameters copies the examples of parameters from their schemas, where the
+// library puts them.
+func describeParameters(operation *huma.Operation) {
 	for _, parameter := range operation.Parameters {
 		if schema := parameter.Schema; parameter.Example == nil && schema != nil && len(schema.Examples) > 0 {
 			parameter.Example = schema.Examples[0]

@@ -30,7 +30,7 @@ func TestOpenAPI(t *testing.T) {
 
 	alone, err := httpapi.OpenAPI("1.2.3")
 	if err != nil || canonical(t, string(alone)) != canonical(t, string(served)) {
-		t.Errorf("what OpenAPI gives differs from what is served: %v", err)
+		t.Errorf("what OpenAPI returns differs from what is served: %v", err)
 	}
 }
 
@@ -43,8 +43,8 @@ func servedOpenAPI(t *testing.T) []byte {
 	return []byte(a.body)
 }
 
-// The whole description is valid: its form, its references and every example
-// against its schema, also when fields that the schema does not have are errors.
+// The description is valid: its form, its references and every example against its
+// schema, also if unknown fields are errors.
 func TestOpenAPIIsValid(t *testing.T) {
 	open := servedOpenAPI(t)
 	for name, text := range map[string][]byte{"as it is": open, "closed": closed(open)} {
@@ -56,7 +56,7 @@ func TestOpenAPIIsValid(t *testing.T) {
 	}
 }
 
-// What is wrong is found, or the test above shows nothing.
+// The test above can fail.
 func TestOpenAPIValidatorFindsFaults(t *testing.T) {
 	open := string(servedOpenAPI(t))
 	for name, change := range map[string][2]string{
@@ -98,8 +98,8 @@ func validate(t *testing.T, text []byte) error {
 	return errors.Join(faults...)
 }
 
-// schemas validates values against the schemas of a description. The OpenAPI
-// library could, but not as JSON Schema 2020-12 has it where there is a $ref.
+// schemas validates values against the schemas of a description. The OpenAPI library does
+// not follow JSON Schema 2020-12 where there is a $ref.
 type schemas struct {
 	document any
 	compiler *jsonschema.Compiler
@@ -149,8 +149,7 @@ func (s schemas) checkExamples(at string, node map[string]any) []error {
 	return faults
 }
 
-// walk visits every object but for those within examples, which are no parts
-// of the description's own.
+// walk visits every object except those within examples.
 func walk(node any, at string, visit func(at string, node map[string]any)) {
 	switch node := node.(type) {
 	case map[string]any:
@@ -188,7 +187,7 @@ func operations(t *testing.T) map[string]*openapi3.Operation {
 	return found
 }
 
-// Every operation says what it does, and belongs to one group.
+// Every operation has a description and one group.
 func TestOperationsAreDescribed(t *testing.T) {
 	groups := loadOpenAPI(t, servedOpenAPI(t)).Tags
 	for route, operation := range operations(t) {
@@ -211,7 +210,7 @@ func TestOperationsAreDescribed(t *testing.T) {
 	}
 }
 
-// Every message has an example: what is sent, and each answer.
+// Every request and every answer has an example.
 func TestOperationsHaveExamples(t *testing.T) {
 	for route, operation := range operations(t) {
 		t.Run(route, func(t *testing.T) {
@@ -249,8 +248,8 @@ func wantExamples(t *testing.T, what string, content openapi3.Content) {
 	}
 }
 
-// The examples of streams are such as the server sends, and their events such
-// as the description has them.
+// The examples of streams have the form that the server sends, and their events match
+// their schemas.
 func TestStreamExamples(t *testing.T) {
 	schemas := newSchemas(t, closed(servedOpenAPI(t)))
 	seen := map[string]bool{}
@@ -276,7 +275,7 @@ func TestStreamExamples(t *testing.T) {
 // exampleEvent is an event as the server writes it.
 type exampleEvent struct{ name, data string }
 
-// events takes a stream apart, of which every byte must be an event's.
+// events splits a stream into its events. Every byte must belong to an event.
 func events(t *testing.T, stream string) []exampleEvent {
 	t.Helper()
 	form := regexp.MustCompile(`event: (.+)\ndata: (.+)\n\n`)
@@ -285,13 +284,13 @@ func events(t *testing.T, stream string) []exampleEvent {
 		found = append(found, exampleEvent{match[1], match[2]})
 	}
 	if rest := form.ReplaceAllString(stream, ""); rest != "" {
-		t.Errorf("%q is no event", rest)
+		t.Errorf("%q is not an event", rest)
 	}
 	return found
 }
 
-// Every example of a request is one that the server takes.
-func TestRequestExamplesAreTaken(t *testing.T) {
+// The server accepts every example of a request.
+func TestRequestExamplesAreAccepted(t *testing.T) {
 	files, _ := filesHandler(t)
 	id := upload(t, files, "scores.csv", "name,score\n")
 	for route, operation := range operations(t) {
@@ -316,8 +315,8 @@ func TestRequestExamplesAreTaken(t *testing.T) {
 
 var exampleIDs = strings.NewReplacer("{file_id}", httpapi.ExampleFileID, "{session_id}", httpapi.ExampleSessionID)
 
-// The examples of refusals are what the server says.
-func TestRefusalExamplesAreTrue(t *testing.T) {
+// The examples of errors are what the server returns.
+func TestErrorExamplesAreReturned(t *testing.T) {
 	h, _ := filesHandler(t)
 	spec := loadOpenAPI(t, servedOpenAPI(t))
 	for _, test := range []struct{ method, path, kind, body, status, example string }{

@@ -1,9 +1,11 @@
-// Package httpapi is the HTTP door: the routes of the code-interpreter API,
-// their request and response shapes, and the middleware in front of them.
+// Package httpapi is the HTTP door: the routes of the code-interpreter API, the shapes
+// of their requests and answers, and the middleware in front of all doors.
 //
-// Shapes, names, defaults, status codes and messages are a contract with
-// clients that exist (docs/http.md); what is ours is optional in requests and
-// extra in answers.
+// Shapes, names, defaults, status codes and messages are a contract with existing
+// clients (docs/http.md). Our additions are optional in requests and extra in answers.
+//
+// A request passes observe, the guard, the router, and the middleware of its route's
+// policy (routes.go); then its handler decodes it.
 package httpapi
 
 import (
@@ -11,12 +13,8 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -30,58 +28,58 @@ type Executor interface {
 type Options struct {
 	// Executor runs the programs.
 	Executor Executor
-	// Files keeps what clients upload.
+	// Files stores uploads and results.
 	Files Files
-	// Sessions are sandboxes that clients keep.
+	// Sessions manages sandboxes that persist between calls.
 	Sessions Sessions
-	// Health says why no sandbox can be had, or nil.
+	// Health returns why no sandbox is available, or nil.
 	Health func(ctx context.Context) error
-	// Backend names where sandboxes come from ("docker", "local", or "" as long as
-	// that is not decided). Nil means that it is not known.
+	// Backend returns the name of the backend ("docker", "local", or "" until it is
+	// decided). Nil means that it is unknown.
 	Backend func() string
-	// Isolation says how far runs are apart ("run", "container", or "" as long
-	// as that is not known), and why not further. Nil means that it is not known.
+	// Isolation returns the isolation of runs ("run", "container", or "" until it is
+	// known) and why it is not stronger. Nil means that it is unknown.
 	Isolation func() (isolation, reason string)
-	// Version is the server's.
+	// Version is the version of the server.
 	Version string
 	// MaxBodyBytes bounds a request's body, MaxFileBytes that of an upload.
 	MaxBodyBytes, MaxFileBytes int64
-	// Limits are those of the Executor: a request is checked against them before
-	// its stored files are looked for.
+	// Limits are those of the Executor.
 	Limits execution.Limits
-	// InFlightBytes bounds the memory that requests and connections take at once.
-	// It must allow for ten bodies of MaxBodyBytes. Zero bounds nothing.
+	// InFlightBytes bounds the memory of all requests and connections. It must be
+	// enough for ten bodies of MaxBodyBytes. Zero means no bound.
 	InFlightBytes int64
-	// AllowedHosts are names, in lower case and without ports, by which clients
-	// may call the server besides those that nobody can own in the public DNS.
+	// AllowedHosts are the names, in lower case and without ports, that a Host may have,
+	// and all names that cannot be registered in the public DNS.
 	AllowedHosts []string
-	// AllowedOrigins are those whose pages may use the API besides the server's
-	// own, in lower case, as https://example.com:8443.
+	// AllowedOrigins are the origins whose pages may use the API besides the server's
+	// own, in lower case, such as https://example.com:8443.
 	AllowedOrigins []string
-	// Auth says who sends a request. Nil asks nobody: everybody is one owner.
+	// Auth identifies the owner of a request. Nil means no authentication: all requests
+	// have one owner.
 	Auth Authenticator
-	// Issuer is the OAuth issuer whose tokens Auth takes. Empty is none.
+	// Issuer is the OAuth issuer whose tokens Auth accepts. Empty means none.
 	Issuer string
-	// PublicURL is where clients reach the server, as https://example.com. Empty
-	// is what each request says.
+	// PublicURL is the URL of the server for clients, such as https://example.com. Empty
+	// means that of each request.
 	PublicURL string
-	// Log gets one line a request, and what users must not see.
+	// Log receives one line for each request, and details that users must not see.
 	Log *slog.Logger
-	// Mount adds other doors, by pattern, behind the same middleware.
+	// Mount adds the routes of other doors, by pattern, behind the same middleware.
 	Mount map[string]http.Handler
 }
 
-// Deadlines of a connection. None bounds a program's run.
+// Deadlines of a connection. None of them bounds the run of a program.
 const (
-	readHeaderTime = 10 * time.Second
-	readBodyTime   = 2 * time.Minute
-	strangersTime  = 5 * time.Second // for the body of a request that is refused before its owner is known
-	writeTime      = 2 * time.Minute // from the first byte of an answer
-	idleTime       = 2 * time.Minute
-	maxHeaderBytes = 16 << 10
+	readHeaderTime  = 10 * time.Second
+	readBodyTime    = 2 * time.Minute
+	refusedBodyTime = 5 * time.Second // for the body of a request whose owner is not known yet
+	writeTime       = 2 * time.Minute // from the first byte of an answer
+	idleTime        = 2 * time.Minute
+	maxHeaderBytes  = 16 << 10
 )
 
-// NewServer makes the HTTP server; the caller gives it a listener.
+// NewServer returns the HTTP server. The caller provides the listener.
 func NewServer(opts Options) *http.Server {
 	server := &http.Server{
 		Handler:           NewHandler(opts),
@@ -89,104 +87,41 @@ func NewServer(opts Options) *http.Server {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
-		// The library's own, for OPTIONS *, would come before the guard.
+		// The library's handler of OPTIONS * would run before the guard.
 		DisableGeneralOptionsHandler: true,
 	}
-	(&waitingConns{most: int(opts.InFlightBytes / smallPart / connectionBytes)}).follow(server)
+	(&waitingConns{most: int(opts.InFlightBytes / smallPart / connectionBytes)}).watch(server)
 	return server
 }
 
-// NewHandler makes the API's handler.
+// NewHandler returns the handler of the API.
 func NewHandler(opts Options) http.Handler {
-	mux := http.NewServeMux()
-	api := registerAll(mux, opts)
-	refuseOtherMethods(mux, api.OpenAPI())
-	registerResource(mux, opts)
-	for path, mode := range docsPages() {
-		mux.HandleFunc("GET "+path, serveDocs(mode))
-		mux.HandleFunc(path, methodNotAllowed([]string{http.MethodGet}))
-	}
-	mux.Handle("/", http.HandlerFunc(notFound))
-
-	root := http.NewServeMux()
-	root.Handle("/", boundAnswers(mux))
-	for pattern, handler := range opts.Mount {
-		root.Handle(pattern, handler)
-	}
-	behind := boundBodies(opts, boundMemory(opts, asTheyAre(root)))
-	return observe(opts.Log, hurryStrangers(guard(opts, authenticate(opts, requireJSON(timeBodies(behind))))))
+	a := newAPI(opts)
+	return observe(opts.Log, boundRefusedBody(a.guard(a.refusePaths(a.mux))))
 }
 
-// asTheyAre has paths be unknown that are not in their shortest form, or that of
-// a session's files without naming one, and the * of OPTIONS. The mux would
-// redirect to others, in HTML.
-func asTheyAre(next http.Handler) http.Handler {
+// behind puts a handler behind the middleware of its route's policy.
+func (a *api) behind(p policy, handler http.Handler) http.Handler {
+	if !p.ownDeadlines {
+		handler = boundAnswer(handler)
+	}
+	return a.authenticate(p, requireJSON(p, timeBody(p, boundBody(p, a.chargeMemory(p, handler)))))
+}
+
+// refusePaths answers 404 for paths that are not in their shortest form, and for the *
+// of OPTIONS. The mux would redirect to the shortest form, in HTML.
+func (a *api) refusePaths(next http.Handler) http.Handler {
+	unknown := a.behind(a.policies["/"], http.HandlerFunc(notFound))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.URL.EscapedPath()
 		shortest := path.Clean(given)
 		if strings.HasSuffix(given, "/") && shortest != "/" {
 			shortest += "/"
 		}
-		if given != shortest || given == "*" || belowSession(given) == "files" {
-			notFound(w, r)
+		if given != shortest || given == "*" {
+			unknown.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func newAPI(mux *http.ServeMux, opts Options) huma.API {
-	config := huma.DefaultConfig("Vivarium", opts.Version)
-	config.Info.Description = aboutAPI
-	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
-	config.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
-	config.CreateHooks = nil                         // no $schema field in answers
-	config.DocsPath = ""                             // ours needs no third party
-	config.SchemasPath = ""
-	json := huma.Format{Marshal: writeAnswer, Unmarshal: huma.DefaultJSONFormat.Unmarshal}
-	config.Formats = map[string]huma.Format{"application/json": json, "json": json}
-	return humago.New(mux, config)
-}
-
-// registerAll adds the routes that the API's description has.
-func registerAll(mux *http.ServeMux, opts Options) huma.API {
-	api := newAPI(mux, opts)
-	registerExecute(api, opts)
-	registerStream(api, opts)
-	registerSessions(mux, api, opts)
-	registerFiles(mux, api, opts)
-	registerHealth(api, opts)
-	if opts.Auth != nil {
-		tellAuthentication(api)
-	}
-	describe(api)
-	return api
-}
-
-// refuseOtherMethods answers 405 for the API's paths, in the API's shape.
-func refuseOtherMethods(mux *http.ServeMux, spec *huma.OpenAPI) {
-	for path, item := range spec.Paths {
-		var allowed []string
-		for method, operation := range map[string]*huma.Operation{
-			http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodDelete: item.Delete,
-		} {
-			if operation != nil {
-				allowed = append(allowed, method)
-			}
-		}
-		slices.Sort(allowed)
-		mux.HandleFunc(wildcard(path), methodNotAllowed(allowed))
-	}
-	mux.HandleFunc("/openapi.json", methodNotAllowed([]string{http.MethodGet}))
-}
-
-func methodNotAllowed(allowed []string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		writeDetail(w, http.StatusMethodNotAllowed, "Method Not Allowed")
-	}
-}
-
-func notFound(w http.ResponseWriter, _ *http.Request) {
-	writeDetail(w, http.StatusNotFound, "Not Found")
 }

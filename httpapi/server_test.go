@@ -45,6 +45,13 @@ func TestUnknownRoutes(t *testing.T) {
 	}
 }
 
+// A path that is not in its shortest form is unknown as others are, also with a body.
+func TestUnknownRoutesWithABody(t *testing.T) {
+	for _, path := range []string{"/nope", "//health", "/health/../v1/files", "/v1//execute"} {
+		serve(handler(validates), request(http.MethodPost, path, `{}`)).want(t, http.StatusNotFound, `{"detail": "Not Found"}`)
+	}
+}
+
 func TestWrongMethods(t *testing.T) {
 	for path, test := range map[string]struct {
 		methods []string
@@ -69,7 +76,7 @@ func TestWrongMethods(t *testing.T) {
 	}
 }
 
-// bodyOf makes a valid body of some size.
+// bodyOf returns a valid body of a size.
 func bodyOf(size int) string {
 	const frame = `{"code": ""}`
 	return strings.Replace(frame, `""`, `"`+strings.Repeat("x", size-len(frame))+`"`, 1)
@@ -110,7 +117,7 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
-// A body that says that it is too large is refused unread, on any route.
+// A body whose Content-Length is too large is refused unread on every route.
 func TestBodyLimitBeforeReading(t *testing.T) {
 	opts := options(validates)
 	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -131,7 +138,7 @@ func TestBodyLimitBeforeReading(t *testing.T) {
 	}
 }
 
-// Other doors get the same limit on bodies whose size is not told.
+// The limit holds for bodies of unknown size on the routes of other doors.
 func TestBodyLimitOfMountedDoors(t *testing.T) {
 	opts := options(validates)
 	var read int64
@@ -149,7 +156,7 @@ func TestBodyLimitOfMountedDoors(t *testing.T) {
 	}
 }
 
-// unreadBefore is a body of which not a byte may be read before the answer began.
+// unreadBefore is a body that must not be read before the answer begins.
 type unreadBefore struct {
 	t      *testing.T
 	answer *httptest.ResponseRecorder
@@ -163,7 +170,7 @@ func (u unreadBefore) Read(p []byte) (int, error) {
 	return u.Reader.Read(p)
 }
 
-// holding fills a server's memory with requests of an owner's, until release is called.
+// holding fills a server's memory with the requests of one owner until release is called.
 func holding(opts httpapi.Options, bearer string) (h http.Handler, release func()) {
 	running, finish := make(chan struct{}), make(chan struct{})
 	opts.Executor = execute(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
@@ -195,8 +202,8 @@ func holding(opts httpapi.Options, bearer string) (h http.Handler, release func(
 	}
 }
 
-// A request for which there is no memory is refused before its body is read; health
-// stays reachable, what makes room can be deleted, and others are served.
+// A request for which there is no memory is refused before its body is read. Reads and the
+// requests of other owners are served.
 func TestMemoryLimit(t *testing.T) {
 	opts := options(nil)
 	opts.Auth = known{"anna's key": "anna", "ben's key": "ben"}
@@ -211,7 +218,7 @@ func TestMemoryLimit(t *testing.T) {
 		t.Errorf("Retry-After is %q", w.Header().Get("Retry-After"))
 	}
 	if left, _ := io.Copy(io.Discard, r.Body); left != 0 {
-		t.Errorf("%d bytes of the body are left, so that its sender hears no answer", left)
+		t.Errorf("%d bytes of the body are left, so that its sender does not read the answer", left)
 	}
 	for path, want := range map[string]int{"/health": http.StatusOK, "/v1/sessions": http.StatusOK} {
 		if a := serve(h, authorized(http.MethodGet, path, "", "Bearer anna's key")); a.status != want {
@@ -227,9 +234,8 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
-// Strangers, who may ask how the server is, leave memory for the questions of those
-// who have a key.
-func TestStrangersLeaveRoom(t *testing.T) {
+// Requests without a key leave memory for the reads of owners.
+func TestRequestsWithoutKeyLeaveRoom(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
 	opts := options(validates)
 	opts.InFlightBytes = 16 << 20
@@ -263,7 +269,7 @@ func TestStrangersLeaveRoom(t *testing.T) {
 	strangers.Wait()
 }
 
-// Where nobody is asked who they are, it is the server that has no room.
+// Without authentication, a request for which there is no memory is refused with 503.
 func TestMemoryLimitOfAll(t *testing.T) {
 	h, release := holding(options(nil), "")
 	defer release()
@@ -280,9 +286,8 @@ func TestMemoryLimitOfAll(t *testing.T) {
 	}
 }
 
-// Strangers, who may ask how the server is, take nobody's place by asking in another
-// way.
-func TestRequestLimitIsNotForQuestions(t *testing.T) {
+// HEAD requests without a key do not use the memory for runs.
+func TestHeadIsChargedAsARead(t *testing.T) {
 	var served []execution.Owner
 	asked, answer := make(chan struct{}), make(chan struct{})
 	h := locked(&served, func(opts *httpapi.Options) {
@@ -334,7 +339,7 @@ func TestPanicAfterTheAnswerBegan(t *testing.T) {
 	}
 }
 
-// This one is net/http's own way to break a connection off.
+// http.ErrAbortHandler is net/http's way to abort an answer.
 func TestAbortIsPassedOn(t *testing.T) {
 	opts := options(validates)
 	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -366,7 +371,7 @@ func TestRequestLog(t *testing.T) {
 	}
 }
 
-// A stranger may have a line in the log, but not fill it.
+// A request without a key cannot write a long line to the log.
 func TestRequestLogIsShort(t *testing.T) {
 	opts := options(validates)
 	log, text := newLog()
@@ -387,7 +392,7 @@ func TestEveryAnswerForbidsSniffing(t *testing.T) {
 	}
 }
 
-// A door that streams can flush, behind all the middleware.
+// A door that streams can flush behind the middleware.
 func TestMountedDoorsStream(t *testing.T) {
 	opts := options(validates)
 	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

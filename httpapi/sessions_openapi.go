@@ -12,15 +12,12 @@ import (
 
 const exampleSessionID = "1f0c9a52d3b84e67a9d27f5c0e6b8a43"
 
-// callErrors are the statuses with which a call of a session is refused.
-func callErrors() []int { return runErrors() }
-
 func unknownSession() sample {
 	return refusal("unknown", "An unknown or expired session", "Session '"+exampleSessionID+"' not found")
 }
 
 func sessionNotFound() answer {
-	return answer{"There is no such session, or it has expired", []sample{unknownSession()}}
+	return answer{"The session does not exist or has expired", []sample{unknownSession()}}
 }
 
 func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000901} }
@@ -30,9 +27,8 @@ func createSessionOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "create-session", Method: http.MethodPost, Path: sessionsPath, Tags: []string{tagSessions},
 		Summary: "Create a session", DefaultStatus: http.StatusCreated,
-		Description: "Starts a sandbox that lives for ttl_seconds, whatever happens meanwhile: with one Python interpreter, " +
-			"whose variables and imports persist, a shell, and files. The server may be restarted; the session goes on.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
+		Description: "Starts a sandbox that ends after ttl_seconds. It has files, a shell, and one Python interpreter whose variables " +
+			"and imports persist. The session survives a restart of the server.",
 		Errors: runErrors(),
 		Metadata: illustrate(illustration{
 			requests: []sample{
@@ -42,15 +38,15 @@ func createSessionOperation() huma.Operation {
 				}},
 			},
 			answers: map[int]answer{
-				http.StatusCreated:               {"The session takes calls", []sample{{"plain", "For 15 minutes", exampleSession()}}},
+				http.StatusCreated:               {"The session is ready", []sample{{"plain", "For 15 minutes", exampleSession()}}},
 				http.StatusNotFound:              runRefusals()[http.StatusNotFound],
 				http.StatusRequestEntityTooLarge: runRefusals()[http.StatusRequestEntityTooLarge],
-				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A life that is too long", []fault{
+				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A ttl_seconds that is too large", []fault{
 					{Type: "less_than_equal", Loc: []any{"body", "ttl_seconds"}, Msg: "expected number <= 86400", Input: 90000},
 				})}},
-				http.StatusTooManyRequests: {"There are as many sessions as may be", []sample{
+				http.StatusTooManyRequests: {"The session limit is reached", []sample{
 					refusal("sessions", "MAX_SESSIONS",
-						"there are 16 sessions, as many as there may be (MAX_SESSIONS); end one, or wait until one expires"),
+						"session limit reached (16, MAX_SESSIONS); end one, or wait until one expires"),
 				}},
 			},
 		}),
@@ -61,9 +57,9 @@ func listSessionsOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "list-sessions", Method: http.MethodGet, Path: sessionsPath, Tags: []string{tagSessions},
 		Summary:     "List the sessions",
-		Description: "Lists the sessions that run, those of earlier servers and of other ones on the same engine among them.",
+		Description: "Lists the sessions that exist, including those that another server on the same engine created.",
 		Errors:      []int{http.StatusInternalServerError, http.StatusServiceUnavailable},
-		Metadata: illustrate(illustration{answers: map[int]answer{http.StatusOK: {"The sessions, the one that expires first before the others", []sample{
+		Metadata: illustrate(illustration{answers: map[int]answer{http.StatusOK: {"The sessions, ordered by expires_at", []sample{
 			{"one", "One session", sessionList{Sessions: []session{exampleSession()}}},
 			{"none", "No session", sessionList{Sessions: []session{}}},
 		}}}}),
@@ -73,11 +69,11 @@ func listSessionsOperation() huma.Operation {
 func deleteSessionOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "delete-session", Method: http.MethodDelete, Path: sessionPath, Tags: []string{tagSessions},
-		Summary: "End a session", Description: "Ends it before it expires, with what runs in it. Its files are gone.",
+		Summary: "End a session", Description: "Ends the session and all that runs in it before it expires. Its files are deleted.",
 		DefaultStatus: http.StatusNoContent,
 		Errors:        []int{http.StatusNotFound, http.StatusInternalServerError, http.StatusServiceUnavailable},
 		Metadata: illustrate(illustration{answers: map[int]answer{
-			http.StatusNoContent: {about: "The session is gone"},
+			http.StatusNoContent: {about: "The session has ended"},
 			http.StatusNotFound:  sessionNotFound(),
 		}}),
 	}
@@ -88,18 +84,17 @@ func bashOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "session-bash", Method: http.MethodPost, Path: sessionPath + "/bash", Tags: []string{tagSessions},
 		Summary: "Run a command",
-		Description: "Runs a command in a shell of its own: files persist between calls, variables and the working directory do not. " +
-			"What the command puts in the background lives on until the session ends. " +
-			"Calls of a session come one after the other. timeout_ms is 30000 unless it is given or the server allows less.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
-		Errors: callErrors(),
+		Description: "Runs a command in a new shell: files persist between calls, variables and the working directory do not. " +
+			"Background processes of the command run until the session ends. " +
+			"The calls of a session run one after the other. The default of timeout_ms is 30000, or the server's limit if that is less.",
+		Errors: runErrors(),
 		Metadata: illustrate(illustration{
 			requests: []sample{
 				{"list", "Write a file and list the workspace", bashRequest{Cmd: "echo hello > greeting.txt; ls"}},
 				{"timeout", "A command that does not end", bashRequest{Cmd: "sleep 60", TimeoutMS: &short}},
 			},
 			answers: map[int]answer{
-				http.StatusOK: {"The command ran; end says how it ended", []sample{
+				http.StatusOK: {"The command ran; end has the reason for its end", []sample{
 					{"list", "Write a file and list the workspace", bashResponse{
 						Stdout: "greeting.txt\n", ExitCode: &exit, DurationMS: 4, End: end{Reason: execution.Exited},
 						Usage: usage{CPUMS: 3, PeakMemoryBytes: 3932160},
@@ -123,12 +118,11 @@ func sessionExecuteOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "session-execute", Method: http.MethodPost, Path: sessionPath + "/execute", Tags: []string{tagSessions},
 		Summary: "Run Python in a session",
-		Description: "Takes what /v1/execute takes and runs it in the session's interpreter, whose variables, imports, open figures and " +
-			"threads persist, after an exception as well. At its timeout a program is interrupted with KeyboardInterrupt; " +
-			"if it does not heed that within 2 s, the interpreter is ended and state_lost says so. " +
-			"files are staged in the workspace as it is, and replace those of their names.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
-		Errors: callErrors(), Metadata: illustrate(sessionExecuteIllustration()),
+		Description: "Runs the request of /v1/execute in the session's interpreter, whose variables, imports, open figures and " +
+			"threads persist, also after an exception. At its timeout a program is interrupted with KeyboardInterrupt; " +
+			"if it has not ended 2 s later, the interpreter is killed and state_lost is true. " +
+			"files are added to the workspace and replace files with the same path.",
+		Errors: runErrors(), Metadata: illustrate(sessionExecuteIllustration()),
 	}
 }
 
@@ -145,7 +139,7 @@ func sessionExecuteIllustration() illustration {
     ~~^~~
 ZeroDivisionError: division by zero
 `)
-	i.answers[http.StatusOK] = answer{"The program ran; end says how it ended", []sample{
+	i.answers[http.StatusOK] = answer{"The program ran; end has the reason for its end", []sample{
 		{"count", "A variable that persists", count}, {"failure", "A program that fails", failed},
 	}}
 	i.answers[http.StatusNotFound] = sessionNotFound()
@@ -157,25 +151,24 @@ func sessionStreamOperation(api huma.API) huma.Operation {
 	i.answers[http.StatusNotFound] = sessionNotFound()
 	return huma.Operation{
 		OperationID: "session-execute-stream", Method: http.MethodPost, Path: sessionPath + "/execute/stream", Tags: []string{tagSessions},
-		Summary:      "Run Python in a session and stream its output",
-		Description:  "As the route without /stream, and with the events of /v1/execute/stream.",
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
-		Errors: callErrors(), Metadata: illustrate(i),
+		Summary:     "Run Python in a session and stream its output",
+		Description: "As the route without /stream, with the events of /v1/execute/stream.",
+		Errors:      runErrors(), Metadata: illustrate(i),
 		Responses: map[string]*huma.Response{"200": {Content: streamContent(api)}},
 	}
 }
 
-// filePathParams are the parameters of a session's file.
+// filePathParams returns the parameters in the path of a session's file.
 func filePathParams() []*huma.Param {
 	text := &huma.Schema{Type: huma.TypeString}
 	return []*huma.Param{
-		{Name: "session_id", In: "path", Required: true, Description: "what creating the session has told", Example: exampleSessionID, Schema: text},
-		{Name: "path", In: "path", Required: true, Description: "relative to the workspace; it may have slashes", Example: "data/scores.csv", Schema: text},
+		{Name: "session_id", In: "path", Required: true, Description: "the session_id that creating the session returned", Example: exampleSessionID, Schema: text},
+		{Name: "path", In: "path", Required: true, Description: "the path of the file, relative to the workspace; it may contain slashes", Example: "data/scores.csv", Schema: text},
 	}
 }
 
 func pathRefusal() answer {
-	return answer{"The path cannot be used", []sample{refusal("path", "A path that leaves the workspace", []fault{
+	return answer{"The path is not valid", []sample{refusal("path", "A path that leaves the workspace", []fault{
 		{Type: "value_error", Loc: []any{"path", "path"}, Msg: `path must not contain ".."`, Input: "../x"},
 	})}}
 }
@@ -183,11 +176,11 @@ func pathRefusal() answer {
 func readFileOperation() huma.Operation {
 	content := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
 	missing := sessionNotFound()
-	missing.about = "There is no such session or file"
-	missing.samples = append(missing.samples, refusal("file", "No such file", "File 'data/scores.csv' not found in the session"))
+	missing.about = "The session or the file does not exist"
+	missing.samples = append(missing.samples, refusal("file", "An unknown file", "File 'data/scores.csv' not found in the session"))
 	return huma.Operation{
 		OperationID: "read-session-file", Method: http.MethodGet, Path: sessionPath + "/files/{path}", Tags: []string{tagSessions},
-		Summary: "Read a file of a session", Description: "Gives a regular file of the workspace as it is now. Links are not followed.",
+		Summary: "Read a file of a session", Description: "Returns a regular file of the workspace. Links are not followed.",
 		Parameters: filePathParams(), Responses: map[string]*huma.Response{"200": {Content: content}},
 		Errors: []int{
 			http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
@@ -196,8 +189,8 @@ func readFileOperation() huma.Operation {
 		Metadata: illustrate(illustration{answers: map[int]answer{
 			http.StatusOK:       {"The file's bytes", []sample{{"sheet", "A small table", exampleSheet}}},
 			http.StatusNotFound: missing, http.StatusUnprocessableEntity: pathRefusal(),
-			http.StatusRequestEntityTooLarge: {"The file is larger than the workspace: it has holes", []sample{
-				refusal("holes", "A file with holes", "it does not fit in the workspace of 64 MB"),
+			http.StatusRequestEntityTooLarge: {"The file is larger than the workspace, because it is sparse", []sample{
+				refusal("holes", "A sparse file", "it does not fit in the workspace of 64 MB"),
 			}},
 		}}),
 	}
@@ -207,8 +200,8 @@ func writeFileOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "write-session-file", Method: http.MethodPut, Path: sessionPath + "/files/{path}", Tags: []string{tagSessions},
 		Summary: "Write a file of a session",
-		Description: "Makes or replaces a file of the workspace, and the folders that it needs. It is there when all of it has come, " +
-			"and nothing of it otherwise. The request must have a Content-Length.",
+		Description: "Creates or replaces a file of the workspace, and creates missing folders. The file is written whole or not at all. " +
+			"The request must have a Content-Length.",
 		Parameters: filePathParams(),
 		RequestBody: &huma.RequestBody{Description: "The file's bytes", Required: true, Content: map[string]*huma.MediaType{
 			"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
@@ -221,12 +214,12 @@ func writeFileOperation() huma.Operation {
 		Metadata: illustrate(illustration{
 			requests: []sample{{"sheet", "A small table", exampleSheet}},
 			answers: map[int]answer{
-				http.StatusNoContent: {about: "The file is there"}, http.StatusNotFound: sessionNotFound(),
+				http.StatusNoContent: {about: "The file is written"}, http.StatusNotFound: sessionNotFound(),
 				http.StatusUnprocessableEntity: pathRefusal(),
 				http.StatusLengthRequired: {"The request has no Content-Length", []sample{
 					refusal("length", "No Content-Length", "the request must have a Content-Length"),
 				}},
-				http.StatusRequestEntityTooLarge: {"The workspace has no room for it", []sample{
+				http.StatusRequestEntityTooLarge: {"The file does not fit in the workspace", []sample{
 					refusal("room", "More than WORKSPACE_LIMIT_MB", "files take 104857600 bytes, more than the workspace of 64 MB holds"),
 				}},
 			},

@@ -21,8 +21,7 @@ import (
 
 const knownSession = "00112233445566778899aabbccddeeff"
 
-// sessions is a fake of one session, that knows its files and says what it was
-// asked.
+// sessions is a fake with one session. It records its calls.
 type sessions struct {
 	mu    sync.Mutex
 	files map[string]string
@@ -35,10 +34,9 @@ func newSessions() *sessions { return &sessions{files: make(map[string]string)} 
 
 var expires = time.UnixMilli(1_764_000_900_500)
 
-func (s *sessions) Create(_ context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+func (s *sessions) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
 	s.ttl = ttl
-	limits := execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: maxFile}
-	if _, err := limits.Validate(execution.Request{Files: files}); err != nil {
+	if _, err := (execution.WriteRequest{Files: files}).Validate(ctx, limits); err != nil {
 		return execution.SessionInfo{}, err
 	}
 	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.fail
@@ -57,15 +55,12 @@ func (s *sessions) find(id string) error {
 
 func (s *sessions) Delete(_ context.Context, id string) error { return s.find(id) }
 
-func (s *sessions) Call(
-	ctx context.Context, id string, operation execution.Operation, req execution.Request,
-) (*execution.Result, error) {
-	limits := execution.Limits{MaxTimeout: time.Minute, WorkspaceBytes: maxFile}
-	req, err := limits.ValidateCall(operation, req)
-	if err == nil {
-		err = s.find(id)
-	}
+func (s *sessions) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
+	req, err := req.Validate(ctx, limits)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.find(id); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -75,19 +70,45 @@ func (s *sessions) Call(
 			return nil, err
 		}
 	}
-	result := &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now()}
-	switch operation {
-	case execution.RunPython, execution.RunBash:
-		result.Stdout = fmt.Sprintf("%d %v %s", operation, req.Timeout, req.Code)
-		result.StateLost = req.Code == "lose it"
-		if req.Started != nil {
-			req.Started()
-		}
-	case execution.ReadFile:
-		return result, s.read(ctx, req, result)
-	case execution.WriteFiles:
+	if req.Started != nil {
+		req.Started()
 	}
-	return result, nil
+	return ran(fmt.Sprintf("0 %v %s", req.Timeout, req.Code), req.Code), nil
+}
+
+func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
+	cmd, err := cmd.Validate(limits)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.find(id); err != nil {
+		return nil, err
+	}
+	return ran(fmt.Sprintf("1 %v %s", cmd.Timeout, cmd.Command), cmd.Command), nil
+}
+
+func ran(stdout, code string) *execution.Result {
+	return &execution.Result{
+		Stdout: stdout, ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now(), StateLost: code == "lose it",
+	}
+}
+
+func (s *sessions) WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error {
+	req, err := req.Validate(ctx, limits)
+	if err == nil {
+		err = s.find(id)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, file := range req.Files {
+		if err := s.write(ctx, file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *sessions) write(ctx context.Context, file execution.Input) error {
@@ -103,20 +124,26 @@ func (s *sessions) write(ctx context.Context, file execution.Input) error {
 	return err
 }
 
-func (s *sessions) read(ctx context.Context, req execution.Request, result *execution.Result) error {
-	data, found := s.files[req.Code]
-	if !found {
-		return &execution.Error{Code: execution.NotFound, Message: "File '" + req.Code + "' not found in the session"}
+func (s *sessions) ReadFile(ctx context.Context, id string, req execution.ReadRequest) error {
+	err := req.Validate()
+	if err == nil {
+		err = s.find(id)
 	}
-	content := io.Reader(strings.NewReader(data))
-	if s.torn == req.Code {
-		content = io.MultiReader(content, torn{})
-	}
-	if _, err := req.Keep(ctx, req.Code, content); err != nil {
+	if err != nil {
 		return err
 	}
-	result.Files = []execution.File{{Path: req.Code, Size: int64(len(data))}}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, found := s.files[req.Path]
+	if !found {
+		return &execution.Error{Code: execution.NotFound, Message: "File '" + req.Path + "' not found in the session"}
+	}
+	content := io.Reader(strings.NewReader(data))
+	if s.torn == req.Path {
+		content = io.MultiReader(content, torn{})
+	}
+	_, err = req.Keep(ctx, req.Path, content)
+	return err
 }
 
 type torn struct{}
@@ -145,7 +172,7 @@ func TestSessionLives(t *testing.T) {
 	}
 	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
 	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
-		t.Errorf("deleting gives %d %s", a.status, a.body)
+		t.Errorf("deleting returns %d %s", a.status, a.body)
 	}
 }
 
@@ -166,7 +193,7 @@ func TestSessionCalls(t *testing.T) {
 	}
 }
 
-func TestSessionsAtFault(t *testing.T) {
+func TestInvalidSessionRequests(t *testing.T) {
 	h, _ := sessionsHandler(t)
 	base := "/v1/sessions/" + knownSession
 	for _, test := range []struct {
@@ -214,7 +241,7 @@ func TestSessionFiles(t *testing.T) {
 	path := "/v1/sessions/" + knownSession + "/files/data/r%20%22%C3%A9.bin"
 	content := "\x00\xff any\r\nbytes"
 	if a := serve(h, request("PUT", path, content)); a.status != http.StatusNoContent {
-		t.Fatalf("writing gives %d %s", a.status, a.body)
+		t.Fatalf("writing returns %d %s", a.status, a.body)
 	}
 	if s.files[`data/r "é.bin`] != content {
 		t.Fatalf("the files are %q", s.files)
@@ -222,23 +249,23 @@ func TestSessionFiles(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, request("GET", path, ""))
 	if w.Code != http.StatusOK || w.Body.String() != content || w.Header().Get("Content-Type") != "application/octet-stream" {
-		t.Errorf("reading gives %d %q %v", w.Code, w.Body, w.Header())
+		t.Errorf("reading returns %d %q %v", w.Code, w.Body, w.Header())
 	}
 	if got := w.Header().Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="r __.bin"`) {
 		t.Errorf("the disposition is %s", got)
 	}
 }
 
-// A file may have any name, that of its route among them.
+// A file may have any name, even that of a route.
 func TestSessionFilesOfAnyName(t *testing.T) {
 	h, s := sessionsHandler(t)
 	for _, path := range []string{"files", "data/files", "files/files", "execute", "a%2Ffiles"} {
 		url := "/v1/sessions/" + knownSession + "/files/" + path
 		if a := serve(h, request("PUT", url, path)); a.status != http.StatusNoContent {
-			t.Errorf("writing %s gives %d %s", path, a.status, a.body)
+			t.Errorf("writing %s returns %d %s", path, a.status, a.body)
 		}
 		if a := serve(h, request("GET", url, "")); a.status != http.StatusOK || a.body != path {
-			t.Errorf("reading %s gives %d %s", path, a.status, a.body)
+			t.Errorf("reading %s returns %d %s", path, a.status, a.body)
 		}
 	}
 	if len(s.files) != 5 {
@@ -246,8 +273,8 @@ func TestSessionFilesOfAnyName(t *testing.T) {
 	}
 }
 
-// A file that does not arrive whole is not there, and one that breaks off on its
-// way out is not taken for whole.
+// A file that does not arrive whole is not written, and the client notices if the file
+// that it reads is cut.
 func TestSessionFilesCutShort(t *testing.T) {
 	h, s := sessionsHandler(t)
 	path := "/v1/sessions/" + knownSession + "/files/a"
@@ -269,8 +296,8 @@ func TestSessionFilesCutShort(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), request("GET", path, ""))
 }
 
-// A client that stops in the middle, either way, holds a call up no longer than
-// the call's context lasts.
+// A client that stalls in either direction delays a call only until the call's context
+// ends.
 func TestSessionFilesStall(t *testing.T) {
 	for _, method := range []string{"PUT", "GET"} {
 		t.Run(method, func(t *testing.T) {
@@ -292,27 +319,43 @@ func TestSessionFilesStall(t *testing.T) {
 	}
 }
 
-// stalling makes calls that are cut off after a second, and says when they end.
+// stalling ends the context of a call after a second, and reports when the call ends.
 type stalling struct {
 	httpapi.Sessions
 	over chan time.Time
 }
 
-func (s stalling) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	err := errors.New("what was written to a client that does not read was taken")
-	if req.Keep != nil {
-		_, err = req.Keep(ctx, "a", strings.NewReader(strings.Repeat("x", 10<<20)))
-	} else if content, fault := req.Files[0].Open(ctx); fault == nil {
-		_, err = io.ReadAll(content)
-		_ = content.Close()
-	}
-	s.over <- time.Now()
-	return nil, err
+func (s stalling) ReadFile(ctx context.Context, _ string, req execution.ReadRequest) error {
+	return s.stall(ctx, func(ctx context.Context) error {
+		_, err := req.Keep(ctx, "a", strings.NewReader(strings.Repeat("x", 10<<20)))
+		return err
+	})
 }
 
-// slowStart takes longer to create a session than a body may take to arrive.
+func (s stalling) WriteFiles(ctx context.Context, _ string, req execution.WriteRequest) error {
+	return s.stall(ctx, func(ctx context.Context) error {
+		content, err := req.Files[0].Open(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = content.Close() }()
+		_, err = io.ReadAll(content)
+		return err
+	})
+}
+
+func (s stalling) stall(ctx context.Context, transfer func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := transfer(ctx)
+	s.over <- time.Now()
+	if err == nil {
+		err = errors.New("the client neither sends nor reads, and all was transferred")
+	}
+	return err
+}
+
+// slowStart creates a session in more time than a body may take to arrive.
 type slowStart struct{ *sessions }
 
 func (s slowStart) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
@@ -324,7 +367,7 @@ func (s slowStart) Create(ctx context.Context, ttl time.Duration, files []execut
 	}
 }
 
-// A start that takes its time is not cut, with a body or without.
+// A slow start is not cut, with a body or without.
 func TestSlowStartIsNotCut(t *testing.T) {
 	for name, body := range map[string]string{
 		"no body": "Content-Length: 0\r\n\r\n", "not even a length": "\r\n",
@@ -347,7 +390,7 @@ func TestSlowStartIsNotCut(t *testing.T) {
 	}
 }
 
-// A body of which some is read cannot be sent over a second connection.
+// A body that was read in part cannot be sent to the session again.
 func TestSessionFileIsReadOnce(t *testing.T) {
 	opts := options(fails(errors.New("no run was asked for")))
 	opts.Sessions = twice{}
@@ -358,19 +401,19 @@ func TestSessionFileIsReadOnce(t *testing.T) {
 // twice opens an input a second time.
 type twice struct{ httpapi.Sessions }
 
-func (twice) Call(ctx context.Context, _ string, _ execution.Operation, req execution.Request) (*execution.Result, error) {
+func (twice) WriteFiles(ctx context.Context, _ string, req execution.WriteRequest) error {
 	for again := range 2 {
-		if req.Files[0].UsedUp() != (again == 1) {
-			return nil, fmt.Errorf("before it is opened for time %d, it says the contrary", again+1)
+		if req.Spent() != (again == 1) {
+			return fmt.Errorf("before it is opened for time %d, it says the contrary", again+1)
 		}
 		content, err := req.Files[0].Open(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		_, _ = content.Read(make([]byte, 3))
 		_ = content.Close()
 	}
-	return nil, nil //nolint:nilnil // the second must fail
+	return nil // the second must fail
 }
 
 type iotestErr struct{ err error }
@@ -387,6 +430,6 @@ func TestSessionsFull(t *testing.T) {
 	}
 	s.fail = errors.New("a secret of the engine's")
 	if a := serve(h, request("GET", "/v1/sessions", "")); a.status != http.StatusInternalServerError || bytes.Contains([]byte(a.body), []byte("secret")) {
-		t.Errorf("listing gives %d %s", a.status, a.body)
+		t.Errorf("listing returns %d %s", a.status, a.body)
 	}
 }

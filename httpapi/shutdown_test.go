@@ -10,8 +10,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/httpapi"
 )
 
-// Browsers and connection pools connect ahead of requests, which holds up no
-// shutdown: nothing is lost with a connection on which nothing was said.
+// Browsers and connection pools connect ahead of requests. Shutdown closes connections
+// without a request at once.
 func TestShutdownClosesUnusedConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := httpapi.NewServer(options(func(context.Context, execution.Request) (*execution.Result, error) {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,78 +15,71 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// heartbeatTime is how long a stream may be silent: proxies end what is silent
-// for longer, often after 30 or 60 s.
+// heartbeatTime is the longest time without an event: proxies close silent connections,
+// often after 30 or 60 s.
 const heartbeatTime = 15 * time.Second
 
-// outputEvent is some of what a program printed.
+// outputEvent is a piece of a program's output.
 type outputEvent struct {
 	Stream execution.Stream `json:"stream" enum:"stdout,stderr"`
 	Data   string           `json:"data" doc:"never splits a character"`
 }
 
-// resultEvent is the answer of /v1/execute without what was streamed.
+// resultEvent is the answer of /v1/execute without the output.
 type resultEvent struct {
 	executeResponse
 
-	// These hide the answer's own and are never set.
+	// These hide the fields of the answer. They are never set.
 	Stdout *string `json:"stdout,omitempty"`
 	Stderr *string `json:"stderr,omitempty"`
 }
 
 // errorEvent is a failure of the service after the program's start.
 type errorEvent struct {
-	Message any `json:"message" doc:"what detail is in an error"`
+	Message any `json:"message" doc:"as detail in an error"`
 }
 
-func registerStream(api huma.API, opts Options) {
-	const path = "/v1/execute/stream"
-	huma.Register(api, huma.Operation{
-		OperationID: "execute-stream", Method: http.MethodPost, Path: path, Tags: []string{tagRun},
+func (a *api) registerStream() {
+	register(a, policy{}, huma.Operation{
+		OperationID: "execute-stream", Method: http.MethodPost, Path: "/v1/execute/stream", Tags: []string{tagRun},
 		Summary: "Run a program and stream its output",
-		Description: "Takes what /v1/execute takes. Refusals are ordinary answers; once the program has started, the answer is " +
-			"a stream of events: output as it appears, then one result or error.",
-		Metadata:     illustrate(streamIllustration()),
-		MaxBodyBytes: -1, BodyReadTimeout: readBodyTime, // as for /v1/execute
+		Description: "Takes the request of /v1/execute. Errors before the start are ordinary answers. Once the program has started, the " +
+			"answer is a stream of events: output as it appears, then one result or error.",
+		Metadata:  illustrate(streamIllustration()),
 		Errors:    runErrors(),
-		Responses: map[string]*huma.Response{"200": {Content: streamContent(api)}},
+		Responses: map[string]*huma.Response{"200": {Content: streamContent(a.huma)}},
 	}, func(ctx context.Context, in *executeInput) (*huma.StreamResponse, error) {
-		return executeStream(ctx, opts, in)
+		return a.executeStream(ctx, a.opts.Executor, in)
 	})
-	delete(api.OpenAPI().Paths[path].Post.RequestBody.Content, "application/octet-stream") // as for /v1/execute
 }
 
-func executeStream(ctx context.Context, opts Options, in *executeInput) (*huma.StreamResponse, error) {
-	j, err := in.job(ctx, opts)
+func (a *api) executeStream(ctx context.Context, executor Executor, in *executeInput) (*huma.StreamResponse, error) {
+	j, err := in.job(ctx, a)
 	if err != nil {
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
-	run := startRun(ctx, opts.Executor, j)
+	run := startRun(ctx, executor, j)
 	if err := run.awaitStart(); err != nil {
 		run.end(ctx)
-		return nil, toHTTP(ctx, opts, err)
+		return nil, a.toHTTP(ctx, err)
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		defer run.end(ctx)
 		_, w := humago.Unwrap(c)
-		header := w.Header()
-		header.Set("Content-Type", "text/event-stream")
-		header.Set("Cache-Control", "no-cache")
-		header.Set("X-Accel-Buffering", "no") // nginx would gather the events
-		events := &eventWriter{w: w, control: http.NewResponseController(w)}
+		events := newEventWriter(w)
 		if events.begin() == nil && run.follow(events) == nil {
-			if run.conclude(ctx, opts, events) == nil && run.err == nil {
+			if run.conclude(events, func(err error) error { return a.toHTTP(ctx, err) }) == nil && run.err == nil {
 				j.exchange.Deliver()
 			}
 		}
 	}}, nil
 }
 
-// streamedRun is a run whose output is followed.
+// streamedRun is a run whose output is streamed.
 type streamedRun struct {
 	job     *job
 	cancel  context.CancelFunc
-	started chan struct{} // closed when the program was let go
+	started chan struct{} // closed when the program starts
 	done    chan struct{} // closed when result and err are valid
 	result  *execution.Result
 	err     error
@@ -95,9 +87,9 @@ type streamedRun struct {
 	sent    map[execution.Stream]int // bytes of each stream that the client was sent
 }
 
-// startRun runs a program on a goroutine of its own, so that no client holds
-// up the run by reading slowly: deadlines hold, and the program ends as it
-// would have with /v1/execute. The caller must call end.
+// startRun runs a program on a goroutine of its own. A client that reads slowly does not
+// delay the run: deadlines hold, and the program ends as it would with /v1/execute. The
+// caller must call end.
 func startRun(ctx context.Context, executor Executor, j *job) *streamedRun {
 	ctx, cancel := context.WithCancel(ctx)
 	run := &streamedRun{
@@ -110,7 +102,7 @@ func startRun(ctx context.Context, executor Executor, j *job) *streamedRun {
 	go func() {
 		defer close(run.done)
 		defer func() {
-			if cause := recover(); cause != nil { // the middleware sees the request's goroutine alone
+			if cause := recover(); cause != nil { // the middleware recovers only on the request's goroutine
 				run.err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 			}
 		}()
@@ -119,8 +111,8 @@ func startRun(ctx context.Context, executor Executor, j *job) *streamedRun {
 	return run
 }
 
-// awaitStart waits until the program was let go. When that never came to be,
-// the run is over and the error says why.
+// awaitStart waits until the program starts. If it does not, the run is over, and the
+// error is the cause.
 func (r *streamedRun) awaitStart() error {
 	select {
 	case <-r.started:
@@ -129,13 +121,13 @@ func (r *streamedRun) awaitStart() error {
 	}
 	select {
 	case <-r.started:
-		return nil // both had come
+		return nil // both are closed
 	default:
 		return r.err
 	}
 }
 
-// end ends the run, if it goes on, waits until it has, and ends its job.
+// end cancels the run, waits until it has ended, and ends its job.
 func (r *streamedRun) end(ctx context.Context) {
 	r.cancel()
 	<-r.done
@@ -163,13 +155,13 @@ func (r *streamedRun) follow(events *eventWriter) error {
 	}
 }
 
-// sendAll sends output in events of bounded size: escaped, it is up to six times as
-// large, and a client that does not read holds no more than one event in that form.
+// sendAll sends output in events of bounded size. Escaped output is up to six times as
+// large; a client that does not read holds only one event in that form.
 func (r *streamedRun) sendAll(events *eventWriter, pieces []piece) error {
 	for _, p := range pieces {
 		for text := p.text; len(text) > 0; {
 			event := firstPiece(text)
-			if err := events.send("output", outputEvent{p.stream, string(event)}); err != nil {
+			if err := events.event("output", outputEvent{p.stream, string(event)}); err != nil {
 				return err
 			}
 			text = text[len(event):]
@@ -179,16 +171,16 @@ func (r *streamedRun) sendAll(events *eventWriter, pieces []piece) error {
 	return nil
 }
 
-// conclude sends what the run's end has brought: the rest of the output, if
-// there is one, and the result.
-func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventWriter) error {
+// conclude sends the rest of the output and the result, or the error in the shape of
+// the contract.
+func (r *streamedRun) conclude(events *eventWriter, shape func(error) error) error {
 	if r.err != nil {
-		failure := toHTTP(ctx, opts, r.err)
+		failure := shape(r.err)
 		message := any(failure.Error())
 		if shaped, ok := errors.AsType[*apiError](failure); ok {
 			message = shaped.Detail
 		}
-		return events.send("error", errorEvent{message})
+		return events.event("error", errorEvent{message})
 	}
 	var rest []piece
 	for _, whole := range []struct {
@@ -202,7 +194,7 @@ func (r *streamedRun) conclude(ctx context.Context, opts Options, events *eventW
 	if err := r.sendAll(events, rest); err != nil {
 		return err
 	}
-	return events.send("result", resultEvent{executeResponse: response(r.result)})
+	return events.event("result", resultEvent{executeResponse: response(r.result)})
 }
 
 // piece is output of one stream.
@@ -211,19 +203,19 @@ type piece struct {
 	text   []byte
 }
 
-// maxPieces bounds what a backlog takes beside its text.
+// maxPieces bounds the memory of a backlog beside its text.
 const maxPieces = 1000
 
-// backlog is output that waits to be sent. The executor bounds its text: it
-// grows to the output limit where a client does not read, and no further.
+// backlog is output that waits to be sent. It grows while the client does not read. The
+// executor bounds it by the output limit.
 type backlog struct {
-	news chan struct{} // has an element when there may be pieces
+	news chan struct{} // contains an element if there may be pieces
 
 	mu     sync.Mutex
-	pieces []piece // neighbours are of different streams
+	pieces []piece // adjacent pieces are of different streams
 }
 
-// add takes in output. It does not block.
+// add appends output. It does not block.
 func (b *backlog) add(stream execution.Stream, text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -232,7 +224,7 @@ func (b *backlog) add(stream execution.Stream, text string) {
 	case last >= 0 && b.pieces[last].stream == stream:
 		b.pieces[last].text = append(b.pieces[last].text, text...)
 	case len(b.pieces) >= maxPieces:
-		// How the streams interleave is lost, each one's own order is not.
+		// The order between the streams is lost; the order within each is kept.
 		b.pieces[last-1].text = append(b.pieces[last-1].text, text...)
 	default:
 		b.pieces = append(b.pieces, piece{stream, []byte(text)})
@@ -243,59 +235,11 @@ func (b *backlog) add(stream execution.Stream, text string) {
 	}
 }
 
-// take gives what waits and forgets it.
+// take removes and returns all pieces.
 func (b *backlog) take() []piece {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	pieces := b.pieces
 	b.pieces = nil
 	return pieces
-}
-
-// eventWriter writes server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html).
-type eventWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-}
-
-// begin sends the header.
-func (e *eventWriter) begin() error {
-	e.extend()
-	e.w.WriteHeader(http.StatusOK)
-	return e.control.Flush()
-}
-
-// send sends an event.
-func (e *eventWriter) send(name string, value any) error {
-	text, err := encodeEvent(name, value)
-	if err != nil {
-		return err
-	}
-	return e.write(text)
-}
-
-// encodeEvent writes an event. JSON has no line breaks, so its data is one line.
-func encodeEvent(name string, value any) ([]byte, error) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, data), nil
-}
-
-// ping sends a comment, which clients ignore.
-func (e *eventWriter) ping() error { return e.write([]byte(": ping\n\n")) }
-
-// write sends text at once. A client has as long for it as for a whole answer.
-func (e *eventWriter) write(text []byte) error {
-	e.extend()
-	if _, err := e.w.Write(text); err != nil {
-		return err
-	}
-	return e.control.Flush()
-}
-
-func (e *eventWriter) extend() {
-	_ = e.control.SetWriteDeadline(time.Now().Add(writeTime)) // not for test recorders
 }

@@ -29,13 +29,13 @@ const (
 		`"end":{"reason":"exited"},"usage":{"cpu_ms":0,"peak_memory_bytes":0},"queue_ms":0,"skipped_files":[]}`
 )
 
-// outputs is the event of some output.
+// outputs returns the event of an output.
 func outputs(stream, data string) string {
 	encoded, _ := json.Marshal(data)
 	return fmt.Sprintf("event: output\ndata: {\"stream\":%q,\"data\":%s}", stream, encoded)
 }
 
-// dialStream asks for a stream. The connection lasts until the test's end.
+// dialStream opens a stream. The connection lasts until the test ends.
 func dialStream(t *testing.T, executor execute) (net.Conn, http.Header, *bufio.Reader) {
 	t.Helper()
 	conn := newServer(t, executor).dial()
@@ -72,7 +72,7 @@ func nextEvent(t *testing.T, in *bufio.Reader) string {
 	}
 }
 
-// Events come while the program runs, in order, and silence is filled.
+// Events arrive in order while the program runs, with comments during silence.
 func TestStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, header, in := dialStream(t, func(_ context.Context, req execution.Request) (*execution.Result, error) {
@@ -123,7 +123,7 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// What is refused before the start is refused as /v1/execute refuses it.
+// Errors before the start are those of /v1/execute.
 func TestStreamRefusals(t *testing.T) {
 	for name, test := range map[string]struct {
 		body     string
@@ -153,8 +153,8 @@ func TestStreamRefusals(t *testing.T) {
 	}
 }
 
-// An executor that tells nothing while the program runs still gives a stream.
-func TestStreamAfterTheFact(t *testing.T) {
+// An executor that reports its output only at the end produces a stream too.
+func TestStreamOfOutputAtTheEnd(t *testing.T) {
 	a := serve(handler(func(context.Context, execution.Request) (*execution.Result, error) {
 		return &execution.Result{Stdout: "out", Stderr: "err", ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, nil
 	}), request(http.MethodPost, streamPath, `{"code": ""}`))
@@ -164,7 +164,7 @@ func TestStreamAfterTheFact(t *testing.T) {
 	}
 }
 
-// The service's own failures after the start are an event, and tell no secrets.
+// Failures of the service after the start are an event without internal details.
 func TestStreamFailure(t *testing.T) {
 	for name, test := range map[string]struct {
 		fail func() error
@@ -188,7 +188,7 @@ func TestStreamFailure(t *testing.T) {
 	}
 }
 
-// What a run that fails has kept is deleted: its error names no files.
+// The results of a run that fails are deleted, because its error does not name them.
 func TestStreamFailureKeepsNothing(t *testing.T) {
 	store := &deletes{}
 	opts := options(func(ctx context.Context, req execution.Request) (*execution.Result, error) {
@@ -205,7 +205,7 @@ func TestStreamFailureKeepsNothing(t *testing.T) {
 	}
 }
 
-// deletes notes what is deleted.
+// deletes records what is deleted.
 type deletes struct {
 	noFiles
 	ids []string
@@ -216,7 +216,7 @@ func (d *deletes) Delete(_ context.Context, id string) error {
 	return nil
 }
 
-// Before the start a panic is an ordinary answer.
+// A panic before the start is an ordinary answer.
 func TestStreamPanicBeforeTheStart(t *testing.T) {
 	log, text := newLog()
 	opts := options(func(context.Context, execution.Request) (*execution.Result, error) { panic("secret") })
@@ -248,8 +248,8 @@ func TestStreamClientLeaves(t *testing.T) {
 	})
 }
 
-// A client that does not read holds up neither its program nor, for ever, its
-// connection; what waits for it is in order.
+// A client that does not read does not delay its program. Its output waits in order, and
+// its connection is closed in the end.
 func TestStreamSlowClient(t *testing.T) {
 	const lines = 20_000
 	executor := func(ran chan<- time.Duration) execute {
@@ -296,7 +296,7 @@ func TestStreamSlowClient(t *testing.T) {
 	}
 }
 
-// joined puts a stream's outputs together again.
+// joined concatenates the outputs of a stream.
 func joined(t *testing.T, text string) (stdout, stderr string) {
 	t.Helper()
 	var got [2]strings.Builder

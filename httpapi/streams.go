@@ -3,21 +3,15 @@ package httpapi
 import "net/http"
 
 const (
-	// maxStreamBody bounds what a client sends to open a stream that lasts as long as
-	// it, in bytes.
+	// maxStreamBody bounds the body of a request that opens a stream, in bytes.
 	maxStreamBody = 64 << 10
 	ssePath       = "/sse"
 )
 
-// isStream says whether a request opens a stream of what a door may have to tell,
-// which lasts as long as its client. The header is part of the protocol: a door
-// refuses one that is not true.
-func isStream(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet:
-		return r.URL.Path == mcpPath || r.URL.Path == ssePath
-	case http.MethodPost:
-		return r.URL.Path == mcpPath && r.Header.Get("Mcp-Method") == "subscriptions/listen"
-	}
-	return false
+// listensToMCP reports whether a request opens a stream of MCP notifications. The header
+// is part of the protocol: the door refuses a request whose body does not match it.
+func listensToMCP(r *http.Request) bool {
+	return isGet(r) || r.Method == http.MethodPost && r.Header.Get("Mcp-Method") == "subscriptions/listen"
 }
+
+func isGet(r *http.Request) bool { return r.Method == http.MethodGet }

@@ -15,7 +15,7 @@ import (
 
 const listen = "subscriptions/listen"
 
-// open opens a stream, and gives an answer only if there is none.
+// open opens a stream. It returns when the stream has ended or was refused.
 func open(ctx context.Context, h http.Handler, route, key, told string) answer {
 	method, path, _ := strings.Cut(route, " ")
 	r := authorized(method, path, `{}`, "Bearer "+key).WithContext(ctx)
@@ -23,8 +23,8 @@ func open(ctx context.Context, h http.Handler, route, key, told string) answer {
 	return serve(h, r)
 }
 
-// Streams that are open so that the server may tell something take no run's place.
-// They have memory of their own, which is bounded, and of each owner.
+// Open streams of notifications do not use the memory for runs. Their own memory is
+// bounded, in all and for each owner.
 func TestEndlessStreams(t *testing.T) {
 	for _, route := range []string{"POST /mcp", "GET /mcp", "GET /sse"} {
 		t.Run(route, func(t *testing.T) {
@@ -84,8 +84,8 @@ func TestEndlessStreams(t *testing.T) {
 	}
 }
 
-// What is no stream, or only says that it is one, takes no more than others.
-func TestStreamsAreSmall(t *testing.T) {
+// The body of a request that opens a stream, or pretends to, is bounded.
+func TestBodiesOfStreamsAreSmall(t *testing.T) {
 	for told, whole := range map[string]bool{listen: false, "tools/call": true} {
 		opts := options(validates)
 		var read int64

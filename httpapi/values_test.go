@@ -12,14 +12,14 @@ import (
 
 const (
 	mostValues = 20_000
-	manyValues = "the body has too many values: 20000 opening brackets and commas may be outside of its strings"
+	manyValues = "too many JSON values: at most 20000 opening brackets and commas are allowed outside of strings"
 )
 
-// values gives a list of so many numbers, with as many brackets and commas.
+// values returns a list of n numbers, with n brackets and commas.
 func values(n int) string { return "[" + strings.Repeat("0,", n-1) + "0]" }
 
-// A body may be as large as it likes in its strings, but not in the number of its
-// values, which take many times the memory of their text.
+// The number of values of a body is bounded, since they take many times the memory of
+// their text. The size of its strings is not.
 func TestManyValues(t *testing.T) {
 	tooMany := `{"detail": [{"type": "too_long", "loc": ["body"], "msg": "` + manyValues + `", "input": null}]}`
 	commas := strings.Repeat(`,[{\"`, mostValues)
@@ -27,7 +27,7 @@ func TestManyValues(t *testing.T) {
 		body   string
 		status int
 	}{
-		"as many as may be":       {`{"code": "", "x": ` + values(mostValues-2) + `}`, http.StatusOK},
+		"as many as allowed":      {`{"code": "", "x": ` + values(mostValues-2) + `}`, http.StatusOK},
 		"one more":                {`{"code": "", "x": ` + values(mostValues-1) + `}`, http.StatusUnprocessableEntity},
 		"objects":                 {`{"code": "", "x": [` + strings.Repeat(`{"a":0},`, mostValues) + `0]}`, http.StatusUnprocessableEntity},
 		"lists":                   {`{"code": "", "x": [` + strings.Repeat(`[],`, mostValues) + `0]}`, http.StatusUnprocessableEntity},
@@ -50,9 +50,9 @@ func TestManyValues(t *testing.T) {
 	}
 }
 
-// Another door reads no more of such a body, of which nothing is left then: its
-// client, which may still be sending it, hears the answer.
-func TestManyValuesElsewhere(t *testing.T) {
+// Another door stops reading such a body. The rest is discarded, so that a client that is
+// still sending reads the answer.
+func TestManyValuesForAnotherDoor(t *testing.T) {
 	body := strings.NewReader(values(10 * mostValues))
 	opts := options(validates)
 	opts.Mount = map[string]http.Handler{"/mounted": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -21,7 +21,7 @@ import (
 //go:embed Dockerfile
 var dockerfile []byte
 
-// RecipeLabel is the label that tells which recipe an image was built from.
+// RecipeLabel is the label with the recipe that an image was built from.
 const RecipeLabel = "vivarium.recipe"
 
 const (
@@ -32,7 +32,7 @@ const (
 )
 
 // pullPatience is how long the registry may take to send the base, which has
-// 30 MB. After that the base is made here.
+// 30 MB. After that the base is made with debootstrap.
 const pullPatience = 2 * time.Minute
 
 // Variant is one of the images.
@@ -43,7 +43,7 @@ type Variant struct {
 	Tag string
 }
 
-// Variants gives all images, the default first.
+// Variants returns all images, the default first.
 func Variants() []Variant {
 	return []Variant{
 		{Name: "data", Tag: repository + ":latest"},
@@ -51,7 +51,7 @@ func Variants() []Variant {
 	}
 }
 
-// ByTag finds the variant of that full name.
+// ByTag returns the variant with a tag.
 func ByTag(tag string) (Variant, bool) {
 	for _, v := range Variants() {
 		if v.Tag == tag || v.Tag == tag+":latest" {
@@ -61,7 +61,7 @@ func ByTag(tag string) (Variant, bool) {
 	return Variant{}, false
 }
 
-// Dockerfile gives the recipe.
+// Dockerfile returns the recipe.
 func Dockerfile() []byte { return dockerfile }
 
 // Recipe identifies the recipe that this binary holds.
@@ -70,9 +70,9 @@ func Recipe() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Engine is what building needs of a container engine.
+// Engine is the part of a container engine that building needs.
 type Engine interface {
-	// Label gives an image's label, and whether the image is there.
+	// Label returns an image's label, and whether the image is there.
 	Label(ctx context.Context, ref, label string) (value string, there bool, err error)
 	// Pull fetches an image from its registry.
 	Pull(ctx context.Context, ref string) error
@@ -96,7 +96,7 @@ type Build struct {
 	Labels map[string]string
 }
 
-// Make builds a variant. What it does is told to progress.
+// Make builds a variant. It reports to progress what it does.
 func Make(ctx context.Context, engine Engine, variant Variant, progress io.Writer) error {
 	base, err := findBase(ctx, engine, progress)
 	if err != nil {
@@ -110,7 +110,7 @@ func Make(ctx context.Context, engine Engine, variant Variant, progress io.Write
 	})
 }
 
-// findBase gives an image to build upon, and makes it if need be.
+// findBase returns an image to build upon, and makes it if necessary.
 func findBase(ctx context.Context, engine Engine, progress io.Writer) (string, error) {
 	for _, base := range []string{publicBase, localBase} {
 		if _, there, err := engine.Label(ctx, base, ""); err != nil {
@@ -162,7 +162,7 @@ func bootstrap(ctx context.Context, engine Engine, progress io.Writer) (err erro
 		packed <- err
 	}()
 	importErr := engine.Import(ctx, localBase, reader)
-	_ = reader.Close() // tar ends where the engine stopped reading
+	_ = reader.Close() // so that tar ends if the engine stopped reading
 	return errors.Join(importErr, <-packed)
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/image"
 )
 
-// engine is a fake that remembers what it was asked.
+// engine is a fake that records requests.
 type engine struct {
 	there    []string // images
 	labelErr error
@@ -94,8 +94,7 @@ func TestMake(t *testing.T) {
 	}
 }
 
-// Where neither a registry answers nor debootstrap is there, the error names
-// both ways out.
+// Without a registry and without debootstrap, the error names both ways out.
 func TestMakeWithoutBase(t *testing.T) {
 	withoutTools(t)
 	noRegistry := errors.New("registry: connection refused")
@@ -194,7 +193,7 @@ func TestMakeFails(t *testing.T) {
 	}
 }
 
-// Who leaves during the pull does not get a debootstrap.
+// A caller who leaves during the pull does not start debootstrap.
 func TestMakeCancelled(t *testing.T) {
 	withoutTools(t)
 	why := errors.New("the user pressed Ctrl-C")
@@ -245,7 +244,7 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// Programs run as nobody, whatever stage the image ends with.
+// Programs run as an unprivileged user, in every stage.
 func TestDockerfileEndsUnprivileged(t *testing.T) {
 	for i, stage := range strings.Split(string(image.Dockerfile()), "\nFROM ")[1:] {
 		users := regexp.MustCompile(`(?m)^USER (\S+)$`).FindAllStringSubmatch(stage, -1)

@@ -257,7 +257,7 @@ func TestDockerStdioWithoutEngine(t *testing.T) {
 		t.Errorf("result: %s", result)
 	}
 	p.say(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"execute_python","arguments":{"code":"1"}}}`)
-	const want = "Docker Engine does not answer at tcp://127.0.0.1:1. Nothing was run. Ask the user to run `vivarium doctor`, which says what is missing."
+	const want = "Docker Engine does not answer at tcp://127.0.0.1:1. Nothing was run. Ask the user to run `vivarium doctor`, which reports what is missing."
 	if result := fmt.Sprint(p.hear()["result"]); !strings.Contains(result, want) {
 		t.Errorf("result: %s", result)
 	}

@@ -322,7 +322,7 @@ func TestLocalWithoutPython(t *testing.T) {
 func TestLocalIsTheFallback(t *testing.T) {
 	s := startServer(t, "EXECUTOR_BACKEND=auto", "DOCKER_HOST=tcp://127.0.0.1:1", "POOL_SIZE=1")
 	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
-	if log := s.logged(); !strings.Contains(log, "sandboxes are made on this machine") || !strings.Contains(log, "Docker Engine does not answer at tcp://127.0.0.1:1") {
+	if log := s.logged(); !strings.Contains(log, "sandboxes run on this machine") || !strings.Contains(log, "Docker Engine does not answer at tcp://127.0.0.1:1") {
 		t.Errorf("the log does not say where sandboxes are made, and why:\n%s", log)
 	}
 }

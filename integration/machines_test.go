@@ -39,7 +39,7 @@ func TestLocalDiskFull(t *testing.T) {
 	if status, text := s.send(t, http.MethodPost, "/v1/files", "multipart/form-data; boundary=b", strings.NewReader(form)); status != http.StatusInsufficientStorage || !strings.Contains(text, full) {
 		t.Errorf("an upload: status %d, %s", status, text)
 	}
-	want := "no session can be kept in " + folder + "/vivarium-sessions-" + fmt.Sprint(*userFlag) + ", where the disk is full: TMPDIR names another place"
+	want := "no session can be kept in " + folder + "/vivarium-sessions-" + fmt.Sprint(*userFlag) + ", where the disk is full: set TMPDIR to another folder"
 	if status, text := s.send(t, http.MethodPost, "/v1/sessions", "application/json", strings.NewReader("{}")); status != http.StatusServiceUnavailable || !strings.Contains(text, want) {
 		t.Errorf("a session: status %d, %s", status, text)
 	}
@@ -59,14 +59,14 @@ func TestLocalReadOnlyDisk(t *testing.T) {
 	doctor := exec.CommandContext(t.Context(), binary, "doctor")
 	doctor.Env = append(os.Environ(), with(slimImage, "TMPDIR="+folder)...)
 	out, err := doctor.CombinedOutput()
-	for _, want := range []string{"missing  no files can be stored: FILE_STORAGE_DIR: must name", "missing  no session can be had: no session can be kept in"} {
+	for _, want := range []string{"missing  no files can be stored: FILE_STORAGE_DIR: must name", "missing  sessions are not available: no session can be kept in"} {
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in (%v)\n%s", want, err, out)
 		}
 	}
 	s = startServerBinary(t, binary, "TMPDIR="+folder, "FILE_STORAGE_DIR="+folderOf(t, *userFlag), "POOL_SIZE=1")
 	program{stdout: "42\n", files: "a.txt"}.check(t, mustRun(t, s, request{"code": "open('a.txt', 'w').write('x'); print(6*7)"}))
-	if status, text := s.send(t, http.MethodPost, "/v1/sessions", "application/json", strings.NewReader("{}")); status != http.StatusServiceUnavailable || !strings.Contains(text, "which is read-only: TMPDIR names another place") {
+	if status, text := s.send(t, http.MethodPost, "/v1/sessions", "application/json", strings.NewReader("{}")); status != http.StatusServiceUnavailable || !strings.Contains(text, "which is read-only: set TMPDIR to another folder") {
 		t.Errorf("a session: status %d, %s", status, text)
 	}
 }
@@ -84,7 +84,7 @@ func TestLocalWithoutCgroups(t *testing.T) {
 			doctor := exec.CommandContext(t.Context(), binary, "doctor")
 			doctor.Env = append(os.Environ(), onHost(hostPython, "EXECUTOR_BACKEND=local")...)
 			out, err := doctor.CombinedOutput()
-			if want := "a watching supervisor, for want of cgroups: " + test.want; err != nil || !strings.Contains(string(out), want) {
+			if want := "a watching supervisor, without cgroups: " + test.want; err != nil || !strings.Contains(string(out), want) {
 				t.Errorf("%q is not in (%v)\n%s", want, err, out)
 			}
 		})
@@ -111,7 +111,7 @@ func TestLocalOutputIsLost(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), shared.binary, "exec", "print(6*7)")
 	cmd.Env = append(os.Environ(), with(slimImage)...)
 	cmd.Stdout, cmd.Stderr = full, &stderr
-	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 125 || !strings.Contains(stderr.String(), "what the program has printed is lost: ") {
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 125 || !strings.Contains(stderr.String(), "the program's output is lost: ") {
 		t.Errorf("%v\n%s", err, stderr.String())
 	}
 }

@@ -174,7 +174,7 @@ func lacksCgroups(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("vivarium doctor: %w\n%s", err, out)
 	}
-	return bytes.Contains(out, []byte("for want of cgroups")), nil
+	return bytes.Contains(out, []byte("without cgroups")), nil
 }
 
 func fail(err error) int {

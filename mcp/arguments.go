@@ -2,7 +2,6 @@ package mcp
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -50,22 +49,20 @@ type (
 	}
 )
 
-// required is an argument that a call must have, a string, and what it is.
+// required is a string that a call must have, with its description for errors.
 type required struct{ name, what string }
 
-// parse reads a call's arguments into a struct of pointers and lists. An unknown
-// one is refused with the known ones named: a model that misspells one would not
-// notice else. So is one that is missing.
+// parse decodes a call's arguments into a struct. It rejects unknown arguments, because a model
+// would not notice that it has misspelled one, and missing ones.
 func parse(raw, into any, needed ...required) error {
 	given, ok := raw.(map[string]any)
 	if !ok && raw != nil {
 		return invalid("arguments must be an object")
 	}
-	known := names(into)
-	if err := checkNames("argument", given, known); err != nil {
+	if err := checkNames("argument", given, names(into)); err != nil {
 		return err
 	}
-	if given["session"] == "" { // some models fill in what they leave out
+	if given["session"] == "" { // some models fill in arguments that they mean to leave out
 		given = maps.Clone(given)
 		delete(given, "session")
 	}
@@ -78,34 +75,10 @@ func parse(raw, into any, needed ...required) error {
 			return wrongType(argument.name, kindOf(value), "string")
 		}
 	}
-	files, _ := given["files"].([]any)
-	for i, file := range files {
-		if err := checkFile(fmt.Sprintf("files[%d]", i), file); err != nil {
-			return err
-		}
-	}
-	return decode(given, into)
+	return decode("", given, into)
 }
 
-// checkFile says what is wrong with a file's fields, which are all strings: json
-// would not say which file's.
-func checkFile(name string, file any) error {
-	fields, ok := file.(map[string]any)
-	if !ok {
-		return wrongType(name, kindOf(file), "object")
-	}
-	if err := checkNames("field of "+name, fields, names(new(inputFile))); err != nil {
-		return err
-	}
-	for _, field := range slices.Sorted(maps.Keys(fields)) {
-		if _, ok := fields[field].(string); !ok && fields[field] != nil {
-			return wrongType(name+"."+field, kindOf(fields[field]), "string")
-		}
-	}
-	return nil
-}
-
-// kindOf names what a value is in JSON.
+// kindOf returns the name of a value's type in JSON.
 func kindOf(value any) string {
 	switch value.(type) {
 	case nil:
@@ -136,7 +109,7 @@ func withArticle(noun string) string {
 	return "a " + noun
 }
 
-// names gives the names of a struct's fields in JSON.
+// names returns the names of a struct's fields in JSON.
 func names(into any) []string {
 	var names []string
 	for _, field := range reflect.VisibleFields(reflect.TypeOf(into).Elem()) {
@@ -154,17 +127,17 @@ func checkNames(what string, given map[string]any, known []string) error {
 	return nil
 }
 
-// decode puts arguments into the fields of a struct, and returns which one has a
-// wrong type. It copies no text: encoding and decoding them once more would take many
-// times their memory.
-func decode(given map[string]any, into any) error {
+// decode sets the fields of a struct from an object. An error names the field of the wrong type,
+// after a prefix. No text is copied: to encode and decode the object once more would take many
+// times its memory.
+func decode(prefix string, given map[string]any, into any) error {
 	fields := reflect.ValueOf(into).Elem()
 	for i := range fields.NumField() {
 		name := fields.Type().Field(i).Tag.Get("json")
 		if given[name] == nil {
 			continue
 		}
-		if err := set(name, fields.Field(i), given[name]); err != nil {
+		if err := set(prefix+name, fields.Field(i), given[name]); err != nil {
 			return err
 		}
 	}
@@ -198,11 +171,15 @@ func set(name string, field reflect.Value, value any) error {
 func setList(name string, field reflect.Value, list []any) error {
 	field.Set(reflect.MakeSlice(field.Type(), len(list), len(list)))
 	for i, value := range list {
+		element, into := fmt.Sprintf("%s[%d]", name, i), field.Index(i).Addr().Interface()
 		object, ok := value.(map[string]any)
 		if !ok {
-			return wrongType(fmt.Sprintf("%s[%d]", name, i), kindOf(value), "object")
+			return wrongType(element, kindOf(value), "object")
 		}
-		if err := decode(object, field.Index(i).Addr().Interface()); err != nil {
+		if err := checkNames("field of "+element, object, names(into)); err != nil {
+			return err
+		}
+		if err := decode(element+".", object, into); err != nil {
 			return err
 		}
 	}
@@ -220,19 +197,19 @@ func typeName(kind reflect.Kind) string {
 	}
 }
 
-// timeout translates timeout_ms. Zero means that it was not given.
-func timeout(given *int64) (time.Duration, error) {
+// timeout converts timeout_ms.
+func (s *Server) timeout(given *int64) (time.Duration, error) {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	switch {
 	case given == nil:
-		return 0, nil
+		return s.defaultTimeout(), nil
 	case *given < 1:
 		return 0, invalid(fmt.Sprintf("timeout_ms is %d: must be at least 1", *given))
 	}
 	return time.Duration(min(*given, most)) * time.Millisecond, nil
 }
 
-// content gives the bytes of a file that is given as text or in base64.
+// content returns the bytes of a file from its text or its base64.
 func content(text, encoded *string) ([]byte, error) {
 	if text != nil {
 		return []byte(*text), nil
@@ -244,7 +221,7 @@ func content(text, encoded *string) ([]byte, error) {
 	return data, nil
 }
 
-// count says how many of some arguments are given.
+// count returns how many arguments are present.
 func count(given ...*string) int {
 	n := 0
 	for _, text := range given {
@@ -255,12 +232,26 @@ func count(given ...*string) int {
 	return n
 }
 
-// check says what is wrong with a file's source.
-func (f inputFile) check() error {
-	if count(f.Content, f.ContentBase64, f.FileID) != 1 {
-		return errors.New("needs one of content, content_base64 and file_id")
+// writeFileTool is the name of the tool that writes a file.
+const writeFileTool = "write_file"
+
+// describeFault describes a fault with the name of the tool's argument.
+func describeFault(tool string, f execution.FieldError) string {
+	switch f.Field {
+	case execution.FieldTimeout:
+		if f.Fault == execution.FaultTooLarge {
+			return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", f.Limit.Milliseconds())
+		}
+		return f.Describe("timeout_ms")
+	case execution.FieldCommand:
+		return f.Describe("command")
+	case execution.FieldFiles:
+		if tool != writeFileTool {
+			return f.Describe(fmt.Sprintf("files[%d].path", f.Index))
+		}
+	case execution.FieldPath:
 	}
-	return nil
+	return f.Describe("path")
 }
 
 func invalid(message string) error {

@@ -1,6 +1,7 @@
 package mcp_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
@@ -59,8 +61,8 @@ func hostileRequests() map[string]struct{ message, names string } {
 }
 
 // validating is an executor that checks requests as the real one does.
-func validating(_ context.Context, req execution.Request) (*execution.Result, error) {
-	if _, err := options(nil).Limits.Validate(req); err != nil {
+func validating(ctx context.Context, req execution.Request) (*execution.Result, error) {
+	if _, err := req.Validate(ctx, options(nil).Limits); err != nil {
 		return nil, err
 	}
 	return exited(0), nil
@@ -94,11 +96,23 @@ func boundedOptions() mcp.Options {
 
 type refusing struct{ *sessions }
 
-func (refusing) Call(_ context.Context, id string, operation execution.Operation, req execution.Request) (*execution.Result, error) {
-	if _, err := options(nil).Limits.ValidateCall(operation, req); err != nil {
-		return nil, err
-	}
-	return nil, notFound(execution.Clip(id))
+func (refusing) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
+	_, err := req.Validate(ctx, options(nil).Limits)
+	return nil, cmp.Or(err, notFound(execution.Clip(id)))
+}
+
+func (refusing) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
+	_, err := cmd.Validate(options(nil).Limits)
+	return nil, cmp.Or(err, notFound(execution.Clip(id)))
+}
+
+func (refusing) ReadFile(_ context.Context, id string, req execution.ReadRequest) error {
+	return cmp.Or(req.Validate(), notFound(execution.Clip(id)))
+}
+
+func (refusing) WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error {
+	_, err := req.Validate(ctx, options(nil).Limits)
+	return cmp.Or(err, notFound(execution.Clip(id)))
 }
 
 func (refusing) Delete(_ context.Context, id string) error { return notFound(execution.Clip(id)) }
@@ -112,12 +126,12 @@ func TestNothingLongIsRepeated(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	_, session, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	_, session, _ := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
 	stream, endpoint := openSSE(t, server)
 	c := connect(t, boundedOptions())
 	for name, test := range hostileRequests() {
 		t.Run(name, func(t *testing.T) {
-			_, _, answered := post(t, server.Client(), server.URL+mcp.StreamablePath, session, test.message)
+			_, _, answered := post(t, server.Client(), server.URL+transport.StreamablePath, session, test.message)
 			if fault := short(answered, test.names); fault != "" {
 				t.Errorf("streamable: %s: %.300s", fault, answered)
 			}
@@ -143,7 +157,7 @@ func TestNothingLongIsRepeated(t *testing.T) {
 func TestLongHeaders(t *testing.T) {
 	server, _ := newHTTP(t, options(nil))
 	for _, name := range []string{"Mcp-Method", "Mcp-Name", "Mcp-Protocol-Version", "Mcp-Session-Id", "Mcp-Param-X"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+mcp.StreamablePath, strings.NewReader(hello))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+transport.StreamablePath, strings.NewReader(hello))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,12 +1,9 @@
 package mcp
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -16,16 +13,17 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
-	"github.com/vivarium-sandbox/vivarium/wire"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// needsSession is the session of a tool that begins none.
+// needsSession is the session argument of a tool that cannot start one.
 func needsSession() required { return required{"session", "one that an earlier call has named"} }
 
-// newSession is what a call's session is called that begins one.
+// newSession is the session argument of a call that starts one.
 const newSession = "new"
 
-// cannotBegin is an error for who asks a tool to begin a session that begins none.
+// cannotBegin returns an error if a call asks a tool to start a session that cannot.
 func cannotBegin(tool string, session *string) error {
 	if *session == newSession {
 		return invalid(tool + ` cannot begin a session: call execute_python or run_bash with session="new" first`)
@@ -33,75 +31,70 @@ func cannotBegin(tool string, session *string) error {
 	return nil
 }
 
-// workspace is the working directory of programs, below which a tool's paths are.
+// workspace is the working directory of programs. Paths in arguments are relative to it.
 const workspace = "/workspace/"
 
-// relative takes a path that a program has told for what it is.
+// relative makes a path relative: a model may repeat an absolute one that a program printed.
 func relative(path string) string { return strings.TrimPrefix(path, workspace) }
 
-// guarded is a tool's handler as the library calls it. Every failure is a result
-// with isError: a model reads results, while protocol errors reach its client
-// alone.
+// guarded adapts a handler for the library. Every failure becomes a result with isError: a model
+// reads results, while protocol errors reach only its client.
 func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
+		fail := func(err error) *mcpsdk.CallToolResult { return s.failure(ctx, call.Params.Name, err) }
 		if ctx.Err() != nil {
-			return s.failure(ctx, &execution.Error{Code: execution.Cancelled, Message: "the call was cancelled before it began"}), nil
+			return fail(&execution.Error{Code: execution.Cancelled, Message: "the call was cancelled before it began"}), nil
 		}
 		defer func() {
 			if cause := recover(); cause != nil {
-				out = s.failure(ctx, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+				out = fail(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			}
 		}()
-		// The text of the answer is paid for before anything runs: afterwards nobody
-		// could undo what a program has done.
-		if err := execution.AccountOf(ctx).Take(textTimes * int64(s.opts.OutputBytes)); err != nil {
-			return s.failure(ctx, err), nil
+		if err := s.renderer.Reserve(ctx); err != nil {
+			return fail(err), nil
 		}
 		out, err := handle(ctx, call)
 		if err != nil {
-			return s.failure(ctx, err), nil
+			return fail(err), nil
 		}
 		return out, nil
 	}
 }
 
-func (s *Server) failure(ctx context.Context, err error) *mcpsdk.CallToolResult {
+func (s *Server) failure(ctx context.Context, tool string, err error) *mcpsdk.CallToolResult {
 	domain := execution.AsError(err)
 	if domain.Err != nil && domain.Code != execution.Cancelled {
 		s.opts.Log.ErrorContext(ctx, "call failed", "code", domain.Code, "error", domain.Err)
 	}
-	text := domain.Explain()
+	text := domain.ExplainFields(func(f execution.FieldError) string { return describeFault(tool, f) })
 	switch domain.Code {
 	case execution.Busy:
 		text += ". Try again in a moment."
 	case execution.Unavailable:
-		text += ". Nothing was run. Ask the user to run `vivarium doctor`, which says what is missing."
+		text += ". Nothing was run. Ask the user to run `vivarium doctor`, which reports what is missing."
 	case execution.Internal:
-		text = "The server failed, not the program. Its log says why."
+		text = "The server failed, not the program. Its log has the reason."
 	case execution.NotFound:
-		if strings.HasPrefix(text, "Session ") {
+		if domain.Cause == execution.SessionMissing {
 			text += `: it has ended, or there never was one of that name. session="new" begins one.`
 		}
 	case execution.Cancelled:
-		if errors.Is(context.Cause(ctx), errClosed) {
-			text = errClosed.Error()
+		if errors.Is(context.Cause(ctx), transport.ErrClosed) {
+			text = transport.ErrClosed.Error()
 		}
 	case execution.Invalid, execution.Unauthenticated, execution.TooLarge, execution.StoreFull, execution.Overloaded:
 	}
-	return mcpsdk.NewToolResultError(clean(text))
+	return mcpsdk.NewToolResultError(render.Clean(text))
 }
 
 // run is a call that runs something, as the tools prepare it.
 type run struct {
-	operation execution.Operation
-	session   *string
-	request   execution.Request
-	exchange  *filestore.Exchange
-}
-
-func (s *Server) newRun(operation execution.Operation) *run {
-	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
-	return &run{operation: operation, exchange: exchange, request: execution.Request{Interactive: true, Keep: exchange.Keep}}
+	session  *string
+	exchange *filestore.Exchange
+	// validate checks the request before a session is begun for it.
+	validate func(ctx context.Context) error
+	// execute runs the request in a session, or in none where the id is empty.
+	execute func(ctx context.Context, id string, output execution.Output) (*execution.Result, error)
 }
 
 func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
@@ -110,33 +103,47 @@ func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest)
 	if err != nil {
 		return nil, err
 	}
-	r := s.newRun(execution.RunPython)
-	defer r.exchange.End(ctx)
-	r.session, r.request.Code, r.request.Stdin = args.Session, *args.Code, args.Stdin
-	if r.request.Timeout, err = timeout(args.TimeoutMS); err != nil {
+	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
+	defer exchange.End(ctx)
+	req := execution.Request{Code: *args.Code, Stdin: args.Stdin, Interactive: true, Keep: exchange.Keep}
+	if req.Timeout, err = s.timeout(args.TimeoutMS); err != nil {
 		return nil, err
 	}
 	for i, file := range args.Files {
-		input, err := r.input(ctx, i, file)
+		input, err := stage(ctx, exchange, i, file)
 		if err != nil {
 			return nil, err
 		}
-		r.request.Files = append(r.request.Files, input)
+		req.Files = append(req.Files, input)
 	}
-	return s.answer(ctx, call, r)
+	return s.answer(ctx, call, &run{
+		session: args.Session, exchange: exchange,
+		validate: func(ctx context.Context) error {
+			_, err := req.Validate(ctx, s.opts.Limits)
+			return err
+		},
+		execute: func(ctx context.Context, id string, output execution.Output) (*execution.Result, error) {
+			req.Output = output
+			if id == "" {
+				return s.opts.Executor.Execute(ctx, req)
+			}
+			return s.opts.Sessions.RunPython(ctx, id, req)
+		},
+	})
 }
 
-func (r *run) input(ctx context.Context, index int, file inputFile) (execution.Input, error) {
-	if err := file.check(); err != nil {
-		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
+// stage makes an input of a file of a call's.
+func stage(ctx context.Context, exchange *filestore.Exchange, index int, file inputFile) (execution.Input, error) {
+	if count(file.Content, file.ContentBase64, file.FileID) != 1 {
+		return execution.Input{}, invalid(fmt.Sprintf("files[%d] needs one of content, content_base64 and file_id", index))
 	}
 	path := relative(file.Path)
 	if file.FileID != nil {
-		return r.exchange.Input(ctx, path, *file.FileID)
+		return exchange.Input(path, *file.FileID).Found(ctx)
 	}
 	data, err := content(file.Content, file.ContentBase64)
 	if err != nil {
-		return execution.Input{}, invalid(fmt.Sprintf("files[%d] %s", index, err))
+		return execution.Input{}, invalid(fmt.Sprintf("files[%d].%s", index, err))
 	}
 	return execution.Inline(path, data), nil
 }
@@ -148,30 +155,42 @@ func (s *Server) runBash(ctx context.Context, call mcpsdk.CallToolRequest) (*mcp
 	if err != nil {
 		return nil, err
 	}
-	r := s.newRun(execution.RunBash)
-	defer r.exchange.End(ctx)
-	r.session, r.request.Code = args.Session, *args.Command
-	if r.request.Timeout, err = timeout(args.TimeoutMS); err != nil {
+	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
+	defer exchange.End(ctx)
+	cmd := execution.Command{Command: *args.Command, Keep: exchange.Keep}
+	if cmd.Timeout, err = s.timeout(args.TimeoutMS); err != nil {
 		return nil, err
 	}
-	return s.answer(ctx, call, r)
+	return s.answer(ctx, call, &run{
+		session: args.Session, exchange: exchange,
+		validate: func(context.Context) error {
+			_, err := cmd.Validate(s.opts.Limits)
+			return err
+		},
+		execute: func(ctx context.Context, id string, output execution.Output) (*execution.Result, error) {
+			cmd.Output = output
+			return s.opts.Sessions.RunBash(ctx, id, cmd)
+		},
+	})
 }
 
-// answer runs a run and makes its result.
+// answer performs a run and renders its outcome.
 func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run) (*mcpsdk.CallToolResult, error) {
-	if r.request.Timeout == 0 {
-		r.request.Timeout = s.defaultTimeout()
-	}
+	var output execution.Output
 	following := s.follow(ctx, call)
 	if following != nil {
-		r.request.Output = following.output
+		output = following.output
 	}
-	result, begun, err := s.perform(ctx, r)
-	following.stop(ctx)
+	result, begun, err := s.perform(ctx, r, output)
+	following.stop()
 	if err != nil {
 		return nil, err
 	}
-	out := s.present(ctx, r, result, begun)
+	outcome := render.Outcome{Result: result, Save: r.exchange.Keep}
+	if begun != nil {
+		outcome.NewSession = begun.ID
+	}
+	out := s.renderer.Result(ctx, outcome)
 	switch {
 	case ctx.Err() == nil:
 		r.exchange.Deliver()
@@ -181,41 +200,41 @@ func (s *Server) answer(ctx context.Context, call mcpsdk.CallToolRequest, r *run
 	return out, nil
 }
 
-// perform runs a run where it is to run. It gives the session that was begun for
+// perform runs a run where it is to run. It returns the session that was begun for
 // it, if one was.
-func (s *Server) perform(ctx context.Context, r *run) (*execution.Result, *execution.SessionInfo, error) {
+func (s *Server) perform(ctx context.Context, r *run, output execution.Output) (*execution.Result, *execution.SessionInfo, error) {
 	if r.session == nil {
-		result, err := s.opts.Executor.Execute(ctx, r.request)
+		result, err := r.execute(ctx, "", output)
 		return result, nil, err
 	}
 	if *r.session != newSession {
-		result, err := s.opts.Sessions.Call(ctx, *r.session, r.operation, r.request)
+		result, err := r.execute(ctx, *r.session, output)
 		return result, nil, err
 	}
-	if _, err := s.opts.Limits.ValidateCall(r.operation, r.request); err != nil {
+	if err := r.validate(ctx); err != nil { // a session is not begun for a call that would be refused
 		return nil, nil, err
 	}
 	begun, err := s.opts.Sessions.Create(ctx, s.opts.SessionTTL, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	result, err := s.opts.Sessions.Call(ctx, begun.ID, r.operation, r.request)
+	result, err := r.execute(ctx, begun.ID, output)
 	if err != nil {
 		s.forget(ctx, &begun)
 	}
 	return result, &begun, err
 }
 
-// forgetTime bounds the end of a session that nobody learns of. It ends by itself
-// too, at its time.
+// forgetTime bounds the deletion of a session whose client does not learn its name. The session
+// also ends by itself when its time is over.
 const forgetTime = 30 * time.Second
 
-// forget ends a session that nobody learns of.
+// forget deletes a session whose client does not learn its name.
 func (s *Server) forget(ctx context.Context, begun *execution.SessionInfo) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
 	defer cancel()
 	if err := s.opts.Sessions.Delete(ctx, begun.ID); err != nil {
-		s.opts.Log.WarnContext(ctx, "a session that nobody knows of could not be ended", "error", err)
+		s.opts.Log.WarnContext(ctx, "deleting a session failed whose client did not receive its name", "error", err)
 	}
 }
 
@@ -233,97 +252,14 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 	if args.Encoding != nil && !encoded && *args.Encoding != "text" {
 		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", execution.Clip(*args.Encoding)))
 	}
-	var file keptFile
-	result, err := s.opts.Sessions.Call(ctx, *args.Session, execution.ReadFile, execution.Request{Code: *args.Path, Keep: file.keep})
-	switch {
-	case err != nil:
+	var file render.SessionFile
+	if err := s.opts.Sessions.ReadFile(ctx, *args.Session, execution.ReadRequest{Path: *args.Path, Keep: file.Keep}); err != nil {
 		return nil, err
-	case len(result.Files) != 1:
-		return nil, &execution.Error{Code: execution.Unavailable, Message: "the file could not be read: " + unread(result)}
 	}
-	return s.show(ctx, &file, *args.Path, encoded)
-}
-
-func unread(result *execution.Result) string {
-	for _, skipped := range result.Skipped {
-		return skipped.Reason
-	}
-	return result.End.Message
-}
-
-// keptFile holds a file that is read, as far as it can be shown.
-type keptFile struct {
-	data bytes.Buffer
-	size int64
-}
-
-// keep is an [execution.Keep].
-func (f *keptFile) keep(ctx context.Context, _ string, content io.Reader) (string, error) {
-	f.data.Reset()
-	charged := wire.Charged(io.NopCloser(content), execution.AccountOf(ctx), loadTimes+cleanTimes)
-	n, err := io.Copy(&f.data, io.LimitReader(charged, maxPictureBytes))
-	if err != nil {
-		return "", err
-	}
-	rest, err := io.Copy(io.Discard, content)
-	f.size = n + rest
-	return "read", err
-}
-
-func (f *keptFile) whole() bool { return f.size == int64(f.data.Len()) }
-
-// show makes a result of a file of a session's.
-func (s *Server) show(ctx context.Context, f *keptFile, path string, encoded bool) (*mcpsdk.CallToolResult, error) {
-	data := f.data.Bytes()
 	if encoded {
-		size := base64.StdEncoding.EncodedLen(int(f.size))
-		if size > pictureBudget {
-			return nil, tooLong(path, f.size, "read parts of it with execute_python")
-		}
-		if err := execution.AccountOf(ctx).Take(answerTimes * int64(size)); err != nil {
-			return nil, err
-		}
-		return mcpsdk.NewToolResultText(base64.StdEncoding.EncodeToString(data)), nil
+		return s.renderer.Base64(ctx, &file, *args.Path)
 	}
-	if mayBePicture(path) && f.whole() {
-		pictures := s.newGallery()
-		if shown, smaller, err := pictures.add(ctx, path, data, pictures.bytes); err == nil {
-			how := ""
-			if smaller {
-				how = ", shown smaller than it is"
-			}
-			return &mcpsdk.CallToolResult{Content: []mcpsdk.Content{
-				mcpsdk.NewTextContent(fmt.Sprintf("[%s, %s bytes%s]", clean(path), grouped(f.size), how)), shown,
-			}}, nil
-		}
-	}
-	switch {
-	case !f.whole() && mayBePicture(path):
-		return nil, tooLong(path, f.size, "have execute_python make a smaller copy of it")
-	case !f.whole():
-		return nil, tooLong(path, f.size, "read parts of it with run_bash, such as sed -n '1,100p'")
-	case !isText(data):
-		return nil, invalid(fmt.Sprintf("%s is no text (%s bytes): read it with encoding base64, or with execute_python", path, grouped(f.size)))
-	}
-	text, missing := cut(clean(newlines().Replace(string(data))), s.opts.OutputBytes)
-	switch {
-	case missing > 0:
-		text += "\n[Read parts with run_bash, such as sed -n '100,200p'.]\n"
-	case len(data) == 0:
-		text = "[The file is empty.]"
-	case text == "":
-		text = fmt.Sprintf("[Nothing of the file's %s bytes can be shown as text: read it with encoding base64.]", grouped(f.size))
-	}
-	return mcpsdk.NewToolResultText(text), nil
-}
-
-// newlines makes those of other systems ours: in a file, a carriage return is no
-// progress bar's.
-func newlines() *strings.Replacer { return strings.NewReplacer("\r\n", "\n", "\r", "\n") }
-
-func tooLong(path string, size int64, instead string) error {
-	return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
-		"%s has %s bytes, too many for one answer: %s", path, grouped(size), instead)}
+	return s.renderer.File(ctx, &file, *args.Path)
 }
 
 func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
@@ -332,7 +268,7 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	if err := cannotBegin("write_file", args.Session); err != nil {
+	if err := cannotBegin(writeFileTool, args.Session); err != nil {
 		return nil, err
 	}
 	*args.Path = relative(*args.Path)
@@ -343,25 +279,13 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	if err != nil {
 		return nil, invalid(err.Error())
 	}
-	_, err = s.opts.Sessions.Call(ctx, *args.Session, execution.WriteFiles, execution.Request{
+	err = s.opts.Sessions.WriteFiles(ctx, *args.Session, execution.WriteRequest{
 		Files: []execution.Input{execution.Inline(*args.Path, data)},
 	})
 	if err != nil {
-		return nil, ofOnePath(err)
+		return nil, err
 	}
-	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, grouped(int64(len(data))))), nil
-}
-
-// ofOnePath tells of a fault of the one path of a call as such, not as of a
-// list's.
-func ofOnePath(err error) error {
-	domain := execution.AsError(err)
-	if domain.Code != execution.Invalid || len(domain.Fields) != 1 {
-		return err
-	}
-	field := domain.Fields[0]
-	field.Path = []any{"path"}
-	return &execution.Error{Code: execution.Invalid, Message: domain.Message, Fields: []execution.FieldError{field}}
+	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, render.Grouped(int64(len(data))))), nil
 }
 
 func (s *Server) endSession(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {

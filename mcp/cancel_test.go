@@ -11,9 +11,10 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// runs is an executor whose runs go on until they are cancelled.
+// runs is an executor whose runs last until they are cancelled.
 type runs struct {
 	begun chan string  // the code of each
 	ended chan string  // of each that was cancelled
@@ -48,7 +49,7 @@ func TestCancelOverStdio(t *testing.T) {
 	}
 }
 
-// A client that does not read any more has left.
+// A client that no longer reads has left.
 func TestBrokenStdout(t *testing.T) {
 	r := newRuns()
 	in, clientIn := io.Pipe()
@@ -64,7 +65,7 @@ func TestBrokenStdout(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.begun
-	go func() { _, _ = io.WriteString(clientIn, hello+"\n") }() // its answer finds nobody
+	go func() { _, _ = io.WriteString(clientIn, hello+"\n") }() // nothing reads its answer
 	<-r.ended
 	if err := <-over; err != nil {
 		t.Error(err)
@@ -72,7 +73,7 @@ func TestBrokenStdout(t *testing.T) {
 	_ = in.Close()
 }
 
-// begin makes a request that goes on, and gives what ends it.
+// begin starts a request that lasts, and returns a function that ends it.
 func begin(t *testing.T, client *http.Client, url, body string, header http.Header) (leave func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -110,7 +111,7 @@ func send(ctx context.Context, t *testing.T, client *http.Client, url, body stri
 func TestCancelOverStreamableHTTP(t *testing.T) {
 	r := newRuns()
 	server, _ := newHTTP(t, optionsOf(r))
-	url := server.URL + mcp.StreamablePath
+	url := server.URL + transport.StreamablePath
 	_, session, _ := post(t, server.Client(), url, "", hello)
 	inSession := http.Header{"Mcp-Session-Id": {session}}
 
@@ -138,7 +139,7 @@ const modern = `"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28
 func TestStrangersCannotCancel(t *testing.T) {
 	r := newRuns()
 	server, _ := newHTTP(t, optionsOf(r))
-	url := server.URL + mcp.StreamablePath
+	url := server.URL + transport.StreamablePath
 	_, theirs, _ := post(t, server.Client(), url, "", hello)
 	_, mine, _ := post(t, server.Client(), url, "", hello)
 	call := `{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {` + modern + `, "name": "execute_python", "arguments": {"code": "c"}}}`
@@ -186,7 +187,7 @@ func TestLeavingSSEEndsCalls(t *testing.T) {
 	server, _ := newHTTP(t, optionsOf(r))
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+mcp.SSEPath, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+transport.SSEPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,8 +45,8 @@ func TestConversations(t *testing.T) {
 	}
 }
 
-// converse says one line after the other, and gives what the server says: to
-// each line an answer, but for notifications.
+// converse sends one line after the other, and returns what the server sends: an answer to each
+// line that is not a notification.
 func (c *client) converse(lines []byte) []byte {
 	c.t.Helper()
 	var said bytes.Buffer

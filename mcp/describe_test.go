@@ -11,7 +11,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
 
-// description gives what a client is told of execute_python.
+// description returns the description of execute_python.
 func (c *client) description() string {
 	c.t.Helper()
 	var list struct {
@@ -29,10 +29,10 @@ func (c *client) description() string {
 	return ""
 }
 
-const unknown = "Python 3 with its standard library; print(help('modules')) lists what else there is."
+const unknown = "Python 3 with its standard library; print(help('modules')) lists what else is available."
 
-// What packages there are is told: those that matter first, and never more than
-// clients take.
+// The description names the packages, the most useful first, and stays within the limit of
+// clients.
 func TestDescriptionTellsPackages(t *testing.T) {
 	listed := "3.13.5\nzlib-state 0.1\nnumpy 2.2.4\npandas 2.2.3+dfsg\nnumpy 2.2.4\nScikit_learn 1.4\nevil name 1\nbad <b>\nNone None None\n" +
 		strings.Repeat("x", 100) + " 1\n"
@@ -64,8 +64,8 @@ func manyPackages(n int) string {
 	return b.String()
 }
 
-// A list of tools waits a moment for what is being learned; where it was in
-// vain, clients are told when it is known.
+// A list of tools waits a moment for the facts about the sandbox. If they come later, clients are
+// notified.
 func TestListAwaitsPrepared(t *testing.T) {
 	opts := options(gives(printed("3.13.5\nnumpy 2\n"), nil))
 	opts.AwaitPrepared = true
@@ -83,13 +83,13 @@ func TestListAwaitsPrepared(t *testing.T) {
 	if got := c.description(); !strings.HasSuffix(got, "Python 3.13.5 with numpy 2.") {
 		t.Error(got)
 	}
-	server.Prepared(t.Context(), nil) // of what was told already, nobody hears again
+	server.Prepared(t.Context(), nil) // there is no second notification
 	if got := c.description(); !strings.HasSuffix(got, "Python 3.13.5 with numpy 2.") {
 		t.Error(got)
 	}
 }
 
-// A sandbox that cannot tell costs a warning.
+// If the facts cannot be found, the description says less.
 func TestPreparedInVain(t *testing.T) {
 	server := mcp.New(options(func(context.Context, execution.Request) (*execution.Result, error) {
 		return nil, errors.New("no")

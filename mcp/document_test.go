@@ -39,15 +39,15 @@ func TestDocumentListsTools(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(text), "## Tools\n")
 	table, _, _ = strings.Cut(table, "\n## ")
-	told := make(map[string][]string)
+	documented := make(map[string][]string)
 	argument := regexp.MustCompile("`(\\w+)`")
 	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]*) \\|").FindAllStringSubmatch(table, -1) {
 		for _, name := range argument.FindAllStringSubmatch(row[2], -1) {
-			told[row[1]] = append(told[row[1]], name[1])
+			documented[row[1]] = append(documented[row[1]], name[1])
 		}
-		slices.Sort(told[row[1]])
+		slices.Sort(documented[row[1]])
 	}
-	if diff := cmp.Diff(listed(t), told); diff != "" {
+	if diff := cmp.Diff(listed(t), documented); diff != "" {
 		t.Errorf("the table of tools differs (-server +document):\n%s", diff)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// The tools are what a model sees: no change of them goes unnoticed.
+// The list of tools is a snapshot, because models depend on it.
 func TestToolsList(t *testing.T) {
 	tools := connect(t, options(nil)).request("tools/list", `{}`)
 	var pretty bytes.Buffer
@@ -113,7 +113,7 @@ func TestCallRequest(t *testing.T) {
 	}
 }
 
-// A model that makes a mistake is told which, and runs nothing.
+// An invalid call returns an error that names the fault, and runs nothing.
 func TestCallInvalid(t *testing.T) {
 	for name, test := range map[string]struct{ arguments, want string }{
 		"nothing":          {`{}`, "the argument code is required: Python source text, as a string"},
@@ -137,7 +137,7 @@ func TestCallInvalid(t *testing.T) {
 		"unknown field":    {`{"code": "", "files": [{"path": "a", "content": ""}, {"path": "b", "text": ""}]}`, `unknown field of files[1] "text": the known ones are path, content, content_base64, file_id`},
 		"no content":       {`{"code": "", "files": [{"path": "a"}]}`, "files[0] needs one of content, content_base64 and file_id"},
 		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "", "content_base64": ""}]}`, "files[0] needs one of content, content_base64 and file_id"},
-		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0] content_base64 must be standard base64: illegal base64 data at input byte 0"},
+		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0].content_base64 must be standard base64: illegal base64 data at input byte 0"},
 		"unknown file":     {`{"code": "", "files": [{"path": "a", "file_id": "nope"}]}`, "File with ID 'nope' not found for path 'a'."},
 		"session number":   {`{"code": "", "session": 1}`, "session is a number: must be a string"},
 		"no session":       {`{"code": "", "session": "x"}`, `Session 'x' not found: it has ended, or there never was one of that name. session="new" begins one.`},
@@ -254,15 +254,15 @@ func TestCallResult(t *testing.T) {
 	}
 }
 
-// What the run's own limit has cut is said to be lost; a program that prints the
-// mark itself is no cut.
+// A result states that output beyond the run's limit was dropped, but not if the program printed
+// the mark itself.
 func TestOutputThatWasNotKept(t *testing.T) {
 	r := exited(0)
 	r.Stdout = strings.Repeat("a line\n", 142_857) + "\n...[truncated]"
 	r.Stderr = "short\n...[truncated]"
 	text, _ := connect(t, options(gives(r, nil))).call(`{"code": ""}`)
 	for _, want := range []string{
-		" of 999,999 bytes are left out here ...]\n", "a line\n[What stdout had beyond 1,000,000 bytes was not kept: print less, or write it to a file.]\n",
+		" of 999,999 bytes are left out here ...]\n", "a line\n[stdout beyond 1,000,000 bytes was dropped: print less, or write it to a file.]\n",
 		"[stderr]\nshort\n...[truncated]\n[file: stdout.txt, 999,999 bytes, ",
 	} {
 		if !strings.Contains(text, want) {
@@ -283,15 +283,15 @@ func TestCallErrors(t *testing.T) {
 		log  bool
 	}{
 		"busy":        {domain(execution.Busy), "a sentence. Try again in a moment.", true},
-		"unavailable": {domain(execution.Unavailable), "a sentence. Nothing was run. Ask the user to run `vivarium doctor`, which says what is missing.", true},
+		"unavailable": {domain(execution.Unavailable), "a sentence. Nothing was run. Ask the user to run `vivarium doctor`, which reports what is missing.", true},
 		"too large":   {domain(execution.TooLarge), "a sentence", true},
 		"not found":   {domain(execution.NotFound), "a sentence", true},
 		"cancelled":   {domain(execution.Cancelled), "a sentence", false},
-		"internal":    {domain(execution.Internal), "The server failed, not the program. Its log says why.", true},
-		"foreign":     {secret, "The server failed, not the program. Its log says why.", true},
+		"internal":    {domain(execution.Internal), "The server failed, not the program. Its log has the reason.", true},
+		"foreign":     {secret, "The server failed, not the program. Its log has the reason.", true},
 		"invalid": {
 			&execution.Error{Code: execution.Invalid, Message: "not valid", Fields: []execution.FieldError{
-				{Path: []any{"files", 0, "path"}, Message: "must not be empty", Input: ""},
+				{Field: execution.FieldFiles, Message: "must not be empty", Value: ""},
 			}}, `files[0].path must not be empty (it is "")`, false,
 		},
 	} {

@@ -21,8 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction( // it lives as long as the process
-		"github.com/mark3labs/mcp-go/server.(*StreamableHTTPServer).startSessionSweeper.func1"))
+	goleak.VerifyTestMain(m)
 }
 
 var update = flag.Bool("update", false, "write the snapshots in testdata anew")
@@ -34,7 +33,7 @@ func (e execute) Execute(ctx context.Context, req execution.Request) (*execution
 	return e(ctx, req)
 }
 
-// gives makes an executor that gives a result or an error.
+// gives returns an executor that returns a result or an error.
 func gives(result *execution.Result, err error) execute {
 	return func(context.Context, execution.Request) (*execution.Result, error) { return result, err }
 }
@@ -43,7 +42,7 @@ func exited(code int) *execution.Result {
 	return &execution.Result{ExitCode: &code, End: execution.End{Reason: execution.Exited}}
 }
 
-// options gives options for a test to change.
+// options returns options for a test to change.
 func options(executor execute) mcp.Options {
 	return mcp.Options{
 		Executor: executor, Sessions: newSessions(), Files: noFiles{}, Version: "1.2.3", Log: slog.New(slog.DiscardHandler),
@@ -53,7 +52,7 @@ func options(executor execute) mcp.Options {
 	}
 }
 
-// noFiles is a store for tests that care for none: it forgets what it takes.
+// noFiles is a store for tests without files: it keeps nothing.
 type noFiles struct{}
 
 func (noFiles) Put(_ context.Context, name string, r io.Reader) (filestore.Info, error) {
@@ -90,12 +89,16 @@ func newStore(t *testing.T) *filestore.Store {
 	return store
 }
 
-// sessions are sessions that are a map: what a call comes to is the test's.
+// sessions are sessions that are a map. They check requests as the manager does; what
+// a call then returns is the test's. A nil function succeeds.
 type sessions struct {
-	mu    sync.Mutex
-	begun int
-	alive map[string]bool
-	call  func(operation execution.Operation, req execution.Request) (*execution.Result, error)
+	mu     sync.Mutex
+	begun  int
+	alive  map[string]bool
+	python func(req execution.Request) (*execution.Result, error)
+	bash   func(cmd execution.Command) (*execution.Result, error)
+	read   func(req execution.ReadRequest) error
+	write  func(req execution.WriteRequest) error
 }
 
 func newSessions() *sessions { return &sessions{alive: make(map[string]bool)} }
@@ -109,15 +112,74 @@ func (s *sessions) Create(_ context.Context, ttl time.Duration, _ []execution.In
 	return execution.SessionInfo{ID: id, Expires: time.Now().Add(ttl)}, nil
 }
 
-func (s *sessions) Call(
-	_ context.Context, id string, operation execution.Operation, req execution.Request,
-) (*execution.Result, error) {
+// find locks the sessions, unless the id is unknown.
+func (s *sessions) find(id string) (unlock func(), err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.alive[id] {
+		s.mu.Unlock()
 		return nil, notFound(id)
 	}
-	return s.call(operation, req)
+	return s.mu.Unlock, nil
+}
+
+func (s *sessions) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
+	if _, err := req.Validate(ctx, options(nil).Limits); err != nil {
+		return nil, err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if s.python == nil {
+		return exited(0), nil
+	}
+	return s.python(req)
+}
+
+func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
+	if _, err := cmd.Validate(options(nil).Limits); err != nil {
+		return nil, err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if s.bash == nil {
+		return exited(0), nil
+	}
+	return s.bash(cmd)
+}
+
+func (s *sessions) ReadFile(_ context.Context, id string, req execution.ReadRequest) error {
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.read == nil {
+		return nil
+	}
+	return s.read(req)
+}
+
+func (s *sessions) WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error {
+	if _, err := req.Validate(ctx, options(nil).Limits); err != nil {
+		return err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.write == nil {
+		return nil
+	}
+	return s.write(req)
 }
 
 func (s *sessions) Delete(_ context.Context, id string) error {
@@ -131,7 +193,7 @@ func (s *sessions) Delete(_ context.Context, id string) error {
 }
 
 func notFound(id string) error {
-	return &execution.Error{Code: execution.NotFound, Message: "Session '" + id + "' not found"}
+	return execution.SessionNotFound(id)
 }
 
 // client is the other end of a stdio server, played by hand.
@@ -275,7 +337,7 @@ func resultOf(t *testing.T, data []byte) result {
 	return r
 }
 
-// call calls execute_python with some arguments, and gives the text.
+// call calls execute_python and returns the text.
 func (c *client) call(arguments string) (text string, isError bool) {
 	c.t.Helper()
 	r := c.tool("execute_python", arguments)

@@ -12,10 +12,11 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// newOwned serves the transports for whoever X-Owner names, and notes for whom
-// programs run.
+// newOwned serves the transports for the owner in X-Owner, and records for which owners programs
+// run.
 func newOwned(t *testing.T) (server *httptest.Server, ran func() []execution.Owner) {
 	t.Helper()
 	var mu sync.Mutex
@@ -65,7 +66,7 @@ func (w withOwner) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestOwnersOfStreamableSessions(t *testing.T) {
 	server, ran := newOwned(t)
 	anna, ben, nobody := as(server, "anna"), as(server, "ben"), as(server, "")
-	url := server.URL + mcp.StreamablePath
+	url := server.URL + transport.StreamablePath
 	_, session, _ := post(t, anna, url, "", hello)
 	if status, _, text := post(t, anna, url, session, callCode); status != http.StatusOK {
 		t.Errorf("her own: %d %s", status, text)
@@ -97,7 +98,7 @@ func TestOwnersOfStreamableSessions(t *testing.T) {
 func TestOwnersOfSSESessions(t *testing.T) {
 	server, ran := newOwned(t)
 	anna, ben := as(server, "anna"), as(server, "ben")
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+mcp.SSEPath, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+transport.SSEPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

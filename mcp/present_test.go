@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // made is a file that a fake run makes.
@@ -76,18 +76,18 @@ func TestPictures(t *testing.T) {
 		kinds string
 		notes []string // in the text, by file
 	}{
-		"as it is":     {[]made{{"a.png", small}}, "text image", []string{"a.png, 102 bytes, file_id *, shown below]"}},
-		"too wide":     {[]made{{"a.png", wide}}, "text image resource_link", []string{"shown below, smaller than it is]"}},
-		"too large":    {[]made{{"a.png", large}}, "text image resource_link", []string{"shown below, smaller than it is]"}},
-		"several":      {[]made{{"a.png", large}, {"b.PNG", small}, {"c.png", append(bytes.Clone(large), 0)}}, "text image image image resource_link resource_link", nil},
-		"no picture":   {[]made{{"a.png", []byte("text")}}, "text resource_link", []string{"not shown: it is no picture]"}},
-		"half a one":   {[]made{{"a.png", large[:len(large)/2]}}, "text resource_link", []string{"not shown: it is no whole picture]"}},
-		"half a small": {[]made{{"a.png", small[:len(small)/2]}}, "text resource_link", []string{"not shown: it is no whole picture]"}},
-		"no pixels":    {[]made{{"a.gif", []byte("GIF89a\x00\x00\x00\x00\x00\x00\x00;")}}, "text resource_link", []string{"not shown: it is no picture]"}},
+		"as it is":       {[]made{{"a.png", small}}, "text image", []string{"a.png, 102 bytes, file_id *, shown below]"}},
+		"too wide":       {[]made{{"a.png", wide}}, "text image resource_link", []string{"shown below, reduced in size]"}},
+		"too large":      {[]made{{"a.png", large}}, "text image resource_link", []string{"shown below, reduced in size]"}},
+		"several":        {[]made{{"a.png", large}, {"b.PNG", small}, {"c.png", append(bytes.Clone(large), 0)}}, "text image image image resource_link resource_link", nil},
+		"not a picture":  {[]made{{"a.png", []byte("text")}}, "text resource_link", []string{"not shown: it is not a picture]"}},
+		"half a picture": {[]made{{"a.png", large[:len(large)/2]}}, "text resource_link", []string{"not shown: the picture is incomplete or damaged]"}},
+		"half a small":   {[]made{{"a.png", small[:len(small)/2]}}, "text resource_link", []string{"not shown: the picture is incomplete or damaged]"}},
+		"no pixels":      {[]made{{"a.gif", []byte("GIF89a\x00\x00\x00\x00\x00\x00\x00;")}}, "text resource_link", []string{"not shown: it is not a picture]"}},
 		"a header": {
 			[]made{{"a.webp", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x09\x00\x00")}},
 			"text resource_link",
-			[]string{"not shown: it is no whole picture]"},
+			[]string{"not shown: the picture is incomplete or damaged]"},
 		},
 		"twice": {
 			[]made{{"a.png", small}, {"b.png", small}},
@@ -98,11 +98,11 @@ func TestPictures(t *testing.T) {
 			[]made{{"a.png", bomb(small, 5000, 4900)}, {"b.png", bomb(small, 4900, 5000)}, {"c.png", bomb(small, 4950, 5000)}, {"d.png", small}},
 			"text image resource_link resource_link resource_link",
 			[]string{
-				"not shown: it is no whole picture]", "not shown: it is no whole picture]",
-				"not shown: the pictures of one answer may have 50 million pixels: have a later call show it, or a smaller one]", "shown below]",
+				"not shown: the picture is incomplete or damaged]", "not shown: the picture is incomplete or damaged]",
+				"not shown: the pictures of one answer may have 50 million pixels together: show it in a later call, or make it smaller]", "shown below]",
 			},
 		},
-		"an empty one": {[]made{{"a.png", nil}}, "text resource_link", []string{"not shown: it is no picture]"}},
+		"an empty one": {[]made{{"a.png", nil}}, "text resource_link", []string{"not shown: it is not a picture]"}},
 		"a bomb":       {[]made{{"a.png", bomb(small, 65535, 65535)}}, "text resource_link", []string{"not shown: it has more than 25 million pixels]"}},
 		"other files":  {[]made{{"a.csv", []byte("a,b\n")}}, "text resource_link", []string{"a.csv, 4 bytes, file_id *]"}},
 	} {
@@ -212,13 +212,13 @@ func TestFilesOfCalls(t *testing.T) {
 	for _, uri := range []string{"vivarium://files/nope", "vivarium://files/../x", "file:///etc/passwd"} {
 		if m := c.request("resources/read", `{"uri": "`+uri+`"}`); m.Error == nil || m.Error.Code != -32002 {
 			t.Errorf("%s: %s %+v", uri, m.Result, m.Error)
-		} else if told := "File with ID 'nope' not found: it has expired, or never was"; uri == "vivarium://files/nope" && !strings.Contains(m.Error.Message, told) {
+		} else if want := "File with ID 'nope' not found: it has expired or never existed"; uri == "vivarium://files/nope" && !strings.Contains(m.Error.Message, want) {
 			t.Error(m.Error.Message)
 		}
 	}
 }
 
-// What nobody learns of is not kept.
+// Files of a cancelled call are deleted.
 func TestFilesOfCancelledCalls(t *testing.T) {
 	store := newStore(t)
 	opts := options(nil)
@@ -238,15 +238,15 @@ func TestFilesOfCancelledCalls(t *testing.T) {
 	}
 }
 
-// Over HTTP a file can be had by its URL too.
+// Over HTTP a file has a URL too.
 func TestFileURLs(t *testing.T) {
 	for _, public := range []string{"", "https://vivarium.example"} {
 		opts := options(makes(exited(0), made{"a.csv", []byte("a")}))
 		store := newStore(t)
 		opts.Files, opts.PublicURL = store, public
 		server, _ := newHTTP(t, opts)
-		_, session, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
-		_, _, text := post(t, server.Client(), server.URL+mcp.StreamablePath, session, callCode)
+		_, session, _ := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
+		_, _, text := post(t, server.Client(), server.URL+transport.StreamablePath, session, callCode)
 		files, err := store.List(t.Context())
 		if err != nil || len(files) != 1 {
 			t.Fatal(files, err)

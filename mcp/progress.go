@@ -10,48 +10,45 @@ import (
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 const (
-	// firstProgress is after how long a run's client is first told that it goes
-	// on, and progressEvery how often from then on.
+	// firstProgress is how long a call runs before its first progress notification, and
+	// progressEvery the time between further ones.
 	firstProgress = 2 * time.Second
 	progressEvery = time.Second
-	// progressGrace is how long before a result there is no progress: the library
-	// (v1.2.1) hands the two to its transports on ways of their own, on which one
-	// can overtake the other or get lost.
-	progressGrace = 100 * time.Millisecond
-	// keptLine is how much of the latest output is kept to be told.
-	keptLine = 1000
-	// toldLine is how much of a line is told.
-	toldLine = 200
+	// keptOutput is how much of the latest output is kept for notifications, and sentLine
+	// how much of its last line is sent.
+	keptOutput = 1000
+	sentLine   = 200
 )
 
-// notifier sends a notification to the client that a context is of.
+// notifier sends a notification to the client of a context's request.
 type notifier func(ctx context.Context, method string, params map[string]any) error
 
-// progress tells a client that a call goes on, with the latest line of output.
+// progress sends a client the latest line of output while a call runs.
 type progress struct {
 	notify  notifier
 	token   mcpsdk.ProgressToken
 	started time.Time
 	cancel  context.CancelFunc
-	over    chan struct{} // closed when nothing more is told
-	told    time.Time     // the last time; valid when over is closed
+	over    chan struct{} // closed when nothing more is sent
 
 	mu     sync.Mutex
-	latest map[execution.Stream]string // the end of what each stream has printed
-	last   execution.Stream            // the one that printed last
+	latest map[execution.Stream]string // the end of each stream's output
+	last   execution.Stream            // the stream with the latest output
 }
 
-// follow begins to tell of a call, if its client asked for that: else it gives
-// nil, which stop takes too. The caller must call stop.
+// follow starts the progress notifications of a call. It returns nil, which stop accepts, if
+// the client did not ask for them. The caller must call stop.
 func (s *Server) follow(ctx context.Context, call mcpsdk.CallToolRequest) *progress {
 	if call.Params.Meta == nil || call.Params.Meta.ProgressToken == nil {
 		return nil
 	}
 	return newProgress(ctx, call.Params.Meta.ProgressToken, func(ctx context.Context, method string, params map[string]any) error {
-		return notify(ctx, s.server, method, params)
+		return transport.Notify(ctx, s.server, method, params)
 	})
 }
 
@@ -61,22 +58,23 @@ func newProgress(ctx context.Context, token mcpsdk.ProgressToken, notify notifie
 		notify: notify, token: token,
 		started: time.Now(), cancel: cancel, over: make(chan struct{}), latest: make(map[execution.Stream]string),
 	}
-	go p.tell(ctx)
+	go p.run(ctx)
 	return p
 }
 
-// output takes what the program prints. It is for [execution.Request.Output].
+// output records what the program prints. It is an [execution.Request.Output].
 func (p *progress) output(stream execution.Stream, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	text = p.latest[stream] + text
-	if excess := len(text) - keptLine; excess > 0 {
+	if excess := len(text) - keptOutput; excess > 0 {
 		text = text[excess:]
 	}
 	p.latest[stream], p.last = strings.ToValidUTF8(text, ""), stream
 }
 
-func (p *progress) tell(ctx context.Context) {
+// run sends notifications until ctx ends.
+func (p *progress) run(ctx context.Context) {
 	defer close(p.over)
 	timer := time.NewTimer(firstProgress)
 	defer timer.Stop()
@@ -87,7 +85,6 @@ func (p *progress) tell(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Reset(progressEvery)
-		p.told = time.Now()
 		_ = p.notify(ctx, string(mcpsdk.MethodNotificationProgress), map[string]any{ // a client that does not read misses it
 			"progressToken": p.token, "progress": time.Since(p.started).Seconds(), "message": p.message(),
 		})
@@ -96,28 +93,19 @@ func (p *progress) tell(ctx context.Context) {
 
 func (p *progress) message() string {
 	p.mu.Lock()
-	line := lastLine(p.latest[p.last])
+	line := render.LastLine(p.latest[p.last], sentLine)
 	p.mu.Unlock()
 	if line == "" {
 		return fmt.Sprintf("running for %d s", time.Since(p.started)/time.Second)
 	}
-	if len(line) > toldLine {
-		line = line[:wholeLines(line, toldLine)] + "..."
-	}
 	return line
 }
 
-// stop stops telling, and waits until a result cannot overtake what was told.
-func (p *progress) stop(ctx context.Context) {
+// stop stops the notifications and waits for the last one.
+func (p *progress) stop() {
 	if p == nil {
 		return
 	}
 	p.cancel()
 	<-p.over
-	if wait := progressGrace - time.Since(p.told); wait > 0 {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
-	}
 }

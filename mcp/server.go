@@ -1,12 +1,23 @@
-// Package mcp is the Model Context Protocol door: the tools, what a result
-// looks like to a model, and the transports. The protocol library's types stay
-// in here.
+// Package mcp is the interface for clients of the Model Context Protocol: the tools, the resources,
+// and the server that connects them with the transports.
+//
+//	           cli
+//	            |
+//	           mcp              tools, arguments, descriptions, resources, progress
+//	          / | \
+//	transport   |  render       messages of clients | what a model reads
+//	        |   |     |
+//	        | conformance       fixtures, with -tags conformance alone; uses transport
+//	         \       /
+//	    wire, execution         limits and charges | programs, sessions, errors
+//
+// Imports point down. transport and render know neither each other nor mcp. The protocol
+// library (mcp-go) answers the messages; its types stay below mcp.
 package mcp
 
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +26,9 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
+	"github.com/vivarium-sandbox/vivarium/mcp/conformance"
+	"github.com/vivarium-sandbox/vivarium/mcp/render"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // Executor runs programs.
@@ -22,14 +36,17 @@ type Executor interface {
 	Execute(ctx context.Context, req execution.Request) (*execution.Result, error)
 }
 
-// Sessions are sandboxes that clients keep.
+// Sessions are the sandboxes that clients keep between calls.
 type Sessions interface {
 	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
-	Call(ctx context.Context, id string, operation execution.Operation, req execution.Request) (*execution.Result, error)
+	RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error)
+	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
+	ReadFile(ctx context.Context, id string, req execution.ReadRequest) error
+	WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error
 	Delete(ctx context.Context, id string) error
 }
 
-// Files keeps what programs make.
+// Files stores files of programs.
 type Files interface {
 	filestore.Files
 	Stat(ctx context.Context, id string) (filestore.Info, error)
@@ -38,64 +55,62 @@ type Files interface {
 
 // Options configure a [Server].
 type Options struct {
-	// Executor runs the programs.
+	// Executor runs programs without a session.
 	Executor Executor
-	// Sessions are those of the tools that have one.
+	// Sessions starts sessions, calls them and ends them.
 	Sessions Sessions
-	// Files takes what programs make, and has what they are given by id.
+	// Files stores the files that programs write, and has those that calls pass by id.
 	Files Files
-	// Limits and Settings are the sandbox's. They are told to the model.
+	// Limits and Settings are the sandbox's. Descriptions and results name them.
 	Limits   execution.Limits
 	Settings execution.Settings
-	// Backend names where sandboxes come from: "docker", "local", or "" as long as
-	// that is not decided. It is told to the model. Nil means that it is not known.
+	// Backend returns where sandboxes come from: "docker", "local", or "" while that is
+	// not decided. Descriptions name it. Nil means that it is unknown.
 	Backend func() string
-	// SessionTTL is how long a session that a model begins may last. FileTTL is how
-	// long Files keeps one, which is told alone.
+	// SessionTTL is how long a session that a model starts may last. FileTTL is how long
+	// Files keeps a file; it is used only in descriptions.
 	SessionTTL, FileTTL time.Duration
-	// OutputBytes is how much of a program's output a model is shown. Zero means
-	// 30,000.
+	// OutputBytes is how much of a program's output a result shows. Zero means 30,000.
 	OutputBytes int
-	// AwaitPrepared says that [Server.Prepared] will be called.
+	// AwaitPrepared must be set if [Server.Prepared] will be called.
 	AwaitPrepared bool
-	// PublicURL is where clients find the HTTP API, without a slash at its end.
-	// Empty means where each request has gone to.
+	// PublicURL is the URL of the HTTP API, without a slash at its end. Empty means the
+	// address that each request was sent to.
 	PublicURL string
-	// Version is the server's.
+	// Version is the server's version.
 	Version string
-	// Parallel is how many calls one client of stdio or SSE may have under way.
-	// Zero means 5.
+	// Parallel is how many calls one client of stdio or SSE may have in progress. Zero
+	// means 5.
 	Parallel int
-	// InFlightBytes bounds the memory that the requests of a client of stdio take at
-	// once, and MaxMessageBytes each of them. Over HTTP, others bound that. Zero bounds
-	// nothing.
+	// InFlightBytes bounds the memory that the requests of a client of stdio take together,
+	// and MaxMessageBytes the size of each. Zero means no bound. Over HTTP, httpapi
+	// enforces both.
 	InFlightBytes, MaxMessageBytes int64
-	// Log gets what users must not see.
+	// Log receives failures that clients must not see.
 	Log *slog.Logger
 }
 
 // defaultOutputBytes is about 8,000 tokens, which leaves room in any context.
 const defaultOutputBytes = 30_000
 
-// prepareTime is how long a list of tools waits for what is being learned of the
-// sandbox: more than a container takes to start, less than clients wait.
+// prepareTime is how long a list of tools waits for the facts about the sandbox: longer than a
+// container takes to start, shorter than clients wait.
 const prepareTime = 3 * time.Second
 
 // Server offers the tools over every transport.
 type Server struct {
-	server *mcpserver.MCPServer
-	opts   Options
-	// drawing bounds how many pictures are decoded at once: half of the processors
-	// are left for what else there is to do.
-	drawing chan struct{}
+	server   *mcpserver.MCPServer
+	opts     Options
+	renderer *render.Renderer
+	*transport.Transports
 
-	facts    atomic.Pointer[facts] // nil as long as they are not known
-	listed   atomic.Bool           // tools were listed without them
-	prepared chan struct{}         // closed when they are known, or were asked for in vain
+	facts    atomic.Pointer[facts] // nil while they are unknown
+	listed   atomic.Bool           // tools were listed without the facts
+	prepared chan struct{}         // closed when the facts are known or could not be found
 	settle   func()                // closes it
 }
 
-// New makes a Server.
+// New returns a Server.
 func New(opts Options) *Server {
 	if opts.Parallel == 0 {
 		opts.Parallel = 5
@@ -103,7 +118,7 @@ func New(opts Options) *Server {
 	if opts.OutputBytes == 0 {
 		opts.OutputBytes = defaultOutputBytes
 	}
-	s := &Server{opts: opts, prepared: make(chan struct{}), drawing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	s := &Server{opts: opts, prepared: make(chan struct{})}
 	s.settle = sync.OnceFunc(func() { close(s.prepared) })
 	if !opts.AwaitPrepared {
 		s.settle()
@@ -118,15 +133,22 @@ func New(opts Options) *Server {
 	)
 	s.addTools()
 	s.addResources()
-	addFixtures(s.server)
+	conformance.Add(s.server)
+	s.renderer = render.New(render.Options{
+		Files: opts.Files, FileURL: fileURL, Limits: opts.Limits, Settings: opts.Settings, SessionTTL: opts.SessionTTL, OutputBytes: opts.OutputBytes,
+	})
+	s.Transports = transport.New(transport.Options{
+		Server: s.server, PublicURL: opts.PublicURL, Parallel: opts.Parallel,
+		InFlightBytes: opts.InFlightBytes, MaxMessageBytes: opts.MaxMessageBytes, Log: opts.Log,
+	})
 	return s
 }
 
-// instructions are what a client tells its model of the server as a whole.
+// instructions describe the server as a whole, for the client's model.
 const instructions = "Runs Python and shell commands in isolated sandboxes. Use execute_python to compute, to analyse data and to draw; " +
 	"begin a session to keep variables and files between calls."
 
-// awaitPrepared waits until the facts of the sandbox are known, for a moment.
+// awaitPrepared waits until the facts are known, but no longer than prepareTime.
 func (s *Server) awaitPrepared(ctx context.Context) {
 	timer := time.NewTimer(prepareTime)
 	defer timer.Stop()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 func TestInitialize(t *testing.T) {
@@ -34,21 +35,21 @@ func TestInitialize(t *testing.T) {
 func TestUnknownToolAndMethod(t *testing.T) {
 	c := connect(t, options(nil))
 	if m := c.request("tools/call", `{"name": "rm", "arguments": {}}`); m.Error == nil {
-		t.Errorf("an unknown tool gives %s", m.Result)
+		t.Errorf("the answer for an unknown tool is %s", m.Result)
 	}
 	if m := c.request("no/such", `{}`); m.Error == nil || m.Error.Code != -32601 {
-		t.Errorf("an unknown method gives %+v", m)
+		t.Errorf("the answer for an unknown method is %+v", m)
 	}
 }
 
-// A line that is no message gets an answer, and the next is heard.
+// A line that is not a message gets an answer, and the next line is handled.
 func TestStdioSurvivesNonsense(t *testing.T) {
 	c := connect(t, options(gives(exited(0), nil)))
 	if _, err := io.WriteString(c.in, "print(1)\n"); err != nil {
 		t.Fatal(err)
 	}
 	if m := c.read(); m.Error == nil {
-		t.Errorf("nonsense gives %+v", m)
+		t.Errorf("the answer is %+v", m)
 	}
 	if text, isError := c.call(`{"code": ""}`); isError {
 		t.Error(text)
@@ -85,7 +86,7 @@ func TestStdioEnds(t *testing.T) {
 		c.leave()
 		checkEnd(t, c)
 	})
-	t.Run("without a word", func(t *testing.T) {
+	t.Run("without input", func(t *testing.T) {
 		if err := mcp.New(options(nil)).ServeStdio(t.Context(), strings.NewReader(""), io.Discard); err != nil {
 			t.Error(err)
 		}
@@ -155,7 +156,7 @@ func TestStdioCallsInParallel(t *testing.T) {
 	for range parallel {
 		m := c.read()
 		if m.ID == nil || !waiting[*m.ID] {
-			t.Errorf("an answer to nobody: %+v", m)
+			t.Errorf("an answer without a request: %+v", m)
 			continue
 		}
 		delete(waiting, *m.ID)
@@ -182,7 +183,7 @@ func newHTTP(t *testing.T, opts mcp.Options, behind ...func(http.Handler) http.H
 	return server, endStreams
 }
 
-// post gives an answer's status, its session and its body.
+// post returns an answer's status, protocol session and body.
 func post(t *testing.T, client *http.Client, url, session, body string) (status int, sessionID, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
@@ -219,11 +220,11 @@ func printed(text string) *execution.Result {
 
 func TestStreamableHTTP(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	status, session, text := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	status, session, text := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
 	if status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
-	_, _, text = post(t, server.Client(), server.URL+mcp.StreamablePath, session, callCode)
+	_, _, text = post(t, server.Client(), server.URL+transport.StreamablePath, session, callCode)
 	if _, data, found := strings.Cut(text, "data: "); found { // a stream of one event is as good
 		text = data
 	}
@@ -240,7 +241,7 @@ func TestStreamableHTTP(t *testing.T) {
 // one of the server that was here before.
 func TestStreamableSessionEnds(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	client, url := server.Client(), server.URL+mcp.StreamablePath
+	client, url := server.Client(), server.URL+transport.StreamablePath
 	_, ended, _ := post(t, client, url, "", hello)
 	_, alive, _ := post(t, client, url, "", hello)
 	for range 2 { // the second time it does no harm
@@ -272,7 +273,7 @@ func TestStreamableSessionEnds(t *testing.T) {
 func TestStreamableTakesNotifications(t *testing.T) {
 	server, _ := newHTTP(t, options(nil))
 	body := strings.NewReader(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+mcp.StreamablePath, body)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+transport.StreamablePath, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,10 +311,10 @@ func (e events) next(t *testing.T) (name, data string) {
 	return "", ""
 }
 
-// openSSE gives a new stream's events, and where its messages go.
+// openSSE opens a stream and returns its events and the path for its messages.
 func openSSE(t *testing.T, server *httptest.Server) (in events, endpoint string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+mcp.SSEPath, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+transport.SSEPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +325,7 @@ func openSSE(t *testing.T, server *httptest.Server) (in events, endpoint string)
 	t.Cleanup(func() { _ = stream.Body.Close() })
 	in = events{bufio.NewScanner(stream.Body)}
 	name, endpoint := in.next(t)
-	if name != "endpoint" || !strings.HasPrefix(endpoint, mcp.MessagePath+"?") {
+	if name != "endpoint" || !strings.HasPrefix(endpoint, transport.MessagePath+"?") {
 		t.Fatalf("the first event is %q %q", name, endpoint)
 	}
 	return in, endpoint

@@ -14,22 +14,22 @@ func TestSessionTools(t *testing.T) {
 	opts, known := options(nil), newSessions()
 	opts.Sessions = known
 	var called []string
-	known.call = func(operation execution.Operation, req execution.Request) (*execution.Result, error) {
+	known.python = func(req execution.Request) (*execution.Result, error) {
 		called = append(called, req.Code)
-		switch operation {
-		case execution.RunPython, execution.RunBash:
-			return printed("ran " + req.Code + "\n"), nil
-		case execution.ReadFile:
-			r := exited(0)
-			if _, err := req.Keep(t.Context(), req.Code, strings.NewReader("a,b\n")); err != nil {
-				return nil, err
-			}
-			r.Files = []execution.File{{Path: req.Code, Size: 4}}
-			return r, nil
-		case execution.WriteFiles:
-			called = append(called, req.Files[0].Path)
-		}
-		return exited(0), nil
+		return printed("ran " + req.Code + "\n"), nil
+	}
+	known.bash = func(cmd execution.Command) (*execution.Result, error) {
+		called = append(called, cmd.Command)
+		return printed("ran " + cmd.Command + "\n"), nil
+	}
+	known.read = func(req execution.ReadRequest) error {
+		called = append(called, req.Path)
+		_, err := req.Keep(t.Context(), req.Path, strings.NewReader("a,b\n"))
+		return err
+	}
+	known.write = func(req execution.WriteRequest) error {
+		called = append(called, req.Files[0].Path)
+		return nil
 	}
 	c := connect(t, opts)
 	for _, step := range []struct{ tool, arguments, want string }{
@@ -48,7 +48,7 @@ func TestSessionTools(t *testing.T) {
 			t.Errorf("%s: error %v: %q", step.tool, r.IsError, r.Content[0].Text)
 		}
 	}
-	if got, want := strings.Join(called, " "), "x = 1 x ls  a/b.csv  c a/b.csv a/b.csv  d pwd"; got != want {
+	if got, want := strings.Join(called, " "), "x = 1 x ls a/b.csv c a/b.csv a/b.csv d pwd"; got != want {
 		t.Errorf("called: %q", got)
 	}
 	for _, test := range []struct{ tool, arguments, want string }{
@@ -70,18 +70,9 @@ func TestSessionToolsInvalid(t *testing.T) {
 	opts := options(nil)
 	known := newSessions()
 	known.alive["s"] = true
-	known.call = func(operation execution.Operation, req execution.Request) (*execution.Result, error) {
-		if _, err := opts.Limits.ValidateCall(operation, req); err != nil {
-			return nil, err
-		}
-		r := exited(0)
-		if operation == execution.ReadFile {
-			if _, err := req.Keep(t.Context(), req.Code, strings.NewReader("\xff")); err != nil {
-				return nil, err
-			}
-			r.Files = []execution.File{{Path: req.Code, Size: 1}}
-		}
-		return r, nil
+	known.read = func(req execution.ReadRequest) error {
+		_, err := req.Keep(t.Context(), req.Path, strings.NewReader("\xff"))
+		return err
 	}
 	opts.Sessions = known
 	for name, test := range map[string]struct{ tool, arguments, want string }{
@@ -94,10 +85,10 @@ func TestSessionToolsInvalid(t *testing.T) {
 		"the folder itself":      {"read_file", `{"session": "s", "path": "/workspace/"}`, `path must not be empty (it is "")`},
 		"a path that climbs":     {"read_file", `{"session": "s", "path": "/workspace/../a"}`, `path must not contain ".." (it is "../a")`},
 		"an unknown argument":    {"run_bash", `{"session": "s", "command": "", "cmd": ""}`, `unknown argument "cmd": the known ones are session, command, timeout_ms`},
-		"an empty command":       {"run_bash", `{"session": "s", "command": ""}`, `cmd must not be empty (it is "")`},
-		"a session not begun":    {"run_bash", `{"session": "new", "command": ""}`, `cmd must not be empty (it is "")`},
+		"an empty command":       {"run_bash", `{"session": "s", "command": ""}`, `command must not be empty (it is "")`},
+		"a session not begun":    {"run_bash", `{"session": "new", "command": ""}`, `command must not be empty (it is "")`},
 		"another encoding":       {"read_file", `{"session": "s", "path": "a", "encoding": "utf-16"}`, `encoding is "utf-16": must be text or base64`},
-		"no text":                {"read_file", `{"session": "s", "path": "a"}`, "a is no text (1 bytes): read it with encoding base64, or with execute_python"},
+		"no text":                {"read_file", `{"session": "s", "path": "a"}`, "a is not text (1 bytes): read it with encoding base64, or with execute_python"},
 		"a path that leaves":     {"read_file", `{"session": "s", "path": "../a"}`, `path must not contain ".." (it is "../a")`},
 		"written elsewhere":      {"write_file", `{"session": "s", "path": "/etc/passwd", "content": ""}`, `path must be relative to the workspace, not absolute (it is "/etc/passwd")`},
 		"no content":             {"write_file", `{"session": "s", "path": "a"}`, "write_file needs one of content and content_base64"},
@@ -116,10 +107,10 @@ func TestSessionToolsInvalid(t *testing.T) {
 	}
 }
 
-// A session that nobody learns of does not stay.
+// A session whose client does not learn its name is deleted.
 func TestNewSessionOfAFailedCall(t *testing.T) {
 	opts, known := options(nil), newSessions()
-	known.call = func(execution.Operation, execution.Request) (*execution.Result, error) {
+	known.python = func(execution.Request) (*execution.Result, error) {
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
 	}
 	opts.Sessions = known
@@ -131,11 +122,11 @@ func TestNewSessionOfAFailedCall(t *testing.T) {
 	}
 }
 
-// Nor does one whose client calls it off before it is told of the session.
+// So is one whose client cancels the call before its answer.
 func TestNewSessionOfACancelledCall(t *testing.T) {
 	opts, known := options(nil), newSessions()
 	var c *client
-	known.call = func(execution.Operation, execution.Request) (*execution.Result, error) {
+	known.python = func(execution.Request) (*execution.Result, error) {
 		c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
 		c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`) // taken when that has been
 		c.write(`{"jsonrpc": "2.0", "method": "notifications/initialized"}`)
@@ -153,14 +144,10 @@ func TestNewSessionOfACancelledCall(t *testing.T) {
 func TestReadLargeFile(t *testing.T) {
 	opts, known := options(nil), newSessions()
 	known.alive["s"] = true
-	known.call = func(_ execution.Operation, req execution.Request) (*execution.Result, error) {
-		size := map[string]int64{"some": 100_000, "much": 30 << 20}[req.Code]
-		if _, err := req.Keep(t.Context(), req.Code, io.LimitReader(endless{}, size)); err != nil {
-			return nil, err
-		}
-		r := exited(0)
-		r.Files = []execution.File{{Path: req.Code, Size: size}}
-		return r, nil
+	known.read = func(req execution.ReadRequest) error {
+		size := map[string]int64{"some": 100_000, "much": 30 << 20}[req.Path]
+		_, err := req.Keep(t.Context(), req.Path, io.LimitReader(endless{}, size))
+		return err
 	}
 	opts.Sessions = known
 	c := connect(t, opts)
@@ -184,24 +171,20 @@ func TestReadFileShows(t *testing.T) {
 	files := map[string]string{
 		"empty": "", "cr": "a\rb\rc", "crlf": "a\r\nb\r\n", "hidden": "\x1b]0;title\x07", "wide.png": string(drawing(t, 9000, 10, false)),
 	}
-	known.call = func(_ execution.Operation, req execution.Request) (*execution.Result, error) {
-		data, ok := files[req.Code]
+	known.read = func(req execution.ReadRequest) error {
+		data, ok := files[req.Path]
 		if !ok {
-			return nil, &execution.Error{Code: execution.NotFound, Message: "there is no file " + req.Code}
+			return &execution.Error{Code: execution.NotFound, Message: "there is no file " + req.Path}
 		}
-		if _, err := req.Keep(t.Context(), req.Code, strings.NewReader(data)); err != nil {
-			return nil, err
-		}
-		r := exited(0)
-		r.Files = []execution.File{{Path: req.Code, Size: int64(len(data))}}
-		return r, nil
+		_, err := req.Keep(t.Context(), req.Path, strings.NewReader(data))
+		return err
 	}
 	opts.Sessions = known
 	c := connect(t, opts)
 	for path, want := range map[string]string{
 		"empty": "[The file is empty.]", "cr": "a\nb\nc", "crlf": "a\nb\n",
-		"hidden":            "[Nothing of the file's 10 bytes can be shown as text: read it with encoding base64.]",
-		"wide.png":          "[wide.png, " + strconv.Itoa(len(files["wide.png"])) + " bytes, shown smaller than it is]",
+		"hidden":            "[None of the file's 10 bytes can be shown as text: read it with encoding base64.]",
+		"wide.png":          "[wide.png, " + strconv.Itoa(len(files["wide.png"])) + " bytes, shown reduced in size]",
 		`no\u001b[31mwhere`: "there is no file nowhere",
 	} {
 		if got := c.tool("read_file", `{"session": "s", "path": "`+path+`"}`).Content[0].Text; got != want {
@@ -210,7 +193,7 @@ func TestReadFileShows(t *testing.T) {
 	}
 }
 
-// endless gives lines for ever.
+// endless returns lines without end.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) {

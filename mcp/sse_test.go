@@ -18,10 +18,11 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/filestore"
 	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// unread is where an answer goes that nobody reads: there is room for its
-// beginning, then a write waits for its deadline.
+// unread is an answer that the client does not read: there is room for the first write, and then
+// writes wait for their deadline.
 type unread struct {
 	header http.Header
 	begun  chan string // the first write
@@ -74,8 +75,8 @@ func (o *opened) Get(context.Context, string) (*filestore.File, error) {
 	return nil, errNoFile
 }
 
-// Who does not read holds few answers, and no stream for long; who leaves has
-// nothing more be read.
+// A client that does not read holds few answers, and its stream ends soon. After a client has
+// left, no more files are read.
 func TestUnreadSSE(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leaves %v", leaves), func(t *testing.T) {
@@ -96,7 +97,7 @@ func testUnreadSSE(t *testing.T, leaves bool) {
 	stream, over := newUnread(), make(chan struct{})
 	go func() {
 		defer close(over)
-		handlers[mcp.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(ctx, http.MethodGet, mcp.SSEPath, nil))
+		handlers[transport.SSEPath].ServeHTTP(stream, httptest.NewRequestWithContext(ctx, http.MethodGet, transport.SSEPath, nil))
 	}()
 	_, endpoint, _ := strings.Cut(<-stream.begun, "data: ")
 	endpoint = strings.TrimSpace(endpoint)
@@ -104,7 +105,7 @@ func testUnreadSSE(t *testing.T, leaves bool) {
 	for i := range 200 {
 		body := fmt.Sprintf(`{"jsonrpc": "2.0", "id": %d, "method": "resources/read", "params": {"uri": "vivarium://files/a"}}`, i)
 		w := httptest.NewRecorder()
-		handlers[mcp.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
+		handlers[transport.MessagePath].ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(body)))
 		switch w.Code {
 		case http.StatusAccepted:
 		case http.StatusTooManyRequests:
@@ -128,17 +129,17 @@ func testUnreadSSE(t *testing.T, leaves bool) {
 	}
 }
 
-// Who does not read the answer of a call has its connection closed in time.
+// The connection of a client that does not read an answer is closed in time.
 func TestUnreadStreamable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handlers, endStreams := mcp.New(options(gives(printed("42\n"), nil))).Handlers()
 		answer := newUnread()
-		answer.begun <- "" // there is no room at all
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, mcp.StreamablePath, strings.NewReader(hello))
+		answer.begun <- "" // there is no room
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, transport.StreamablePath, strings.NewReader(hello))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Accept", "application/json, text/event-stream")
 		began := time.Now()
-		handlers[mcp.StreamablePath].ServeHTTP(answer, r)
+		handlers[transport.StreamablePath].ServeHTTP(answer, r)
 		if took := time.Since(began); took > 3*time.Minute {
 			t.Errorf("the answer was given up after %v", took)
 		}
@@ -202,7 +203,7 @@ func TestBoundSSE(t *testing.T) {
 	<-r.begun
 }
 
-// What is no message for a stream is refused at once.
+// Requests that are not messages for a stream are rejected.
 func TestSSERefuses(t *testing.T) {
 	server, _ := newHTTP(t, options(nil))
 	_, endpoint := openSSE(t, server)
@@ -212,9 +213,9 @@ func TestSSERefuses(t *testing.T) {
 	}{
 		"nonsense":       {http.MethodPost, endpoint, "nonsense", http.StatusBadRequest},
 		"a batch":        {http.MethodPost, endpoint, "[" + hello + "]", http.StatusBadRequest},
-		"no stream":      {http.MethodPost, mcp.MessagePath, hello, http.StatusNotFound},
-		"another stream": {http.MethodPost, mcp.MessagePath + "?sessionId=x", hello, http.StatusNotFound},
-		"to the stream":  {http.MethodPost, mcp.SSEPath, hello, http.StatusMethodNotAllowed},
+		"no stream":      {http.MethodPost, transport.MessagePath, hello, http.StatusNotFound},
+		"another stream": {http.MethodPost, transport.MessagePath + "?sessionId=x", hello, http.StatusNotFound},
+		"to the stream":  {http.MethodPost, transport.SSEPath, hello, http.StatusMethodNotAllowed},
 		"no message":     {http.MethodGet, endpoint, "", http.StatusMethodNotAllowed},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, bytes.NewReader([]byte(test.body)))

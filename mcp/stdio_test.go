@@ -13,8 +13,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp"
 )
 
-// A client that does not read what it is told holds nobody up: the server ends
-// with its input or its context.
+// The server ends with its input or its context even if the client does not read.
 func TestStdioEndsUnread(t *testing.T) {
 	const list = `{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}`
 	for name, said := range map[string]string{"answers": list, "errors": "nonsense", "a call": callCode} {
@@ -53,7 +52,7 @@ func TestStdioEndsUnread(t *testing.T) {
 	}
 }
 
-// A call can be called off while it waits for others, and then never runs.
+// A call that is cancelled while it waits for others never runs.
 func TestCancelWaitingCall(t *testing.T) {
 	r := newRuns()
 	opts := optionsOf(r)
@@ -140,7 +139,7 @@ func TestStdioBatch(t *testing.T) {
 	}
 }
 
-// An empty line is nothing, and needs no answer; one that lacks its end is one.
+// An empty line is ignored. The last line needs no newline.
 func TestStdioLines(t *testing.T) {
 	var out strings.Builder
 	in := "\n  \r\n" + strings.ReplaceAll(hello, "\n", "")
@@ -152,7 +151,7 @@ func TestStdioLines(t *testing.T) {
 	}
 }
 
-// An id that is none gets an error, and not itself.
+// An invalid id gets an error that does not repeat it.
 func TestStdioInvalidID(t *testing.T) {
 	c := connect(t, options(nil))
 	for _, id := range []string{`{}`, `[[]]`, `true`} {
@@ -163,7 +162,7 @@ func TestStdioInvalidID(t *testing.T) {
 	}
 }
 
-// A request that panics gets an answer, and the next is heard.
+// A request that panics gets an answer, and the next request is handled.
 func TestStdioPanic(t *testing.T) {
 	opts := options(nil)
 	opts.Files = panicking{}
@@ -187,7 +186,7 @@ func TestStdioIsBounded(t *testing.T) {
 	opts.MaxMessageBytes, opts.InFlightBytes, opts.OutputBytes = 1<<20, 1<<20, 1
 	c := connect(t, opts)
 	c.write(`{"jsonrpc": "2.0", "id": 5, "method": "ping", "x": "` + strings.Repeat("x", 1<<20) + `"}`)
-	if m := c.read(); m.ID != nil || m.Error == nil || m.Error.Message != "the message has more than 1 MB, as many as a request may have" {
+	if m := c.read(); m.ID != nil || m.Error == nil || m.Error.Message != "the message is too large: at most 1 MB are allowed (MAX_BODY_MB)" {
 		t.Errorf("%+v", m)
 	}
 	c.request("ping", "{}")

@@ -9,14 +9,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vivarium-sandbox/vivarium/mcp"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // ask makes a request of the streamable transport.
 func ask(t *testing.T, server *httptest.Server, method, body string, header http.Header) (status int, answered http.Header, text string) {
 	t.Helper()
 	handlers := server.Config.Handler
-	r := httptest.NewRequestWithContext(t.Context(), method, mcp.StreamablePath, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(t.Context(), method, transport.StreamablePath, strings.NewReader(body))
 	maps.Copy(r.Header, header)
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json, text/event-stream")
@@ -28,7 +28,7 @@ func ask(t *testing.T, server *httptest.Server, method, body string, header http
 // What cannot be served is refused with the status that the protocol has for it.
 func TestStreamableRefuses(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	_, session, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	_, session, _ := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
 	in, bogus := http.Header{"Mcp-Session-Id": {session}}, http.Header{"Mcp-Session-Id": {"bogus"}}
 	newer := http.Header{"Mcp-Session-Id": {session}, "Mcp-Protocol-Version": {"2025-06-18"}}
 	for name, test := range map[string]struct {
@@ -70,7 +70,7 @@ func TestStreamableRefuses(t *testing.T) {
 // Revision 2025-03-26 has batches: each answer is an event of its own.
 func TestStreamableBatch(t *testing.T) {
 	server, _ := newHTTP(t, options(gives(printed("42\n"), nil)))
-	_, session, _ := post(t, server.Client(), server.URL+mcp.StreamablePath, "", hello)
+	_, session, _ := post(t, server.Client(), server.URL+transport.StreamablePath, "", hello)
 	batch := "[" + callCode + `, {"jsonrpc": "2.0", "method": "notifications/initialized"}, ` +
 		`{"jsonrpc": "2.0", "id": "p", "method": "ping"}, {"jsonrpc": "2.0", "id": 3, "method": "no/such"}]`
 	status, header, text := ask(t, server, http.MethodPost, batch, http.Header{"Mcp-Session-Id": {session}, "Mcp-Protocol-Version": {"2025-03-26"}})

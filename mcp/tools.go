@@ -8,20 +8,21 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
 // handler answers a call of a tool.
 type handler func(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error)
 
-// tool is a tool with what answers it.
+// tool is a tool with its handler.
 type tool struct {
 	mcpsdk.Tool
 	handle handler
-	// describe, if not nil, makes the description of the moment.
+	// describe returns the current description. Nil means that it never changes.
 	describe func() string
 }
 
-// tools are all tools, as they are known when the server starts.
+// tools returns all tools, without the descriptions that change.
 func (s *Server) tools() []tool {
 	return []tool{
 		{s.pythonTool(), s.executePython, s.describePython},
@@ -42,7 +43,7 @@ func (s *Server) addTools() {
 	}
 }
 
-// redescribe gives tools the descriptions of the moment.
+// redescribe updates the descriptions in a list of tools.
 func (s *Server) redescribe(listed []mcpsdk.Tool) {
 	for _, t := range s.tools() {
 		for i := range listed {
@@ -53,8 +54,8 @@ func (s *Server) redescribe(listed []mcpsdk.Tool) {
 	}
 }
 
-// sandboxed are the annotations that all tools share, and the openness of the
-// sandbox.
+// annotated returns a tool's annotations. Whether the tool reaches the outside depends on the
+// sandbox's network.
 func (s *Server) annotated(title string, readOnly, destructive, idempotent bool) mcpsdk.ToolOption {
 	open := s.opts.Settings.Network != "none"
 	return mcpsdk.WithToolAnnotation(mcpsdk.ToolAnnotation{
@@ -69,16 +70,16 @@ func (s *Server) timeoutArgument(what string) mcpsdk.ToolOption {
 }
 
 const (
-	aboutSession = "The session, as execute_python has named it."
+	aboutSession = "The session's name, from an earlier answer."
 	aboutPath    = "The file's path, relative to the working directory."
 )
 
 func (s *Server) pythonTool() mcpsdk.Tool {
 	return mcpsdk.NewTool("execute_python",
-		s.annotated("Run Python", false, false, false), // what it changes is in the sandbox alone
+		s.annotated("Run Python", false, false, false), // it changes nothing outside the sandbox
 		mcpsdk.WithString("code", mcpsdk.Required(), mcpsdk.Description("Python source text. Print what you want to see.")),
 		mcpsdk.WithString("session", mcpsdk.Description(
-			`Leave it out for a fresh sandbox. "new" begins a session that keeps variables and files; pass the session that its answer names to go on.`)),
+			`Omit it for a fresh sandbox. "new" starts a session that keeps variables and files: pass its name, which the answer contains, in later calls.`)),
 		mcpsdk.WithArray("files", mcpsdk.Description("Files to put into the working directory first."), mcpsdk.Items(map[string]any{
 			"type": "object",
 			"properties": map[string]any{
@@ -99,7 +100,7 @@ func (s *Server) bashTool() mcpsdk.Tool {
 	return mcpsdk.NewTool("run_bash",
 		s.annotated("Run a command", false, false, false),
 		mcpsdk.WithString("session", mcpsdk.Required(), mcpsdk.Description(
-			`The session, as an earlier call has named it, or "new" to begin one.`)),
+			`The session's name, from an earlier answer, or "new" to start one.`)),
 		mcpsdk.WithString("command", mcpsdk.Required(), mcpsdk.Description("What bash runs. Its standard input is empty.")),
 		s.timeoutArgument("command"),
 		mcpsdk.WithSchemaAdditionalProperties(false),
@@ -113,14 +114,14 @@ func (s *Server) readTool() mcpsdk.Tool {
 		mcpsdk.WithString("session", mcpsdk.Required(), mcpsdk.Description(aboutSession)),
 		mcpsdk.WithString("path", mcpsdk.Required(), mcpsdk.Description(aboutPath)),
 		mcpsdk.WithString("encoding", mcpsdk.Enum("text", "base64"), mcpsdk.DefaultString("text"),
-			mcpsdk.Description("base64 gives the bytes of a file that is no text.")),
+			mcpsdk.Description("base64 returns the bytes of a file that is not text.")),
 		mcpsdk.WithSchemaAdditionalProperties(false),
 	)
 }
 
 func (s *Server) writeTool() mcpsdk.Tool {
-	return mcpsdk.NewTool("write_file",
-		mcpsdk.WithDescription("Writes a file to a session's working directory, in place of one that is there. Folders are made as needed. Give either content or content_base64."),
+	return mcpsdk.NewTool(writeFileTool,
+		mcpsdk.WithDescription("Writes a file to a session's working directory, replacing an existing one. Folders are created as needed. Give either content or content_base64."),
 		s.annotated("Write a file", false, true, true),
 		mcpsdk.WithString("session", mcpsdk.Required(), mcpsdk.Description(aboutSession)),
 		mcpsdk.WithString("path", mcpsdk.Required(), mcpsdk.Description(aboutPath)),
@@ -132,18 +133,19 @@ func (s *Server) writeTool() mcpsdk.Tool {
 
 func (s *Server) endTool() mcpsdk.Tool {
 	return mcpsdk.NewTool("end_session",
-		mcpsdk.WithDescription("Ends a session, with its variables and files, so that it takes no more memory. Sessions end by themselves too, at their time."),
+		mcpsdk.WithDescription("Ends a session and deletes its variables and files, which frees its memory. Sessions also end by themselves when their time is over."),
 		s.annotated("End a session", false, true, true),
 		mcpsdk.WithString("session", mcpsdk.Required(), mcpsdk.Description(aboutSession)),
 		mcpsdk.WithSchemaAdditionalProperties(false),
 	)
 }
 
-// hooks have lists of tools wait for what is being learned, and describe it.
+// hooks returns the hooks of the library's server. A list of tools waits for the facts about the
+// sandbox, which the descriptions contain.
 func (s *Server) hooks() *mcpserver.Hooks {
 	hooks := new(mcpserver.Hooks)
-	s.hideUnknown(hooks)
-	forgetClients(hooks)
+	s.mapNotFound(hooks)
+	transport.ForgetClients(hooks)
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcpsdk.ListToolsRequest, result *mcpsdk.ListToolsResult) {
 		s.awaitPrepared(ctx)
 		if s.facts.Load() == nil {
@@ -154,8 +156,8 @@ func (s *Server) hooks() *mcpserver.Hooks {
 	return hooks
 }
 
-// defaultTimeout is how long a call may run that does not say: more than in the
-// HTTP API, since models seldom say, and a program that hangs uses little.
+// defaultTimeout returns the timeout of calls without timeout_ms. It is longer than in the HTTP
+// API, because models seldom set it, and a program that hangs uses little.
 func (s *Server) defaultTimeout() time.Duration {
 	return min(execution.DefaultCommandTimeout, s.opts.Limits.MaxTimeout)
 }

@@ -112,7 +112,7 @@ as root "chmod 755 /usr/local/bin/*; stat -fc %T /sys/fs/cgroup; uname -r"
 
 doctor="EXECUTOR_BACKEND=local $(basename "$vivarium") doctor"
 service="systemd-run -q --wait --pipe -E EXECUTOR_BACKEND=local -E PATH=/usr/local/bin:/usr/bin"
-second='are bounded by cgroups of version 2'
+second='are limited by cgroups of version 2'
 check ada "a user who has logged in" "$doctor" "$second"
 check root "root" "$doctor" "$second"
 check ada "a user's service" "$service --user $(basename "$vivarium") doctor" "$second"

@@ -1,55 +1,63 @@
-// Package wire has what both doors do with JSON that clients send, before it is
-// decoded: it bounds the values in it and how long its numbers are, and charges a
-// request's account for the memory that they take.
+// Package wire holds what all interfaces share for data that clients exchange with the server:
+// the limits on JSON, which apply before it is decoded, what a request's account is charged for
+// it, and the encoding of server-sent events.
 package wire
 
 import (
-	"errors"
+	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// What requests are charged for, in bytes. The figures are above what was
-// measured: the collector needs room as well.
+// What requests are charged, in bytes. The figures are above the measured ones, because the
+// garbage collector needs room as well.
 const (
-	// RequestBytes is what a small request takes: goroutines, buffers, what is
-	// logged, and an answer of some kilobytes.
+	// RequestBytes is the cost of a small request: goroutines, buffers, log records and an
+	// answer of some kilobytes.
 	RequestBytes = 64 << 10
-	// BodyTimes is how many copies there are of a body at once: as it came, decoded
-	// to be looked at, and decoded for use.
+	// BodyTimes is how many copies of a body exist at once: as received, decoded for
+	// inspection, and decoded for use.
 	BodyTimes = 4
 )
 
+// Limits on JSON. They are the same for every interface.
 const (
-	// maxValues bounds the values in a message, by the brackets and commas that
-	// come before them. A request with a thousand files has three thousand.
-	maxValues = 20_000
-	// maxNumber bounds how many characters a number has: decoders repeat one that
-	// is too large in their errors.
-	maxNumber = 1000
-	// valueBytes is what a value takes when it is decoded, beside its text. An
-	// object of one member, which counts as two, takes 350 bytes for each time that
-	// it is decoded.
+	// MaxValues bounds the values of a message, counted by the brackets and commas that
+	// precede them. A request with a thousand files has three thousand.
+	MaxValues = 20_000
+	// MaxNumber bounds the characters of a number. Decoders repeat a number that is out of
+	// range in their errors.
+	MaxNumber = 1000
+)
+
+const (
+	// valueBytes is the cost of a decoded value, beside its text. An object of one member,
+	// which counts as two values, takes 350 bytes each time that it is decoded.
 	valueBytes = 320
-	// freeValues are those that the account is not charged for: an ordinary
-	// request's.
+	// freeValues is how many values are not charged: those of an ordinary request.
 	freeValues = 100
 )
 
-// Errors of messages that are refused.
+// LimitError is the error for a message that exceeds a limit on JSON. Its text is for the
+// client.
+type LimitError string
+
+// Error implements error.
+func (e LimitError) Error() string { return string(e) }
+
+// Errors of messages that exceed a limit.
 var (
-	ErrManyValues = errors.New("the body has too many values: " + strconv.Itoa(maxValues) +
-		" opening brackets and commas may be outside of its strings")
-	ErrLongNumber = errors.New("the body has a number that is too long: it may have " + strconv.Itoa(maxNumber) + " characters")
+	ErrManyValues = LimitError(fmt.Sprintf(
+		"too many JSON values: at most %d opening brackets and commas are allowed outside of strings", MaxValues))
+	ErrLongNumber = LimitError(fmt.Sprintf("a JSON number is too long: at most %d characters are allowed", MaxNumber))
 )
 
-// counter counts the values in a message. It parses nothing: what is no JSON is its
-// reader's to refuse.
+// counter counts the values of a message. It does not validate the message: the decoder rejects
+// what is not JSON.
 type counter struct {
 	values          int
-	number          int  // characters since the last that is no part of a number
+	number          int  // characters of the current number
 	quoted, escaped bool // within a string, and after a backslash in one
 	err             error
 }
@@ -67,28 +75,27 @@ func (c *counter) count(text []byte) {
 			c.values++
 			c.number = 0
 		case char > ' ' && char != ':' && char != ']' && char != '}':
-			if c.number++; c.number > maxNumber {
+			if c.number++; c.number > MaxNumber {
 				c.err = ErrLongNumber
 			}
 		default:
 			c.number = 0
 		}
 	}
-	if c.values > maxValues {
+	if c.values > MaxValues {
 		c.err = ErrManyValues
 	}
 }
 
-// Check returns an error for a message that has too many values, or too long a
-// number.
+// Check returns a [LimitError] for a message that exceeds a limit.
 func Check(message []byte) error {
 	var c counter
 	c.count(message)
 	return c.err
 }
 
-// Body returns a body that can be read as long as it does not have too many values,
-// or too long a number. It charges an account for its values.
+// Body returns a body that can be read until it exceeds a limit, which is a [LimitError]. It
+// charges an account for the values.
 func Body(body io.ReadCloser, account *execution.Account) io.ReadCloser {
 	return &countedBody{ReadCloser: body, account: account, charged: freeValues}
 }
@@ -108,14 +115,14 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		b.charged = b.values
 	}
 	if b.err != nil {
-		_, _ = io.Copy(io.Discard, b.ReadCloser) // a client that is still sending hears no answer
+		_, _ = io.Copy(io.Discard, b.ReadCloser) // a client does not read the answer while it is sending
 		return 0, b.err
 	}
 	return n, err
 }
 
-// Charged returns a body that charges an account for each byte that is read of it,
-// times some. It is for bodies of which the length is not known before.
+// Charged returns a body that charges an account for each byte that is read, multiplied by
+// times. It is for bodies whose length is not known in advance.
 func Charged(body io.ReadCloser, account *execution.Account, times int64) io.ReadCloser {
 	return &chargedBody{ReadCloser: body, account: account, times: times}
 }

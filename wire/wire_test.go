@@ -3,6 +3,7 @@ package wire_test
 import (
 	"errors"
 	"io"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -11,7 +12,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
-const most = 20_000
+const most = wire.MaxValues
 
 func TestCheck(t *testing.T) {
 	digits := strings.Repeat("1", 1000)
@@ -19,17 +20,17 @@ func TestCheck(t *testing.T) {
 		message string
 		want    error
 	}{
-		"as many values as may be": {"[" + strings.Repeat("0,", most-1) + "0]", nil},
-		"one more":                 {"[" + strings.Repeat("0,", most) + "0]", wire.ErrManyValues},
-		"what is text":             {`["` + strings.Repeat(`,[{\"`, most) + `"]`, nil},
-		"after an escape":          {`{"\\": [` + strings.Repeat("0,", most) + `0]}`, wire.ErrManyValues},
-		"a long number":            {`{"a": ` + digits + `}`, nil},
-		"one that is too long":     {`{"a": ` + digits + `1}`, wire.ErrLongNumber},
-		"one in a list":            {`[1,-` + digits + `]`, wire.ErrLongNumber},
-		"one with a fraction":      {`[1.5e` + digits + `]`, wire.ErrLongNumber},
-		"many short ones":          {`[` + strings.Repeat("11111, ", 1000) + `1]`, nil},
-		"digits in a text":         {`{"` + digits + `1": "1` + digits + `"}`, nil},
-		"no JSON":                  {digits + digits, wire.ErrLongNumber},
+		"the most values allowed": {"[" + strings.Repeat("0,", most-1) + "0]", nil},
+		"one more":                {"[" + strings.Repeat("0,", most) + "0]", wire.ErrManyValues},
+		"brackets within text":    {`["` + strings.Repeat(`,[{\"`, most) + `"]`, nil},
+		"after an escape":         {`{"\\": [` + strings.Repeat("0,", most) + `0]}`, wire.ErrManyValues},
+		"a long number":           {`{"a": ` + digits + `}`, nil},
+		"one that is too long":    {`{"a": ` + digits + `1}`, wire.ErrLongNumber},
+		"one in a list":           {`[1,-` + digits + `]`, wire.ErrLongNumber},
+		"one with a fraction":     {`[1.5e` + digits + `]`, wire.ErrLongNumber},
+		"many short ones":         {`[` + strings.Repeat("11111, ", 1000) + `1]`, nil},
+		"digits in a text":        {`{"` + digits + `1": "1` + digits + `"}`, nil},
+		"not JSON":                {digits + digits, wire.ErrLongNumber},
 	} {
 		if err := wire.Check([]byte(test.message)); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", name, err)
@@ -37,12 +38,12 @@ func TestCheck(t *testing.T) {
 		rest := strings.NewReader(test.message)
 		body := wire.Body(io.NopCloser(iotest.HalfReader(rest)), nil)
 		if _, err := io.Copy(io.Discard, struct{ io.Reader }{body}); !errors.Is(err, test.want) || rest.Len() > 0 {
-			t.Errorf("%s, as it comes: %v, %d bytes are left", name, err, rest.Len())
+			t.Errorf("%s, as a stream: %v, %d bytes are unread", name, err, rest.Len())
 		}
 	}
 }
 
-// A body with many values is charged for them, and ends where nothing is left.
+// A body with many values is charged for them, and reading fails when the budget is spent.
 func TestBodyIsCharged(t *testing.T) {
 	budget := execution.NewBudget(1 << 20)
 	read := func(values int) error {
@@ -55,7 +56,7 @@ func TestBodyIsCharged(t *testing.T) {
 		t.Error(err)
 	}
 	if err := read(4000); err == nil || execution.AsError(err).Code != execution.Overloaded {
-		t.Errorf("more than there is room for: %v", err)
+		t.Errorf("beyond the budget: %v", err)
 	}
 	if err := budget.Open("").Take(1<<20 - 1); err != nil {
 		t.Error(err)
@@ -65,12 +66,24 @@ func TestBodyIsCharged(t *testing.T) {
 	}
 }
 
-// A body of no known length is charged as it comes, and the rest of it is dropped.
+// A body of unknown length is charged while it is read. After a refusal the rest is dropped.
 func TestChargedBody(t *testing.T) {
 	account := execution.NewBudget(4000).Open("")
 	rest := strings.NewReader(strings.Repeat("x", 10_000))
 	data, err := io.ReadAll(wire.Charged(io.NopCloser(iotest.OneByteReader(rest)), account, 4))
 	if len(data) != 1000 || err == nil || execution.AsError(err).Code != execution.Overloaded || rest.Len() > 0 {
-		t.Errorf("%d bytes, %v, %d are left", len(data), err, rest.Len())
+		t.Errorf("%d bytes, %v, %d are unread", len(data), err, rest.Len())
+	}
+}
+
+// An event has a name and one line of data, and is sent at once.
+func TestSendEvent(t *testing.T) {
+	w := httptest.NewRecorder()
+	wire.EventHeader(w.Header())
+	if err := wire.SendEvent(w, wire.Event("message", []byte(`{"a": 1}`))); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Body.String(); got != "event: message\ndata: {\"a\": 1}\n\n" || !w.Flushed || w.Header().Get("Content-Type") != wire.EventStream {
+		t.Errorf("%q, flushed: %v, header: %v", got, w.Flushed, w.Header())
 	}
 }

@@ -1,8 +1,8 @@
 // Package docker is the [execution.Backend] on a Docker Engine: sandboxes are
-// containers, started with every wall the engine offers, and reached through
-// one attached stream each. It also pulls, imports and builds images.
+// containers, started with every restriction that the engine offers, and reached
+// through one attached stream each. It also pulls, imports and builds images.
 //
-// It leaves to the caller what runs in a container and how it is spoken to.
+// It leaves to the caller what runs in a container, and the protocol with it.
 package docker
 
 import (
@@ -25,19 +25,19 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
 
-// connectTime bounds the first words with the engine, and a look at an image.
+// connectTime bounds the first exchange with the engine, and a look at an image.
 const connectTime = 10 * time.Second
 
 // Options configure a [Backend].
 type Options struct {
-	// Command gives the command line of PID 1. Nil means the image's own.
+	// Command returns the command line of PID 1. Nil means the image's own.
 	Command func(execution.Spec) []string
 	// Environment is PID 1's environment.
 	Environment []string
 	// Workspace is the folder in which programs run. It must be absolute.
 	Workspace string
-	// Lifetime is how long a container may be there before any server's sweep
-	// removes it, running or not. Zero means a day.
+	// Lifetime is the age at which the sweep of any server removes a container,
+	// running or not. Zero means a day.
 	Lifetime time.Duration
 	// Context names a context of the Docker CLI, or is empty for its current
 	// one. DOCKER_HOST, which the client reads itself, comes before both.
@@ -46,10 +46,10 @@ type Options struct {
 	ConfigDir string
 	// Host is DOCKER_HOST, or empty.
 	Host string
-	// Provide makes a missing image of our own, and says whether it is one.
-	// Nil means that all images are pulled.
+	// Provide builds a missing image if there is a recipe for it, and reports
+	// whether there is. Nil means that all images are pulled.
 	Provide func(ctx context.Context, b *Backend, image string) (ours bool, err error)
-	// Progress gets what pulls and builds say. Nil means nobody.
+	// Progress receives the output of pulls and builds. Nil discards it.
 	Progress io.Writer
 }
 
@@ -61,11 +61,11 @@ type Backend struct {
 	seccomp  map[bool]string // profiles, by whether a container serves many runs
 	progress io.Writer
 
-	negotiation chan struct{} // holds one token; whoever has it may negotiate
-	negotiated  atomic.Bool   // the client speaks the engine's version
+	negotiation chan struct{} // holds one token; its holder may negotiate
+	negotiated  atomic.Bool   // the client uses the engine's version
 
 	users    hardening.Users
-	remapped atomic.Bool // the engine has users of its own, of whom there are few
+	remapped atomic.Bool // the engine maps users, and knows few
 
 	mu    sync.Mutex
 	alive map[string]int // the users of containers that this server holds, by id
@@ -100,7 +100,7 @@ func New(opts Options) (*Backend, error) {
 	return b, nil
 }
 
-// newID makes an identifier that nobody guesses or repeats.
+// newID returns an identifier that is unique and cannot be guessed.
 func newID() string { return strings.ToLower(rand.Text()[:16]) }
 
 // InstanceID is the value of the label vivarium.instance on this server's
@@ -113,8 +113,7 @@ func (b *Backend) Host() string { return b.client.DaemonHost() }
 // Close closes idle connections to the engine.
 func (b *Backend) Close() error { return b.client.Close() }
 
-// connect agrees with the engine on a version of its API, the first time that
-// it answers. The client's own way of doing so (WithAPIVersionNegotiation) is a
+// connect negotiates the version of the API when the engine first answers. The client's own way of doing so (WithAPIVersionNegotiation) is a
 // data race where requests are made concurrently, as of v28.5.2.
 func (b *Backend) connect(ctx context.Context) error {
 	if b.negotiated.Load() {
@@ -147,7 +146,7 @@ func (b *Backend) connect(ctx context.Context) error {
 	return nil
 }
 
-// Health says whether the engine answers.
+// Health reports whether the engine answers.
 func (b *Backend) Health(ctx context.Context) error {
 	if err := b.connect(ctx); err != nil {
 		return err
@@ -158,7 +157,7 @@ func (b *Backend) Health(ctx context.Context) error {
 	return nil
 }
 
-// Version gives the engine's version.
+// Version returns the engine's version.
 func (b *Backend) Version(ctx context.Context) (string, error) {
 	if err := b.connect(ctx); err != nil {
 		return "", err
@@ -176,18 +175,19 @@ func (b *Backend) unavailable(err error) error {
 	if unreachable(err) {
 		message = fmt.Sprintf("Docker Engine does not answer at %s", b.Host())
 	}
-	return &execution.Error{Code: execution.Unavailable, Message: message, Err: err}
+	return &execution.Error{Code: execution.Unavailable, Message: message, Err: execution.WithCause(engineCause(err), err)}
 }
 
-// unreachable says whether an error is that of reaching the engine, not one
-// that the engine itself reports.
+// unreachable reports whether the engine could not be reached. An error that the
+// engine itself reports is another matter.
 func unreachable(err error) bool {
 	var operation *net.OpError
 	return dockerclient.IsErrConnectionFailed(err) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &operation) && operation.Op == "dial"
 }
 
-// takeUser returns the user of a new container, which no other has where that can be.
+// takeUser returns the user of a new container, which is unique if the engine allows
+// that.
 func (b *Backend) takeUser() int {
 	if b.remapped.Load() {
 		return hardening.User

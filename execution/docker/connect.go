@@ -13,9 +13,8 @@ import (
 	dockerclient "github.com/docker/docker/client"
 )
 
-// address decides where the engine is, as the Docker CLI does: DOCKER_HOST and
-// its companions, else the context that is asked for or current, else the
-// default socket.
+// address returns how to reach the engine, as the Docker CLI decides it: DOCKER_HOST
+// and its companions, else the requested or current context, else the default socket.
 func address(opts Options) ([]dockerclient.Opt, error) {
 	name := opts.Context
 	if name == "" && opts.Host == "" && opts.ConfigDir != "" {

@@ -35,7 +35,7 @@ func writeFile(t *testing.T, content string, path ...string) {
 	}
 }
 
-// contextID is the folder in which the CLI keeps a context.
+// contextID returns the folder in which the CLI stores a context.
 func contextID(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:])
@@ -50,7 +50,7 @@ func contextFor(host string) string {
 	return fmt.Sprintf(`{"Name": "c", "Metadata": {}, "Endpoints": {"docker": {"Host": %q, "SkipTLSVerify": false}}}`, host)
 }
 
-// Where the engine is, is decided as the Docker CLI does.
+// The engine's address is found as the Docker CLI finds it.
 func TestHost(t *testing.T) {
 	standard := dockerclient.DefaultDockerHost
 	for name, test := range map[string]struct {
@@ -103,13 +103,13 @@ func TestHostFails(t *testing.T) {
 		context, config, meta string
 		want                  []string
 	}{
-		"no such context":       {"red", "", "", []string{`"red"`, "no such context"}},
-		"no such current one":   {"", `{"currentContext": "red"}`, "", []string{`"red"`, "no such context"}},
-		"a broken config":       {"", `{`, "", []string{"config.json"}},
-		"a broken context":      {"blue", "", `{`, []string{`"blue"`, "meta.json"}},
-		"no Docker host":        {"blue", "", `{"Endpoints": {"kubernetes": {"Host": "x"}}}`, []string{`"blue"`, "names no Docker host"}},
-		"no host":               {"blue", "", `{"Endpoints": {"docker": {}}}`, []string{`"blue"`, "names no Docker host"}},
-		"a host that is no URL": {"blue", "", contextFor("blue"), []string{"blue"}},
+		"no such context":          {"red", "", "", []string{`"red"`, "no such context"}},
+		"no such current one":      {"", `{"currentContext": "red"}`, "", []string{`"red"`, "no such context"}},
+		"a broken config":          {"", `{`, "", []string{"config.json"}},
+		"a broken context":         {"blue", "", `{`, []string{`"blue"`, "meta.json"}},
+		"no Docker host":           {"blue", "", `{"Endpoints": {"kubernetes": {"Host": "x"}}}`, []string{`"blue"`, "names no Docker host"}},
+		"no host":                  {"blue", "", `{"Endpoints": {"docker": {}}}`, []string{`"blue"`, "names no Docker host"}},
+		"a host that is not a URL": {"blue", "", contextFor("blue"), []string{"blue"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -132,8 +132,7 @@ func TestHostFails(t *testing.T) {
 	}
 }
 
-// A context's certificates are used: the engine is known by its authority, and
-// knows us.
+// A context's certificates are used on both sides.
 func TestContextWithTLS(t *testing.T) {
 	known := make(chan bool, 1)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

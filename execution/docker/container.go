@@ -19,11 +19,11 @@ const (
 	labelPool     = "vivarium.pool"     // which kind of sandbox it is
 	labelDeadline = "vivarium.deadline" // Unix seconds from which on any server may remove it
 	labelSession  = "vivarium.session"  // the session's id, on those that have one
-	labelOwner    = "vivarium.owner"    // who made the session; absent where nobody was asked
+	labelOwner    = "vivarium.owner"    // who made the session; absent without authentication
 	labelExpires  = "vivarium.expires"  // when the session ends, in milliseconds since 1970
 )
 
-// config gives what runs in a sandbox's container.
+// config returns the process of a sandbox's container.
 func (b *Backend) config(spec execution.Spec, user int, now time.Time) *container.Config {
 	var command []string
 	if b.opts.Command != nil {
@@ -61,7 +61,7 @@ func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
 	return labels
 }
 
-// hostConfig gives the walls of a sandbox's container.
+// hostConfig returns the restrictions of a sandbox's container.
 func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfig {
 	const nanosPerCPU = 1e9
 	processes := hardening.Processes(spec)
@@ -97,8 +97,8 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 	}
 }
 
-// sysctls returns those of a container whose network is its own: one that others use is
-// left as it is.
+// sysctls returns the kernel settings of a container that has its own network. A
+// shared network keeps its settings.
 func sysctls(spec execution.Spec) map[string]string {
 	if spec.Network != "none" {
 		return nil
@@ -106,9 +106,9 @@ func sysctls(spec execution.Spec) map[string]string {
 	return hardening.Sysctls()
 }
 
-// tmpfs returns the file systems in memory, by place. Empty ones that cannot be written
-// cover what the engine mounts there: its terminals, of which one sandbox could take all of
-// the host's, and its folder of message queues, which nobody can make.
+// tmpfs returns the file systems in memory, by path. Read-only empty ones cover two
+// mounts of the engine: the terminals, of which one sandbox could take all of the
+// host's, and the folder of message queues, which sandboxes may not make.
 func (b *Backend) tmpfs(spec execution.Spec, user int) map[string]string {
 	const covered = "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1"
 	owned := func(size int64, exec, mode string) string {

@@ -90,7 +90,7 @@ func (e *engine) serve(w http.ResponseWriter, r *http.Request) {
 
 func (e *engine) handle(route string, handler http.HandlerFunc) { e.mux.HandleFunc(route, handler) }
 
-// requests gives what was asked, as "METHOD /path".
+// requests returns what was asked, as "METHOD /path".
 func (e *engine) requests() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -101,7 +101,7 @@ func (e *engine) requests() []string {
 	return list
 }
 
-// query gives a query parameter of the last request of some method and path.
+// query returns a query parameter of the last request of some method and path.
 func (e *engine) query(route, name string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -228,7 +228,7 @@ func within(t *testing.T, what string, done <-chan struct{}) {
 	}
 }
 
-// line reads a line of what PID 1 was sent.
+// line reads a line that PID 1 received.
 func line(in io.Reader) string {
 	text, _ := bufio.NewReader(in).ReadString('\n')
 	return text

@@ -15,11 +15,10 @@ import (
 	dockerimage "github.com/docker/docker/api/types/image"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/image"
 )
 
-// Resolve gives an image's digest. A missing image is made where it is ours,
-// and else pulled.
+// Resolve returns an image's digest. A missing image is built if package image has
+// its recipe, and pulled otherwise.
 func (b *Backend) Resolve(ctx context.Context, ref string) (string, error) {
 	if err := b.connect(ctx); err != nil {
 		return "", err
@@ -49,9 +48,9 @@ func (b *Backend) explainImage(ref string, err error) error {
 	case unreachable(err):
 		return b.unavailable(err)
 	}
-	message := fmt.Sprintf("the image %q is not to be had", ref)
+	message := fmt.Sprintf("image %q is not available", ref)
 	if errdefs.IsInvalidArgument(err) {
-		message = fmt.Sprintf("%q is no image reference", ref)
+		message = fmt.Sprintf("%q is not an image reference", ref)
 	}
 	return &execution.Error{Code: execution.Unavailable, Message: message, Err: err}
 }
@@ -66,7 +65,7 @@ func (b *Backend) digest(ctx context.Context, ref string) (string, error) {
 	return found.ID, nil
 }
 
-// Label gives the value of an image's label, and whether the image is there.
+// Label returns the value of an image's label, and whether the image is there.
 func (b *Backend) Label(ctx context.Context, ref, label string) (value string, there bool, err error) {
 	if err := b.connect(ctx); err != nil {
 		return "", false, err
@@ -102,8 +101,22 @@ func (b *Backend) Import(ctx context.Context, ref string, rootfs io.Reader) erro
 	return b.follow("import "+ref, stream)
 }
 
+// Build describes an image to build.
+type Build struct {
+	// Tag is the name of the image.
+	Tag string
+	// Dockerfile is the whole build context.
+	Dockerfile []byte
+	// Target is the stage to build, or empty for the last.
+	Target string
+	// Args are the values of the Dockerfile's ARGs.
+	Args map[string]string
+	// Labels are put on the image.
+	Labels map[string]string
+}
+
 // Build builds an image with the engine's own builder, which every engine has.
-func (b *Backend) Build(ctx context.Context, recipe image.Build) error {
+func (b *Backend) Build(ctx context.Context, recipe Build) error {
 	var buildContext bytes.Buffer
 	w := tar.NewWriter(&buildContext)
 	if err := errors.Join(
@@ -131,7 +144,7 @@ func writeAll(w io.Writer, data []byte) error {
 	return err
 }
 
-// follow passes on what the engine says until it is done.
+// follow passes the engine's progress on until it is done.
 func (b *Backend) follow(what string, stream io.ReadCloser) error {
 	defer func() { _ = stream.Close() }()
 	decoder := json.NewDecoder(stream)

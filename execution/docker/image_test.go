@@ -16,7 +16,6 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
-	"github.com/vivarium-sandbox/vivarium/image"
 )
 
 const (
@@ -62,7 +61,7 @@ func TestResolve(t *testing.T) {
 			requests: []string{inspect, pull, inspect},
 		},
 		"ours":        {ours: true, provides: 1, arrives: true, requests: []string{inspect, inspect}},
-		"ours, fails": {ours: true, provides: 1, provideErr: broken, requests: []string{inspect}, message: `the image "example/python:3" is not to be had`, cause: "the builder is broken"},
+		"ours, fails": {ours: true, provides: 1, provideErr: broken, requests: []string{inspect}, message: `image "example/python:3" is not available`, cause: "the builder is broken"},
 		"ours, fails for a reason to tell": {
 			ours: true, provides: 1, requests: []string{inspect},
 			provideErr: &execution.Error{Code: execution.Unavailable, Message: "no base image", Err: broken},
@@ -70,19 +69,19 @@ func TestResolve(t *testing.T) {
 		},
 		"pull refused": {
 			provides: 1, pulled: fail(http.StatusInternalServerError, "registry says no"), requests: []string{inspect, pull},
-			message: `the image "example/python:3" is not to be had`, cause: "pull example/python:3: Error response from daemon: registry says no",
+			message: `image "example/python:3" is not available`, cause: "pull example/python:3: Error response from daemon: registry says no",
 		},
 		"pull fails on the way": {
 			provides: 1, pulled: streams(`{"status": "Pulling"}` + "\n" + `{"errorDetail": {"message": "x"}, "error": "manifest unknown"}`),
-			requests: []string{inspect, pull}, message: `the image "example/python:3" is not to be had`, cause: "pull example/python:3: manifest unknown",
+			requests: []string{inspect, pull}, message: `image "example/python:3" is not available`, cause: "pull example/python:3: manifest unknown",
 		},
 		"pull is cut off": {
 			provides: 1, pulled: streams(`{"status": "Pull`), requests: []string{inspect, pull},
-			message: `the image "example/python:3" is not to be had`, cause: "pull example/python:3: unexpected EOF",
+			message: `image "example/python:3" is not available`, cause: "pull example/python:3: unexpected EOF",
 		},
 		"pulled and still not there": {
 			provides: 1, pulled: streams(""), requests: []string{inspect, pull, inspect},
-			message: `the image "example/python:3" is not to be had`, cause: "No such image",
+			message: `image "example/python:3" is not available`, cause: "No such image",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,9 +134,9 @@ func TestResolveEngineTrouble(t *testing.T) {
 		status        int
 		message, want string
 	}{
-		"a bad reference": {http.StatusBadRequest, "invalid reference format", `"example/python:3" is no image reference`},
-		"trouble":         {http.StatusInternalServerError, "layer does not exist", `the image "example/python:3" is not to be had`},
-		"dial of its own": {http.StatusInternalServerError, "dial tcp: lookup registry: no such host", `the image "example/python:3" is not to be had`},
+		"a bad reference": {http.StatusBadRequest, "invalid reference format", `"example/python:3" is not an image reference`},
+		"trouble":         {http.StatusInternalServerError, "layer does not exist", `image "example/python:3" is not available`},
+		"dial of its own": {http.StatusInternalServerError, "dial tcp: lookup registry: no such host", `image "example/python:3" is not available`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
@@ -169,7 +168,7 @@ func TestLabel(t *testing.T) {
 		t.Errorf("of an image without configuration: %q %v %v", value, there, err)
 	}
 	_, _, err := b.Label(t.Context(), "broken", "recipe")
-	unavailable(t, err, `the image "broken" is not to be had`, "no")
+	unavailable(t, err, `image "broken" is not available`, "no")
 }
 
 func TestPullTellsItsProgress(t *testing.T) {
@@ -218,7 +217,7 @@ func TestBuild(t *testing.T) {
 		streams(`{"stream": "Step 1/2\n"}{"stream": "Step 2/2\n"}`)(w, r)
 	})
 	var said bytes.Buffer
-	err := e.backend(docker.Options{Progress: &said}).Build(t.Context(), image.Build{
+	err := e.backend(docker.Options{Progress: &said}).Build(t.Context(), docker.Build{
 		Tag: "mine:1", Dockerfile: []byte("FROM scratch"), Target: "slim",
 		Args: map[string]string{"A": "1", "B": "2"}, Labels: map[string]string{"recipe": "abc"},
 	})
@@ -271,7 +270,7 @@ func TestBuildFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
 			e.handle(build, test.answer)
-			err := e.backend(docker.Options{}).Build(t.Context(), image.Build{Tag: "mine:1"})
+			err := e.backend(docker.Options{}).Build(t.Context(), docker.Build{Tag: "mine:1"})
 			if err == nil || err.Error() != test.want {
 				t.Errorf("the error is %v", err)
 			}

@@ -35,7 +35,7 @@ const (
 type instance struct {
 	backend *Backend
 	id      string
-	lasting bool // it is a session's, and does not end with the stream
+	session bool // it belongs to a session, and does not end with the stream
 	conn    types.HijackedResponse
 	in      *bufio.Reader // of conn
 	ended   chan struct{} // closed when the stream from the container has ended
@@ -48,7 +48,7 @@ type instance struct {
 
 	destroy sync.Once
 	gone    chan struct{} // closed when Destroy has finished
-	failure error         // what Destroy says; set before gone is closed
+	failure error         // the result of Destroy; set before gone is closed
 }
 
 // Start makes, attaches and starts a container. Attaching comes first: from
@@ -60,7 +60,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	name := "vivarium-" + newID()
 	id, err := b.create(ctx, spec, name)
 	if err != nil {
-		return nil, b.abandon(ctx, name, fmt.Errorf("create: %w", err))
+		return nil, b.abandon(ctx, name, fmt.Errorf("create: %w", execution.WithCause(startCause(spec, err), err)))
 	}
 	conn, err := b.attach(ctx, id)
 	if err != nil {
@@ -68,25 +68,25 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	}
 	if err := b.client.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
 		conn.Close()
-		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", err))
+		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", execution.WithCause(startCause(spec, err), err)))
 	}
 	return b.newInstance(id, conn, isSession(spec)), nil
 }
 
-func (b *Backend) newInstance(id string, conn types.HijackedResponse, lasting bool) *instance {
+func (b *Backend) newInstance(id string, conn types.HijackedResponse, session bool) *instance {
 	return &instance{
-		backend: b, id: id, lasting: lasting, conn: conn, in: bufio.NewReaderSize(conn.Reader, chunkBytes),
+		backend: b, id: id, session: session, conn: conn, in: bufio.NewReaderSize(conn.Reader, chunkBytes),
 		ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
 
-// create creates a container. The caller's leaving does not cut it short: the
-// engine would finish it all the same, and nobody would know of the container.
+// create creates a container. A caller that leaves does not cancel this: the engine
+// would finish it anyway, and this server would not know of the container.
 func (b *Backend) create(ctx context.Context, spec execution.Spec, name string) (string, error) {
-	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
+	uncancelled, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTime)
 	defer cancel()
 	user := b.takeUser()
-	made, err := b.client.ContainerCreate(lasting, b.config(spec, user, time.Now()), b.hostConfig(spec, user), nil, nil, name)
+	made, err := b.client.ContainerCreate(uncancelled, b.config(spec, user, time.Now()), b.hostConfig(spec, user), nil, nil, name)
 	if err != nil {
 		b.users.Release(user)
 		return "", err
@@ -99,8 +99,8 @@ func (b *Backend) create(ctx context.Context, spec execution.Spec, name string) 
 	return made.ID, nil
 }
 
-// attach connects to a container's streams. The client's own way of doing so
-// heeds no context once it is connected (v28.5.2).
+// attach connects to a container's streams. The client's own method ignores the
+// context once it is connected (v28.5.2).
 func (b *Backend) attach(ctx context.Context, id string) (types.HijackedResponse, error) {
 	type result struct {
 		conn types.HijackedResponse
@@ -138,7 +138,8 @@ func (b *Backend) abandon(ctx context.Context, id string, cause error) error {
 	return b.unavailable(cause)
 }
 
-// remove kills and removes a container. That it is gone, or going, is success.
+// remove kills and removes a container. It succeeds if the container has gone or is
+// being removed.
 func (b *Backend) remove(ctx context.Context, id string) error {
 	err := b.client.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a conflict: removal is in progress
@@ -188,7 +189,7 @@ func (i *instance) nextChunk() error {
 	return err
 }
 
-// endStream notes the stream's end and gives its reason, every time the same.
+// endStream records the stream's end and returns its reason, which is always the same.
 func (i *instance) endStream(err error) error {
 	select {
 	case <-i.ended:
@@ -205,7 +206,7 @@ func (i *instance) Write(p []byte) (int, error) { return i.conn.Conn.Write(p) }
 // SetWriteDeadline bounds writes.
 func (i *instance) SetWriteDeadline(t time.Time) error { return i.conn.Conn.SetWriteDeadline(t) }
 
-// Diagnostics gives what PID 1 wrote to stderr, as far as it has been read.
+// Diagnostics returns what PID 1 wrote to stderr, as far as it has been read.
 func (i *instance) Diagnostics() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -213,9 +214,9 @@ func (i *instance) Diagnostics() string {
 }
 
 // Destroy asks PID 1 to end, by ending its stdin, and has the engine kill it
-// if that takes too long. Somebody must be reading the stream, or it takes too
-// long for certain. The engine removes the container by itself.
-func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, !i.lasting) }
+// if that takes too long. The stream must be read meanwhile, or PID 1 cannot end. The
+// engine removes the container by itself.
+func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, !i.session) }
 
 // Kill has the engine kill PID 1, which may be stopped or paused.
 func (i *instance) Kill(ctx context.Context) error { return i.end(ctx, false) }
@@ -255,7 +256,7 @@ func (i *instance) finish(ctx context.Context, ask bool) error {
 	return nil
 }
 
-// leaves ends PID 1's stdin, and says whether PID 1 left in time.
+// leaves ends PID 1's stdin, and reports whether PID 1 left in time.
 func (i *instance) leaves() bool {
 	_ = i.conn.CloseWrite() // fails where the stream has ended already
 	timer := time.NewTimer(exitTime)

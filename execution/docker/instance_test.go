@@ -30,7 +30,7 @@ const (
 
 func path(suffix string) string { return "/containers/" + containerID + suffix }
 
-// Every wall is there: what the engine is asked for is a snapshot.
+// The request to the engine has every restriction: it is compared with a snapshot.
 func TestStartAsksForEveryWall(t *testing.T) {
 	e := newEngine(t)
 	bodies := make(chan []byte, 1)
@@ -172,7 +172,7 @@ func TestNamesDiffer(t *testing.T) {
 	}
 }
 
-// What the engine says is for the log; what failed leaves nothing behind.
+// The engine's text goes to the log, and a failure leaves no container.
 func TestStartFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil   func(e *engine)
@@ -228,7 +228,7 @@ func TestStartFailsAndSoDoesRemoval(t *testing.T) {
 	unavailable(t, err, refused, "cannot remove")
 }
 
-// A caller who leaves while a container is made does not leave the container.
+// A caller who leaves while a container is created leaves no container behind.
 func TestStartCancelled(t *testing.T) {
 	e := newEngine(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -274,7 +274,7 @@ func TestEngineIsNotThere(t *testing.T) {
 	}
 }
 
-// An engine that takes a connection and says nothing does not answer either.
+// An engine that accepts a connection and sends nothing does not answer.
 func TestEngineIsSilent(t *testing.T) {
 	e := newEngine(t)
 	over := make(chan struct{})
@@ -287,7 +287,7 @@ func TestEngineIsSilent(t *testing.T) {
 	unavailable(t, err, "Docker Engine does not answer at "+e.host, "deadline exceeded")
 }
 
-// The engine mixes stdout with stderr: stdout is what Read gives.
+// The engine multiplexes stdout and stderr. Read returns stdout.
 func TestReadDemultiplexes(t *testing.T) {
 	long := strings.Repeat("e", 10_000)
 	for name, test := range map[string]struct {
@@ -353,11 +353,11 @@ func TestWriteReachesStdin(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := <-heard; got != "hello\n" {
-		t.Errorf("PID 1 heard %q", got)
+		t.Errorf("PID 1 received %q", got)
 	}
 }
 
-// PID 1 that does not read cannot hold the server.
+// A PID 1 that does not read cannot block the server.
 func TestWriteDeadline(t *testing.T) {
 	e := newEngine(t)
 	over := make(chan struct{})
@@ -428,7 +428,7 @@ func TestDestroyByForce(t *testing.T) {
 	cases.Wait()
 }
 
-// Who does not want to wait need not, and the end comes all the same.
+// A caller may stop waiting, and the container ends anyway.
 func TestDestroyGivesUpWithItsContext(t *testing.T) {
 	e := newEngine(t)
 	left := make(chan struct{})

@@ -56,7 +56,7 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 	if len(found) == 0 {
 		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
 	}
-	if found[0].State == container.StatePaused { // the engine connects nobody to it
+	if found[0].State == container.StatePaused { // the engine refuses connections to it
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer: its container is paused"}
 	}
 	conn, err := b.attach(ctx, found[0].ID)

@@ -60,8 +60,8 @@ func TestEndSession(t *testing.T) {
 	unavailable(t, e.backend(docker.Options{}).End(t.Context(), "abc"), refused, "remove: Error response from daemon: device busy")
 }
 
-// A session's container does not end with our connection, and says whose it is
-// and when it ends.
+// A session's container does not end with the connection. Its labels have its owner and
+// its end.
 func TestStartOfASession(t *testing.T) {
 	e := newEngine(t)
 	bodies := make(chan map[string]any, 1)

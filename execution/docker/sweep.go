@@ -11,14 +11,14 @@ import (
 	"github.com/docker/docker/api/types/filters"
 )
 
-// sweepGrace is how old a container must be that nobody seems to hold: younger
-// ones may be on their way between creation and start.
+// sweepGrace is the age from which on a container without a server is a stray: a
+// younger one may be between creation and start.
 const sweepGrace = 30 * time.Second
 
-// Sweep removes containers of ours that nobody needs: those that never ran or
-// run no more, those past their deadline, and those of this server that it has
-// lost sight of. Another server's running ones are left alone: they end by
-// themselves when it dies. So do sessions, at their time.
+// Sweep removes stray containers: those that never ran or have stopped, those past
+// their deadline, and those of this server that it does not hold. It leaves running
+// containers of other servers alone: they end by themselves when their server dies.
+// Sessions end by themselves when they expire.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	if err := b.connect(ctx); err != nil {
 		return 0, err
@@ -46,7 +46,7 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 
 func (b *Backend) isStray(c container.Summary, now time.Time) bool {
 	session := c.Labels[labelSession] != ""
-	held := b.holds(c.ID) && (!session || c.State == container.StateCreated) // of a session that runs, the time alone counts
+	held := b.holds(c.ID) && (!session || c.State == container.StateCreated) // a running session ends only at its time
 	if held || now.Sub(time.Unix(c.Created, 0)) < sweepGrace {
 		return false
 	}
@@ -58,7 +58,7 @@ func (b *Backend) isStray(c container.Summary, now time.Time) bool {
 	return err != nil || now.Unix() > deadline
 }
 
-// runs says whether a container runs: one that is paused does, and will go on.
+// runs reports whether a container runs. A paused one does: it can be resumed.
 func runs(c container.Summary) bool {
 	return c.State == container.StateRunning || c.State == container.StatePaused
 }

@@ -15,19 +15,19 @@ import (
 
 const list = "GET /containers/json"
 
-// listed is a container as the engine lists it.
+// listed returns a container as the engine lists it.
 func listed(id, state string, age time.Duration, labels map[string]string) map[string]any {
 	return map[string]any{"Id": id, "State": state, "Created": time.Now().Add(-age).Unix(), "Labels": labels}
 }
 
-// by gives the labels of a container that some server made.
+// by returns the labels of a container that some server made.
 func by(instance string, left time.Duration) map[string]string {
 	return map[string]string{
 		"vivarium.instance": instance, "vivarium.deadline": strconv.FormatInt(time.Now().Add(left).Unix(), 10),
 	}
 }
 
-// session gives those of a session's.
+// session returns those of a session's.
 func session(instance string, left time.Duration) map[string]string {
 	labels := by(instance, left)
 	labels["vivarium.session"] = "abc"
@@ -55,7 +55,7 @@ func TestSweepRemovesStraysAlone(t *testing.T) {
 		"another's, young and overdue": {func(string) map[string]any { return listed("c", "running", 10*time.Second, by("them", -time.Hour)) }, false},
 		"ours, lost":                   {func(us string) map[string]any { return listed("c", "running", time.Hour, by(us, time.Hour)) }, true},
 		"ours, being made":             {func(us string) map[string]any { return listed("c", "created", 10*time.Second, by(us, time.Hour)) }, false},
-		"a session, nobody's now":      {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, time.Hour)) }, false},
+		"a session without a server":   {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, time.Hour)) }, false},
 		"a session, overdue":           {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, -time.Hour)) }, true},
 		"a session, ended":             {func(us string) map[string]any { return listed("c", "exited", time.Hour, session(us, time.Hour)) }, true},
 		"a session, paused":            {func(us string) map[string]any { return listed("c", "paused", time.Hour, session(us, time.Hour)) }, false},

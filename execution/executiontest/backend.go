@@ -41,7 +41,7 @@ func (b *Backend) fault(ctx context.Context, operation string) error {
 	return nil
 }
 
-// Resolve gives a digest made of the image's name.
+// Resolve returns a digest made of the image's name.
 func (b *Backend) Resolve(ctx context.Context, image string) (string, error) {
 	if err := b.fault(ctx, "resolve"); err != nil {
 		return "", err
@@ -69,10 +69,10 @@ func (b *Backend) Start(ctx context.Context, _ execution.Spec) (execution.Instan
 // Sweep finds nothing: instances cannot be lost.
 func (b *Backend) Sweep(ctx context.Context) (int, error) { return 0, b.fault(ctx, "sweep") }
 
-// Health is well unless Fail says otherwise.
+// Health returns the error of Fail.
 func (b *Backend) Health(ctx context.Context) error { return b.fault(ctx, "health") }
 
-// Live says how many instances were started and not destroyed.
+// Live returns how many instances were started and not destroyed.
 func (b *Backend) Live() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,7 +98,7 @@ type instance struct {
 
 func (i *instance) Diagnostics() string { return "" }
 
-// Detach ends the instance: it is no session's.
+// Detach ends the instance, since it belongs to no session.
 func (i *instance) Detach() { _ = i.Close() }
 
 // Destroy ends the instance and waits for its program, which heeds its context.
@@ -115,18 +115,18 @@ func (i *instance) Destroy(context.Context) error {
 // Kill ends the instance, as Destroy does.
 func (i *instance) Kill(ctx context.Context) error { return i.Destroy(ctx) }
 
-// supervise plays the supervisor: it takes one job, runs it and reports it.
+// supervise acts as the supervisor: it receives one job, runs it and reports it.
 func supervise(conn net.Conn, program Program) {
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	say := func(kind byte, payload string) {
+	send := func(kind byte, payload string) {
 		frame := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)))
 		_, _ = conn.Write(append(frame, payload...)) // the server may be gone
 	}
-	say('R', "protocol=3\npython=3.0.0\n")
+	send('R', "protocol=3\npython=3.0.0\n")
 	in := bufio.NewReader(conn)
-	pong := func() { say('P', "") }
+	pong := func() { send('P', "") }
 	req, limit, err := readJob(in, pong)
 	if err != nil {
 		return
@@ -135,35 +135,35 @@ func supervise(conn net.Conn, program Program) {
 		defer cancel()
 		answerPings(in, pong) // until the server goes
 	}()
-	say('A', "")
+	send('A', "")
 	started := time.Now()
 	outcome := program.run(ctx, req)
 	wall := time.Since(started)
-	sayOutput(say, 'O', outcome.Stdout, limit)
-	sayOutput(say, 'E', outcome.Stderr, limit)
-	say('X', fmt.Sprintf("exit_code=%d\nsignal=0\ntimed_out=0\nwall_us=%d\nkill_us=0\ncpu_us=0\npeak_kb=0\n"+
+	sendOutput(send, 'O', outcome.Stdout, limit)
+	sendOutput(send, 'E', outcome.Stderr, limit)
+	send('X', fmt.Sprintf("exit_code=%d\nsignal=0\ntimed_out=0\nwall_us=%d\nkill_us=0\ncpu_us=0\npeak_kb=0\n"+
 		"memory_kills=0\nrefused_processes=0\nfull=0\n", outcome.ExitCode, wall.Microseconds()))
 	for _, file := range outcome.Files {
-		say('F', file.Path)
-		sayChunks(say, 'D', string(file.Content))
+		send('F', file.Path)
+		sendChunks(send, 'D', string(file.Content))
 	}
-	say('Z', "")
+	send('Z', "")
 }
 
-// sayOutput sends what is within the limit, and an empty frame where something
+// sendOutput sends what is within the limit, and an empty frame where something
 // is left out.
-func sayOutput(say func(byte, string), kind byte, text string, limit int) {
-	sayChunks(say, kind, text[:min(len(text), limit)])
+func sendOutput(send func(byte, string), kind byte, text string, limit int) {
+	sendChunks(send, kind, text[:min(len(text), limit)])
 	if len(text) > limit {
-		say(kind, "")
+		send(kind, "")
 	}
 }
 
-func sayChunks(say func(byte, string), kind byte, text string) {
+func sendChunks(send func(byte, string), kind byte, text string) {
 	const chunk = 64 << 10
 	for text != "" {
 		n := min(len(text), chunk)
-		say(kind, text[:n])
+		send(kind, text[:n])
 		text = text[n:]
 	}
 }
@@ -209,7 +209,7 @@ func readJob(in io.Reader, pong func()) (req execution.Request, outputLimit int,
 	}
 }
 
-// readLimits reads what a fake heeds of a job's limits.
+// readLimits reads the limits of a job that a fake applies.
 func readLimits(payload string) (timeout time.Duration, interactive bool, outputBytes int) {
 	for line := range strings.Lines(payload) {
 		var number int

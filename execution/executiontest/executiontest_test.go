@@ -65,7 +65,7 @@ func newStack(t *testing.T, b *executiontest.Backend) *execution.Executor {
 	return executor
 }
 
-// echo is a program that gives back what it got.
+// echo is a program that returns its input.
 func echo(ctx context.Context, req execution.Request) executiontest.Outcome {
 	files, err := executiontest.Read(ctx, req.Files)
 	if err != nil {
@@ -97,7 +97,7 @@ func TestStack(t *testing.T) {
 	})
 }
 
-// A fake does with files what a request's Keep says, as the runner does.
+// A fake passes files to a request's Keep, as the runner does.
 func TestKeep(t *testing.T) {
 	for name, run := range map[string]func(execution.Request) (*execution.Result, error){
 		"sandbox": func(req execution.Request) (*execution.Result, error) {
@@ -198,7 +198,7 @@ func TestBackendFails(t *testing.T) {
 		errs["health"] = b.Health(t.Context())
 		for name, err := range errs {
 			if got := errors.Is(err, why); got != (name == operation) {
-				t.Errorf("%s is to fail; %s says %v", operation, name, err)
+				t.Errorf("%s should fail; %s returns %v", operation, name, err)
 			}
 		}
 	}

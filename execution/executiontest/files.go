@@ -9,7 +9,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Read reads inputs whole, as files that a [Program] may give back.
+// Read reads inputs whole, as files that a [Program] may return.
 func Read(ctx context.Context, inputs []execution.Input) ([]execution.File, error) {
 	var files []execution.File
 	for _, input := range inputs {
@@ -31,14 +31,14 @@ func read(ctx context.Context, input execution.Input) ([]byte, error) {
 	return content, errors.Join(err, r.Close())
 }
 
-// keepAll does with a program's files what the request asks for.
+// keepAll stores or returns a program's files, as the request asks.
 func keepAll(ctx context.Context, req execution.Request, files []execution.File, result *execution.Result) {
 	for _, file := range files {
 		file.Size = int64(len(file.Content))
 		if req.Keep != nil {
 			id, err := req.Keep(ctx, file.Path, bytes.NewReader(file.Content))
 			if err != nil {
-				reason := "it could not be stored: " + execution.AsError(err).Explain()
+				reason := "it could not be stored: " + execution.AsError(err).Message
 				result.Skipped = append(result.Skipped, execution.SkippedFile{Path: file.Path, Reason: reason})
 				continue
 			}

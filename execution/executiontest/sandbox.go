@@ -20,7 +20,7 @@ type Sandbox struct {
 	closed int
 }
 
-// Reusable says no: the sandbox runs one program.
+// Reusable returns false: the sandbox runs one program.
 func (s *Sandbox) Reusable() bool { return false }
 
 // Renew fails: see Reusable.
@@ -43,12 +43,12 @@ func (s *Sandbox) Silent() bool { return false }
 
 var _ execution.Sandbox = (*Sandbox)(nil)
 
-// NewSandbox makes a sandbox that waits for its one run.
+// NewSandbox returns a sandbox that waits for its one run.
 func NewSandbox(program Program) *Sandbox {
 	return &Sandbox{program: program, done: make(chan struct{})}
 }
 
-// Run runs the program. In a sandbox that has ended, or has run one, it gives
+// Run runs the program. In a sandbox that has ended, or has run a program, it returns
 // an error that wraps [execution.ErrNotStarted].
 func (s *Sandbox) Run(ctx context.Context, req execution.Request, _ execution.Limits) (*execution.Result, error) {
 	if !s.spend() {
@@ -75,7 +75,7 @@ func (s *Sandbox) Run(ctx context.Context, req execution.Request, _ execution.Li
 	return result, nil
 }
 
-// spend says whether the sandbox may run a program; it may once.
+// spend reports whether the sandbox may run a program. It may once.
 func (s *Sandbox) spend() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *Sandbox) Close() error {
 	return nil
 }
 
-// Closed says how often Close was called.
+// Closed returns how often Close was called.
 func (s *Sandbox) Closed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

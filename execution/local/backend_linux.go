@@ -23,19 +23,19 @@ import (
 // Backend starts sandboxes on this machine. It is safe for concurrent use.
 type Backend struct {
 	opts   Options
-	server string // this process, as the names of its cgroups and sessions have it
+	server string // the name of this process in its cgroups and sessions
 	root   bool   // this process may be another user
 
-	// prepare sets what follows, once, when sandboxes are first asked for: it makes
-	// cgroups, and with version 2 moves this process, which is not to be where an
-	// engine is chosen.
+	// prepare sets the fields that follow, once, when the first sandbox is requested. It
+	// makes cgroups, and with version 2 moves this process. That must not happen if an
+	// engine is used instead.
 	prepare     func() error
 	groups      controllers
 	groupsFault error           // why there are no cgroups
 	filters     map[bool][]byte // of system calls, by whether a sandbox serves many runs
 
 	users hardening.Users
-	works atomic.Bool // sandboxes have been seen to
+	works atomic.Bool // a sandbox has been made successfully
 
 	mu      sync.Mutex
 	pythons map[string]python // by digest
@@ -52,12 +52,12 @@ func New(opts Options) (*Backend, error) {
 	return b, nil
 }
 
-// findBounds finds what sandboxes are bounded by here.
+// findBounds finds out how sandboxes can be limited on this machine.
 func (b *Backend) findBounds() error {
 	if isMachinesRoot() && !b.root {
-		return unavailable(nil, "the server is root where no other user is known (such as systemd's PrivateUsers=yes), and programs would be root too: start it as another user, or with the users up to %d", hardening.User)
+		return unavailable(nil, "the server is root in a user namespace without other users (such as systemd's PrivateUsers=yes), and programs would be root too: start it as another user, or with the users up to %d", hardening.User)
 	}
-	ctx := context.Background() // for all who ask, whoever came first
+	ctx := context.Background() // the result is for all callers, not only for the first
 	b.groups, b.groupsFault = findControllers(ctx, b.server, func(ctx context.Context) error {
 		return enterScope(ctx, b.server, connectManager)
 	})
@@ -77,8 +77,8 @@ func (b *Backend) InstanceID() string { return b.server }
 // Close does nothing: what has been started is its callers' to end.
 func (b *Backend) Close() error { return nil }
 
-// Resolve finds the interpreter, whatever image is asked for, and gives a digest of
-// what it is now.
+// Resolve finds the interpreter, and returns a digest of its present state. It ignores
+// the image.
 func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
 	p, err := b.findPython(ctx)
 	return p.digest, err
@@ -91,7 +91,7 @@ func (b *Backend) known(digest string) (python, bool) {
 	return p, ok
 }
 
-// knownBy finds an interpreter by what the options name, if it is still what it was.
+// knownBy returns the known interpreter that the options name, if it is unchanged.
 func (b *Backend) knownBy(named string) (python, bool) {
 	b.mu.Lock()
 	all := slices.Collect(maps.Values(b.pythons))
@@ -104,7 +104,7 @@ func (b *Backend) knownBy(named string) (python, bool) {
 	return python{}, false
 }
 
-// remember keeps an interpreter, and forgets those that nobody has asked for lately.
+// remember keeps an interpreter. It forgets all others if there are too many.
 func (b *Backend) remember(p python) {
 	const enough = 16
 	b.mu.Lock()
@@ -115,27 +115,27 @@ func (b *Backend) remember(p python) {
 	b.pythons[p.digest] = p
 }
 
-// Walls says in words what bounds a sandbox's memory and processes.
+// Walls describes what limits a sandbox's memory and processes.
 func (b *Backend) Walls() string {
-	_ = b.prepare() // each start tells what is wrong
+	_ = b.prepare() // each start returns the error
 	if b.groupsFault != nil {
-		return fmt.Sprintf("limits of each process and a watching supervisor, for want of cgroups: %v", b.groupsFault)
+		return fmt.Sprintf("limits of each process and a watching supervisor, without cgroups: %v", b.groupsFault)
 	}
 	walls := fmt.Sprintf("cgroups of version %d", b.groups.version)
 	if b.groups.folders[cpuController] == "" {
-		walls += ", which leave CPU time unbounded: they have no controller for it"
+		walls += ", which do not limit CPU time: they have no controller for it"
 	}
 	return walls
 }
 
-// Interpreter gives the path of the interpreter that programs run with.
+// Interpreter returns the path of the interpreter that programs run with.
 func (b *Backend) Interpreter(ctx context.Context) (string, error) {
 	p, err := b.findPython(ctx)
 	return filepath.Join(b.opts.Rootfs, p.path), err
 }
 
-// Health looks for the interpreter, and, until that has been seen to work, makes a
-// sandbox's walls and takes them down again.
+// Health looks for the interpreter. Until a sandbox has been made successfully, it also
+// makes one without a supervisor.
 func (b *Backend) Health(ctx context.Context) error {
 	p, err := b.findPython(ctx)
 	if err != nil || b.works.Load() {
@@ -144,15 +144,15 @@ func (b *Backend) Health(ctx context.Context) error {
 	if err := b.prepare(); err != nil {
 		return err
 	}
-	if err := b.rehearse(ctx, p); err != nil {
+	if err := b.try(ctx, p); err != nil {
 		return err
 	}
 	b.works.Store(true)
 	return nil
 }
 
-// Sweep removes what servers have left that are gone: cgroups, and what is known
-// of sessions that have ended.
+// Sweep removes what dead servers have left: cgroups, and records of sessions that have
+// ended.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	if err := b.prepare(); err != nil {
 		return 0, err
@@ -171,17 +171,17 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	return removed + n, errors.Join(append(failures, err)...)
 }
 
-// newID makes an identifier that nobody guesses or repeats.
+// newID returns an identifier that is unique and cannot be guessed.
 func newID() string { return strings.ToLower(rand.Text()[:16]) }
 
-// processName names a process for as long as the machine runs: numbers come again,
-// but not with the same time of start.
+// processName returns a name of a process that is unique while the machine runs: pids
+// are reused, but not with the same start time.
 func processName(pid int) (string, error) {
 	_, start, err := look(pid)
 	return strconv.Itoa(pid) + "-" + start, err
 }
 
-// look gives a process's state and the time of its start, as the kernel tells them.
+// look returns a process's state and its start time, in the kernel's notation.
 func look(pid int) (state, start string, err error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -196,7 +196,7 @@ func look(pid int) (state, start string, err error) {
 	return fields[stateField], fields[startField], nil
 }
 
-// isAlive says whether the process of a name runs.
+// isAlive reports whether the process of a name runs.
 func isAlive(name string) bool {
 	pid, start, _ := strings.Cut(name, "-")
 	number, err := strconv.Atoi(pid)
@@ -204,7 +204,7 @@ func isAlive(name string) bool {
 		return false
 	}
 	state, now, err := look(number)
-	return err == nil && now == start && state != "Z" // nobody has buried it yet
+	return err == nil && now == start && state != "Z" // its parent has not waited for it yet
 }
 
 var _ execution.SessionBackend = (*Backend)(nil)

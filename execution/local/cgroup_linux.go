@@ -1,7 +1,6 @@
 package local
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,224 +18,9 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
-// groupPrefix is how the names of our cgroups begin.
-const groupPrefix = "vivarium-"
-
-// cpuPeriod is the time for which a quota of CPU time counts, in microseconds,
-// as container engines have it.
+// cpuPeriod is the period of a quota of CPU time, in microseconds. Container engines
+// use the same.
 const cpuPeriod = 100_000
-
-// controllers is where this server may make cgroups: folders of the kernel's, by
-// controller. With version 2 they are one.
-type controllers struct {
-	version int
-	folders map[string]string
-}
-
-// Places of cgroups in the sandbox, and what each bounds.
-const (
-	memoryController = "memory"
-	pidsController   = "pids"
-	cpuController    = "cpu"
-)
-
-// findControllers looks where this server may make cgroups. The error says why
-// it may not. It may move this process: to below its cgroup, to be able to divide that,
-// or to one that enter, which must not be nil, has somebody else make for it.
-func findControllers(ctx context.Context, server string, enter func(context.Context) error) (controllers, error) {
-	c, err := findVersion1()
-	if err != nil {
-		c, err = findVersion2(ctx, enter)
-	}
-	if err != nil {
-		return controllers{}, err
-	}
-	return c, c.try(server)
-}
-
-// findVersion1 finds the hierarchies of version 1 that this process is in. They
-// must be those without which memory and processes are not bounded.
-func findVersion1() (controllers, error) {
-	membership, mounts, err := readMembership()
-	if err != nil {
-		return controllers{}, err
-	}
-	c := version1(membership, mounts)
-	if c.folders[memoryController] == "" || c.folders[pidsController] == "" {
-		return controllers{}, errNoGroups
-	}
-	return c, nil
-}
-
-var errNoGroups = errors.New("no cgroups are mounted")
-
-// readMembership reads which cgroups this process is in, and where they are mounted.
-func readMembership() (membership, mounts string, err error) {
-	in, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", "", errors.New("the kernel has no cgroups")
-	}
-	at, err := os.ReadFile("/proc/self/mountinfo")
-	return string(in), string(at), err
-}
-
-func version1(membership, mounts string) controllers {
-	c := controllers{version: 1, folders: make(map[string]string)}
-	for line := range strings.Lines(membership) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		for name := range strings.SplitSeq(parts[1], ",") {
-			if name != memoryController && name != pidsController && name != cpuController {
-				continue
-			}
-			if folder, ok := mountedAt(mounts, "cgroup", name, parts[2]); ok {
-				c.folders[name] = folder
-			}
-		}
-	}
-	return c
-}
-
-// findVersion2 finds a group of version 2 that is this process's to divide: the one that
-// it is in, or else one that enter has made for it.
-func findVersion2(ctx context.Context, enter func(context.Context) error) (controllers, error) {
-	c, err := divideOwn()
-	if err == nil || errors.Is(err, errNoGroups) || errors.Is(err, errUnits) {
-		return c, err
-	}
-	if refused := enter(ctx); refused != nil {
-		return controllers{}, fmt.Errorf("this server's cgroup is not its own to divide (%w), and it is given none (%w)", err, refused)
-	}
-	return divideOwn()
-}
-
-// divideOwn makes the group of version 2 that this process is in one below which
-// groups have the controllers that they need.
-func divideOwn() (controllers, error) {
-	membership, mounts, err := readMembership()
-	if err != nil {
-		return controllers{}, err
-	}
-	folder, ok := version2(membership, mounts)
-	if !ok {
-		return controllers{}, errNoGroups
-	}
-	c, err := divide(folder, os.Getpid())
-	if err != nil && (isService(folder) || isLimited(folder)) {
-		err = fmt.Errorf("%w (%w)", errUnits, err)
-	}
-	return c, err
-}
-
-// errUnits says that the group is not to be left: somebody has limited it, or it is a
-// service's of the system, and this server is meant too.
-var errUnits = errors.New("this server's cgroup is not its own to divide: its unit needs Delegate=yes")
-
-// isLimited says whether a group has a limit of its own. That of processes does not count:
-// systemd gives one to all.
-func isLimited(folder string) bool {
-	for _, name := range []string{"memory.max", "memory.high", "cpu.max"} {
-		if text, err := os.ReadFile(filepath.Join(folder, name)); err == nil && !strings.HasPrefix(string(text), "max") {
-			return true
-		}
-	}
-	return false
-}
-
-// isService says whether a group is one of a service of the system, not of a user's.
-func isService(folder string) bool {
-	return strings.HasSuffix(folder, ".service") && !strings.Contains(folder, "/user@")
-}
-
-// version2 gives the folder of the group of version 2 that this process is in.
-func version2(membership, mounts string) (string, bool) {
-	for line := range strings.Lines(membership) {
-		if path, unified := strings.CutPrefix(strings.TrimSpace(line), "0::"); unified {
-			return mountedAt(mounts, "cgroup2", "", path)
-		}
-	}
-	return "", false
-}
-
-// divide has the groups below a folder know the controllers that they need. Where a
-// process is in it the kernel refuses that; if it is this one alone, it moves below.
-func divide(folder string, self int) (controllers, error) {
-	c, err := offered(folder)
-	if err != nil {
-		return controllers{}, err
-	}
-	control, wanted := filepath.Join(folder, "cgroup.subtree_control"), ""
-	for name := range c.folders {
-		wanted += " +" + name
-	}
-	err = os.WriteFile(control, []byte(wanted), 0)
-	if errors.Is(err, unix.EBUSY) {
-		if err = moveBelow(folder, self); err == nil {
-			err = os.WriteFile(control, []byte(wanted), 0)
-		}
-	}
-	return c, err
-}
-
-// offered are the controllers of a group of version 2. CPU time alone may be left
-// unbounded: a run has an end anyway.
-func offered(folder string) (controllers, error) {
-	text, err := os.ReadFile(filepath.Join(folder, "cgroup.controllers"))
-	if err != nil {
-		return controllers{}, err
-	}
-	c := controllers{version: 2, folders: make(map[string]string)}
-	for name := range strings.FieldsSeq(string(text)) {
-		if name == memoryController || name == pidsController || name == cpuController {
-			c.folders[name] = folder
-		}
-	}
-	for _, name := range []string{memoryController, pidsController} {
-		if c.folders[name] == "" {
-			return controllers{}, fmt.Errorf("%s has no controller for %s", folder, name)
-		}
-	}
-	return c, nil
-}
-
-// moveBelow moves this process from a group, in which nobody else may be, to one below it.
-func moveBelow(folder string, self int) error {
-	inside, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))
-	if err != nil {
-		return err
-	}
-	if others := strings.Fields(string(inside)); len(others) != 1 || others[0] != strconv.Itoa(self) {
-		return fmt.Errorf("%s has other processes in it", folder)
-	}
-	own := filepath.Join(folder, groupPrefix+"server")
-	if err := os.Mkdir(own, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte(strconv.Itoa(self)), 0o600)
-}
-
-// mountedAt gives the folder in which a cgroup of a hierarchy is seen.
-func mountedAt(mounts, kind, controller, path string) (string, bool) {
-	for line := range strings.Lines(mounts) {
-		left, right, _ := strings.Cut(line, " - ")
-		fields, types := strings.Fields(left), strings.Fields(right)
-		if len(fields) < 5 || len(types) < 3 || types[0] != kind {
-			continue
-		}
-		options := strings.Split(types[2], ",")
-		if controller != "" && !slices.Contains(options, controller) {
-			continue
-		}
-		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(fields[3], "/")) // the root of the mount
-		if !ok || rest != "" && rest[0] != '/' {
-			continue
-		}
-		return filepath.Join(fields[4], rest), true
-	}
-	return "", false
-}
 
 // try makes a group and takes it away again.
 func (c controllers) try(server string) error {
@@ -256,7 +40,7 @@ type group struct {
 	folders map[string]string
 }
 
-// make makes a group with the limits of a sandbox, but for that of processes: see bound.
+// make makes a group with the limits of a sandbox, except that of processes: see bound.
 func (c controllers) make(name string, s execution.Settings) (group, error) {
 	g := group{version: c.version, folders: make(map[string]string)}
 	for controller, parent := range c.folders {
@@ -276,8 +60,8 @@ func (c controllers) make(name string, s execution.Settings) (group, error) {
 	return g, nil
 }
 
-// bound limits how many processes the group may have. It is for when the supervisor
-// is there: what becomes it has more threads than a sandbox may be allowed.
+// bound limits how many processes the group may have. It is called when the supervisor
+// runs: the process that becomes it may have more threads than the limit.
 func (g group) bound(processes int64) error {
 	folder := g.folders[pidsController]
 	if folder == "" {
@@ -325,7 +109,8 @@ func (g group) add(pid int) error {
 	return nil
 }
 
-// trees are what of the group the supervisor reads, where it looks for it.
+// trees returns the folders of the group that the supervisor reads, and where it expects
+// them.
 func (g group) trees() []tree {
 	if g.version == 2 {
 		return []tree{{From: g.folders[memoryController], To: "/sys/fs/cgroup", NoExec: true}}
@@ -337,7 +122,7 @@ func (g group) trees() []tree {
 	return all
 }
 
-// remove takes the group away, when the last of its processes has gone.
+// remove removes the group when the last of its processes has gone.
 func (g group) remove() error {
 	const patience = time.Second
 	var failures []error
@@ -354,7 +139,7 @@ func (g group) remove() error {
 	return errors.Join(failures...)
 }
 
-// empty says whether no process is in the group: a session may outlive its server.
+// empty reports whether no process is in the group: a session may outlive its server.
 func (g group) empty() bool {
 	for _, folder := range g.unique() {
 		inside, err := os.ReadFile(filepath.Join(folder, "cgroup.procs"))

@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Where a server may make cgroups is read from what the kernel says of it.
+// The kernel's files determine where a server may make cgroups.
 func TestHierarchies(t *testing.T) {
 	const mounts = `25 30 0:23 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate
 33 24 0:29 / /sys/fs/cgroup/memory rw shared:16 - cgroup cgroup rw,memory
@@ -28,25 +29,42 @@ func TestHierarchies(t *testing.T) {
 7:cpu,cpuacct:/
 0::/user.slice
 `
-	found := version1(membership, mounts)
+	found := version1(membership, parseMounts(t, mounts))
 	want := map[string]string{
 		"memory": "/sys/fs/cgroup/memory/user.slice", "cpu": "/sys/fs/cgroup/cpu,cpuacct", "pids": "/sys/fs/cgroup/pids/server",
 	}
 	if diff := cmp.Diff(want, found.folders); found.version != 1 || diff != "" {
 		t.Errorf("version %d:\n%s", found.version, diff)
 	}
-	if found := version1("0::/user.slice\n", mounts); len(found.folders) > 0 {
+	if found := version1("0::/user.slice\n", parseMounts(t, mounts)); len(found.folders) > 0 {
 		t.Errorf("version 1 is found where there is none: %v", found.folders)
 	}
-	if folder, ok := version2(membership, mounts); !ok || folder != "/sys/fs/cgroup/unified/user.slice" {
+	if folder, ok := version2(membership, parseMounts(t, mounts)); !ok || folder != "/sys/fs/cgroup/unified/user.slice" {
 		t.Errorf("version 2 is at %q (%v)", folder, ok)
 	}
-	if folder, ok := version2("8:memory:/\n", mounts); ok {
+	if folder, ok := version2("8:memory:/\n", parseMounts(t, mounts)); ok {
 		t.Errorf("version 2 is found where there is none, at %q", folder)
 	}
 }
 
-// The limits are written as each version has them.
+// The kernel writes a space in the path of a mount as \040: proc_pid_mountinfo(5).
+func TestHierarchyWithSpaces(t *testing.T) {
+	const mounts = `25 30 0:23 /my\040pod /sys/fs/my\040groups rw - cgroup2 cgroup2 rw` + "\n"
+	if folder, ok := version2("0::/my pod/server\n", parseMounts(t, mounts)); !ok || folder != "/sys/fs/my groups/server" {
+		t.Errorf("version 2 is at %q (%v)", folder, ok)
+	}
+}
+
+func parseMounts(t *testing.T, text string) []*mountinfo.Info {
+	t.Helper()
+	mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mounts
+}
+
+// The limits are written in the files of each version.
 func TestLimitsOfGroups(t *testing.T) {
 	settings := execution.Settings{MemoryBytes: 256 << 20, CPUs: 0.5}
 	for _, test := range []struct {
@@ -145,7 +163,7 @@ func TestControllersOnOffer(t *testing.T) {
 	}
 }
 
-// A server moves below its group to be able to divide it, where it is alone in it.
+// A server that is alone in its group moves below it, to be able to divide it.
 func TestMoveBelow(t *testing.T) {
 	const self = 4711
 	folder := hierarchy(t, "memory pids\n", "4711\n")

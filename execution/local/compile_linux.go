@@ -8,11 +8,11 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// maxCompiledBytes is how much the supervisor may have, compiled. It has 150 KB.
+// maxCompiledBytes bounds the compiled supervisor, which has 150 KB.
 const maxCompiledBytes = 1 << 20
 
-// beginning is what a sandbox begins with: PID 1's command line, of which the first word
-// is replaced by the interpreter's path, and files that it needs.
+// beginning is what a sandbox starts with: PID 1's command line, whose first element is
+// replaced by the interpreter's path, and the files that it needs.
 type beginning struct {
 	command []string
 	files   []file
@@ -21,14 +21,14 @@ type beginning struct {
 // compiled is the supervisor as an interpreter has compiled it.
 type compiled struct {
 	mu      sync.Mutex
-	started bool // somebody has started from source
+	started bool // a sandbox has started from source
 	tried   bool
 	data    []byte // nil where there is none
 }
 
-// begin gives what a sandbox begins with. Where each run has a start of its own, a
-// quarter of that is to compile the supervisor: all but the first find it compiled. The
-// first does not wait for that: it may be the only one.
+// begin returns what a sandbox starts with. If each run has a sandbox of its own,
+// compiling the supervisor is a quarter of the start: only the first compiles it. The
+// first does not wait for the compiled form, since there may be no second.
 func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) beginning {
 	source := beginning{command: b.opts.Command.Line(spec)}
 	if spec.Isolation == execution.IsolationRun || spec.Isolation == execution.IsolationSession {
@@ -48,8 +48,8 @@ func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) begi
 	return beginning{b.opts.Command.CompiledLine(spec, compiledFile), []file{{Path: compiledFile, Data: c.data}}}
 }
 
-// compile has an interpreter compile the supervisor, in a sandbox. Where it does not, it
-// gives nil: started from source, the supervisor says what is wrong.
+// compile runs an interpreter in a sandbox to compile the supervisor. It returns nil on
+// failure: then the supervisor starts from source, and reports the error itself.
 func (b *Backend) compile(ctx context.Context, spec execution.Spec, p python) []byte {
 	i, err := b.startPiped(ctx, spec, p, beginning{command: b.opts.Command.CompileLine()})
 	if err != nil {
@@ -58,7 +58,7 @@ func (b *Backend) compile(ctx context.Context, spec execution.Spec, p python) []
 	stop := context.AfterFunc(ctx, i.process.kill)
 	defer stop()
 	data, err := io.ReadAll(io.LimitReader(i, maxCompiledBytes+1))
-	_ = i.Destroy(context.WithoutCancel(ctx)) // what is left of it the sweep finds
+	_ = i.Destroy(context.WithoutCancel(ctx)) // the sweep removes what is left
 	if err != nil || len(data) > maxCompiledBytes || !i.process.succeeded() {
 		return nil
 	}

@@ -12,19 +12,18 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
-// unavailable is the error of a sandbox that cannot be had.
+// unavailable returns the error of a sandbox that cannot be made.
 func unavailable(cause error, format string, args ...any) error {
 	return &execution.Error{Code: execution.Unavailable, Message: fmt.Sprintf(format, args...), Err: cause}
 }
 
-// host is what an explanation depends on.
+// host is the machine, as far as an explanation depends on it.
 type host struct {
 	root bool                     // this server is root
-	read func(path string) string // a setting of the kernel's, "" where it has none of the kind
+	read func(path string) string // a setting of the kernel, "" if it has none
 }
 
-// explain says why no sandbox can be had, and what to change, given what the
-// kernel has refused.
+// explain returns an error with the cause in plain words and what to change.
 func explain(err error) error {
 	return host{root: isRoot(), read: readSetting}.explain(err)
 }
@@ -37,11 +36,11 @@ func (h host) explain(err error) error {
 	case h.switchedOff(err) != "":
 		return unavailable(err, "%s", h.switchedOff(err))
 	case errors.Is(err, unix.EAGAIN):
-		return unavailable(err, "there are as many processes of this user as may be: end some, or raise the limit (ulimit -u)")
+		return unavailable(err, "the limit of processes of this user is reached: end some, or raise the limit (ulimit -u)")
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return unavailable(err, tooManyFiles)
 	case errors.Is(err, unix.ENOSPC):
-		return unavailable(err, "there are as many user namespaces as may be: sudo sysctl -w user.max_user_namespaces=15000")
+		return unavailable(err, "the limit of user namespaces is reached: sudo sysctl -w user.max_user_namespaces=15000")
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		return unavailable(err, tooOld, kernel())
 	case refused(err):
@@ -50,48 +49,47 @@ func (h host) explain(err error) error {
 	return unavailable(err, "the sandbox cannot be made")
 }
 
-const tooManyFiles = "this server has as many files open as it may: raise the limit (ulimit -n)"
+const tooManyFiles = "the limit of open files of this server is reached: raise it (ulimit -n)"
 
-const tooOld = "the kernel is too old, or was built without namespaces: it takes Linux 5.12 or newer, and this is %s"
+const tooOld = "the kernel is too old, or was built without namespaces: it must be Linux 5.12 or newer, and is %s"
 
-// explainInside explains what has gone wrong in the process that was to become a sandbox.
+// explainInside explains an error of the process that was to become a sandbox.
 func (h host) explainInside(err error, f *fault) error {
-	program, starting := strings.CutPrefix(f.Step, "starting ")
 	switch {
 	case h.switchedOff(err) != "":
 		return unavailable(err, "%s", h.switchedOff(err))
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Step == closingStep: // CLOSE_RANGE_CLOEXEC is of 5.11
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Stage == closing: // CLOSE_RANGE_CLOEXEC is of 5.11
 		return unavailable(err, tooOld, kernel())
-	case f.Step == enteringStep && errors.Is(err, unix.EINVAL):
-		return unavailable(err, "the kernel keeps a sandbox out of its cgroup, as it does with processes of real time: start the server without (chrt -o 0)")
-	case f.Step == "taking /usr":
-		return unavailable(err, "this machine has no /usr that could be seen in sandboxes: LOCAL_ROOTFS names a folder with a root file system")
-	case refused(err) && f.Step == "mounting /proc":
-		return unavailable(err, "this is a container, of whose /proc parts are hidden: start it with --security-opt systempaths=unconfined, or use its engine (EXECUTOR_BACKEND=docker)")
-	case starting && errors.Is(err, unix.EACCES):
-		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or what it lives in: chmod -R a+rX lets all", hardening.User, program)
-	case starting:
-		return unavailable(err, "the interpreter cannot be started: in the sandbox %s is not seen, or not what it needs", program)
+	case f.Stage == entering && errors.Is(err, unix.EINVAL):
+		return unavailable(err, "the kernel does not let a sandbox into its cgroup, as is usual for real-time processes: start the server without real-time scheduling (chrt -o 0)")
+	case f.Stage == taking && f.Path == "/usr":
+		return unavailable(err, "this machine has no /usr to show in sandboxes: set LOCAL_ROOTFS to a folder with a root file system")
+	case refused(err) && f.Stage == mountingProc:
+		return unavailable(err, "this is a container in which parts of /proc are hidden: start it with --security-opt systempaths=unconfined, or use its engine (EXECUTOR_BACKEND=docker)")
+	case f.Stage == starting && errors.Is(err, unix.EACCES):
+		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or its folders: run `chmod -R a+rX` on them", hardening.User, f.Path)
+	case f.Stage == starting:
+		return unavailable(err, "the interpreter cannot be started: the sandbox does not show %s, or not everything that it needs", f.Path)
 	}
 	return unavailable(err, "the sandbox cannot be made")
 }
 
-// switchedOff says with which setting user namespaces are switched off, or "".
+// switchedOff returns which setting switches user namespaces off, as an advice, or "".
 func (h host) switchedOff(err error) string {
 	switch {
 	case h.read("/proc/sys/user/max_user_namespaces") == "0":
 		return "user namespaces are switched off: sudo sysctl -w user.max_user_namespaces=15000"
 	case !h.root && h.read("/proc/sys/kernel/unprivileged_userns_clone") == "0":
-		return "user namespaces are kept to root: sudo sysctl -w kernel.unprivileged_userns_clone=1"
+		return "only root may make user namespaces: sudo sysctl -w kernel.unprivileged_userns_clone=1"
 	case !h.root && refused(err) && h.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
-		return "AppArmor keeps user namespaces to programs that it knows: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give vivarium a profile with userns"
+		return "AppArmor allows user namespaces only to programs that it knows: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give vivarium a profile with userns"
 	}
 	return ""
 }
 
 func refused(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
 
-// readSetting reads a setting of the kernel's, "" where it has none of the kind.
+// readSetting returns a setting of the kernel, or "" if it has none.
 func readSetting(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -100,7 +98,7 @@ func readSetting(path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// kernel is the kernel's version.
+// kernel returns the kernel's version.
 func kernel() string {
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {

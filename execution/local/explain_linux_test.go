@@ -13,7 +13,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Of a process's status the user that runs it counts, with all its threads.
+// A process counts for its real user, with all its threads.
 func TestCountTasks(t *testing.T) {
 	proc := t.TempDir()
 	for pid, status := range map[string]string{
@@ -48,7 +48,7 @@ func TestKnowsUser(t *testing.T) {
 	}
 }
 
-// Each way in which the kernel refuses a sandbox has a sentence that says what to do.
+// For each way in which the kernel refuses a sandbox, the error names what to do.
 func TestExplain(t *testing.T) {
 	const (
 		namespaces = "/proc/sys/user/max_user_namespaces"
@@ -56,8 +56,8 @@ func TestExplain(t *testing.T) {
 		apparmor   = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 	)
 	outside := func(number unix.Errno) error { return fmt.Errorf("fork/exec: %w", number) }
-	inside := func(step string, number unix.Errno) error {
-		return &fault{Step: step, Errno: number, Text: number.Error()}
+	inside := func(s stage, path string, number unix.Errno) error {
+		return at(s, path, step(number, "some step"))
 	}
 	for name, test := range map[string]struct {
 		err      error
@@ -68,7 +68,7 @@ func TestExplain(t *testing.T) {
 		"switched off":           {outside(unix.ENOSPC), map[string]string{namespaces: "0"}, true, "user.max_user_namespaces=15000"},
 		"kept to root":           {outside(unix.EPERM), map[string]string{cloning: "0"}, false, "kernel.unprivileged_userns_clone=1"},
 		"kept to root, by root":  {outside(unix.EPERM), map[string]string{cloning: "0"}, true, "seccomp=unconfined"},
-		"AppArmor":               {inside("keeping mounts to itself", unix.EACCES), map[string]string{apparmor: "1"}, false, "apparmor_restrict_unprivileged_userns=0"},
+		"AppArmor":               {inside("", "", unix.EACCES), map[string]string{apparmor: "1"}, false, "apparmor_restrict_unprivileged_userns=0"},
 		"too many":               {outside(unix.ENOSPC), nil, false, "user.max_user_namespaces"},
 		"too many processes":     {outside(unix.EAGAIN), nil, false, "ulimit -u"},
 		"no thread, with cgo":    {died("runtime/cgo: pthread_create failed: Resource temporarily unavailable\nSIGABRT: abort\n"), nil, false, "ulimit -u"},
@@ -76,14 +76,14 @@ func TestExplain(t *testing.T) {
 		"too many files":         {outside(unix.EMFILE), nil, true, "ulimit -n"},
 		"killed":                 {died(""), nil, false, "cannot be made"},
 		"no namespaces":          {outside(unix.EINVAL), nil, false, "Linux 5.12"},
-		"older kernel":           {inside(closingStep, unix.EINVAL), nil, false, "Linux 5.12"},
-		"real time":              {inside(enteringStep, unix.EINVAL), nil, true, "chrt -o 0"},
-		"old kernel":             {inside("taking /usr", unix.ENOSYS), nil, false, "Linux 5.12"},
+		"older kernel":           {inside(closing, "", unix.EINVAL), nil, false, "Linux 5.12"},
+		"real time":              {inside(entering, "", unix.EINVAL), nil, true, "chrt -o 0"},
+		"old kernel":             {inside(taking, "/usr", unix.ENOSYS), nil, false, "Linux 5.12"},
 		"container":              {outside(unix.EPERM), nil, true, "seccomp=unconfined"},
-		"container with a /proc": {inside("mounting /proc", unix.EPERM), nil, true, "systempaths=unconfined"},
-		"no /usr":                {inside("taking /usr", unix.ENOENT), nil, true, "LOCAL_ROOTFS"},
-		"no interpreter":         {inside("starting /opt/x/python3", unix.ENOENT), nil, true, "/opt/x/python3 is not seen"},
-		"an unreadable one":      {inside("starting /opt/x/python3", unix.EACCES), nil, true, "chmod -R a+rX"},
+		"container with a /proc": {inside(mountingProc, "", unix.EPERM), nil, true, "systempaths=unconfined"},
+		"no /usr":                {inside(taking, "/usr", unix.ENOENT), nil, true, "LOCAL_ROOTFS"},
+		"no interpreter":         {inside(starting, "/opt/x/python3", unix.ENOENT), nil, true, "the sandbox does not show /opt/x/python3"},
+		"an unreadable one":      {inside(starting, "/opt/x/python3", unix.EACCES), nil, true, "chmod -R a+rX"},
 		"anything else":          {errors.New("odd"), nil, true, "cannot be made"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,17 +19,17 @@ import (
 )
 
 // Become turns this process into the sandbox that its parent has planned: PID 1
-// of new namespaces, which nobody else is in yet. It does not return: the
-// supervisor takes its place, or it ends with status 1 after a word on why.
+// of new namespaces, in which there is no other process yet. It does not return: the
+// supervisor takes its place, or it reports the error and ends with status 1.
 //
-// It may be called by the first thing in main alone: it changes the process.
+// main must call it first: it changes the process.
 func Become() {
-	runtime.LockOSThread() // what exec(2) keeps is the calling thread's
+	runtime.LockOSThread() // exec(2) keeps the state of the calling thread
 	word := os.NewFile(wordFD, "word")
-	unix.Umask(0o022) // not the server's, which may keep all to itself
-	// What the server has from whoever started it is no sandbox's.
+	unix.Umask(0o022) // the server's umask may deny others everything
+	// The sandbox must not inherit descriptors that the server itself inherited.
 	if err := unix.CloseRange(wordFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		_ = json.NewEncoder(word).Encode(step(err, closingStep))
+		_ = json.NewEncoder(word).Encode(at(closing, "", step(err, "closing descriptors")))
 		os.Exit(1)
 	}
 	err := become(word)
@@ -41,7 +41,7 @@ func Become() {
 	os.Exit(1)
 }
 
-// step says what was being done when an error came.
+// step returns an error with a description of the step that failed.
 func step(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -58,8 +58,8 @@ func become(word io.Writer) error {
 	if err != nil {
 		return step(err, "reading the plan")
 	}
-	// Nobody needs project ids; but for the map to be written in a namespace below, there
-	// must be one here. Where there is none above, the supervisor says what it thinks of that.
+	// Project ids are not needed. But a namespace below can only write its map if there
+	// is one here. If there is none above, the supervisor reports the error.
 	_ = os.WriteFile("/proc/self/projid_map", []byte("0 0 1"), 0)
 	trees, err := openTrees(p.Trees)
 	if err != nil {
@@ -73,7 +73,7 @@ func become(word io.Writer) error {
 	if err := makeRoot(p, trees); err != nil {
 		return err
 	}
-	// Not at birth: only now is it in the cgroup that is to be the root of what it sees.
+	// Not with clone(2): only now is this process in the cgroup that becomes its root.
 	if err := step(unix.Unshare(unix.CLONE_NEWCGROUP), "making a namespace of cgroups"); err != nil {
 		return err
 	}
@@ -96,9 +96,9 @@ func become(word io.Writer) error {
 		return step(err, "telling the server")
 	}
 	if len(p.Command) == 0 {
-		os.Exit(0) // it was but to be seen whether it can be done
+		os.Exit(0) // this was only a test
 	}
-	// The last of all: it bounds this process too, which is larger than the supervisor.
+	// This comes last: it limits this process too, which is larger than the supervisor.
 	if p.DataBytes > 0 {
 		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: p.DataBytes, Max: p.DataBytes}); err != nil {
 			return step(err, "limiting memory")
@@ -107,11 +107,11 @@ func become(word io.Writer) error {
 	if err := unix.Dup3(errorsFD, unix.Stderr, 0); err != nil {
 		return step(err, "taking over stderr")
 	}
-	// A session's is a FIFO that no server may be reading: it must not hold PID 1 up.
+	// The stderr of a session is a FIFO without a reader at times: it must not block PID 1.
 	if err := unix.SetNonblock(unix.Stderr, true); err != nil {
 		return step(err, "taking over stderr")
 	}
-	return step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0])
+	return at(starting, p.Command[0], step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0]))
 }
 
 // stayInside has the kernel refuse to write or make anything elsewhere than in the
@@ -131,7 +131,7 @@ func stayInside(p plan) error {
 	), "closing the file system")
 }
 
-// becomeUser gives up the identity of the server, but not what is needed to go on.
+// becomeUser returns up the identity of the server, but not what is needed to go on.
 func becomeUser(user, group int) error {
 	// The namespace knows neither root nor any other user, so that nothing is lost
 	// by becoming one (capabilities(7), "Effect of user ID changes").

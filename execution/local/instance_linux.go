@@ -18,7 +18,7 @@ const (
 	diagnosticBytes = 2048
 )
 
-// instance is a sandbox whose life hangs on this process.
+// instance is a sandbox that ends with this process.
 type instance struct {
 	process *process
 	stdin   *os.File
@@ -30,7 +30,7 @@ type instance struct {
 
 	destroy sync.Once
 	gone    chan struct{} // closed when Destroy has finished
-	failure error         // what Destroy says; set before gone is closed
+	failure error         // the result of Destroy; set before gone is closed
 }
 
 var _ execution.Instance = (*instance)(nil)
@@ -41,7 +41,7 @@ func newInstance(p *process, stdin, stdout, stderr *os.File) *instance {
 	return i
 }
 
-// listen keeps the beginning of what the supervisor says of its own failure.
+// listen keeps the beginning of what the supervisor writes to stderr.
 func (i *instance) listen(stderr *os.File) {
 	defer close(i.errors)
 	defer func() { _ = stderr.Close() }()
@@ -57,8 +57,7 @@ func (i *instance) listen(stderr *os.File) {
 	}
 }
 
-// Read reads what PID 1 writes to stdout. At the end it waits for what that has
-// said on stderr.
+// Read reads what PID 1 writes to stdout. At the end it waits for the end of stderr.
 func (i *instance) Read(p []byte) (int, error) {
 	n, err := i.stdout.Read(p)
 	if errors.Is(err, os.ErrClosed) {
@@ -76,14 +75,14 @@ func (i *instance) Write(p []byte) (int, error) { return i.stdin.Write(p) }
 // SetWriteDeadline bounds writes.
 func (i *instance) SetWriteDeadline(t time.Time) error { return i.stdin.SetWriteDeadline(t) }
 
-// Diagnostics gives what PID 1 wrote to stderr, as far as it has been read.
+// Diagnostics returns what PID 1 wrote to stderr, as far as it has been read.
 func (i *instance) Diagnostics() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return string(i.text)
 }
 
-// Detach ends the sandbox, in time: its stdin ends.
+// Detach ends the sandbox in the background.
 func (i *instance) Detach() { go func() { _ = i.Destroy(context.Background()) }() }
 
 // Destroy asks PID 1 to end, by ending its stdin, and kills it if that takes too long.

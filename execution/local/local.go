@@ -1,15 +1,15 @@
 // Package local is the [execution.Backend] without an engine: the server itself
-// starts sandboxes, each of them this very binary once more, which makes Linux
-// namespaces and a root of its own around itself and then becomes the supervisor.
-// It needs no privileges and nothing that is installed but a Python.
+// starts sandboxes. Each is this binary once more: it makes Linux namespaces and a
+// root of its own around itself, and then becomes the supervisor. It needs no
+// privileges, and no software except a Python.
 //
-// It leaves to the caller what runs in a sandbox and how it is spoken to.
+// It leaves to the caller what runs in a sandbox, and the protocol with it.
 package local
 
 import "github.com/vivarium-sandbox/vivarium/execution"
 
-// Name is what a process has as its first argument that is to become a sandbox:
-// main must call [Become] then, and nothing before it.
+// Name is the first argument of a process that is to become a sandbox. main must
+// then call [Become] before anything else.
 const Name = "vivarium-sandbox"
 
 // Command makes command lines, of which the first word is a name for the interpreter.
@@ -36,7 +36,8 @@ type Options struct {
 	// Rootfs is a folder with a root file system to use instead of the host's own
 	// /usr, or empty. Python is a path in it then.
 	Rootfs string
-	// Folder is where sessions are known to other servers of this user. It is made
-	// when it is needed. Empty means one in the system's temporary folder.
+	// Folder has the records of sessions, through which other servers of this user
+	// find them. It is made on first use. Empty means one in the system's temporary
+	// folder.
 	Folder string
 }

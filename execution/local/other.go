@@ -10,10 +10,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Backend is none here: there are no Linux namespaces.
+// Backend always fails: this system has no Linux namespaces.
 type Backend struct{}
 
-// New says that there is no such backend.
+// New returns a backend that always fails.
 func New(Options) (*Backend, error) { return &Backend{}, nil }
 
 // Become does nothing: no process is started to become a sandbox.
@@ -27,7 +27,7 @@ func elsewhere() error {
 	}
 }
 
-// InstanceID is that of nobody.
+// InstanceID returns "".
 func (b *Backend) InstanceID() string { return "" }
 
 // Close does nothing.
@@ -36,7 +36,7 @@ func (b *Backend) Close() error { return nil }
 // Interpreter fails.
 func (b *Backend) Interpreter(context.Context) (string, error) { return "", elsewhere() }
 
-// Walls says that there are none.
+// Walls returns "none".
 func (b *Backend) Walls() string { return "none" }
 
 // Resolve fails.
@@ -50,7 +50,7 @@ func (b *Backend) Start(context.Context, execution.Spec) (execution.Instance, er
 // Sweep finds nothing.
 func (b *Backend) Sweep(context.Context) (int, error) { return 0, nil }
 
-// Health says why there are no sandboxes.
+// Health returns why there are no sandboxes.
 func (b *Backend) Health(context.Context) error { return elsewhere() }
 
 // Attach fails.

@@ -14,30 +14,35 @@ const (
 	errorsFD = 5 // is to be the supervisor's stderr
 )
 
-// finished is what a process says that has become a sandbox, but for its supervisor.
+// finished is what a process sends when it has become a sandbox and starts the supervisor.
 const finished = "\n"
 
-// Steps that have an explanation of their own.
+// stage is a step that has an explanation of its own (see explain).
+type stage string
+
 const (
-	closingStep  = "closing descriptors"
-	enteringStep = "entering the cgroup"
+	closing      stage = "closing"       // inherited descriptors
+	entering     stage = "entering"      // the cgroup
+	taking       stage = "taking"        // a folder or file of the host, named by the path
+	mountingProc stage = "mounting_proc" // of the sandbox
+	starting     stage = "starting"      // the interpreter, named by the path
 )
 
-// plan is what a process is told that becomes a sandbox.
+// plan is what a process receives that becomes a sandbox.
 type plan struct {
-	// User and Group are who the supervisor is. The process becomes them where
-	// it is somebody else yet, which takes the power to.
+	// User and Group are those of the supervisor. With Become the process must change
+	// to them, which needs the capability.
 	User, Group int
 	Become      bool
 	Hostname    string
 
-	// Trees are folders and files that are seen inside, read-only.
+	// Trees are folders and files of the host that the sandbox shows, read-only.
 	Trees []tree
 	// Links are symbolic links in the root, by name.
 	Links []link
 	// Files are small files, with their contents.
 	Files []file
-	// Spaces are the places that programs can write.
+	// Spaces are the folders that programs can write.
 	Spaces []space
 
 	// Command is the supervisor's command line, Environment its environment,
@@ -79,18 +84,19 @@ type space struct {
 	NoExec     bool
 }
 
-// fault is what goes wrong while a process becomes a sandbox, as it travels to
-// the server.
+// fault is an error of a process that becomes a sandbox, as it is sent to the server.
 type fault struct {
-	Step  string        // what was being done, in words
-	Errno syscall.Errno // 0 where the kernel did not say
+	Stage stage         // "" for a step without an explanation of its own
+	Path  string        // what Stage is about, for some
+	Step  string        // what was being done, for people
+	Errno syscall.Errno // 0 if the kernel reported none
 	Text  string
 }
 
 // Error implements error.
 func (f *fault) Error() string { return fmt.Sprintf("%s: %s", f.Step, f.Text) }
 
-// Unwrap gives the kernel's word.
+// Unwrap returns the kernel's error, if there is one.
 func (f *fault) Unwrap() error {
 	if f.Errno == 0 {
 		return nil
@@ -98,7 +104,15 @@ func (f *fault) Unwrap() error {
 	return f.Errno
 }
 
-// readPlan reads what this process is to become.
+// at returns a fault of step with its stage.
+func at(s stage, path string, err error) error {
+	if f, ok := err.(*fault); ok { //nolint:errorlint // it is step's own result
+		f.Stage, f.Path = s, path
+	}
+	return err
+}
+
+// readPlan reads the plan of this process.
 func readPlan() (plan, error) {
 	var p plan
 	in := os.NewFile(planFD, "plan")

@@ -13,13 +13,12 @@ import (
 )
 
 const (
-	// zeroBytes is how much can be read from what stands for /dev/zero.
+	// zeroBytes is the size of the file that replaces /dev/zero.
 	zeroBytes = 1 << 50
 	// compiledFile is where sandboxes have the supervisor compiled.
 	compiledFile = "/run/vivarium/supervisor" // no root file system has a /run inside
-	// sharedOpenFiles is the limit of programs where they are, outside, the server's own
-	// user: with what they open, such as watches of epoll, they can fill what the kernel
-	// allows each user.
+	// sharedOpenFiles is the limit of programs that have the server's own user outside.
+	// What they open, such as watches of epoll, counts towards that user's limits.
 	sharedOpenFiles = 128
 )
 
@@ -75,7 +74,7 @@ func textFile(path, format string, args ...any) file {
 	return file{Path: path, Data: fmt.Appendf(nil, format, args...)}
 }
 
-// environment is PID 1's.
+// environment returns PID 1's environment.
 func (b *Backend) environment(spec execution.Spec, py python) []string {
 	all := append(slices.Clone(b.opts.Environment), "HOSTNAME="+hardening.Hostname) // as container engines have it
 	all = append(all, hardening.Environment(spec)...)
@@ -99,7 +98,7 @@ func systemFolders() []string {
 	return []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 }
 
-// rootTrees are what is seen of the host, or of the root file system that was given.
+// rootTrees returns what the sandbox shows of the host, or of LOCAL_ROOTFS.
 func (b *Backend) rootTrees(py python) []tree {
 	all := devices()
 	if b.opts.Rootfs != "" {
@@ -120,8 +119,8 @@ func (b *Backend) rootTrees(py python) []tree {
 	return all
 }
 
-// SystemFiles are what is seen of the host's /etc, where it is there: what libraries,
-// fonts and Python's own modules look up, and nothing that is the host's alone.
+// SystemFiles returns what the sandbox shows of the host's /etc, as far as it exists:
+// what libraries, fonts and Python's own modules look up, and nothing private.
 func SystemFiles() []string {
 	return []string{
 		"ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "matplotlibrc", "mime.types",
@@ -129,7 +128,7 @@ func SystemFiles() []string {
 	}
 }
 
-// devices are the nodes that every program expects.
+// devices returns the device nodes that programs expect.
 func devices() []tree {
 	var all []tree
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
@@ -138,7 +137,7 @@ func devices() []tree {
 	return all
 }
 
-// rootLinks are the host's own symbolic links in its root, /bin and its like.
+// rootLinks returns the host's own symbolic links in its root, such as /bin.
 func (b *Backend) rootLinks() []link {
 	var all []link
 	for _, name := range systemFolders() {
@@ -149,12 +148,12 @@ func (b *Backend) rootLinks() []link {
 	return all
 }
 
-// rootfsTrees are the folders of the root file system that was given, but for
-// those that the sandbox has of its own.
+// rootfsTrees returns the folders of LOCAL_ROOTFS, except those that the sandbox has of
+// its own.
 func (b *Backend) rootfsTrees() []tree {
 	entries, err := os.ReadDir(b.opts.Rootfs)
 	if err != nil {
-		return nil // it has been looked at; the missing interpreter will tell
+		return nil // findInRootfs has checked it; the missing interpreter will be the error
 	}
 	own := []string{"proc", "sys", "dev", "tmp", "run", "boot", "home", "root", "mnt", "media", filepath.Base(b.opts.Workspace)}
 	var all []tree

@@ -11,22 +11,21 @@ import (
 )
 
 const (
-	// spareTasks is how many processes and threads this server's user must still be
-	// able to have for a sandbox to be started: those of the process that becomes it,
-	// of the supervisor, and some for this server, which the Go runtime ends at once
-	// where it can have no more threads.
+	// spareTasks is how many more processes and threads this server's user must be able
+	// to have before a sandbox is started: those of the process that becomes it, of the
+	// supervisor, and some for this server. The Go runtime crashes without threads.
 	spareTasks = 24
-	// highLimit is a limit which nobody comes near but by accident: to count would
-	// take milliseconds.
+	// highLimit is a limit that is not reached in practice. It is not checked, since
+	// counting takes milliseconds.
 	highLimit = 4096
 )
 
-// roomForProcesses says whether this user, who is not root, may have the processes of
+// roomForProcesses fails if this user, who is not root, may not have the processes of
 // another sandbox.
 func roomForProcesses() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil || limit.Cur > highLimit {
-		return nil //nolint:nilerr // the kernel has the last word
+		return nil //nolint:nilerr // the kernel decides
 	}
 	tasks, err := countTasks("/proc", os.Getuid())
 	if err != nil || uint64(tasks)+spareTasks <= limit.Cur {

@@ -21,23 +21,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// askTime bounds the questions to an interpreter outside of the sandbox.
+// askTime bounds the run of facts.py outside of the sandbox.
 const askTime = 20 * time.Second
 
-// facts.py tells what an interpreter is.
+// facts.py describes an interpreter.
 //
 //go:embed facts.py
 var factsSource string
 
-// python is an interpreter, and what it needs to be seen inside.
+// python is an interpreter, and what the sandbox must show for it.
 type python struct {
 	path   string   // of the executable, inside
-	trees  []string // folders and files besides /usr that it lives in
+	trees  []string // its folders and files outside of /usr
 	digest string
 	named  string // identifies what the options name, which may be a script that starts an interpreter
-	found  string // identifies what that has turned out to be; "" where it was not asked
+	found  string // identifies the interpreter itself; "" if facts.py did not run
 	asked  bool   // preload is known
-	// preload names the modules that are worth importing ahead and are there.
+	// preload has the names of installed modules that are worth importing ahead.
 	preload  []string
 	compiled *compiled
 }
@@ -51,8 +51,8 @@ type facts struct {
 	Ctypes     bool
 }
 
-// findPython finds the interpreter that the options name. Those of the system
-// itself are not asked who they are: the sandbox finds out.
+// findPython finds the interpreter that the options name. It does not run facts.py for
+// the system's own: the sandbox finds out the same.
 func (b *Backend) findPython(ctx context.Context) (python, error) {
 	if b.opts.Rootfs != "" {
 		return b.findInRootfs()
@@ -85,7 +85,7 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 			return python{}, err
 		}
 		if p.found = p.identity(); p.found == "" {
-			return python{}, unavailable(nil, "%s is no Python that can be seen: %s has gone", name, p.path)
+			return python{}, unavailable(nil, "%s is not a Python that a sandbox can show: %s has gone", name, p.path)
 		}
 	}
 	p.digest = digestOf(p.named, p.found)
@@ -93,8 +93,8 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 	return p, nil
 }
 
-// identity identifies an interpreter that was asked: its executable and what it lives
-// in. It is "" where those have gone.
+// identity identifies an interpreter by its executable and its folders. It is "" if they
+// have gone.
 func (p *python) identity() string {
 	target, err := filepath.EvalSymlinks(p.path)
 	if err != nil {
@@ -107,10 +107,10 @@ func (p *python) identity() string {
 	return all
 }
 
-// isStill says whether an interpreter is what it was when it was asked.
+// isStill reports whether an interpreter is unchanged.
 func (p *python) isStill() bool { return p.found == "" || p.found == p.identity() }
 
-// findInRootfs finds the interpreter in a root file system that was given.
+// findInRootfs finds the interpreter in LOCAL_ROOTFS.
 func (b *Backend) findInRootfs() (python, error) {
 	candidates := []string{"/usr/local/bin/python3", "/usr/bin/python3", "/bin/python3"}
 	if b.opts.Python != "" {
@@ -120,7 +120,7 @@ func (b *Backend) findInRootfs() (python, error) {
 		return python{}, unavailable(errors.Join(err), "LOCAL_ROOTFS is %q: must be a folder with a root file system, and has no folder usr", b.opts.Rootfs)
 	}
 	if isOwnRoot(b.opts.Rootfs) {
-		return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: must not be this machine's own root; where it is empty programs see /usr", b.opts.Rootfs)
+		return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: must not be this machine's own root; if it is empty, programs see /usr", b.opts.Rootfs)
 	}
 	for _, path := range candidates {
 		place := filepath.Join(b.opts.Rootfs, path)
@@ -142,10 +142,10 @@ func (b *Backend) findInRootfs() (python, error) {
 		b.remember(p)
 		return p, nil
 	}
-	return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: has no Python at %s; LOCAL_PYTHON names its place", b.opts.Rootfs, strings.Join(candidates, ", "))
+	return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: has no Python at %s; set LOCAL_PYTHON to its path", b.opts.Rootfs, strings.Join(candidates, ", "))
 }
 
-// isOwnRoot says whether a folder is this process's own root, by whatever name.
+// isOwnRoot reports whether a folder is this process's own root, under any path.
 func isOwnRoot(folder string) bool {
 	own, err := os.Stat("/")
 	if err != nil {
@@ -155,7 +155,7 @@ func isOwnRoot(folder string) bool {
 	return err == nil && os.SameFile(own, given)
 }
 
-// identify tells what is at paths now from what may be there later.
+// identify returns a text that changes when a file at one of the paths does.
 func identify(paths ...string) (string, error) {
 	var all strings.Builder
 	for _, path := range paths {
@@ -168,7 +168,7 @@ func identify(paths ...string) (string, error) {
 	return all.String(), nil
 }
 
-// digestOf makes a digest of what identifies an interpreter.
+// digestOf returns a digest of what identifies an interpreter.
 func digestOf(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
 	return "local:" + hex.EncodeToString(sum[:16])
@@ -176,8 +176,8 @@ func digestOf(parts ...string) string {
 
 func isBelow(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
-// ask has an interpreter tell who it is, outside of the sandbox: it is the
-// user's own, and no program's code runs in it.
+// ask runs facts.py with an interpreter, outside of the sandbox. That is safe: the
+// interpreter is the user's own, and runs no program's code.
 func (p *python) ask(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -187,11 +187,11 @@ func (p *python) ask(ctx context.Context, name string) error {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return unavailable(fmt.Errorf("%w: %.300s", err, stderr.String()), "%s is no Python that runs", name)
+		return unavailable(fmt.Errorf("%w: %.300s", err, stderr.String()), "%s is not a Python that runs", name)
 	}
 	var f facts
 	if err := json.Unmarshal(out, &f); err != nil {
-		return unavailable(err, "%s is no Python", name)
+		return unavailable(err, "%s is not a Python", name)
 	}
 	if fault := f.fault(); fault != "" {
 		return unavailable(nil, "%s %s", f.Executable, fault)
@@ -202,13 +202,13 @@ func (p *python) ask(ctx context.Context, name string) error {
 			continue
 		}
 		if fault := prefixFault(prefix); fault != "" {
-			return unavailable(nil, "the Python %s lives in %s, %s; LOCAL_PYTHON names another, such as one of a virtual environment below your home, or /usr/bin/python3", f.Executable, prefix, fault)
+			return unavailable(nil, "the Python %s is in %s, %s; set LOCAL_PYTHON to another, such as one of a virtual environment below your home, or /usr/bin/python3", f.Executable, prefix, fault)
 		}
 		p.trees = append(p.trees, shown(prefix)...)
 	}
 	p.trees = outermost(p.trees)
 	if !p.isSeen() {
-		// A link to it, which is not seen inside.
+		// The path is a link that the sandbox does not show.
 		if target, err := filepath.EvalSymlinks(p.path); err == nil {
 			p.path = target
 		}
@@ -216,12 +216,12 @@ func (p *python) ask(ctx context.Context, name string) error {
 	return nil
 }
 
-// isSeen says whether programs see an interpreter by its path.
+// isSeen reports whether the sandbox shows an interpreter under its path.
 func (p *python) isSeen() bool {
 	return slices.ContainsFunc(append([]string{"/bin", "/usr"}, p.trees...), func(tree string) bool { return isBelow(p.path, tree) })
 }
 
-// outermost leaves out paths that lie below others.
+// outermost returns the paths that are not below others.
 func outermost(paths []string) []string {
 	slices.Sort(paths)
 	var all []string
@@ -233,8 +233,8 @@ func outermost(paths []string) []string {
 	return all
 }
 
-// shown is what programs see of the folder that an interpreter lives in. A virtual
-// environment may be made in a project's own folder: then it is what belongs to it.
+// shown returns what the sandbox shows of an interpreter's folder. A virtual environment
+// may be in a project's own folder: then only its own files are shown.
 func shown(prefix string) []string {
 	if _, err := os.Lstat(filepath.Join(prefix, "pyvenv.cfg")); err != nil {
 		return []string{prefix}
@@ -253,19 +253,19 @@ func shown(prefix string) []string {
 	return all
 }
 
-// fault says what is wrong with an interpreter, or nothing.
+// fault returns what is wrong with an interpreter, or "".
 func (f facts) fault() string {
 	const major, minor = 3, 9
 	switch {
 	case len(f.Version) < 2 || f.Version[0] < major || f.Version[0] == major && f.Version[1] < minor:
-		return fmt.Sprintf("is Python %s: must be %d.%d or newer; LOCAL_PYTHON names another", strings.Trim(strings.ReplaceAll(fmt.Sprint(f.Version), " ", "."), "[]"), major, minor)
+		return fmt.Sprintf("is Python %s: must be %d.%d or newer; set LOCAL_PYTHON to another", strings.Trim(strings.ReplaceAll(fmt.Sprint(f.Version), " ", "."), "[]"), major, minor)
 	case !f.Ctypes:
 		return "lacks the module ctypes, which the sandbox needs: on Debian and Ubuntu install python3, of which python3-minimal is a part"
 	}
 	return ""
 }
 
-// prefixFault says why a folder must not be shown to programs.
+// prefixFault returns why a folder must not be shown to programs, or "".
 func prefixFault(prefix string) string {
 	for _, own := range []string{"/tmp", "/workspace", "/dev", "/proc", "/sys"} {
 		if isBelow(prefix, own) {
@@ -276,18 +276,18 @@ func prefixFault(prefix string) string {
 	case slices.Contains([]string{"/", "/home", "/root", "/etc", "/var", "/run", "/opt", "/mnt", "/media", "/srv"}, prefix):
 		return "which programs must not see as a whole"
 	case slices.ContainsFunc(homes(), func(home string) bool { return isBelow(home, prefix) }):
-		return "which is above or the same as somebody's home"
+		return "which is a user's home or above one"
 	}
 	return ""
 }
 
-// homes are the folders of this machine's users, by every name that is known of them.
+// homes returns the home folders of this machine's users, under every known path.
 func homes() []string {
 	var all []string
 	if home, err := os.UserHomeDir(); err == nil {
 		all = append(all, home)
 	}
-	users, _ := os.ReadFile("/etc/passwd") // not all are in it, but this one's is known
+	users, _ := os.ReadFile("/etc/passwd") // not all users are in it, but this one is known
 	for line := range strings.Lines(string(users)) {
 		const homeField = 5 // of passwd(5)
 		if fields := strings.Split(line, ":"); len(fields) > homeField && filepath.IsAbs(fields[homeField]) {
@@ -305,7 +305,7 @@ func homes() []string {
 	return slices.DeleteFunc(all, func(home string) bool { return home == "/" })
 }
 
-// noPython explains that there is no interpreter.
+// noPython returns the error of a missing interpreter.
 func noPython(asked string, err error) error {
 	if asked != "" {
 		return unavailable(err, "LOCAL_PYTHON is %q: must be the path of a Python, or a name in PATH", asked)

@@ -14,14 +14,13 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
-// What no mount of a sandbox's own gives, and what those do not give besides from
-// which nothing is to be executed.
+// Attributes of all mounts of a sandbox, and of those without executables.
 const (
 	plain      = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	noPrograms = plain | unix.MOUNT_ATTR_NOEXEC
 )
 
-// opened is a tree that is on its way from the host's root to the sandbox's.
+// opened is a tree of the host that is not mounted in the sandbox yet.
 type opened struct {
 	tree
 
@@ -29,8 +28,8 @@ type opened struct {
 	folder bool
 }
 
-// openTrees takes copies of the mounts of what is to be seen inside, all of it
-// read-only. That needs the paths as the server sees them.
+// openTrees copies the mounts of what the sandbox shows, read-only. It needs the paths
+// as the server sees them.
 func openTrees(trees []tree) ([]opened, error) {
 	var all []opened
 	for _, t := range trees {
@@ -39,11 +38,11 @@ func openTrees(trees []tree) ([]opened, error) {
 			if t.Optional && errors.Is(err, unix.ENOENT) {
 				continue
 			}
-			return nil, step(err, "taking %s", t.From)
+			return nil, at(taking, t.From, step(err, "taking %s", t.From))
 		}
 		var status unix.Stat_t
 		if err := unix.Fstat(fd, &status); err != nil {
-			return nil, step(err, "taking %s", t.From)
+			return nil, at(taking, t.From, step(err, "taking %s", t.From))
 		}
 		all = append(all, opened{tree: t, fd: fd, folder: status.Mode&unix.S_IFMT == unix.S_IFDIR})
 	}
@@ -70,7 +69,7 @@ func openTree(t tree) (int, error) {
 	return fd, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr)
 }
 
-// newMount makes a file system that is not mounted anywhere yet.
+// newMount makes a file system that is not mounted yet.
 func newMount(kind string, attributes int, options ...string) (int, error) {
 	made, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -140,17 +139,17 @@ func makeRoot(p plan, trees []opened) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return step(err, "keeping mounts to itself")
 	}
-	// While the old one is in sight: what is hidden there would be seen in a new one.
+	// Before leaving the old root: the kernel then checks what is hidden in its /proc.
 	proc, err := newMount("proc", noPrograms)
 	if err != nil {
-		return step(err, "mounting /proc")
+		return at(mountingProc, "", step(err, "mounting /proc"))
 	}
 	owner := []string{fmt.Sprintf("uid=%d", p.User), fmt.Sprintf("gid=%d", p.Group)}
 	root, err := newMount("tmpfs", plain, append(owner, "mode=0755", "size=1m", "nr_inodes=2048")...)
 	if err != nil {
 		return step(err, "making a root")
 	}
-	// Any folder does: it will be out of sight, with all of the old root.
+	// Any folder does: it goes with all of the old root.
 	if err := unix.MoveMount(root, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return step(err, "mounting a root")
 	}
@@ -169,7 +168,7 @@ func makeRoot(p plan, trees []opened) error {
 		return step(err, "entering the root")
 	}
 	if err := put(proc, "proc", true); err != nil {
-		return step(err, "mounting /proc")
+		return at(mountingProc, "", step(err, "mounting /proc"))
 	}
 	if err := setSwitches(); err != nil {
 		return err
@@ -187,8 +186,8 @@ func makeRoot(p plan, trees []opened) error {
 	return step(unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &readOnly), "making the root read-only")
 }
 
-// fillRoot has the root be no larger than what is in it: a program that maps a hole of
-// a file in it would leave memory there, for the next to find.
+// fillRoot shrinks the root to what is in it. Otherwise a program that maps a hole of a
+// file there could leave memory for the next one to find.
 func fillRoot(root int) error {
 	var status unix.Statfs_t
 	if err := unix.Fstatfs(root, &status); err != nil {
@@ -206,7 +205,7 @@ func fillRoot(root int) error {
 	return unix.FsconfigReconfigure(picked)
 }
 
-// furnish puts into the root, which is the working directory, what is planned.
+// furnish puts what is planned into the root, which is the working directory.
 func furnish(p plan, trees []opened, owner []string) error {
 	for _, t := range trees {
 		if err := put(t.fd, below(t.To), t.folder); err != nil {
@@ -242,12 +241,12 @@ func furnish(p plan, trees []opened, owner []string) error {
 	return nil
 }
 
-// writeFile writes a file of ours, in place of one where a root file system has it. One
-// that has the folder, but no such file, is left without.
+// writeFile writes a planned file. It replaces one of a root file system. If that has
+// the folder but not the file, it stays without.
 func writeFile(f file) error {
 	path := below(f.Path)
 	if status, err := os.Lstat(path); err == nil && status.Mode()&fs.ModeSymlink != 0 {
-		return nil // a root file system's own way to it
+		return nil // the root file system's own link
 	}
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
@@ -276,8 +275,8 @@ func (f file) write(path string) error {
 	return errors.Join(err, out.Close())
 }
 
-// hideKernel covers what no program has any business with, as container engines
-// do: most of it the kernel would refuse as well.
+// hideKernel covers files of the kernel that programs do not need, as container engines
+// do. The kernel would refuse most of it as well.
 func hideKernel() error {
 	for _, path := range []string{"kcore", "keys", "latency_stats", "timer_list", "sched_debug", "sysrq-trigger", "interrupts", "kallsyms", "kmsg"} {
 		if err := cover("proc/"+path, "dev/null"); err != nil {
@@ -316,7 +315,7 @@ func coverFolder(path string) error {
 	return attach(fd, path)
 }
 
-// setSwitches sets what the kernel has for these namespaces alone.
+// setSwitches sets the kernel's settings that are per namespace.
 func setSwitches() error {
 	for name, value := range hardening.Sysctls() {
 		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {

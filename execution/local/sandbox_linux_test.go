@@ -142,7 +142,7 @@ func copyFile(from, to string) error {
 	return errors.Join(err, os.WriteFile(to, content, 0o755))
 }
 
-// view tells what a process sees of itself and the machine.
+// view returns what a process sees of itself and the machine.
 const view = `
 import ctypes, json, os, socket
 status = dict(line.rstrip().split(":\t", 1) for line in open("/proc/self/status") if ":\t" in line.rstrip())
@@ -182,8 +182,8 @@ type viewed struct {
 	Mount, Errno                                  int
 }
 
-// What a sandbox is: a root with nothing of the host's but its programs, nobody
-// else, no power, no network; the same for root's servers and for anybody's.
+// A sandbox has a root with nothing of the host except its programs, no other process, no
+// capability and no network. That is the same for servers of root and of other users.
 func TestWalls(t *testing.T) {
 	_ = asNobody(t)
 	var got viewed
@@ -225,7 +225,7 @@ func except(all, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
 }
 
-// echo is a supervisor that says what it hears, line by line.
+// echo is a supervisor that echoes its input, line by line.
 const echo = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print(line, end='', flush=True)\nprint('over', flush=True)"
 
 // A sandbox ends with its stdin, and so with its server.
@@ -256,7 +256,7 @@ func hear(t *testing.T, in *bufio.Reader, want string) {
 	}
 }
 
-// What a supervisor says on stderr is kept, up to a bound, and is there when its
+// What a supervisor writes to stderr is kept, up to a limit, and available when its
 // stream has ended.
 func TestDiagnostics(t *testing.T) {
 	i := start(t, newBackend(t, "import sys; sys.exit('no' * 100_000)"))
@@ -268,7 +268,7 @@ func TestDiagnostics(t *testing.T) {
 	}
 }
 
-// One that does not heed the end of its stdin is killed.
+// A supervisor that ignores the end of its stdin is killed.
 func TestDestroyKills(t *testing.T) {
 	i := start(t, newBackend(t, "import signal, time\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\nprint('ready', flush=True)\nwhile True: time.sleep(9)"))
 	hear(t, bufio.NewReader(i), "ready\n")
@@ -288,8 +288,8 @@ func TestStartHeedsItsContext(t *testing.T) {
 	}
 }
 
-// Where each run has a start of its own, what is started has been compiled before, but
-// for the first.
+// If each run has a sandbox of its own, all sandboxes except the first start the compiled
+// supervisor.
 func TestCompiled(t *testing.T) {
 	b := newBackend(t, "import sys; print(sys.argv[1:] and open(sys.argv[1]).read())")
 	for n, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer, execution.IsolationContainer, execution.IsolationContainer} {
@@ -309,7 +309,7 @@ func TestCompiled(t *testing.T) {
 	}
 }
 
-// Interpreters that will not do are refused in words that say what to do.
+// The error for an unusable interpreter names what to do.
 func TestInterpreters(t *testing.T) {
 	folder := t.TempDir()
 	script := func(name, text string) string {
@@ -330,18 +330,18 @@ END
 		want   []string
 	}{
 		"none":                 {"/does/not/exist", []string{`LOCAL_PYTHON is "/does/not/exist"`, "path of a Python"}},
-		"not in PATH":          {"python-of-nobody", []string{`LOCAL_PYTHON is "python-of-nobody"`}},
-		"no Python":            {script("false", "exit 3"), []string{"no Python that runs"}},
-		"in /usr, and none":    {"/bin/ls", []string{"/bin/ls is no Python"}},
-		"something else":       {script("cat", "echo hello"), []string{"is no Python"}},
+		"not in PATH":          {"python-unknown", []string{`LOCAL_PYTHON is "python-unknown"`}},
+		"no Python":            {script("false", "exit 3"), []string{"not a Python that runs"}},
+		"in /usr, and none":    {"/bin/ls", []string{"/bin/ls is not a Python"}},
+		"something else":       {script("cat", "echo hello"), []string{"is not a Python"}},
 		"too old":              {script("old", facts(`, "Version": [3, 8, 10]`)), []string{"Python 3.8.10", "3.9 or newer", "LOCAL_PYTHON"}},
 		"without ctypes":       {script("minimal", facts(`, "Ctypes": false`)), []string{"ctypes", "python3-minimal"}},
-		"in the root":          {script("root", facts(`, "Prefixes": ["/"]`)), []string{"lives in /,", "virtual environment"}},
-		"in all homes":         {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"lives in /home,"}},
-		"in one's home":        {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"lives in " + home(t)}},
-		"in the sandbox's own": {script("own", facts(`, "Prefixes": ["/tmp/venv"]`)), []string{"lives in /tmp/venv, and a sandbox has a /tmp of its own", "LOCAL_PYTHON names another"}},
-		"in another's home":    {script("other", facts(`, "Prefixes": ["/root"]`)), []string{"lives in /root,"}},
-		"above one's home":     {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"lives in " + filepath.Dir(home(t))}},
+		"in the root":          {script("root", facts(`, "Prefixes": ["/"]`)), []string{"is in /,", "virtual environment"}},
+		"in all homes":         {script("homes", facts(`, "Prefixes": ["/home"]`)), []string{"is in /home,"}},
+		"in one's home":        {script("home", facts(`, "Prefixes": ["`+home(t)+`"]`)), []string{"is in " + home(t)}},
+		"in the sandbox's own": {script("own", facts(`, "Prefixes": ["/tmp/venv"]`)), []string{"is in /tmp/venv, and a sandbox has a /tmp of its own", "set LOCAL_PYTHON to another"}},
+		"in another's home":    {script("other", facts(`, "Prefixes": ["/root"]`)), []string{"is in /root,"}},
+		"above one's home":     {script("above", facts(`, "Prefixes": ["`+filepath.Dir(home(t))+`"]`)), []string{"is in " + filepath.Dir(home(t))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newBackend(t, "", func(o *local.Options) { o.Python = test.python }).Resolve(t.Context(), "")
@@ -372,7 +372,7 @@ func checkUnavailable(t *testing.T, err error, want ...string) {
 	}
 }
 
-// A home is one by whatever name it goes.
+// A home is recognised under every path.
 func TestHomesBehindLinks(t *testing.T) {
 	folder, err := os.MkdirTemp("/var/tmp", "vivarium-") // the sandbox has a /tmp of its own
 	if err != nil {
@@ -390,7 +390,7 @@ func TestHomesBehindLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = newBackend(t, "", func(o *local.Options) { o.Python = python }).Resolve(t.Context(), "")
-	checkUnavailable(t, err, "lives in "+filepath.Join(folder, "real"), "somebody's home")
+	checkUnavailable(t, err, "is in "+filepath.Join(folder, "real"), "a user's home")
 }
 
 // A script that starts an interpreter may come to start another, when the first is gone.
@@ -462,6 +462,6 @@ func TestDigests(t *testing.T) {
 		t.Errorf("the digest is %s, then %s (%v)", first, again, err)
 	}
 	if _, err := b.Start(t.Context(), execution.Spec{Image: "local:other"}); err == nil {
-		t.Error("a digest that nobody gave is started")
+		t.Error("an unknown digest is started")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	bus "github.com/godbus/dbus/v5"
 )
 
-// scopeTime bounds the asking for a scope. A manager that is busy takes seconds.
+// scopeTime bounds the request for a scope. A busy manager takes seconds.
 const scopeTime = 10 * time.Second
 
 var errNoScope = fmt.Errorf("systemd made no scope within %v", scopeTime)
@@ -23,9 +23,9 @@ type manager interface {
 	Close()
 }
 
-// enterScope has systemd move this process into a unit of its own, a scope, whose
-// cgroup it may divide: what a user's terminal or an IDE starts is otherwise in one
-// that is not its own. Scopes go when the last process in them has gone.
+// enterScope asks systemd to move this process into a unit of its own, a scope, whose
+// cgroup it may divide. Otherwise a process that a terminal or an IDE has started shares
+// a cgroup. A scope ends with its last process.
 //
 // See systemd.scope(5) and "Control Group APIs and Delegation" in systemd's documentation.
 func enterScope(ctx context.Context, server string, connect func(context.Context) (manager, error)) error {
@@ -36,7 +36,7 @@ func enterScope(ctx context.Context, server string, connect func(context.Context
 		return errNoScope
 	}
 	if err != nil {
-		return fmt.Errorf("systemd cannot be asked: %w", err)
+		return fmt.Errorf("systemd cannot be reached: %w", err)
 	}
 	defer m.Close()
 	done := make(chan string, 1)
@@ -60,9 +60,9 @@ func enterScope(ctx context.Context, server string, connect func(context.Context
 	}
 }
 
-// connectManager connects to the systemd that has to do with this process: the
-// system's for root, the user's own for others. That one is asked by its place, which
-// is always the same: desktop programs start servers without most of the environment.
+// connectManager connects to the systemd that manages this process: the system's for
+// root, the user's own for others. It uses the fixed path of the user's bus, since
+// desktop programs start servers without most of the environment.
 func connectManager(ctx context.Context) (manager, error) {
 	if os.Geteuid() == 0 {
 		return dbus.NewWithContext(ctx)

@@ -47,7 +47,7 @@ func TestEnterScope(t *testing.T) {
 		"refused":   {manager: &fakeManager{refusal: errors.New("unit exists")}, want: "refuses a scope: unit exists"},
 		"silent":    {manager: &fakeManager{}, want: "no scope within 10s"},
 		"no answer": {lost: context.DeadlineExceeded, wait: true, want: "no scope within 10s"},
-		"not there": {lost: errors.New("no such file"), want: "cannot be asked: no such file"},
+		"not there": {lost: errors.New("no such file"), want: "cannot be reached: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

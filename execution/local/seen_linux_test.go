@@ -76,9 +76,9 @@ for folder, folders, files in os.walk(%q):
 	}
 }
 
-// What the groups of the server open to programs: nothing where it is root. An ordinary
-// user's process cannot leave its groups, so programs read what they may, of what they
-// see; they see nothing more and write nothing.
+// The server's groups give programs no access if the server is root. Another user's
+// process cannot leave its groups. So programs can read what these groups may read, of
+// what the sandbox shows. They see nothing more, and write nothing.
 func TestGroupsOfTheServer(t *testing.T) {
 	const group, setting = 64123, "VIVARIUM_TEST_PREFIX"
 	prefix := os.Getenv(setting)

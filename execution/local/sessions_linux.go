@@ -19,12 +19,12 @@ import (
 	"github.com/vivarium-sandbox/vivarium/internal/folder"
 )
 
-// A session is known by a folder of its name, which outlives the server:
+// A session has a folder of its name, which outlives the server:
 //
 //	in, out        FIFOs, the supervisor's stdin and stdout, which it holds open at both
 //	               ends, so that neither ends with a server
-//	errors         a FIFO, its stderr: what does not fit into it is lost
-//	session.json   who it is
+//	errors         a FIFO, its stderr: what does not fit is lost
+//	session.json   its record
 //	lock           held, flock(2), by the server that is connected
 const (
 	inFile     = "in"
@@ -34,7 +34,7 @@ const (
 	lockFile   = "lock"
 )
 
-// record is what is kept of a session.
+// record describes a session.
 type record struct {
 	Session execution.SessionInfo
 	Process string            // PID 1, by processName
@@ -45,8 +45,8 @@ type record struct {
 // goneTime bounds the wait for a killed session.
 const goneTime = 10 * time.Second
 
-// folder returns the folder of sessions, which is this user's alone: whoever could
-// write a session's record there could have this server kill any process.
+// folder returns the folder of sessions, which must be private to this user: a record
+// that another user wrote there could make this server kill any process.
 func (b *Backend) folder() (string, error) {
 	path := b.opts.Folder
 	if path == "" {
@@ -54,7 +54,7 @@ func (b *Backend) folder() (string, error) {
 	}
 	made, err := folder.Make(path, folder.Private)
 	if fault, ok := errors.AsType[*folder.Error](err); ok {
-		return "", unavailable(nil, "no session can be kept: %v; TMPDIR names another place", fault)
+		return "", unavailable(nil, "no session can be kept: %v; set TMPDIR to another folder", fault)
 	}
 	if err != nil {
 		return "", unkept(err, path)
@@ -62,23 +62,23 @@ func (b *Backend) folder() (string, error) {
 	return made, nil
 }
 
-// unkept says that no session can be kept in a folder, and why.
+// unkept returns the error of a folder in which no session can be kept.
 func unkept(err error, folder string) error {
 	why := "which this server cannot write"
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return unavailable(err, tooManyFiles)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, unix.EWOULDBLOCK):
-		return unavailable(err, "the session is there already")
+		return unavailable(err, "the session already exists")
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		why = "where the disk is full"
 	case errors.Is(err, unix.EROFS):
 		why = "which is read-only"
 	}
-	return unavailable(err, "no session can be kept in %s, %s: TMPDIR names another place", folder, why)
+	return unavailable(err, "no session can be kept in %s, %s: set TMPDIR to another folder", folder, why)
 }
 
-// sessionFolder gives the folder of one session. Its id is nothing that could be a path.
+// sessionFolder returns the folder of one session. It rejects ids that could be paths.
 func (b *Backend) sessionFolder(id string) (string, error) {
 	if !sessionID().MatchString(id) {
 		return "", notFound(id)
@@ -132,7 +132,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	if err == nil {
 		err = r.write(folder)
 	}
-	i := &lasting{backend: b, folder: folder, record: r, lock: lock}
+	i := &sessionInstance{backend: b, folder: folder, record: r, lock: lock}
 	if err == nil {
 		err = i.connect()
 	}
@@ -143,7 +143,7 @@ func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p pytho
 	return i, nil
 }
 
-// openStreams opens the supervisor's ends of the FIFOs, both ends of each.
+// openStreams opens the FIFOs for the supervisor, both ends of each.
 func openStreams(folder string) (streams [3]*os.File, err error) {
 	for n, name := range []string{inFile, outFile, errorsFile} {
 		if streams[n], err = os.OpenFile(filepath.Join(folder, name), os.O_RDWR, 0); err != nil {
@@ -156,7 +156,7 @@ func openStreams(folder string) (streams [3]*os.File, err error) {
 	return streams, nil
 }
 
-// lockSession makes this server the one that is connected to a session.
+// lockSession takes the right to be connected to a session.
 func lockSession(folder string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(folder, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -168,7 +168,7 @@ func lockSession(folder string) (*os.File, error) {
 	return lock, nil
 }
 
-// write keeps the record, whole or not at all.
+// write writes the record atomically.
 func (r record) write(folder string) error {
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -178,8 +178,8 @@ func (r record) write(folder string) error {
 	return errors.Join(os.WriteFile(place+".new", text, 0o600), os.Rename(place+".new", place))
 }
 
-// readRecord reads what is known of a session, and whether it runs. It believes nothing
-// that another user left there while the folder of sessions was open to others.
+// readRecord returns a session's record, and whether the session runs. It rejects what
+// another user may have left there while the folder was open to others.
 func readRecord(place string) (r record, runs bool, err error) {
 	if err := folder.Check(place, folder.Private); err != nil {
 		return r, false, err
@@ -211,7 +211,7 @@ func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, erro
 	if err != nil {
 		return nil, unavailable(err, "the session cannot be reached")
 	}
-	i := &lasting{backend: b, folder: folder, record: r, lock: lock}
+	i := &sessionInstance{backend: b, folder: folder, record: r, lock: lock}
 	if err := i.connect(); err != nil {
 		return nil, errors.Join(unavailable(err, "the session cannot be reached"), lock.Close())
 	}
@@ -256,7 +256,7 @@ func (b *Backend) End(ctx context.Context, id string) error {
 	return r.end(ctx, folder)
 }
 
-// end kills a session and forgets it.
+// end kills a session and removes its record.
 func (r record) end(ctx context.Context, folder string) error {
 	ctx, cancel := context.WithTimeout(ctx, goneTime)
 	defer cancel()
@@ -281,7 +281,7 @@ func killNamed(ctx context.Context, name string) error {
 		return err
 	}
 	defer func() { _ = unix.Close(handle) }()
-	if !isAlive(name) { // the number has come to another
+	if !isAlive(name) { // the pid belongs to another process
 		return nil
 	}
 	if err := unix.PidfdSendSignal(handle, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -300,7 +300,7 @@ func killNamed(ctx context.Context, name string) error {
 	}
 }
 
-// sweepSessions forgets sessions that have ended, and ends those that are overdue.
+// sweepSessions removes records of sessions that have ended, and ends overdue ones.
 func (b *Backend) sweepSessions(ctx context.Context) (int, error) {
 	const grace = 30 * time.Second // by then it has ended by itself
 	folder, err := b.folder()

@@ -31,12 +31,12 @@ func startSession(t *testing.T, b *local.Backend, expires time.Time) execution.I
 	return i
 }
 
-// same makes a backend that shares the folder of sessions, as the next server does.
+// same returns a backend that shares the folder of sessions, as the next server does.
 func same(folder string) func(*local.Options) {
 	return func(o *local.Options) { o.Folder = folder }
 }
 
-// Who asks for a session whose id is taken does not end the one that has it.
+// A request for a session with an id that is taken does not end the existing one.
 func TestSessionIsTaken(t *testing.T) {
 	b := newBackend(t, echo)
 	first := startSession(t, b, time.Now().Add(time.Hour))
@@ -108,7 +108,7 @@ func checkEmpty(t *testing.T, folder string) {
 	}
 }
 
-// A session that ends by itself is seen to, and what is known of it is swept.
+// The record of a session that has ended by itself is swept.
 func TestSessionsThatEnd(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "sessions")
 	b := newBackend(t, "print('bye', flush=True)", same(folder))
@@ -131,8 +131,8 @@ func TestSessionsThatEnd(t *testing.T) {
 	}
 }
 
-// What a session's PID 1 writes to stderr neither fills the disk nor holds it up, and
-// each server that is connected finds the beginning of it, even after the end.
+// What a session's PID 1 writes to stderr neither fills the disk nor blocks PID 1. Each
+// connected server finds the beginning of it, even after the end.
 func TestSessionDiagnostics(t *testing.T) {
 	_ = asNobody(t)
 	folder := filepath.Join(t.TempDir(), "sessions")
@@ -192,7 +192,7 @@ func TestOverdueSessions(t *testing.T) {
 	checkEmpty(t, folder)
 }
 
-// Ids that could be paths are nobody's.
+// Ids that could be paths are not found.
 func TestSessionIDs(t *testing.T) {
 	b := newBackend(t, echo)
 	for _, id := range []string{"", ".", "..", "../x", "a/b", "a\x00b"} {
@@ -229,7 +229,7 @@ func TestFolderOfSessions(t *testing.T) {
 			t.Errorf("%s: no error", name)
 			continue
 		}
-		checkUnavailable(t, err, path, test.want, "TMPDIR names another place")
+		checkUnavailable(t, err, path, test.want, "set TMPDIR to another folder")
 	}
 }
 
@@ -265,7 +265,7 @@ func TestPlantedSessions(t *testing.T) {
 	}
 }
 
-// What this server still holds, nobody sweeps.
+// The sweep leaves alone what this server holds.
 func TestSweepSpares(t *testing.T) {
 	b := newBackend(t, echo)
 	i := start(t, b)

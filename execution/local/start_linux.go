@@ -32,7 +32,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	if !b.root { // whom the limit of processes does not bind
+	if !b.root { // the limit of processes does not apply to root
 		if err := roomForProcesses(); err != nil {
 			return nil, err
 		}
@@ -53,7 +53,7 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 	return i, nil
 }
 
-// startPiped starts a sandbox whose life hangs on pipes from this process.
+// startPiped starts a sandbox that ends when its pipes from this process do.
 func (b *Backend) startPiped(ctx context.Context, spec execution.Spec, p python, begins beginning) (*instance, error) {
 	var ends ends
 	defer ends.closeTheirs()
@@ -77,12 +77,12 @@ func (b *Backend) startPiped(ctx context.Context, spec execution.Spec, p python,
 	return newInstance(process, stdin.ours, stdout.ours, stderr.ours), nil
 }
 
-// ends are those of pipes.
+// ends are the pipes of a sandbox.
 type ends []pipe
 
 type pipe struct{ ours, theirs *os.File }
 
-// pipe makes a pipe, of which this process has the end to read or the other.
+// pipe makes a pipe. This process gets the end to read from or the end to write to.
 func (e *ends) pipe(read bool) (pipe, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -113,7 +113,7 @@ func (e *ends) closeOurs() {
 type process struct {
 	cmd    *exec.Cmd
 	group  group
-	exited chan struct{} // closed when it has been buried
+	exited chan struct{} // closed when this process has waited for it
 }
 
 // launch starts a process that becomes a sandbox, and waits until its supervisor
@@ -125,7 +125,7 @@ func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, beg
 	}
 	made, err := b.become(ctx, b.plan(spec, p, g, begins), g, streams)
 	if err != nil {
-		if ctx.Err() == nil { // else whoever asked has left, and that is all
+		if ctx.Err() == nil { // otherwise the caller has left, which explains the error
 			err = explain(err)
 		}
 		return nil, errors.Join(err, g.remove())
@@ -149,7 +149,7 @@ func (b *Backend) newGroup(spec execution.Spec) (group, error) {
 	return g, nil
 }
 
-// become starts this binary once more, to become a sandbox by a plan.
+// become starts this binary once more, to become a sandbox that follows a plan.
 func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.File) (*process, error) {
 	planReader, planWriter, err := os.Pipe()
 	if err != nil {
@@ -160,11 +160,12 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 		return nil, errors.Join(err, planReader.Close(), planWriter.Close())
 	}
 	defer func() { _ = wordReader.Close() }()
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe") // it outlives who asks for it
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe") // it outlives the caller
 	cmd.Args = []string{Name}
-	cmd.Env = []string{"GOGC=off"} // it does not live to gain by collecting: a fifth of its time
+	cmd.Env = []string{"GOGC=off"} // it ends before collecting pays: that saves a fifth of its time
 	cmd.Dir = "/"
-	// Until the supervisor takes its place it says nothing on stderr, but the Go runtime may.
+	// It writes nothing to stderr until the supervisor takes its place, except for errors of
+	// the Go runtime.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], wordWriter
 	cmd.ExtraFiles = []*os.File{planReader, wordWriter, streams[2]} // planFD, wordFD, errorsFD
 	user, release := b.takeUser()
@@ -188,9 +189,9 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 	return made, nil
 }
 
-// attributes are those of a process that becomes a sandbox: it is born in
-// namespaces of its own, as nobody yet, with the powers over them that it needs
-// to furnish them. Outside of them it has a user's id.
+// attributes returns those of a process that becomes a sandbox: it starts in namespaces
+// of its own, with the capabilities that it needs to set them up. host is its user
+// outside of them.
 func attributes(root bool, host int) *syscall.SysProcAttr {
 	hostGroup := os.Getegid()
 	if root {
@@ -200,16 +201,16 @@ func attributes(root bool, host int) *syscall.SysProcAttr {
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: hardening.User, HostID: host, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: hardening.User, HostID: hostGroup, Size: 1}},
-		// Root leaves its groups; others may not, and keep them: none is known inside.
+		// Root drops its groups. Other users may not, and keep them; none is mapped inside.
 		GidMappingsEnableSetgroups: root,
 		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
-		Setsid:                     true, // a terminal's signals are for the server
+		Setsid:                     true, // signals of the terminal are for the server
 	}
 }
 
-// takeUser returns who a sandbox is outside of its namespaces, and what ends that. A server
-// that is root gives each a user of its own, or programs would be root, as far as the
-// machine is concerned; the server's user namespace may know too few for that.
+// takeUser returns the user of a sandbox outside of its namespaces, and a function that
+// releases it. If the server is root, each sandbox gets a user of its own, so that
+// programs are not root for the machine. The server's user namespace may have too few.
 func (b *Backend) takeUser() (user int, release func()) {
 	switch {
 	case !b.root:
@@ -221,8 +222,8 @@ func (b *Backend) takeUser() (user int, release func()) {
 	return user, func() { b.users.Release(user) }
 }
 
-// isRoot says whether this process may be another user. In a user namespace that
-// knows none but itself, as `unshare -r` makes, it is root by name alone.
+// isRoot reports whether this process may change to another user. In a user namespace
+// with a single user, such as that of `unshare -r`, it cannot, although it is root.
 func isRoot() bool {
 	return os.Geteuid() == 0 && isKnownUser(hardening.User)
 }
@@ -233,14 +234,14 @@ func isKnownUser(user uint64) bool {
 	return err != nil || knowsUser(string(known), user)
 }
 
-// isMachinesRoot says whether this process is who owns the kernel's settings: in a user
-// namespace that does not know the machine's root, they are nobody's.
+// isMachinesRoot reports whether this process owns the kernel's settings. In a user
+// namespace without the machine's root they belong to an unknown user.
 func isMachinesRoot() bool {
 	var status unix.Stat_t
 	return os.Geteuid() == 0 && unix.Stat("/proc/sys/kernel", &status) == nil && status.Uid == 0
 }
 
-// knowsUser says whether a map of users (user_namespaces(7)) has one.
+// knowsUser reports whether a map of users (user_namespaces(7)) has one.
 func knowsUser(known string, user uint64) bool {
 	for line := range strings.Lines(known) {
 		var first, outside, count uint64
@@ -251,8 +252,8 @@ func knowsUser(known string, user uint64) bool {
 	return false
 }
 
-// tell puts a process into its cgroup, gives it its plan, and waits until the
-// supervisor has taken its place.
+// tell puts a process into its cgroup, sends it the plan, and waits until the supervisor
+// has taken its place.
 func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error {
 	defer func() { _ = to.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, makeTime)
@@ -260,8 +261,8 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	stop := context.AfterFunc(ctx, p.kill)
 	defer stop()
 	entered := p.group.add(p.cmd.Process.Pid)
-	if entered != nil && !errors.Is(entered, unix.ESRCH) { // where it has ended it says why
-		return step(entered, enteringStep)
+	if entered != nil && !errors.Is(entered, unix.ESRCH) { // if it has ended, it has sent the error
+		return at(entering, "", step(entered, "entering the cgroup"))
 	}
 	if err := p.lowerRank(); err != nil {
 		return step(err, "setting its rank when memory runs out")
@@ -282,43 +283,44 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	return &f
 }
 
-// lowerRank makes the sandbox the kernel's first choice when memory runs out. What a server
-// sets that is root, nothing in the sandbox can undo: proc_pid_oom_score_adj(5).
+// lowerRank makes the sandbox the kernel's first victim when memory runs out. If the
+// server is root, nothing in the sandbox can undo that: proc_pid_oom_score_adj(5).
 func (p *process) lowerRank() error {
 	place := fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid)
 	err := os.WriteFile(place, []byte(strconv.Itoa(hardening.VictimScore)), 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ESRCH) {
-		return nil // it has ended, and says why; or it has a lower rank already
+		return nil // it has ended, and has sent the error; or its rank is already lower
 	}
 	return err
 }
 
-// died is the error of a process that ended while it was to become a sandbox. What
-// it said is the Go runtime's, which ends it where it can have no more threads.
+// died returns the error of a process that ended before it became a sandbox. said is
+// the output of the Go runtime, which ends a process that cannot start a thread.
 func died(said string) error {
 	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
 	err := fmt.Errorf("the process that was to become the sandbox ended: %.200q", first)
+	// The runtime, and cgo, have no code for this.
 	if strings.Contains(said, "failed to create new OS thread") || strings.Contains(said, "pthread_create failed") {
 		return errors.Join(unix.EAGAIN, err)
 	}
 	return err
 }
 
-// succeeded says whether PID 1 ended by itself and with status 0. It must have been
-// buried.
+// succeeded reports whether PID 1 ended by itself with status 0. Its exited channel
+// must be closed.
 func (p *process) succeeded() bool { return p.cmd.ProcessState.Success() }
 
-// kill ends the sandbox: the kernel kills all others in it with PID 1.
+// kill kills PID 1, and the kernel kills all other processes of the sandbox with it.
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
 
-// end kills it and waits until it has been buried.
+// end kills the sandbox and waits until it has gone.
 func (p *process) end() {
 	p.kill()
 	<-p.exited
 }
 
-// rehearse makes a sandbox's walls and takes them down.
-func (b *Backend) rehearse(ctx context.Context, py python) error {
+// try makes a sandbox without a supervisor, to see whether that works.
+func (b *Backend) try(ctx context.Context, py python) error {
 	spec := execution.Spec{Settings: execution.Settings{MemoryBytes: 64 << 20, Processes: 8, CPUs: 1, WorkspaceBytes: 1 << 20, TempBytes: 1 << 20}}
 	g, err := b.newGroup(spec)
 	if err != nil {

@@ -84,7 +84,7 @@ func (p *Pool) countByOwnerLocked(s *subpool) map[execution.Owner]int {
 	return counts
 }
 
-// shouldYieldToOwnerLocked reports whether a sandbox whose run has ended must be closed to
+// shouldYieldToOwnerLocked reports whether a sandbox after its run must be closed to
 // make room for a fresh one, for a caller of another owner. It must if that owner
 //
 //   - has at least two sandboxes fewer: with a smaller difference, both owners would take

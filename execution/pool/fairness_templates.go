@@ -42,7 +42,7 @@ func (p *Pool) makeRoomLocked(s *subpool) bool {
 	return false
 }
 
-// shouldYieldLocked reports whether a sandbox whose run has ended must be closed to make
+// shouldYieldLocked reports whether a sandbox after its run must be closed to make
 // room for another template's or another owner's caller. That is so only while the budget
 // is spent.
 func (p *Pool) shouldYieldLocked(m *member) bool {

@@ -10,7 +10,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// collection takes in what the supervisor says of a run.
+// collection takes in a report.
 type collection struct {
 	sandbox *Sandbox
 	report  *report
@@ -20,7 +20,7 @@ type collection struct {
 	early   *frame         // read before its turn
 }
 
-// collect takes in a report to its end. Its error says why that did not come.
+// collect takes in a report to its end. Its error explains why the end did not arrive.
 func (c *collection) collect(ctx context.Context) error {
 	for !c.report.complete {
 		f, err := c.next(ctx)
@@ -55,8 +55,8 @@ func (c *collection) next(ctx context.Context) (frame, error) {
 	return f, err
 }
 
-// keepFile has the file that has begun kept. Its error is the sandbox's: where
-// it is the keeper that fails, the file is skipped.
+// keepFile passes the file that has begun to Keep. Its error is the sandbox's: if Keep
+// fails, the file is skipped.
 func (c *collection) keepFile(ctx context.Context) error {
 	content := &content{ctx: ctx, from: c}
 	id, err := c.keep(ctx, c.report.file.Path, content)
@@ -67,11 +67,11 @@ func (c *collection) keepFile(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(content.err, errTorn):
-		return nil // the frame that says so is next, and has the file skipped
+		return nil // the next frame reports that, and skips the file
 	case !errors.Is(content.err, io.EOF):
 		return content.err
 	case err != nil:
-		c.report.skipFile("it could not be stored: " + execution.AsError(err).Explain())
+		c.report.skipFile("it could not be stored: " + execution.AsError(err).Message)
 		c.sandbox.log.WarnContext(ctx, "a file that a run made could not be kept", "error", err)
 	default:
 		c.report.file.ID = id
@@ -79,7 +79,7 @@ func (c *collection) keepFile(ctx context.Context) error {
 	return nil
 }
 
-// errTorn says that a file's bytes do not come to their end.
+// errTorn means that a file did not arrive whole.
 var errTorn = errors.New("the file was changed while it was read")
 
 // content is a file's bytes, as they come in.
@@ -102,7 +102,7 @@ func (c *content) Read(p []byte) (int, error) {
 	return 0, c.err
 }
 
-// next gives what the next frame has of the file. Another frame ends it.
+// next returns what the next frame has of the file. Another frame ends the file.
 func (c *content) next() ([]byte, error) {
 	f, err := c.from.next(c.ctx)
 	switch {

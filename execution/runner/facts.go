@@ -101,8 +101,8 @@ func (f *facts) memoryMessage() string {
 	return stoppedForMemory
 }
 
-// end says why a run ended, given the facts. What ended the program for sure
-// comes first; then, for one that failed, what it ran into.
+// end returns why a run ended, given the facts. What certainly ended the program
+// comes first; then, for one that failed, the limit that it reached.
 func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.End {
 	end := execution.End{Reason: execution.Exited}
 	if f.signal != 0 {
@@ -141,7 +141,7 @@ func signalName(signal syscall.Signal) string {
 	return fmt.Sprintf("SIG%d", int(signal))
 }
 
-// outOfCPU says whether the kernel ended the program for its CPU time: by
+// outOfCPU reports whether the kernel ended the program for its CPU time: by
 // SIGXCPU at the limit, or by SIGKILL a second later when it caught that.
 func (f *facts) outOfCPU(limits execution.Limits) bool {
 	return f.signal == syscall.SIGXCPU || f.signal == syscall.SIGKILL && f.memoryKills == 0 && f.usage.CPU >= limits.CPUTime

@@ -14,7 +14,7 @@
 //
 //	N  never mind: the job is not sent to its end
 //	K  the call is called off      Y  a server has come: a nonce
-//	H  that the interpreter has ended was heard
+//	H  the report that the interpreter has ended was received
 //
 // where the payload of whatever follows a Y begins with its tag, the nonce's first
 // bytes: what one server says can arrive among what the next one does,
@@ -32,17 +32,17 @@
 //	S  a file that is not returned: path, NUL, reason
 //	Z  that was all                !  the job could not be staged: lines
 //	Y  the nonce of a server that has come (sessions)
-//	L  lost: what came is no frame. Nothing is heard but a Y (sessions)
+//	L  lost: what came is not a frame. Only a Y is read from now on (sessions)
 //
 // A supervisor shows a sign of life within 2 s whenever this side waits for it
 // (pulse). One that does not is given up, and its sandbox destroyed.
 //
-// A supervisor that hears nothing for a while, pings included, ends itself and
+// A supervisor that receives nothing for a while, pings included, ends itself and
 // with it the sandbox, so that a sandbox outlives neither its server nor its
 // engine. That of a session ends at the session's time instead, and takes one
 // server after the other (session.py).
 //
-// The supervisor's word is not trusted: a bug in the kernel or in Python might
+// The supervisor's reports are not trusted: a bug in the kernel or in Python might
 // give its place to the program. Every frame is checked and bounded here, and
 // the deadline is this side's.
 package runner
@@ -159,7 +159,7 @@ func parseFields(payload []byte) fields {
 	return values
 }
 
-// number gives a field that must be a number from 0 up to limit.
+// number returns a field that must be a number from 0 up to limit.
 func (f fields) number(name string, limit int64) (int64, error) {
 	n, err := strconv.ParseInt(f[name], 10, 64)
 	if err != nil || n < 0 || n > limit {

@@ -28,7 +28,7 @@ func (o *output) add(data []byte) {
 	o.data = append(o.data, data...)
 }
 
-// text gives the output as UTF-8: each byte that is none becomes U+FFFD, and a
+// text returns the output as UTF-8: each invalid byte becomes U+FFFD, and a
 // cut does not split a character.
 func (o *output) text() string {
 	data := o.data
@@ -42,7 +42,7 @@ func (o *output) text() string {
 	return text
 }
 
-// news gives what text has now and had not at the last call, except what more
+// news returns what was added to text since the last call, except what more
 // bytes might change: a character that lacks some, and the mark of a cut.
 func (o *output) news() string {
 	fresh := trimPartialRune(o.data[o.told:])

@@ -21,7 +21,7 @@ var reportLimits = execution.Limits{
 }
 
 func newTestReport() *report {
-	return newReport(context.Background(), execution.Request{Timeout: time.Second}, reportLimits)
+	return newReport(context.Background(), &task{timeout: time.Second, limits: reportLimits})
 }
 
 // takeAll feeds a stream of frames to a report as Run does, up to the first
@@ -168,7 +168,7 @@ func TestSkippedFilesAreBounded(t *testing.T) {
 		"skipped": {kindSkipped, []byte(hostile + "\x00" + hostile)},
 		"torn":    {kindTorn, []byte(hostile)},
 	} {
-		r := fed(newReport(context.Background(), execution.Request{}, limits), frame{kindEnded, written(nil)})
+		r := fed(newReport(context.Background(), &task{limits: limits}), frame{kindEnded, written(nil)})
 		for i := range limits.ResultFiles {
 			if f.kind == kindTorn {
 				fed(r, frame{kindFile, fmt.Appendf(nil, "%s%d", strings.Repeat("\x02", 200), i)})
@@ -201,7 +201,7 @@ func TestFactsAreClamped(t *testing.T) {
 		"wall_us": "9223372036854775", "kill_us": "9223372036854775", "cpu_us": "9223372036854775", "peak_kb": "9007199254740991",
 	})}
 	began := time.Now()
-	r := fed(newReport(context.Background(), execution.Request{}, limits), lie, frame{kindDone, nil})
+	r := fed(newReport(context.Background(), &task{limits: limits}), lie, frame{kindDone, nil})
 	result, waited := r.result(), time.Since(began)
 	if result.Duration > waited || r.facts.kill > waited {
 		t.Errorf("it ran for %v and died for %v, within %v", result.Duration, r.facts.kill, waited)
@@ -213,7 +213,7 @@ func TestFactsAreClamped(t *testing.T) {
 		t.Errorf("it used %d bytes of %d", result.Usage.PeakMemoryBytes, limits.MemoryBytes)
 	}
 	truth := frame{kindEnded, written(map[string]string{"wall_us": "1", "kill_us": "1", "cpu_us": "5", "peak_kb": "7"})}
-	result = fed(newReport(context.Background(), execution.Request{}, limits), truth).result()
+	result = fed(newReport(context.Background(), &task{limits: limits}), truth).result()
 	if result.Duration != time.Microsecond || result.Usage.CPU != 5*time.Microsecond || result.Usage.PeakMemoryBytes != 7<<10 {
 		t.Errorf("what may be true becomes %v, %+v", result.Duration, result.Usage)
 	}
@@ -226,7 +226,7 @@ func TestOutputIsCharged(t *testing.T) {
 	const budget = 1 << 20
 	account := execution.NewBudget(budget).Open("")
 	piece := []byte(strings.Repeat("x", 10_000))
-	r := newReport(execution.WithAccount(context.Background(), account), execution.Request{}, limits)
+	r := newReport(execution.WithAccount(context.Background(), account), &task{limits: limits})
 	for range 100 {
 		fed(r, frame{kindStdout, piece})
 	}
@@ -239,7 +239,7 @@ func TestOutputIsCharged(t *testing.T) {
 	}
 	account.Close()
 
-	free := fed(newReport(context.Background(), execution.Request{}, limits), frame{kindStdout, piece}, frame{kindEnded, written(nil)}, frame{kindDone, nil})
+	free := fed(newReport(context.Background(), &task{limits: limits}), frame{kindStdout, piece}, frame{kindEnded, written(nil)}, frame{kindDone, nil})
 	if result := free.result(); result.Stdout != string(piece) || result.End.Message != "" {
 		t.Errorf("where nothing is bounded, %d bytes, %q", len(result.Stdout), result.End.Message)
 	}

@@ -48,12 +48,12 @@ type Sandbox struct {
 	done     chan struct{} // closed when the sandbox has ended or is silent
 	doneOnce sync.Once
 	silent   chan struct{} // closed when it is given up since it shows no sign of life
-	quit     chan struct{} // closed by Close: nobody listens any more
+	quit     chan struct{} // closed by Close: no frame is read any more
 	quitOnce sync.Once
 	unasked  atomic.Bool // of a session: no job is sent whole and unanswered, so that what comes is for another server
 	readErr  error       // why the stream ended; valid once ended is closed
 
-	writing chan struct{} // holds one token: whoever has it writes, whole groups of frames
+	writing chan struct{} // holds one token: the goroutine that has it writes whole groups of frames
 	out     frameWriter
 }
 
@@ -95,8 +95,8 @@ func (s *Sandbox) begin(ctx context.Context) error {
 		return nil
 	}
 	closeErr := s.Close()
-	if text := s.instance.Diagnostics(); text != "" {
-		err = fmt.Errorf("%w: %s", err, text)
+	if cause, text := diagnosis(s.instance.Diagnostics()); text != "" {
+		err = execution.WithCause(cause, fmt.Errorf("%w: %s", err, text))
 	}
 	return errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 }
@@ -104,10 +104,10 @@ func (s *Sandbox) begin(ctx context.Context) error {
 // PreloadFault returns what could not be imported ahead, and why. Empty where all could.
 func (s *Sandbox) PreloadFault() string { return s.preload }
 
-// Reusable says whether the sandbox may serve another run.
+// Reusable reports whether the sandbox may serve another run.
 func (s *Sandbox) Reusable() bool { return s.many && !s.odd.Load() }
 
-// errOdd says that a sandbox is given up.
+// errOdd is the error of a sandbox that is given up.
 var errOdd = errors.New("the sandbox must not be used again")
 
 // Renew waits until the supervisor has cleaned up after a run and is ready for
@@ -127,7 +127,7 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 	}
 	if err != nil {
 		s.odd.Store(true)
-		if text := s.instance.Diagnostics(); text != "" {
+		if text := s.diagnostics(); text != "" {
 			err = fmt.Errorf("%w: %s", err, shown(text, maxShownPath))
 		}
 		return err
@@ -216,8 +216,8 @@ func (s *Sandbox) Close() error {
 // sandbox that is nothing: a frame out of turn waits in the channel and spoils
 // the next run, before that starts. Where the frames begin says begin.
 func (s *Sandbox) read(begin func(*bufio.Reader) error) {
+	defer close(s.ended) // after done: Close waits for it
 	defer s.doneOnce.Do(func() { close(s.done) })
-	defer close(s.ended)
 	defer close(s.frames)
 	defer s.pulse.stop()
 	in := bufio.NewReaderSize(living{s.instance, s.pulse}, 16<<10)
@@ -251,7 +251,7 @@ func (s *Sandbox) read(begin func(*bufio.Reader) error) {
 	}
 }
 
-// errTaken says that another server has the session now.
+// errTaken is the error of a session that another server has attached to.
 var errTaken = errors.New("another server has the session")
 
 // atOnce is where the frames of a new sandbox begin.
@@ -271,8 +271,8 @@ func (l living) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ping sends a ping, which the supervisor answers, and which keeps it from taking
-// the server for dead. While a job is being written there is no need: what arrives
+// ping sends a ping, which the supervisor answers, and which keeps it from treating
+// the server as dead. While a job is being written there is no need: what arrives
 // of that does both.
 func (s *Sandbox) ping() {
 	select {
@@ -299,7 +299,7 @@ func (s *Sandbox) hold(ctx context.Context) error {
 	}
 }
 
-// release gives up the right to write.
+// release returns the right to write.
 func (s *Sandbox) release() { <-s.writing }
 
 // bound limits the time of the writes that follow. It fails where the sandbox is
@@ -332,7 +332,7 @@ func (s *Sandbox) handshake(ctx context.Context) error {
 	return nil
 }
 
-// errLate says that a deadline of ours has passed.
+// errLate is the cause of a context whose deadline was ours.
 var errLate = errors.New("time is up")
 
 // next waits for a frame, until the sandbox is silent, ctx ends or a timer fires,

@@ -9,10 +9,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// job is one that is being sent.
-type job struct {
+// sender writes frames to a sandbox within a time.
+type sender struct {
 	sandbox *Sandbox
-	left    time.Duration // that writing may still take; waiting for a file's source takes nothing of it
+	left    time.Duration // that writing may still take; the wait for a file's source does not count
 }
 
 // timeFor is how long bytes may take between us and a sandbox, on a machine that
@@ -22,45 +22,45 @@ func timeFor(bytes int64) time.Duration {
 	return time.Duration(float64(bytes) / slowest * float64(time.Second))
 }
 
-// send sends a whole job, its files as their sources give them. It gives up
-// when ctx ends. Where its error does not wrap [execution.ErrNotStarted], a
-// source is at fault.
-func (s *Sandbox) send(ctx context.Context, req execution.Request, limits []byte) error {
-	j := &job{sandbox: s, left: stageTime}
-	for _, file := range req.Files {
-		j.left += timeFor(file.Size)
+// send sends a whole task, and its files as their sources return them. It stops
+// when ctx ends. An error that does not wrap [execution.ErrNotStarted] is a
+// source's.
+func (s *Sandbox) send(ctx context.Context, t *task, head []byte) error {
+	w := &sender{sandbox: s, left: stageTime}
+	for _, file := range t.files {
+		w.left += timeFor(file.Size)
 	}
-	err := j.write(ctx, func(out frameWriter) error {
-		_ = out.frame(kindJob, limits)
-		_ = out.chunks(kindCode, []byte(req.Code))
-		return out.chunks(kindStdin, []byte(req.Stdin))
+	err := w.write(ctx, func(out frameWriter) error {
+		_ = out.frame(kindJob, head)
+		_ = out.chunks(kindCode, []byte(t.code))
+		return out.chunks(kindStdin, []byte(t.stdin))
 	})
-	if err == nil && len(req.Files) > 0 {
-		err = j.files(ctx, req.Files)
+	if err == nil && len(t.files) > 0 {
+		err = w.files(ctx, t.files)
 	}
 	if err != nil {
 		return err
 	}
-	return j.write(ctx, func(out frameWriter) error {
+	return w.write(ctx, func(out frameWriter) error {
 		s.unasked.Store(false)
 		_ = out.frame(kindGo, nil)
 		return out.w.Flush()
 	})
 }
 
-// write writes frames, in what is left of the time, and lets go of the stream:
-// pings go between, so that a slow source costs no sandbox.
-func (j *job) write(ctx context.Context, frames func(out frameWriter) error) error {
-	s := j.sandbox
+// write writes frames, in what is left of the time, and releases the stream: pings go
+// between, so that a slow source does not cost the sandbox.
+func (w *sender) write(ctx context.Context, frames func(out frameWriter) error) error {
+	s := w.sandbox
 	s.pulse.wait()
 	defer s.pulse.resume()
 	began := time.Now()
 	err := s.hold(ctx)
 	if err == nil {
-		err = j.writeHeld(ctx, frames)
+		err = w.writeHeld(ctx, frames)
 		s.release()
 	}
-	j.left -= time.Since(began)
+	w.left -= time.Since(began)
 	if err != nil {
 		return fmt.Errorf("%w: %w", execution.ErrNotStarted, err)
 	}
@@ -68,12 +68,12 @@ func (j *job) write(ctx context.Context, frames func(out frameWriter) error) err
 }
 
 // writeHeld writes frames. It needs the right to write.
-func (j *job) writeHeld(ctx context.Context, frames func(out frameWriter) error) error {
-	s := j.sandbox
+func (w *sender) writeHeld(ctx context.Context, frames func(out frameWriter) error) error {
+	s := w.sandbox
 	if err := context.Cause(ctx); err != nil { // before, not after: what is written is written
 		return err
 	}
-	if err := s.bound(j.left); err != nil {
+	if err := s.bound(w.left); err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.instance.SetWriteDeadline(time.Now()) })()
@@ -86,17 +86,17 @@ func (j *job) writeHeld(ctx context.Context, frames func(out frameWriter) error)
 
 // note sends a frame without a payload, within a time.
 func (s *Sandbox) note(ctx context.Context, kind byte, within time.Duration) error {
-	return (&job{sandbox: s, left: within}).write(ctx, func(out frameWriter) error {
+	return (&sender{sandbox: s, left: within}).write(ctx, func(out frameWriter) error {
 		_ = out.frame(kind, nil)
 		return out.w.Flush()
 	})
 }
 
 // files sends files, one chunk in memory at a time.
-func (j *job) files(ctx context.Context, files []execution.Input) error {
+func (w *sender) files(ctx context.Context, files []execution.Input) error {
 	chunk := make([]byte, chunkBytes)
 	for _, file := range files {
-		if err := j.file(ctx, file, chunk); err != nil {
+		if err := w.file(ctx, file, chunk); err != nil {
 			return err
 		}
 	}
@@ -105,38 +105,27 @@ func (j *job) files(ctx context.Context, files []execution.Input) error {
 
 // file sends a file by way of a chunk's memory. Each chunk is read before its
 // frame begins: a source that fails leaves no half a frame.
-func (j *job) file(ctx context.Context, file execution.Input, chunk []byte) error {
+func (w *sender) file(ctx context.Context, file execution.Input, chunk []byte) error {
 	content, err := file.Open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = content.Close() }()
-	err = j.write(ctx, func(out frameWriter) error { return out.frame(kindFile, []byte(file.Path)) })
+	err = w.write(ctx, func(out frameWriter) error { return out.frame(kindFile, []byte(file.Path)) })
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(fileFrames{ctx, j}, content, chunk)
+	_, err = io.CopyBuffer(fileFrames{ctx, w}, content, chunk)
 	return err
 }
 
-// fileFrames sends what is written to it as some of a file.
+// fileFrames sends what is written to it as a part of a file.
 type fileFrames struct {
 	ctx context.Context //nolint:containedctx // of the job: an [io.Writer] gets none
-	job *job
+	to  *sender
 }
 
 func (f fileFrames) Write(p []byte) (int, error) {
-	err := f.job.write(f.ctx, func(out frameWriter) error { return out.chunks(kindData, p) })
+	err := f.to.write(f.ctx, func(out frameWriter) error { return out.chunks(kindData, p) })
 	return len(p), err
-}
-
-func jobLimits(req execution.Request, limits execution.Limits) []byte {
-	interactive := 0
-	if req.Interactive {
-		interactive = 1
-	}
-	return fmt.Appendf(nil,
-		"timeout_ms=%d\ncpu_seconds=%d\noutput_bytes=%d\ninteractive=%d\nfiles=%d\nfile_bytes=%d\ntotal_bytes=%d\n",
-		req.Timeout.Milliseconds(), int64(limits.CPUTime/time.Second), limits.OutputBytes, interactive,
-		limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes)
 }

@@ -52,8 +52,8 @@ func TestRunWithABrokenSource(t *testing.T) {
 		want string
 	}{
 		"fewer bytes":       {func() (io.Reader, error) { return strings.NewReader("text"), nil }, "ends after 4 bytes"},
-		"more bytes":        {func() (io.Reader, error) { return strings.NewReader(strings.Repeat("x", 11)), nil }, "more than the 10 bytes"},
-		"far more bytes":    {func() (io.Reader, error) { return strings.NewReader(strings.Repeat("x", 1<<20)), nil }, "more than the 10 bytes"},
+		"more bytes":        {func() (io.Reader, error) { return strings.NewReader(strings.Repeat("x", 11)), nil }, "more than its declared size of 10 bytes"},
+		"far more bytes":    {func() (io.Reader, error) { return strings.NewReader(strings.Repeat("x", 1<<20)), nil }, "more than its declared size of 10 bytes"},
 		"an error":          {func() (io.Reader, error) { return nil, broken }, "broken"},
 		"one of the domain": {func() (io.Reader, error) { return nil, gone }, "File not found"},
 		"an error later": {func() (io.Reader, error) {

@@ -24,7 +24,7 @@ func startSession(t *testing.T, i *instance) execution.Session {
 // A session that freezes before a call begins costs 2 s. The call is called off, so
 // that it can be made again without being made twice.
 func TestFrozenSessionBeforeTheStart(t *testing.T) {
-	for _, operation := range []execution.Operation{execution.RunPython, execution.RunBash, execution.ReadFile, execution.WriteFiles} {
+	for kind, call := range map[string]call{"python": runPython, "bash": runBash, "read": readFile, "write": writeFiles} {
 		synctest.Test(t, func(t *testing.T) {
 			queued := make(chan byte, 100)
 			session := startSession(t, start(t, func(s *supervisor) {
@@ -40,24 +40,23 @@ func TestFrozenSessionBeforeTheStart(t *testing.T) {
 			}))
 			go func() { <-session.Done(); session.Detach() }() // as the sessions' manager does
 			began := time.Now()
-			_, err := session.Call(t.Context(), operation, request, limits)
+			_, err := call(t.Context(), session)
 			var domain *execution.Error
 			if !errors.As(err, &domain) || domain.Code != execution.Unavailable {
-				t.Errorf("operation %d gives %v", operation, err)
+				t.Errorf("%s returns %v", kind, err)
 			}
 			if took := time.Since(began); took > mostSilence {
-				t.Errorf("operation %d takes %v", operation, took)
+				t.Errorf("%s takes %v", kind, took)
 			}
 			if session.Usable() {
 				t.Error("the connection is usable")
 			}
 			last := byte(0)
-			for kind := range queued {
-				last = kind
+			for frame := range queued {
+				last = frame
 			}
-			runs := operation == execution.RunPython || operation == execution.RunBash
-			if runs && last != 'K' {
-				t.Errorf("operation %d: the last frame is %q", operation, last)
+			if runs := kind == "python" || kind == "bash"; runs && last != 'K' {
+				t.Errorf("%s: the last frame is %q", kind, last)
 			}
 		})
 	}
@@ -67,7 +66,7 @@ func TestFrozenSessionBeforeTheStart(t *testing.T) {
 func TestFrozenSessionThatCannotBeCalledOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		session := inSession(t, func(s *supervisor) { s.job(); s.stop() })
-		result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+		result, err := session.RunPython(t.Context(), request, limits)
 		if err != nil || result.End.Reason != execution.SandboxLost || !strings.Contains(result.End.Message, "it may have run") {
 			t.Errorf("%+v, %v", result, err)
 		}
@@ -87,7 +86,7 @@ func TestFrozenSessionWhileItRuns(t *testing.T) {
 		began := time.Now()
 		slow := request
 		slow.Timeout = time.Minute
-		result, err := session.Call(t.Context(), execution.RunPython, slow, limits)
+		result, err := session.RunPython(t.Context(), slow, limits)
 		if err != nil || result.End.Reason != execution.SandboxLost || result.Stdout != "out" ||
 			!strings.Contains(result.End.Message, "does not answer") {
 			t.Errorf("%+v, %v", result, err)
@@ -111,7 +110,7 @@ func TestSessionMayFreezeBetweenCalls(t *testing.T) {
 			s.serve(fine, "two")
 		})
 		for range 2 {
-			if _, err := session.Call(t.Context(), execution.RunPython, request, limits); err != nil {
+			if _, err := session.RunPython(t.Context(), request, limits); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Hour)
@@ -192,7 +191,7 @@ func TestSessionOfAnEarlierVersion(t *testing.T) {
 		}
 		slow := request
 		slow.Timeout = time.Minute
-		if result, err := session.Call(t.Context(), execution.RunPython, slow, limits); err != nil || result.Failed() {
+		if result, err := session.RunPython(t.Context(), slow, limits); err != nil || result.Failed() {
 			t.Errorf("%+v, %v", result, err)
 		}
 		session.Detach()

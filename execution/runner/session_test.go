@@ -3,7 +3,6 @@ package runner_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
@@ -50,6 +49,27 @@ func inSession(t *testing.T, script func(s *supervisor)) execution.Session {
 	return session
 }
 
+// call makes a call of a session.
+type call func(ctx context.Context, session execution.Session) (*execution.Result, error)
+
+func runPython(ctx context.Context, session execution.Session) (*execution.Result, error) {
+	return session.RunPython(ctx, request, limits)
+}
+
+func runBash(ctx context.Context, session execution.Session) (*execution.Result, error) {
+	return session.RunBash(ctx, execution.Command{Command: "true", Timeout: 2 * time.Second}, limits)
+}
+
+func readFile(ctx context.Context, session execution.Session) (*execution.Result, error) {
+	return session.ReadFile(ctx, execution.ReadRequest{Path: "x.txt"}, limits)
+}
+
+// writeFiles writes two files.
+func writeFiles(ctx context.Context, session execution.Session) (*execution.Result, error) {
+	files := []execution.Input{execution.Inline("a", nil), execution.Inline("b/c", nil)}
+	return nil, session.WriteFiles(ctx, execution.WriteRequest{Files: files}, limits)
+}
+
 // serve answers one call.
 func (s *supervisor) serve(facts, stdout string) []frame {
 	frames := s.job()
@@ -71,16 +91,17 @@ func TestSessionCalls(t *testing.T) {
 		jobs <- s.serve(strings.Replace(fine, "timed_out=0", "timed_out=1", 1), "three")
 	})
 	for i, want := range []struct {
-		operation execution.Operation
-		stdout    string
-		lost      bool
-		message   string
+		call    call
+		op      string
+		stdout  string
+		lost    bool
+		message string
 	}{
-		{execution.RunPython, "one", false, ""},
-		{execution.RunBash, "two", true, "variables, imports and threads are lost"},
-		{execution.RunPython, "three", false, "variables are kept"},
+		{runPython, "op=0", "one", false, ""},
+		{runBash, "op=1", "two", true, "variables, imports and threads are lost"},
+		{runPython, "op=0", "three", false, "variables are kept"},
 	} {
-		result, err := session.Call(t.Context(), want.operation, request, limits)
+		result, err := want.call(t.Context(), session)
 		if err != nil {
 			t.Fatalf("call %d: %v", i, err)
 		}
@@ -88,8 +109,8 @@ func TestSessionCalls(t *testing.T) {
 			t.Errorf("call %d: %+v", i, result)
 		}
 		head := (<-jobs)[0]
-		if wantOp := "op=" + string(rune('0'+int(want.operation))); !strings.Contains(head.payload, wantOp+"\n") {
-			t.Errorf("call %d: the job begins with %q, without %s", i, head.payload, wantOp)
+		if !strings.Contains(head.payload, want.op+"\n") {
+			t.Errorf("call %d: the job begins with %q, without %s", i, head.payload, want.op)
 		}
 	}
 	if !session.Usable() {
@@ -111,7 +132,7 @@ func TestSessionLostForMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			session := inSession(t, func(s *supervisor) { s.serve(test.facts, "") })
-			result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+			result, err := session.RunPython(t.Context(), request, limits)
 			if err != nil || result.End.Reason != execution.Exited {
 				t.Fatalf("%+v, %v", result, err)
 			}
@@ -125,22 +146,21 @@ func TestSessionLostForMemory(t *testing.T) {
 // A refusal leaves the session as it is, and says what is wrong in the domain's
 // words.
 func TestSessionRefusals(t *testing.T) {
-	files := []execution.Input{execution.Inline("a", nil), execution.Inline("b/c", nil)}
 	for name, c := range map[string]struct {
-		operation execution.Operation
-		errno     syscall.Errno
-		code      execution.Code
-		message   string
+		call    call
+		errno   syscall.Errno
+		code    execution.Code
+		message string
 	}{
-		"no such file":     {execution.ReadFile, syscall.ENOENT, execution.NotFound, "File 'x.txt' not found in the session"},
-		"below a file":     {execution.ReadFile, syscall.ENOTDIR, execution.NotFound, "File 'x.txt' not found in the session"},
-		"a link":           {execution.ReadFile, syscall.ELOOP, execution.Invalid, "path cannot be used: a link"},
-		"too large":        {execution.ReadFile, syscall.EFBIG, execution.TooLarge, "does not fit"},
-		"a folder":         {execution.WriteFiles, syscall.EISDIR, execution.Invalid, `files[1].path cannot be used`},
-		"no room":          {execution.WriteFiles, syscall.ENOSPC, execution.TooLarge, "does not fit in the workspace of 1 MB"},
-		"too many":         {execution.RunBash, syscall.EAGAIN, execution.Unavailable, "no room for another process"},
-		"something else":   {execution.RunBash, syscall.EIO, execution.Internal, "internal error"},
-		"nothing sensible": {execution.RunPython, 0, execution.Internal, "internal error"},
+		"no such file":     {readFile, syscall.ENOENT, execution.NotFound, "File 'x.txt' not found in the session"},
+		"below a file":     {readFile, syscall.ENOTDIR, execution.NotFound, "File 'x.txt' not found in the session"},
+		"a link":           {readFile, syscall.ELOOP, execution.Invalid, "path cannot be used: a link"},
+		"too large":        {readFile, syscall.EFBIG, execution.TooLarge, "does not fit"},
+		"a folder":         {writeFiles, syscall.EISDIR, execution.Invalid, `files[1].path cannot be used`},
+		"no room":          {writeFiles, syscall.ENOSPC, execution.TooLarge, "does not fit in the workspace of 1 MB"},
+		"too many":         {runBash, syscall.EAGAIN, execution.Unavailable, "no room for another process"},
+		"something else":   {runBash, syscall.EIO, execution.Internal, "internal error"},
+		"nothing sensible": {runPython, 0, execution.Internal, "internal error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			session := inSession(t, func(s *supervisor) {
@@ -148,16 +168,12 @@ func TestSessionRefusals(t *testing.T) {
 				s.say('!', "errno="+strconv.Itoa(int(c.errno))+"\nmessage=told\nfile=1\n")
 				s.serve(fine, "still here")
 			})
-			req := execution.Request{Code: "x.txt", Timeout: time.Second}
-			if c.operation == execution.WriteFiles {
-				req.Files = files
-			}
-			_, err := session.Call(t.Context(), c.operation, req, limits)
+			_, err := c.call(t.Context(), session)
 			domain := execution.AsError(err)
 			if domain.Code != c.code || !strings.Contains(domain.Explain(), c.message) {
 				t.Errorf("the error is %q (%s), not %q (%s)", domain.Explain(), domain.Code, c.message, c.code)
 			}
-			result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+			result, err := session.RunPython(t.Context(), request, limits)
 			if err != nil || result.Stdout != "still here" {
 				t.Errorf("the next call gives %+v, %v", result, err)
 			}
@@ -209,7 +225,7 @@ func TestSessionResumes(t *testing.T) {
 	if count := <-zeros; count < 5+64<<10 {
 		t.Errorf("the server sent %d zeros, fewer than a frame may lack", count)
 	}
-	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	result, err := session.RunPython(t.Context(), request, limits)
 	if err != nil || result.Stdout != "found again" {
 		t.Errorf("the call gives %+v, %v", result, err)
 	}
@@ -223,7 +239,7 @@ func TestSessionTakenOver(t *testing.T) {
 		if session.Usable() {
 			t.Error("the session is usable")
 		}
-		_, err := session.Call(t.Context(), execution.RunPython, request, limits)
+		_, err := session.RunPython(t.Context(), request, limits)
 		if !errors.Is(err, execution.ErrNotStarted) {
 			t.Errorf("the call gives %v", err)
 		}
@@ -244,7 +260,7 @@ func TestSessionTakenOverWhileIdle(t *testing.T) {
 			}
 			close(said)
 		})
-		if _, err := session.Call(t.Context(), execution.RunPython, request, limits); err != nil {
+		if _, err := session.RunPython(t.Context(), request, limits); err != nil {
 			t.Fatal(err)
 		}
 		<-said
@@ -269,12 +285,12 @@ func TestSessionTakenOverWhileSending(t *testing.T) {
 				t.Errorf("the supervisor hears %q", f.kind)
 			}
 		})
-		upload := withFile(10, func() (io.Reader, error) {
+		upload := execution.WriteRequest{Files: []execution.Input{{Path: "a", Size: 10, Source: source(func() (io.Reader, error) {
 			close(asked)
 			<-session.Done()
 			return strings.NewReader("0123456789"), nil
-		})
-		if _, err := session.Call(t.Context(), execution.WriteFiles, upload, limits); !errors.Is(err, execution.ErrNotStarted) {
+		})}}}
+		if err := session.WriteFiles(t.Context(), upload, limits); !errors.Is(err, execution.ErrNotStarted) {
 			t.Errorf("the call gives %v", err)
 		}
 	})
@@ -310,7 +326,7 @@ func TestSessionCallsOffInTime(t *testing.T) {
 		}
 		defer session.Detach()
 		began := time.Now()
-		if _, err := session.Call(ctx, execution.RunPython, request, limits); !errors.Is(err, context.Canceled) {
+		if _, err := session.RunPython(ctx, request, limits); !errors.Is(err, context.Canceled) {
 			t.Errorf("the call gives %v", err)
 		}
 		if took := time.Since(began); took < 2*time.Second {
@@ -336,10 +352,10 @@ func TestSessionCallOff(t *testing.T) {
 			t.Errorf("the supervisor hears %q before the next job, though nobody has heard that the state is lost", frames[0].kind)
 		}
 	})
-	if _, err := session.Call(ctx, execution.RunPython, request, limits); !errors.Is(err, context.Canceled) {
+	if _, err := session.RunPython(ctx, request, limits); !errors.Is(err, context.Canceled) {
 		t.Errorf("the call gives %v", err)
 	}
-	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	result, err := session.RunPython(t.Context(), request, limits)
 	if err != nil || result.Stdout != "as before" {
 		t.Errorf("the next call gives %+v, %v", result, err)
 	}
@@ -360,7 +376,7 @@ func TestSessionCallOffUnheard(t *testing.T) {
 		})
 		began := time.Now()
 		slow := execution.Request{Code: "pass", Timeout: time.Hour}
-		if _, err := session.Call(ctx, execution.RunPython, slow, limits); !errors.Is(err, context.Canceled) {
+		if _, err := session.RunPython(ctx, slow, limits); !errors.Is(err, context.Canceled) {
 			t.Errorf("the call gives %v", err)
 		}
 		if took := time.Since(began); took > 10*time.Second {
@@ -382,16 +398,16 @@ func TestSessionLostBeforeTheStart(t *testing.T) {
 		"nothing is said in time":   func(*supervisor) { time.Sleep(time.Minute) },
 		"something else than begun": func(s *supervisor) { s.say('O', "out of turn") },
 	} {
-		for _, operation := range []execution.Operation{execution.RunPython, execution.RunBash, execution.WriteFiles} {
-			t.Run(fmt.Sprint(name, operation), func(t *testing.T) {
+		for kind, call := range map[string]call{"python": runPython, "bash": runBash, "write": writeFiles} {
+			t.Run(name+", "+kind, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					session := inSession(t, func(s *supervisor) {
 						s.job()
 						end(s)
 					})
 					defer session.Detach()
-					result, err := session.Call(t.Context(), operation, request, limits)
-					if operation == execution.WriteFiles {
+					result, err := call(t.Context(), session)
+					if kind == "write" {
 						if !errors.Is(err, execution.ErrNotStarted) {
 							t.Errorf("the call gives %+v, %v", result, err)
 						}
@@ -419,7 +435,7 @@ func TestSessionLostTheThread(t *testing.T) {
 		s.job()
 		s.say('L', "")
 	})
-	if result, err := session.Call(t.Context(), execution.RunPython, request, limits); !errors.Is(err, execution.ErrNotStarted) {
+	if result, err := session.RunPython(t.Context(), request, limits); !errors.Is(err, execution.ErrNotStarted) {
 		t.Errorf("the call gives %+v, %v", result, err)
 	}
 	if session.Usable() {
@@ -437,11 +453,11 @@ func TestSessionSourceFails(t *testing.T) {
 		}
 		s.serve(fine, "next")
 	})
-	broken := execution.Request{Timeout: time.Second, Files: []execution.Input{{Path: "a", Size: 10, Source: failing{}}}}
-	if _, err := session.Call(t.Context(), execution.WriteFiles, broken, limits); err == nil || errors.Is(err, execution.ErrNotStarted) {
+	broken := execution.WriteRequest{Files: []execution.Input{{Path: "a", Size: 10, Source: failing{}}}}
+	if err := session.WriteFiles(t.Context(), broken, limits); err == nil || errors.Is(err, execution.ErrNotStarted) {
 		t.Errorf("the call gives %v", err)
 	}
-	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	result, err := session.RunPython(t.Context(), request, limits)
 	if err != nil || result.Stdout != "next" {
 		t.Errorf("the next call gives %+v, %v", result, err)
 	}
@@ -471,7 +487,7 @@ func TestSessionWithASlowStore(t *testing.T) {
 		defer session.Detach()
 		req := request
 		req.Keep = k.keep
-		result, err := session.Call(t.Context(), execution.RunPython, req, limits)
+		result, err := session.RunPython(t.Context(), req, limits)
 		if err != nil || len(result.Files) != 3 {
 			t.Errorf("%+v, %v", result, err)
 		}
@@ -495,7 +511,7 @@ func TestSessionEnds(t *testing.T) {
 		s.say('O', "so far")
 		s.leave()
 	})
-	result, err := session.Call(t.Context(), execution.RunPython, request, limits)
+	result, err := session.RunPython(t.Context(), request, limits)
 	if err != nil {
 		t.Fatal(err)
 	}

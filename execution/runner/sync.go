@@ -18,14 +18,14 @@ const (
 	pongTime = 1 * time.Second
 )
 
-// sync finds the place in the stream where the supervisor's answers to this
-// server begin. Neither side knows what a server before it has left half said.
-func (s *Session) sync(ctx context.Context) error {
+// sync finds the place in the stream where the supervisor's answers to this server
+// begin. Neither side knows which frames an earlier server has left incomplete.
+func (c *sessionConn) sync(ctx context.Context) error {
 	nonce := []byte(rand.Text())
-	s.sandbox.pulse.set(busy)
-	defer s.sandbox.pulse.set(atRest)
+	c.sandbox.pulse.set(busy)
+	defer c.sandbox.pulse.set(atRest)
 	found := make(chan struct{})
-	go s.sandbox.read(func(in *bufio.Reader) error {
+	go c.sandbox.read(func(in *bufio.Reader) error {
 		err := skipPast(in, encode(kindSync, nonce))
 		if err == nil {
 			close(found)
@@ -34,41 +34,41 @@ func (s *Session) sync(ctx context.Context) error {
 	})
 	// More than the rest of any frame; where one would begin they are none.
 	zeros := make([]byte, headerBytes+maxFrameBytes+chunkBytes)
-	err := (&job{sandbox: s.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
+	err := (&sender{sandbox: c.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
 		_, _ = out.w.Write(zeros)
 		_ = out.frame(kindSync, nonce)
-		s.sandbox.out.tag = nonce[:tagBytes]
+		c.sandbox.out.tag = nonce[:tagBytes]
 		return out.w.Flush()
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, found, syncTime); err != nil {
+	if err := c.await(ctx, found, syncTime); err != nil {
 		return err
 	}
 	// A supervisor of an earlier version answers no pings, so none are expected of
 	// it. Ours sends the first pong with its answer.
-	err = s.await(ctx, s.sandbox.pulse.answers, pongTime)
+	err = c.await(ctx, c.sandbox.pulse.answers, pongTime)
 	if errors.Is(err, errLate) {
-		s.sandbox.pulse.deaf.Store(true)
+		c.sandbox.pulse.deaf.Store(true)
 		return nil
 	}
 	return err
 }
 
 // await waits for something of the sandbox.
-func (s *Session) await(ctx context.Context, what <-chan struct{}, within time.Duration) error {
+func (c *sessionConn) await(ctx context.Context, what <-chan struct{}, within time.Duration) error {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
-	s.sandbox.pulse.wait()
-	defer s.sandbox.pulse.resume()
+	c.sandbox.pulse.wait()
+	defer c.sandbox.pulse.resume()
 	select {
 	case <-what:
 		return nil
-	case <-s.sandbox.silent:
+	case <-c.sandbox.silent:
 		return errSilent
-	case <-s.sandbox.ended:
-		return s.sandbox.readErr
+	case <-c.sandbox.ended:
+		return c.sandbox.readErr
 	case <-timer.C:
 		return errLate
 	case <-ctx.Done():
@@ -76,7 +76,7 @@ func (s *Session) await(ctx context.Context, what <-chan struct{}, within time.D
 	}
 }
 
-// encode gives a frame's bytes.
+// encode returns a frame's bytes.
 func encode(kind byte, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload))), payload...)
 }

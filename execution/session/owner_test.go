@@ -11,8 +11,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/session"
 )
 
-// To others than its owner a session is as unknown as one that never was, to the
-// next server too.
+// A session is unknown to other owners than its own, also after a restart of the
+// server.
 func TestOwners(t *testing.T) {
 	h := newHost()
 	first := newManager(t, h)
@@ -23,15 +23,14 @@ func TestOwners(t *testing.T) {
 	}
 	for name, m := range map[string]*session.Manager{"the same server": first, "the next server": newManager(t, h)} {
 		unknown := strings.Repeat("0", 32)
-		_, absent := m.Call(ben, unknown, execution.RunPython, execution.Request{})
+		_, absent := m.RunPython(ben, unknown, execution.Request{})
 		for _, ctx := range []struct {
 			name string
 			err  func() error
 		}{
-			{"another's call", func() error { _, err := m.Call(ben, info.ID, execution.RunPython, execution.Request{}); return err }},
-			{"nobody's call", func() error {
-				_, err := m.Call(t.Context(), info.ID, execution.ReadFile, execution.Request{Code: "a"})
-				return err
+			{"another's call", func() error { _, err := m.RunPython(ben, info.ID, execution.Request{}); return err }},
+			{"a call without an owner", func() error {
+				return m.ReadFile(t.Context(), info.ID, execution.ReadRequest{Path: "a"})
 			}},
 			{"another's end", func() error { return m.Delete(ben, info.ID) }},
 		} {
@@ -45,7 +44,7 @@ func TestOwners(t *testing.T) {
 		if list, err := m.List(anna); err != nil || len(list) != 1 {
 			t.Errorf("%s: the owner's list: %v, %v", name, list, err)
 		}
-		if _, err := m.Call(anna, info.ID, execution.RunPython, execution.Request{Code: "1"}); err != nil {
+		if _, err := m.RunPython(anna, info.ID, execution.Request{Code: "1"}); err != nil {
 			t.Errorf("%s: the owner's call: %v", name, err)
 		}
 	}
@@ -54,8 +53,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// Nor does it show in how long an answer takes, or whether there is one, that a
-// session is another's: the host is asked as for one that never was.
+// Neither the time nor the outcome of a call reveals that a session of another owner
+// exists: the host is asked as for an unknown one.
 func TestOwnersCannotProbe(t *testing.T) {
 	h := newHost()
 	m := newManager(t, h)
@@ -65,7 +64,7 @@ func TestOwnersCannotProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := func(id string) error {
-		_, err := m.Call(ben, id, execution.ReadFile, execution.Request{Code: "a"})
+		err := m.ReadFile(ben, id, execution.ReadRequest{Path: "a"})
 		return err
 	}
 	end := func(id string) error { return m.Delete(ben, id) }
@@ -84,16 +83,16 @@ func TestOwnersCannotProbe(t *testing.T) {
 	h.fail = nil
 }
 
-// Who looks for many sessions at once waits for themselves: the host has other
-// things to do.
-func TestOwnersTakeTurnsToAsk(t *testing.T) {
+// An owner with many look-ups at once waits for its own only: the host has other
+// work.
+func TestOwnersAskInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
 		h.answer = make(chan struct{})
 		m := newManager(t, h)
 		ask := func(owner execution.Owner) {
 			ctx := execution.WithOwner(t.Context(), owner)
-			if _, err := m.Call(ctx, strings.Repeat("0", 32), execution.ReadFile, execution.Request{Code: "a"}); !isCode(err, execution.NotFound) {
+			if err := m.ReadFile(ctx, strings.Repeat("0", 32), execution.ReadRequest{Path: "a"}); !isCode(err, execution.NotFound) {
 				t.Error(err)
 			}
 			if err := m.Delete(ctx, strings.Repeat("0", 32)); !isCode(err, execution.NotFound) {
@@ -114,7 +113,7 @@ func TestOwnersTakeTurnsToAsk(t *testing.T) {
 	})
 }
 
-// One owner does not have all the sessions that there may be.
+// One owner cannot have all sessions of the limit.
 func TestOwnersShareSessions(t *testing.T) {
 	h := newHost()
 	m := session.New(session.Options{
@@ -139,7 +138,7 @@ func TestOwnersShareSessions(t *testing.T) {
 	}
 }
 
-// A session that is over and still there goes at its owner's word alone.
+// Only its owner can end a session that has expired but still runs.
 func TestOwnersOfOverdueSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost()
@@ -151,11 +150,11 @@ func TestOwnersOfOverdueSessions(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if err := m.Delete(ben, info.ID); !isCode(err, execution.NotFound) {
-			t.Errorf("another's end gives %v", err)
+			t.Errorf("another's end returns %v", err)
 		}
 		h.only(t)
 		if err := m.Delete(anna, info.ID); !isCode(err, execution.NotFound) || len(h.sessions) != 0 {
-			t.Errorf("the owner's end gives %v", err)
+			t.Errorf("the owner's end returns %v", err)
 		}
 	})
 }

@@ -8,8 +8,8 @@
 //	pid1/     the supervisor: it stages files, keeps time limits, reports and cleans up
 //	session/  the supervisor of a session
 //
-// A group may import the groups above it, which are trusted less, and none below it: what
-// PID 1 has read must not be in the memory of a program. A test checks this.
+// A group may import the groups above it, which are trusted less, and none below it: the
+// memory of a program must not contain what PID 1 read. A test checks this.
 //
 // The Go part of this package builds the command line that starts the supervisor. Package
 // runner is the client of its protocol. Package launch decides a sandbox's isolation.

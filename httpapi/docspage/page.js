@@ -1,14 +1,14 @@
 "use strict";
 
-// Renders /openapi.json, and sends requests for its reader. Whatever comes from
-// there or from a program goes in as text: nothing here makes HTML of it.
+// Renders /openapi.json, and sends requests for the reader. Text of the document or of a
+// program is inserted as text and never parsed as HTML.
 
 const readOnly = document.documentElement.dataset.mode === "reference";
 let spec; // the document, once it is loaded
 let key = ""; // the reader's; kept nowhere else
 
-// make makes an element. Attributes that are functions listen to the event of
-// their name; those that are undefined or false are left out.
+// make returns an element. Attributes that are functions are listeners of the event of
+// their name; those that are undefined or false are omitted.
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -48,8 +48,8 @@ function noteOf(schema) {
   ].filter(Boolean).join("; ");
 }
 
-// parts lists the schemas in which a field's own fields are, each with what its
-// fields' names begin with.
+// parts returns the schemas that contain the fields of a field, each with the prefix of
+// the names of its fields.
 function parts(schema, prefix) {
   const s = resolve(schema);
   const inner = [...(s.oneOf || []), ...(s.anyOf || []), ...(s.allOf || [])].flatMap(option => parts(option, prefix));
@@ -57,8 +57,8 @@ function parts(schema, prefix) {
   return s.items ? inner.concat(parts(s.items, prefix + "[]")) : inner;
 }
 
-// fields lists the fields of a schema: name, type and note. A schema within
-// itself ends at some depth.
+// fields returns the fields of a schema: name, type and note. A recursive schema ends at
+// a fixed depth.
 function fields(schema, prefix = "", depth = 0) {
   if (depth > 5) return [];
   return parts(schema, prefix).flatMap(([part, start]) => Object.entries(part.properties).flatMap(([key, field]) => {
@@ -141,7 +141,7 @@ function renderOperation({ method, path, operation }) {
 
 // ---- Trying it out ----
 
-// renderTrial makes a form that sends a request and shows its answer.
+// renderTrial returns a form that sends a request and shows its answer.
 function renderTrial(route) {
   const inputs = route.parameters.filter(p => p.in !== "cookie").map(parameterInput);
   const body = bodyInput(route.request);
@@ -161,7 +161,7 @@ function parameterInput(parameter) {
   return { parameter, field, element: make("label", {}, parameter.name + " ", field) };
 }
 
-// bodyInput gives the elements for a request's body, and a function that reads
+// bodyInput returns the elements for a request's body, and a function that reads
 // it as options of fetch.
 function bodyInput(request) {
   const [kind, media] = Object.entries((request && request.content) || {})[0] || [];
@@ -197,7 +197,7 @@ function formInput(media) {
   return { elements: inputs.map(input => make("label", {}, input.name, input)), read };
 }
 
-// renderCredentials makes the field for the key that requests need.
+// renderCredentials returns the field for the key that requests need.
 function renderCredentials() {
   const field = make("input", { type: "password", autocomplete: "off", input: () => { key = field.value.trim() } });
   return make("form", { id: "credentials", submit: event => event.preventDefault() }, make("label", {}, "Key or token ", field));
@@ -213,8 +213,8 @@ function target(path, inputs) {
   return path + (query.size > 0 ? "?" + query : "");
 }
 
-// exchange sends a form's request and shows what comes back, until its end or
-// the reader's.
+// exchange sends the request of a form and shows the answer, until the answer ends or the
+// reader stops it.
 async function exchange({ route, inputs, body, send, stop, answer }) {
   const aborter = new AbortController();
   stop.onclick = () => aborter.abort();
@@ -265,7 +265,7 @@ function showJSON(text, answer) {
   }
 }
 
-// renderFaults says in words what an error's detail says.
+// renderFaults shows the detail of an error as sentences.
 function renderFaults(detail) {
   if (typeof detail === "string") return [make("p", { class: "bad", role: "alert" }, detail)];
   if (!Array.isArray(detail)) return [];
@@ -297,8 +297,8 @@ async function showStream(response, answer) {
   }
 }
 
-// appendOutput keeps what one stream says in a row in one piece: a line may come
-// in several events.
+// appendOutput joins consecutive output of one stream: a line may be split into several
+// events.
 function appendOutput(output, stream, text) {
   const last = output.lastElementChild;
   if (last && last.className === stream) last.append(text);
@@ -313,7 +313,7 @@ function parsed(text) {
   }
 }
 
-// eventsOf reads server-sent events as they come.
+// eventsOf iterates over server-sent events as they arrive.
 async function* eventsOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (let text = ""; ;) {
@@ -377,7 +377,7 @@ function render() {
   document.getElementById("operations").append(...groups.map(renderGroup));
 }
 
-// goToTarget goes where the address points, which was not there before.
+// goToTarget scrolls to the target of the address, which did not exist before.
 function goToTarget() {
   const found = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (found) found.scrollIntoView();
@@ -386,7 +386,7 @@ function goToTarget() {
 async function main() {
   try {
     const response = await fetch("/openapi.json");
-    if (!response.ok) throw new Error("the server says " + response.status);
+    if (!response.ok) throw new Error("the server returned " + response.status);
     spec = await response.json();
     render();
     goToTarget();

@@ -45,9 +45,9 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s %s: %s", e.Path, e.Problem, e.Remedy) }
 
 // Make makes a folder if it is missing, checks it and returns its path without
-// symbolic links, which the caller must use from then on. It checks every folder and
-// link on the way too, since whoever can rename one of them can replace the folder.
-// An error is an [*Error] where somebody else has the access that is refused.
+// symbolic links, which the caller must use from then on. It also checks every folder and
+// link on the way, since a user who can rename one of them can replace the folder.
+// The error is an [*Error] if another user has access that is refused.
 //
 // The last element of the path must not be a symbolic link.
 func Make(path string, refused Access) (string, error) {

@@ -132,7 +132,7 @@ func TestFoldersOfOthers(t *testing.T) {
 	}
 }
 
-// A group with the user's number, which is the process's, is the user's alone.
+// A process's group with the number of its user belongs only to that user.
 func TestOwnGroup(t *testing.T) {
 	place := filepath.Join(t.TempDir(), "a")
 	mkdir(t, place, 0o770)
@@ -157,7 +157,7 @@ func TestOwnGroup(t *testing.T) {
 	}
 }
 
-// Links that lead to each other come to an end.
+// A cycle of links is an error.
 func TestLinksInACircle(t *testing.T) {
 	root := t.TempDir()
 	link(t, "b", root+"/a")

@@ -26,10 +26,6 @@ class Gone(Exception):
     """The server is gone or has stopped reading, or this sandbox can no longer be used."""
 
 
-class Unable(Exception):
-    """This sandbox cannot provide what was asked for."""
-
-
 def widen(pipe: int) -> None:
     """Enlarges a pipe beyond its initial 64 KB. Data is passed on several times on its way to the server and back, and
     each step waits where a pipe is full: files take half as long. The kernel refuses for users with many pipes, and for

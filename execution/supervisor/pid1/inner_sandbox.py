@@ -5,8 +5,8 @@ import os
 import struct
 import time
 
-from channel import Channel, Gone, Unable
-from handover import EXIT_NOTICE, ENDED, HANDED
+from channel import Channel, Gone
+from handover import ENDED, EXIT_NOTICE, HANDED, Unable
 from kernel import Filter
 from process import REAP_SECONDS, Ending, Program
 from zygote import become_zygote
@@ -105,9 +105,10 @@ class ZygoteLink:
         """Reads a message of one kind from the zygote. Returns its payload and its descriptors. Raises Unable."""
         data, rights, _, _ = self.link.recvmsg(1 << 16, _socket.CMSG_SPACE(HANDED.size))
         if data[:1] == b"!":
-            raise Unable(data[1:].decode())
+            cause, _, message = data[1:].decode().partition("\n")
+            raise Unable(message, cause)
         if data[:1] != kind:
-            raise Unable(f"the zygote ended or says {data[:1]!r}, not {kind!r}")
+            raise Unable(f"the zygote ended or says {data[:1]!r}, not {kind!r}", "zygote_ended")
         return data[1:], HANDED.unpack(rights[0][2]) if rights else ()
 
     def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":

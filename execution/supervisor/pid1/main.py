@@ -19,7 +19,8 @@ import os
 import resource
 import sys
 
-from channel import Channel, Gone, Unable, widen
+from channel import Channel, Gone, widen
+from handover import Unable, fields
 from kernel import Filter, hide_arguments, ignore_signals, set_dumpable
 
 TYPE_CHECKING = False
@@ -70,7 +71,10 @@ def main(serve: "Callable[[Channel, Start], None]") -> "NoReturn":
         serve(channel, start)
     except Gone as error:
         os.write(2, f"{error}\n".encode())
-    except (Unable, OSError) as error:
+    except Unable as error:
+        os.write(2, (fields(cause=error.cause) if error.cause else b"") + f"{error}\n".encode())
+        status = 1
+    except OSError as error:
         os.write(2, f"{error}\n".encode())
         status = 1
     os._exit(status)

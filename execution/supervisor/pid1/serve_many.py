@@ -3,9 +3,9 @@
 import os
 import time
 
-from channel import Channel, Unable
+from channel import Channel
 from cleanup import WRITABLE_DIRS, unexpected_places
-from handover import fields
+from handover import Unable, fields
 from inner_sandbox import ZygoteLink
 from main import Start
 from sandbox import PROTOCOL, PYTHON, Sandbox
@@ -16,12 +16,16 @@ def serve(channel: Channel, start: Start) -> None:
     """Serves one run after the other until the server is gone. Raises Gone then, and Unable where the kernel or the
     engine does not allow inner sandboxes."""
     if not start.has_filter:
-        raise Unable(f"the server's seccomp filter is for {start.machine}, and this is {os.uname().machine}")
+        here = os.uname().machine
+        raise Unable(f"the server's seccomp filter is for {start.machine}, and this is {here}", "other_machine")
     if places := unexpected_places((start.workspace, *WRITABLE_DIRS)):
-        raise Unable(f"programs could leave files for others at {', '.join(places)}, which the image or engine mounts")
+        where = ", ".join(places)
+        raise Unable(
+            f"programs could leave files for others at {where}, which the image or engine mounts", "foreign_mount"
+        )
     sandbox = Sandbox(channel, start.workspace)
     if not sandbox.network.files:
-        raise Unable("the kernel does not tell how many sockets are in use")
+        raise Unable("the kernel does not report how many sockets are in use")
     zygote = ZygoteLink(channel, start.workspace, start.program_filter, preload_names(start.preload))
     program = zygote.next()
     sandbox.take_baseline()

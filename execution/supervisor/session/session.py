@@ -8,7 +8,7 @@ These rules hold, whatever its programs do:
   * The session ends at its time, with or without a server. Nothing else ends it: servers come and go.
   * A server that attaches finds the stream in order, even if the previous one left a frame unfinished (see
     SessionChannel).
-  * A call that its server withdraws before it has begun does not begin: the client was told that it may try again.
+  * A call that its server withdraws before it has begun does not begin: the client may have tried again.
   * A call ends at its time. A cell that does not react to the interrupt is killed with its interpreter, and the answer
     reports that.
 """

@@ -13,6 +13,14 @@ CELL = struct.Struct(">?III")  # precedes a cell: interactive, seconds of CPU ti
 CELL_END = struct.Struct("IQQ")  # the end of a cell: wait status, microseconds of CPU time, peak kilobytes
 
 
+class Unable(Exception):
+    """This sandbox cannot provide what was asked for. The cause is a code of execution.Cause, or "" where there is none."""
+
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 def fields(**values: object) -> bytes:
     """Returns `name=value` lines."""
     return "".join(f"{name}={value}\n" for name, value in values.items()).encode()

@@ -9,11 +9,11 @@ import gc
 import os
 import time
 
-from errno import ENOSPC
+from errno import ENOSPC, ENOSYS, EPERM
 
 from display import screen
 from ending import ExitNotice
-from handover import ENDED, HANDED, Pipes, RULES_FD, fields, take_over
+from handover import ENDED, HANDED, Pipes, RULES_FD, Unable, fields, take_over
 from kernel import (
     Filter,
     be_first_victim,
@@ -42,12 +42,22 @@ CLONE_VM = 0x100
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+# Why the kernel refuses namespaces, as the server knows it (execution.Cause).
+UNSHARE_CAUSES = {EPERM: "namespaces_denied", ENOSPC: "namespaces_exhausted", ENOSYS: "namespaces_missing"}
+
+
+def unshare(flags: int) -> None:
+    """Moves this process, or its children, to new namespaces. Raises Unable."""
+    try:
+        system("unshare", flags)
+    except OSError as error:
+        raise Unable(f"OSError: {error}", UNSHARE_CAUSES.get(error.errno or 0, "")) from None
 
 
 def enter_namespaces() -> None:
     """Puts the children of this process into a pid namespace that they own, so that they can create others."""
     uid, gid = os.getuid(), os.getgid()
-    system("unshare", CLONE_NEWUSER | CLONE_NEWPID)
+    unshare(CLONE_NEWUSER | CLONE_NEWPID)
     set_dumpable(True)  # otherwise root owns the files below; no other process is here yet
     maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
     for name, text in maps.items():  # projid_map is unused, but programs could write it later
@@ -123,7 +133,7 @@ class Zygote:
     def serve(self) -> "NoReturn":
         """Prepares one program after the other. The next is made only when all processes of the last are gone."""
         while True:
-            system("unshare", CLONE_NEWPID)  # for children only
+            unshare(CLONE_NEWPID)  # for children only
             init = start_init(self.stack)
             pipes = Pipes()
             program = os.fork()
@@ -204,7 +214,9 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         gc.collect()
         gc.freeze()  # the pages then stay shared when a program runs a collection
         Zygote(link, workspace, program_filter).serve()
+    except Unable as error:
+        link.send(f"!{error.cause}\n{error}".encode())
     except BaseException as error:
-        link.send(b"!" + f"{type(error).__name__}: {error}".encode())
+        link.send(f"!\n{type(error).__name__}: {error}".encode())
     finally:
         os._exit(71)

@@ -1,0 +1,171 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// sessionCall is a call of a session that is being made.
+type sessionCall struct {
+	*dispatch
+	conn    *sessionConn
+	inOrder bool // both sides agree on where the stream is: the connection can be used again
+}
+
+func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
+	if !c.conn.Usable() {
+		return nil, fmt.Errorf("%w: %w: another server has the session", execution.ErrNotStarted, errFrame)
+	}
+	head := fmt.Appendf(c.task.head(), "op=%d\n", c.task.operation)
+	if err := c.sandbox.send(ctx, c.task, head); err != nil {
+		return nil, c.unsent(ctx, err)
+	}
+	lasting, cancel := c.outlive(ctx)
+	defer cancel()
+	if err := c.awaitStart(lasting); err != nil {
+		return c.unstarted(ctx, err)
+	}
+	r, err := c.report(lasting, interruptTime+graceTime)
+	if c.inOrder = err == nil; !c.inOrder {
+		c.log(lasting, "a call's report is not whole", err)
+		failCall(r, err)
+	}
+	result := c.result(r)
+	result.StateLost = r.facts.stateLost
+	c.explain(result, r.facts.lostForMemory)
+	if result.StateLost && c.inOrder && ctx.Err() == nil {
+		_ = c.sandbox.note(ctx, kindHeard, graceTime) // otherwise it is reported again
+	}
+	return result, nil
+}
+
+// unsent returns the error of a task that was not sent whole. Where a file's source
+// failed, a frame ends the task.
+func (c *sessionCall) unsent(ctx context.Context, cause error) error {
+	if errors.Is(cause, execution.ErrNotStarted) {
+		return cause // the stream failed
+	}
+	c.inOrder = c.sandbox.note(ctx, kindNever, stageTime) == nil
+	return cause
+}
+
+// unstarted returns the outcome of a call that was sent whole and whose start was not
+// announced. The call may have begun all the same: the supervisor announces a start and
+// begins, whether or not the announcement arrives. So only a call that did not arrive
+// in order, may be made twice, or was called back, may be tried again.
+func (c *sessionCall) unstarted(ctx context.Context, cause error) (*execution.Result, error) {
+	if refused, ok := errors.AsType[*refusalError](cause); ok {
+		c.inOrder = true
+		return nil, c.refused(refused)
+	}
+	if errors.Is(cause, errDisorder) || !c.task.runsProgram() || errors.Is(cause, errSilent) && c.callBack() {
+		return nil, fmt.Errorf("%w: %w", execution.ErrNotStarted, cause)
+	}
+	c.log(ctx, "the start of a call was not reported", cause)
+	r := newReport(ctx, c.task)
+	r.facts = facts{lost: true}
+	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
+	return r.result(), nil
+}
+
+// callBack calls off a call that a silent supervisor was sent whole. A supervisor
+// that is frozen finds that before it begins the call. It reports whether the frame
+// could be sent.
+func (c *sessionCall) callBack() bool {
+	s := c.sandbox
+	s.writing <- struct{}{} // other writers give up at once on a silent sandbox
+	defer s.release()
+	if err := s.instance.SetWriteDeadline(time.Now().Add(callBackTime)); err != nil {
+		return false
+	}
+	_ = s.out.frame(kindCallOff, nil)
+	return s.out.w.Flush() == nil
+}
+
+// outlive returns a context that ends some time after the caller's: until then the
+// call, which is called off, should end in good order.
+func (c *sessionCall) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	called := make(chan struct{})
+	forget := context.AfterFunc(ctx, func() {
+		defer close(called)
+		_ = c.sandbox.note(lasting, kindCallOff, graceTime) // a failure shows as the stream's end
+		time.AfterFunc(callOffTime, func() { cancel(errLate) })
+	})
+	return lasting, func() {
+		if !forget() {
+			<-called // or it might call off the next call
+		}
+		cancel(nil)
+	}
+}
+
+// failCall notes that the report of a call ends here.
+func failCall(r *report, err error) {
+	ended := r.ended
+	r.fail(err)
+	switch {
+	case ended: // as for a run
+	case errors.Is(err, errLate):
+		r.failure = "the session did not report back in time"
+	case errors.Is(err, errSilent):
+		r.failure = "the session does not answer any more; it may be frozen, and the program may go on"
+	default:
+		r.failure = "the session ended, or the connection to it (out of memory, deleted, or the engine stopped)"
+	}
+}
+
+// explain adds to the end's message what happened to the interpreter, and why where
+// that is known.
+func (c *sessionCall) explain(result *execution.Result, forMemory bool) {
+	more := ""
+	switch {
+	case result.StateLost:
+		more = "the session's interpreter was ended: its variables, imports and threads are lost, files are not"
+		if forMemory && result.End.Reason != execution.MemoryLimit {
+			more += " (" + stoppedForMemory + ")"
+		}
+	case result.TimedOut() && c.task.operation == runPython && c.inOrder:
+		more = "it was interrupted, and the session's variables are kept"
+	default:
+		return
+	}
+	if result.End.Message != "" {
+		more = result.End.Message + "; " + more
+	}
+	result.End.Message = more
+}
+
+// refused returns the error of a call that the supervisor refused, by its errno.
+func (c *sessionCall) refused(refused *refusalError) error {
+	number, _ := refused.values.number("errno", 1<<16)
+	message := shown(refused.values["message"], maxReason)
+	reading := c.task.operation == readFile
+	switch code := syscall.Errno(number); {
+	case reading && (code == syscall.ENOENT || code == syscall.ENOTDIR):
+		return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File '%s' not found in the session", execution.Clip(c.task.code))}
+	case code == syscall.ENOSPC || code == syscall.EFBIG:
+		return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
+			"it does not fit in the workspace of %d MB", c.task.limits.WorkspaceBytes>>20)}
+	case code == syscall.EAGAIN || code == syscall.ENOMEM:
+		return &execution.Error{Code: execution.Unavailable, Message: "the session has no room for another process; try again", Err: refused}
+	case code == syscall.ELOOP:
+		message = "a link, which is not followed"
+	case !reading && len(c.task.files) == 0:
+		return refused
+	}
+	fault := execution.FieldError{Field: execution.FieldPath, Fault: execution.FaultValue, Message: "cannot be used: " + message, Value: c.task.code}
+	if !reading {
+		index, err := refused.values.number("file", int64(len(c.task.files))-1)
+		if err != nil {
+			return refused
+		}
+		fault.Field, fault.Index, fault.Value = execution.FieldFiles, int(index), c.task.files[index].Path
+	}
+	return &execution.Error{Code: execution.Invalid, Message: "the request is not valid", Fields: []execution.FieldError{fault}}
+}

@@ -1,0 +1,60 @@
+package runner
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// operation is what a session's supervisor is asked to do. It goes over the wire.
+type operation int
+
+// The operations.
+const (
+	runPython operation = iota
+	runBash
+	readFile
+	writeFiles
+)
+
+// task is what a supervisor is asked to do, in the terms of the protocol.
+type task struct {
+	operation   operation // always runPython in a sandbox that belongs to no session
+	code        string    // Python source text, a command, or the path of a file to read
+	stdin       string
+	interactive bool
+	timeout     time.Duration
+	files       []execution.Input
+	keep        execution.Keep
+	started     func()
+	output      execution.Output
+	limits      execution.Limits
+}
+
+func pythonTask(req execution.Request, limits execution.Limits) task {
+	return task{
+		operation: runPython, code: req.Code, stdin: req.Stdin, interactive: req.Interactive, timeout: req.Timeout,
+		files: req.Files, keep: req.Keep, started: req.Started, output: req.Output, limits: limits,
+	}
+}
+
+// fileTimeout is the timeout of a task that runs no program.
+func fileTimeout(limits execution.Limits) time.Duration {
+	return min(execution.DefaultTimeout, limits.MaxTimeout)
+}
+
+// runsProgram reports whether the task must not be done twice.
+func (t *task) runsProgram() bool { return t.operation == runPython || t.operation == runBash }
+
+// head is the payload of the task's first frame.
+func (t *task) head() []byte {
+	interactive := 0
+	if t.interactive {
+		interactive = 1
+	}
+	return fmt.Appendf(nil,
+		"timeout_ms=%d\ncpu_seconds=%d\noutput_bytes=%d\ninteractive=%d\nfiles=%d\nfile_bytes=%d\ntotal_bytes=%d\n",
+		t.timeout.Milliseconds(), int64(t.limits.CPUTime/time.Second), t.limits.OutputBytes, interactive,
+		t.limits.ResultFiles, t.limits.ResultFileBytes, t.limits.ResultBytes)
+}

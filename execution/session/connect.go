@@ -1,0 +1,61 @@
+package session
+
+import (
+	"context"
+	"errors"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// connect makes sure that there is a connection, and forgets a session that is gone.
+// It needs the session's slot.
+func (m *Manager) connect(ctx context.Context, e *entry) error {
+	if e.over() {
+		return execution.SessionNotFound(e.info.ID)
+	}
+	if e.conn != nil && e.conn.Usable() {
+		return nil
+	}
+	if e.conn != nil {
+		e.conn.Detach()
+	}
+	attaching, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	conn, err := m.opts.Host.Attach(attaching, e.info.ID)
+	if err != nil {
+		return m.unattached(ctx, e, err)
+	}
+	return m.join(e, conn)
+}
+
+// join sets a session's connection. If the session was forgotten meanwhile, or Close
+// has closed the connections, it closes this one.
+func (m *Manager) join(e *entry, conn execution.Session) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.lasting.Err() != nil:
+		conn.Detach()
+		return errClosing
+	case m.known[e.info.ID] != e:
+		conn.Detach()
+		return execution.SessionNotFound(e.info.ID)
+	}
+	e.conn = conn
+	m.watchLocked(e, conn)
+	return nil
+}
+
+// unattached returns the error of a session that could not be attached to: it may
+// have been about to end when it was found.
+func (m *Manager) unattached(ctx context.Context, e *entry, err error) error {
+	_, explained := errors.AsType[*execution.Error](err)
+	switch {
+	case isNotFound(err), !explained && !m.runs(ctx, e):
+		m.forget(e)
+		return execution.SessionNotFound(e.info.ID)
+	case explained:
+		return err
+	}
+	return unanswered(err)
+}

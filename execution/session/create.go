@@ -1,0 +1,121 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+// Create starts a session that lives for ttl, with files in its workspace. A ttl of
+// zero means [DefaultTTL].
+func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+	if ttl == 0 {
+		ttl = DefaultTTL
+	}
+	request, err := execution.WriteRequest{Files: files}.Validate(ctx, m.opts.Limits)
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	ctx, leave, err := m.enter(ctx)
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	defer leave()
+	id := execution.NewID()
+	if err := m.reserve(ctx, id); err != nil {
+		return execution.SessionInfo{}, err
+	}
+	defer m.unreserve(id)
+	info, conn, err := m.start(ctx, id, ttl)
+	if err != nil {
+		return execution.SessionInfo{}, asUnavailable(ctx, err)
+	}
+	if len(files) > 0 {
+		err = conn.WriteFiles(ctx, request, m.opts.Limits)
+	}
+	if err != nil || ctx.Err() != nil || !m.adopt(info, conn) { //nolint:contextcheck // its end has nothing to do with this call
+		conn.Detach() // no client would know of it
+		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
+	}
+	return info, nil
+}
+
+// reserve takes a place for a session, unless there is none. A session that is being
+// started may be in the host's list or not yet: it counts once.
+func (m *Manager) reserve(ctx context.Context, id string) error {
+	m.mu.Lock()
+	all := maps.Clone(m.starting)
+	m.mu.Unlock()
+	running, err := m.opts.Host.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range running {
+		all[s.ID] = s.Owner
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.Copy(all, m.starting)
+	owner, own := execution.OwnerOf(ctx), 0
+	for _, other := range all {
+		if other == owner {
+			own++
+		}
+	}
+	switch {
+	case len(all) >= m.opts.Max && owner == "":
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"session limit reached (%d, MAX_SESSIONS); end one, or wait until one expires", len(all))}
+	case !execution.HasRoom(owner, int64(own), int64(len(all)), int64(m.opts.Max), 1):
+		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
+			"you have %d sessions, your share of the limit at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
+	}
+	m.starting[id] = owner
+	return nil
+}
+
+func (m *Manager) unreserve(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.starting, id)
+}
+
+func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (execution.SessionInfo, execution.Session, error) {
+	spec, err := m.opts.Spec(ctx)
+	if err != nil {
+		return execution.SessionInfo{}, nil, err
+	}
+	spec.Isolation = execution.IsolationSession
+	spec.Session = execution.SessionInfo{ID: id, Owner: execution.OwnerOf(ctx), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	conn, err := m.opts.Host.Start(ctx, spec)
+	return spec.Session, conn, err
+}
+
+// asUnavailable returns the error of a session that could not be started.
+func asUnavailable(ctx context.Context, err error) error {
+	if _, known := errors.AsType[*execution.Error](err); known {
+		return err
+	}
+	if ctx.Err() != nil {
+		return execution.CancelledError(ctx)
+	}
+	return &execution.Error{Code: execution.Unavailable, Message: "no session could be started; try again", Err: err}
+}
+
+// unstaged returns the error of a session that did not take its files or, where err
+// is nil, whose caller has left.
+func unstaged(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil || err == nil:
+		return execution.CancelledError(ctx)
+	case errors.Is(err, execution.ErrNotStarted):
+		return asUnavailable(ctx, err)
+	}
+	return execution.AsError(err)
+}
