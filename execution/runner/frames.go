@@ -1,5 +1,5 @@
 // Package runner drives the supervisor, the Python program that is PID 1 of
-// every sandbox (supervisor.py, embedded here), over the one stream that a
+// every sandbox (execution/supervisor), over the one stream that a
 // backend gives.
 //
 // Both sides send frames: one byte of kind, four bytes of big-endian length,
