@@ -49,8 +49,8 @@ type Options struct {
 	// InFlightBytes bounds the memory of all requests and connections. It must be
 	// enough for ten bodies of MaxBodyBytes. Zero means no bound.
 	InFlightBytes int64
-	// AllowedHosts are the names, in lower case and without ports, that a Host may have,
-	// and all names that cannot be registered in the public DNS.
+	// AllowedHosts are the names, in lower case and without ports, that a Host may have
+	// in addition to names that cannot be registered in the public DNS.
 	AllowedHosts []string
 	// AllowedOrigins are the origins whose pages may use the API besides the server's
 	// own, in lower case, such as https://example.com:8443.

@@ -9,7 +9,7 @@
 //	        |   |     |
 //	        | conformance       fixtures, with -tags conformance alone; uses transport
 //	         \       /
-//	    wire, execution         limits and charges | programs, sessions, errors
+//	  wire, filestore, execution    limits and charges | stored files | programs, sessions, errors
 //
 // Imports point down. transport and render know neither each other nor mcp. The protocol
 // library (mcp-go) answers the messages; its types stay below mcp.

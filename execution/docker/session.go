@@ -54,7 +54,7 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
+		return nil, execution.SessionNotFound(id)
 	}
 	if found[0].State == container.StatePaused { // the engine refuses connections to it
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer: its container is paused"}

@@ -131,7 +131,7 @@ func stayInside(p plan) error {
 	), "closing the file system")
 }
 
-// becomeUser returns up the identity of the server, but not what is needed to go on.
+// becomeUser drops the identity of the server, but not what is needed to go on.
 func becomeUser(user, group int) error {
 	// The namespace knows neither root nor any other user, so that nothing is lost
 	// by becoming one (capabilities(7), "Effect of user ID changes").

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -81,17 +80,13 @@ func unkept(err error, folder string) error {
 // sessionFolder returns the folder of one session. It rejects ids that could be paths.
 func (b *Backend) sessionFolder(id string) (string, error) {
 	if !sessionID().MatchString(id) {
-		return "", notFound(id)
+		return "", execution.SessionNotFound(id)
 	}
 	folder, err := b.folder()
 	return filepath.Join(folder, id), err
 }
 
 func sessionID() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`) }
-
-func notFound(id string) error {
-	return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("Session '%s' not found", id)}
-}
 
 // startSession starts a sandbox that outlives this server.
 func (b *Backend) startSession(ctx context.Context, spec execution.Spec, p python) (_ execution.Instance, err error) {
@@ -200,7 +195,7 @@ func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, erro
 	r, runs, err := readRecord(folder)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && !runs:
-		return nil, notFound(id)
+		return nil, execution.SessionNotFound(id)
 	case err != nil:
 		return nil, unavailable(err, "the session's record cannot be read")
 	}

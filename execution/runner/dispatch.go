@@ -79,5 +79,5 @@ func (d *dispatch) end() {
 
 // log logs a failure with what the supervisor wrote to its stderr.
 func (d *dispatch) log(ctx context.Context, message string, cause error) {
-	d.sandbox.log.WarnContext(ctx, message, "error", cause, "diagnostics", shown(d.sandbox.instance.Diagnostics(), maxReason))
+	d.sandbox.log.WarnContext(ctx, message, "error", cause, "diagnostics", shown(d.sandbox.diagnostics(), maxReason))
 }

@@ -20,7 +20,7 @@ pid = os.fork()
 if pid == 0:
     with open(into, "wb") as pipe:
         sources = zip(sys.argv[1:end:2], sys.argv[2:end:2])
-        marshal.dump([(name, compile(source, name + ".py", "exec")) for name, source in sources], pipe)
+        marshal.dump([(name, compile(source, f"<supervisor {name}>", "exec")) for name, source in sources], pipe)
     os._exit(0)
 os.close(into)
 with open(out, "rb") as pipe:

@@ -6,4 +6,4 @@ import sys
 
 with open(1, "wb") as stdout:
     sources = zip(sys.argv[1::2], sys.argv[2::2])
-    marshal.dump([(name, compile(source, name + ".py", "exec")) for name, source in sources], stdout)
+    marshal.dump([(name, compile(source, f"<supervisor {name}>", "exec")) for name, source in sources], stdout)

@@ -114,10 +114,10 @@ class Watches:
         self.sockets = -1  # at the last call of is_quiet
 
     def is_quiet(self) -> bool:
-        """Reports whether the next check may come later: a cgroup bounds memory, and there are as many sockets as at the
-        last call."""
+        """Reports whether the next check may come later: a cgroup bounds memory, and there are few sockets, as many as at
+        the last call."""
         before, self.sockets = self.sockets, self.kernel.network.sockets()
-        return not self.memory.limit and self.sockets == before
+        return not self.memory.limit and self.sockets == before and self.sockets <= FEW_SOCKETS
 
     def check(self) -> None:
         """Checks, if it is time, and kills processes where there is too much."""

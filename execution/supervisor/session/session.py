@@ -136,14 +136,15 @@ class Session:
                 self.channel.show_life()  # a large frame may arrive slowly
             # Background processes may use memory between calls too.
             timeout = min(self.channel.silence_left(), self.check_pause if has_children() else CLOCK_CHECK_SECONDS)
-            for fd, _ in self.listening.poll(timeout * 1000 + 1):
+            events = self.listening.poll(timeout * 1000 + 1)
+            for fd, _ in events:
                 if fd == self.channel.receive_fd:
                     self.channel.read_available()
                 elif fd != self.family.wakeup_fd and not (fd in self.background.kept and self.background.drain(fd)):
                     self.stop_listening(fd)
             self.family.reap()
             self.sandbox.watches.check()
-            quiet = self.sandbox.watches.is_quiet()
+            quiet = self.sandbox.watches.is_quiet() and not events
             self.check_pause = min(2 * self.check_pause, MAX_CHECK_PAUSE) if quiet else MIN_CHECK_PAUSE
 
     def keep_listening(self, fd: int, keep: bool) -> None:

@@ -4,7 +4,7 @@ Every process of a sandbox uses this module, so it is loaded first."""
 
 import sys
 
-PLAIN_MODULES = frozenset(sys.modules)  # the modules that every interpreter has imported at its start
+PLAIN_MODULES = frozenset(sys.modules) - {__name__}  # the modules that every interpreter has imported at its start
 
 import ctypes
 import os
