@@ -30,7 +30,7 @@ func TestLocalDiskFull(t *testing.T) {
 		"mount -t tmpfs -o size=64k,mode=1777 none %s\ninstall -d -o %d %[1]s/files\nhead -c 100k /dev/zero > %[1]s/fill || true", folder, *userFlag)),
 		"TMPDIR="+folder, "FILE_STORAGE_DIR="+folder+"/files", "POOL_SIZE=1")
 	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
-	const full = "The disk of the file store is full. Delete files, or have the server's operator make room"
+	const full = "The disk of the file store is full. Delete files, or ask the operator of the server to free space"
 	got := mustRun(t, s, request{"code": "open('a.txt', 'w').write('x' * 9999)"})
 	if len(got.SkippedFiles) != 1 || got.SkippedFiles[0].Path != "a.txt" || got.SkippedFiles[0].Reason != "it could not be stored: "+full {
 		t.Errorf("a result: %+v", got.SkippedFiles)
