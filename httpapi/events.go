@@ -2,13 +2,13 @@ package httpapi
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
-// eventWriter writes server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+// eventWriter writes server-sent events and extends the deadline of each write.
 type eventWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -21,10 +21,8 @@ func newEventWriter(w http.ResponseWriter) *eventWriter {
 
 // begin sends the header.
 func (e *eventWriter) begin() error {
-	header := e.w.Header()
-	header.Set("Content-Type", "text/event-stream")
-	header.Set("Cache-Control", "no-cache")
-	header.Set("X-Accel-Buffering", "no") // nginx would gather the events
+	wire.EventHeader(e.w.Header())
+	e.w.Header().Set("X-Accel-Buffering", "no") // nginx would gather the events
 	e.extend()
 	e.w.WriteHeader(http.StatusOK)
 	return e.control.Flush()
@@ -39,14 +37,13 @@ func (e *eventWriter) event(name string, data any) error {
 	return e.write(text)
 }
 
-// encodeEvent returns an event as it is sent. JSON has no line breaks, so its data is
-// one line.
+// encodeEvent returns an event whose data is a value as JSON, as it is sent.
 func encodeEvent(name string, data any) ([]byte, error) {
 	text, err := json.Marshal(data)
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, text), nil
+	return wire.Event(name, text), nil
 }
 
 // ping sends a comment, which clients ignore.
@@ -55,10 +52,7 @@ func (e *eventWriter) ping() error { return e.write([]byte(": ping\n\n")) }
 // write sends text at once. A client has as long for it as for a whole answer.
 func (e *eventWriter) write(text []byte) error {
 	e.extend()
-	if _, err := e.w.Write(text); err != nil {
-		return err
-	}
-	return e.control.Flush()
+	return wire.SendEvent(e.w, text)
 }
 
 func (e *eventWriter) extend() {

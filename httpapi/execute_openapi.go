@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/wire"
 )
 
 // The examples of the routes that run programs. Tests send the requests to a server and
@@ -166,7 +167,7 @@ func exampleStream(events ...exampleEvent) string {
 // the schema of the data of each event, by the event's name.
 func streamContent(api huma.API) map[string]*huma.MediaType {
 	registry := api.OpenAPI().Components.Schemas
-	return map[string]*huma.MediaType{"text/event-stream": {
+	return map[string]*huma.MediaType{wire.EventStream: {
 		Schema: &huma.Schema{Type: huma.TypeString},
 		Extensions: map[string]any{"x-events": map[string]*huma.Schema{
 			"output": registry.Schema(reflect.TypeFor[outputEvent](), true, ""),

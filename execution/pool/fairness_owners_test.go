@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -196,13 +195,7 @@ func TestStressOfOwners(t *testing.T) {
 
 func stressOwners(t *testing.T, seed uint64) {
 	t.Helper()
-	var dice sync.Mutex // rand.Rand is not safe for concurrent use
-	random := rand.New(rand.NewPCG(seed, seed))
-	roll := func(n int) int {
-		dice.Lock()
-		defer dice.Unlock()
-		return random.IntN(n)
-	}
+	roll := newDice(seed)
 	nap := func(ticks int) { time.Sleep(time.Duration(roll(ticks)) * stressTick) }
 	m := &maker{reusable: true, renewTime: stressTick, closeTime: 3 * stressTick, fail: func(int) error {
 		nap(6)

@@ -31,15 +31,21 @@ func TestStress(t *testing.T) {
 	}
 }
 
-func stress(t *testing.T, seed uint64) {
-	t.Helper()
-	var dice sync.Mutex // rand.Rand is not safe for concurrent use
+// newDice returns a function that returns random numbers below n. It is safe for concurrent
+// use, as a rand.Rand is not.
+func newDice(seed uint64) func(n int) int {
+	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, seed))
-	roll := func(n int) int {
-		dice.Lock()
-		defer dice.Unlock()
+	return func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
 		return random.IntN(n)
 	}
+}
+
+func stress(t *testing.T, seed uint64) {
+	t.Helper()
+	roll := newDice(seed)
 	nap := func(ticks int) { time.Sleep(time.Duration(roll(ticks)) * stressTick) }
 	m := &maker{closeTime: 3 * stressTick, fail: func(int) error {
 		nap(6)

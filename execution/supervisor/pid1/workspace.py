@@ -103,15 +103,31 @@ def walk_folder(parent: int, name: str, path: str, depth: int, budget: "list[int
         os.close(folder)
 
 
-def open_beneath(root: int, path: str) -> int:
-    """Opens a file below an open folder for reading. Follows no links on the way. Raises OSError."""
+def descend(root: int, parents: "list[str]", create: bool = False) -> int:
+    """Opens a folder below an open one like enter, going through its parents. Creates those that are missing if `create`
+    is set. Raises OSError."""
     folder = os.dup(root)
     try:
-        *parents, name = path.split("/")
         for parent in parents:
+            if create:
+                try:
+                    os.mkdir(parent, 0o755, dir_fd=folder)
+                except FileExistsError:
+                    pass
             below = enter(folder, parent)
             os.close(folder)
             folder = below
+    except OSError:
+        os.close(folder)
+        raise
+    return folder
+
+
+def open_beneath(root: int, path: str) -> int:
+    """Opens a file below an open folder for reading. Follows no links on the way. Raises OSError."""
+    *parents, name = path.split("/")
+    folder = descend(root, parents)
+    try:
         place = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
     finally:
         os.close(folder)

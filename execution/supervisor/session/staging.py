@@ -6,7 +6,7 @@ import stat
 from errno import EISDIR
 
 from kernel import write_all
-from workspace import enter
+from workspace import descend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,16 +77,8 @@ def put_beneath(root: int, name: str, path: str) -> None:
     """Moves a file in an open folder to a path below it, with new folders if needed. Replaces a file, follows no links.
     Raises OSError."""
     *parents, last = path.split("/")
-    folder = os.dup(root)
+    folder = descend(root, parents, create=True)
     try:
-        for parent in parents:
-            try:
-                os.mkdir(parent, 0o755, dir_fd=folder)
-            except FileExistsError:
-                pass
-            below = enter(folder, parent)
-            os.close(folder)
-            folder = below
         os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
     finally:
         os.close(folder)
@@ -95,15 +87,14 @@ def put_beneath(root: int, name: str, path: str) -> None:
 def check_beneath(root: int, path: str) -> None:
     """Raises the OSError with which put_beneath would fail as things are now."""
     *parents, last = path.split("/")
-    folder = os.dup(root)
     try:
-        for parent in parents:
-            below = enter(folder, parent)
-            os.close(folder)
-            folder = below
+        folder = descend(root, parents)
+    except FileNotFoundError:
+        return  # put_beneath will create it
+    try:
         if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
             raise OSError(EISDIR, os.strerror(EISDIR))
     except FileNotFoundError:
-        pass  # put_beneath will create it
+        pass
     finally:
         os.close(folder)

@@ -34,7 +34,7 @@ def call(name, *arguments):
 
 
 def host():
-    """Bytes of the host's memory that are not to be had."""
+    """Bytes of the host's memory that are not available."""
     with open("/proc/meminfo") as lines:
         found = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
     return found["MemTotal"] - found["MemAvailable"]
