@@ -28,6 +28,7 @@ func wantSilent(t *testing.T, s *runner.Sandbox, began time.Time) {
 	if !s.Silent() || s.Reusable() {
 		t.Errorf("silent: %t, reusable: %t", s.Silent(), s.Reusable())
 	}
+	synctest.Wait() // the caller may hear of it before Done does
 	select {
 	case <-s.Done():
 	default:
@@ -193,6 +194,7 @@ func TestCheck(t *testing.T) {
 func TestCheckHeedsItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sandbox := open(t, newInstance(t, ready(func(s *supervisor) { s.stop() })))
+		synctest.Wait() // until it has stopped
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		if err := sandbox.Check(ctx); !errors.Is(err, context.DeadlineExceeded) || sandbox.Silent() {
