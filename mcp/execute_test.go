@@ -193,7 +193,7 @@ func TestCallResult(t *testing.T) {
 		},
 		"memory": {
 			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.MemoryLimit, Message: "too much"}},
-			"[Too much. The limit is 256 MB, files included: work on less at a time, or use smaller types.]\n", true,
+			"[Too much. The sandbox has 256 MB, files included: work on less at a time, or use smaller types.]\n", true,
 		},
 		"lost": {
 			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.SandboxLost}}, "[Sandbox lost. Try again, with less memory.]\n", true,

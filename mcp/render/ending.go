@@ -36,7 +36,7 @@ func (r *Renderer) nextStep(reason execution.Reason) string {
 	case execution.CPULimit:
 		return "Use a faster method, or split the work over several calls."
 	case execution.MemoryLimit:
-		return fmt.Sprintf("The limit is %d MB, files included: work on less at a time, or use smaller types.", settings.MemoryBytes>>20)
+		return fmt.Sprintf("The sandbox has %d MB, files included: work on less at a time, or use smaller types.", settings.MemoryBytes>>20)
 	case execution.ProcessLimit:
 		return fmt.Sprintf("The limit is %d: start fewer.", settings.Processes)
 	case execution.WorkspaceLimit:
