@@ -58,6 +58,14 @@ type SkippedFile struct {
 	Reason string
 }
 
+// Representation is one form of a value that a program displayed.
+type Representation struct {
+	// Type is a media type, such as "text/html".
+	Type string
+	// Data is the value in this form. Images are binary, except SVG.
+	Data []byte
+}
+
 // Result is the outcome of a run. A program that failed has a Result like any other:
 // an error means that the service could not run it.
 type Result struct {
@@ -78,6 +86,10 @@ type Result struct {
 	Usage Usage
 	// Stages are the times that the stages took.
 	Stages Stages
+	// Displayed are the values that the program displayed, the last statement's value
+	// included. Each has at least one form. Together they are bounded like output; a
+	// form that does not fit is missing.
+	Displayed [][]Representation
 	// StateLost means that a session's interpreter ended during the call or since
 	// the previous one: its variables are lost, files are not.
 	StateLost bool

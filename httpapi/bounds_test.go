@@ -136,7 +136,7 @@ func TestLongOutput(t *testing.T) {
 	})
 	a := send(h, `{"code": ""}`)
 	a.want(t, http.StatusOK, `{"stdout": `+quote(t, stdout)+`, "stderr": `+quote(t, stderr)+`, "exit_code": 0, "timed_out": false, "duration_ms": 0,
-		"files": [], "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "skipped_files": []}`)
+		"files": [], "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "skipped_files": [], "results": []}`)
 
 	stream := serve(h, request(http.MethodPost, "/v1/execute/stream", `{"code": ""}`))
 	for event := range strings.SplitSeq(stream.body, "\n\n") {

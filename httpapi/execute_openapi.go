@@ -109,6 +109,7 @@ func ended(exitCode int, stdout, stderr string) executeResponse {
 	return executeResponse{
 		Stdout: stdout, Stderr: stderr, ExitCode: &exitCode, DurationMS: 2, Files: []outputFile{},
 		End: end{Reason: execution.Exited}, Usage: usage{CPUMS: 2, PeakMemoryBytes: 13324288}, QueueMS: 1, SkippedFiles: []skippedFile{},
+		Results: []displayed{},
 	}
 }
 

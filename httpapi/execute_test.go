@@ -81,7 +81,7 @@ func TestExecuteResponse(t *testing.T) {
 		"nothing": {
 			execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}},
 			`{"stdout": "", "stderr": "", "exit_code": 0, "timed_out": false, "duration_ms": 0, "files": [],
-			  "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "skipped_files": []}`,
+			  "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "skipped_files": [], "results": []}`,
 		},
 		"everything": {
 			execution.Result{
@@ -91,19 +91,26 @@ func TestExecuteResponse(t *testing.T) {
 				Usage:   execution.Usage{CPU: 7 * time.Millisecond, PeakMemoryBytes: 1 << 20},
 				Files:   []execution.File{{Path: "a/b", Size: 2, ID: "X"}, {Path: "empty", ID: "Y"}},
 				Skipped: []execution.SkippedFile{{Path: "big", Reason: "it is big"}},
+				Displayed: [][]execution.Representation{
+					{{Type: "text/plain", Data: []byte("a\xff")}, {Type: "image/svg+xml", Data: []byte("<svg/>")}},
+					{{Type: "image/png", Data: []byte("a\xff")}, {Type: "application/json", Data: []byte(`{"a":1}`)}},
+					{{Type: "application/vnd.plotly.v1+json", Data: []byte("{")}},
+				},
 			},
 			`{"stdout": "out", "stderr": "<err>", "exit_code": 3, "timed_out": false, "duration_ms": 1234,
 			  "files": [{"path": "a/b", "kind": "file", "file_id": "X", "size_bytes": 2},
 			            {"path": "empty", "kind": "file", "file_id": "Y", "size_bytes": 0}],
 			  "end": {"reason": "memory_limit", "signal": "SIGKILL", "message": "too much"},
 			  "usage": {"cpu_ms": 7, "peak_memory_bytes": 1048576}, "queue_ms": 42,
-			  "skipped_files": [{"path": "big", "reason": "it is big"}]}`,
+			  "skipped_files": [{"path": "big", "reason": "it is big"}], "results": [
+			    {"text/plain": "a\ufffd", "image/svg+xml": "<svg/>"}, {"image/png": "Yf8=", "application/json": {"a": 1}},
+			    {"application/vnd.plotly.v1+json": "{"}]}`,
 		},
 		"timeout": {
 			execution.Result{Stdout: "so far", End: execution.End{Reason: execution.Timeout, Message: "stopped after 2000 ms"}},
 			`{"stdout": "so far", "stderr": "", "exit_code": null, "timed_out": true, "duration_ms": 0, "files": [],
 			  "end": {"reason": "timeout", "message": "stopped after 2000 ms"},
-			  "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "skipped_files": []}`,
+			  "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "skipped_files": [], "results": []}`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -185,7 +185,7 @@ func TestSessionCalls(t *testing.T) {
 		"exit_code": 0, "timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0,
 		"state_lost": true}`)
 	serve(h, request("POST", base+"/execute", `{"code": "lose it"}`)).want(t, http.StatusOK, `{"stdout": "0 2s lose it", "stderr": "", "exit_code": 0,
-		"timed_out": false, "duration_ms": 0, "files": [], "skipped_files": [], "end": {"reason": "exited"},
+		"timed_out": false, "duration_ms": 0, "files": [], "skipped_files": [], "results": [], "end": {"reason": "exited"},
 		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true}`)
 	a := serve(h, request("POST", base+"/execute/stream", `{"code": "1"}`))
 	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") {

@@ -26,7 +26,7 @@ const (
 	streamPost = "POST " + streamPath + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
 		"Content-Length: 12\r\n\r\n{\"code\": \"\"}"
 	emptyResult = `event: result` + "\n" + `data: {"exit_code":0,"timed_out":false,"duration_ms":0,"files":[],` +
-		`"end":{"reason":"exited"},"usage":{"cpu_ms":0,"peak_memory_bytes":0},"queue_ms":0,"skipped_files":[]}`
+		`"end":{"reason":"exited"},"usage":{"cpu_ms":0,"peak_memory_bytes":0},"queue_ms":0,"skipped_files":[],"results":[]}`
 )
 
 // outputs returns the event of an output.

@@ -26,6 +26,9 @@
 //	A  the code is being let go: from here on the run counts
 //	O  some of stdout              E  some of stderr
 //	X  the program has ended, and everything it left: lines of facts
+//	M  one form of a value that the program displayed: "1" if it is the first
+//	   form of the value, else "0", and a media type; followed by
+//	D  some of its data
 //	F  the path of a file that the run made or changed, followed by
 //	D  some of its bytes
 //	T  the file that was begun does not come whole, and why (sessions)
@@ -75,6 +78,7 @@ const (
 	kindStdout  = 'O'
 	kindStderr  = 'E'
 	kindEnded   = 'X'
+	kindForm    = 'M'
 	kindTorn    = 'T'
 	kindSkipped = 'S'
 	kindDone    = 'Z'

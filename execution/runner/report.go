@@ -23,6 +23,7 @@ type report struct {
 	started  time.Time
 	stdout   output
 	stderr   output
+	displays displays
 	files    []execution.File
 	file     *execution.File // that comes in; nil when none does
 	keeps    bool            // Keep receives the contents
@@ -46,6 +47,7 @@ func newReport(ctx context.Context, t *task) *report {
 		limits: t.limits, account: execution.AccountOf(ctx), timeout: t.timeout, listener: t.output,
 		sent: now, started: now, keeps: t.keep != nil, taken: make(map[string]bool),
 		stdout: output{limit: t.limits.OutputBytes}, stderr: output{limit: t.limits.OutputBytes},
+		displays: displays{room: t.limits.OutputBytes},
 	}
 }
 
@@ -66,6 +68,10 @@ func (r *report) take(f frame) error {
 		r.ended = true
 	case f.kind == kindData && r.file != nil:
 		return r.addData(f.payload)
+	case f.kind == kindData && r.displays.open:
+		return r.displays.add(f.payload, r.account)
+	case f.kind == kindForm && r.ended && r.begun == 0:
+		return r.displays.begin(f.payload)
 	case f.kind == kindTorn && r.file != nil:
 		r.skipFile(shown(string(f.payload), maxReason))
 	case f.kind == kindFile && r.ended:
@@ -129,6 +135,7 @@ func (r *report) beginFile(path string) error {
 		r.taken[folder] = true
 	}
 	r.begun++
+	r.displays.open = false
 	r.file = &execution.File{Path: path}
 	if !r.keeps {
 		r.file.Content = []byte{}
@@ -227,14 +234,15 @@ func (r *report) odd() bool {
 
 func (r *report) result() *execution.Result {
 	result := &execution.Result{
-		Stdout:   r.stdout.text(),
-		Stderr:   r.stderr.text(),
-		End:      r.facts.end(r.timeout, r.limits),
-		Started:  r.started,
-		Duration: r.facts.wall,
-		Usage:    r.facts.usage,
-		Files:    r.files,
-		Skipped:  r.skipped,
+		Stdout:    r.stdout.text(),
+		Stderr:    r.stderr.text(),
+		End:       r.facts.end(r.timeout, r.limits),
+		Started:   r.started,
+		Duration:  r.facts.wall,
+		Usage:     r.facts.usage,
+		Displayed: r.displays.values,
+		Files:     r.files,
+		Skipped:   r.skipped,
 	}
 	if r.failure != "" {
 		result.End.Message = strings.TrimPrefix(result.End.Message+"; "+r.failure, "; ")

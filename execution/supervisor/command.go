@@ -72,7 +72,7 @@ func (c Command) CompiledLine(spec execution.Spec, file string) []string {
 	return append([]string{"python3", "-I", "-c", startSource + loadSource, file}, c.arguments(spec)...)
 }
 
-// modules returns the name and the source of each module that a sandbox needs.
+// modules returns the name, the file name and the source of each module that a sandbox needs.
 func (c Command) modules(isolation execution.Isolation) []string {
 	if all, known := c.sources[isolation]; known {
 		return all

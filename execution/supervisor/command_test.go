@@ -11,7 +11,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
-// The arguments are python3 -I -c, the loader, a name and a source for each module, "--", and
+// The arguments are python3 -I -c, the loader, a name, a file name and a source for each module, "--", and
 // the supervisor's own.
 func TestCommand(t *testing.T) {
 	makeCommand, err := supervisor.NewCommand()
@@ -21,7 +21,7 @@ func TestCommand(t *testing.T) {
 	settings := execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"}
 	command := makeCommand.Line(execution.Spec{Settings: settings})
 	end := slices.Index(command, "--")
-	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || end < 0 || command[end-2] != "serve_many" {
+	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || end < 0 || command[end-3] != "serve_many" {
 		t.Fatalf("the command is %.60q", command)
 	}
 	own := command[end+1:]

@@ -28,22 +28,40 @@ var loadSource string
 func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover
-		program/tracebacks program/display program/ending program/program
-		pid1/channel pid1/workspace pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run
+		program/tracebacks program/hooks program/display program/magics program/compiling program/shell program/ipython
+		program/loops program/ending program/program
+		pid1/channel pid1/workspace pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run pid1/results
 		pid1/sandbox pid1/main`)
 	switch isolation {
 	case execution.IsolationRun:
 		return append(all, "zygote/zygote", "pid1/inner_sandbox", "pid1/serve_many")
 	case execution.IsolationSession:
 		return append(all, strings.Fields(`
-			program/child program/notebook
+			program/child program/cells program/outputs program/notebook
 			session/session_channel session/session_processes session/session_calls session/staging session/session`)...)
 	default:
 		return append(all, "pid1/serve_one")
 	}
 }
 
-// sources returns the name and the source of each module, in the order of modulesOf.
+// fileName returns the file that a module names in warnings. Python attributes a warning to the
+// caller of a function, or to the caller's caller. Beyond the program itself plain Python says
+// "<sys>". It skips frames of the import system, which is how a frame of ours that the program
+// calls does not get the program's warning.
+func fileName(module string) string {
+	group, name := path.Split(module)
+	switch {
+	case module == "program/display", module == "program/hooks", module == "program/shell", module == "program/ipython":
+		return "<importlib._bootstrap " + name + ">"
+	case group == "program/", group == "zygote/":
+		return "<sys>"
+	default:
+		return "<supervisor " + name + ">"
+	}
+}
+
+// sources returns the name, the file name and the source of each module, in the order of
+// modulesOf.
 func sources(isolation execution.Isolation) ([]string, error) {
 	var all []string
 	for _, file := range modulesOf(isolation) {
@@ -51,7 +69,7 @@ func sources(isolation execution.Isolation) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, path.Base(file), string(source))
+		all = append(all, path.Base(file), fileName(file), string(source))
 	}
 	return all, nil
 }

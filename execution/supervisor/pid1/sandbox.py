@@ -13,6 +13,7 @@ from memory import Counter, MemoryWatch
 from network import Network
 from process import Program
 from program import MAIN_FILE
+from results import send_results
 from run import Run, receive_job
 from watches import KernelWatch, Pressure, Watches
 from workspace import any_change, await_tick, changes, send_files, walk
@@ -62,6 +63,7 @@ class Sandbox:
         program.release(job)
         run.watch()
         channel.post(b"X", self.facts(run))
+        send_results(channel, job.limits["output_bytes"])
         try:
             # Files are read only when no process can write them any more. Without files there is nothing to wait for.
             if any_change(channel, self.root, staged, MAIN_FILE):

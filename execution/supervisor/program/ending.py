@@ -15,6 +15,7 @@ from kernel import libc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from typing import NoReturn, Optional
 else:
     import _signal
@@ -27,13 +28,14 @@ def drop_variables(namespace: "dict[str, object]") -> None:
             namespace.pop(name, None)
 
 
-def flush_files() -> None:
-    """Flushes open files. The collector alone may close a file in a reference cycle before its buffer, which loses
-    data."""
+def flush_files(is_due: "Callable[[int], bool]" = lambda _: True) -> None:
+    """Flushes open files whose descriptor is due. The collector alone may close a file in a reference cycle before its
+    buffer, which loses data."""
     for thing in gc.get_objects():
         if issubclass(type(thing), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
             try:
-                thing.flush()
+                if is_due(thing.fileno()):
+                    thing.flush()
             except Exception:
                 pass  # it is closed, or no longer writable
 
@@ -94,7 +96,7 @@ def end_program(status: int, workspace: str, inherited: str, notice: "Optional[E
     """Ends the program's process. A negative status is the signal that it dies of."""
     if threading := sys.modules.get("threading"):
         threading._shutdown()
-    screen.save_open_figures()
+    screen.finish()
     if len(sys._current_frames()) > 1:  # daemon threads: only the interpreter's own exit stops them from printing
         ctypes.pythonapi.Py_Exit(128 - status if status < 0 else status)
     if not wind_down(workspace, inherited) and status == 0:

@@ -1,28 +1,23 @@
 """The interpreter of a session, which runs cells one after the other in one `__main__`."""
 
-import fcntl
 import io
-import linecache
 import os
 import resource
 import sys
 import time
 import traceback
 
+from cells import Cells
 from child import become_child
+from compiling import compile_program
 from display import screen
 from handover import CELL, CELL_END, DONE_FD, Pipes
+from ipython import provide
 from kernel import CHUNK, Filter, libc, limit, write_all
-from program import (
-    COROUTINE_FLAG,
-    MAIN_FILE,
-    compile_program,
-    exit_status_of,
-    make_main,
-    make_streams,
-    run_coroutines,
-    unbuffered,
-)
+from loops import awaits, import_asyncio, run_coroutines
+from outputs import Outputs
+from program import MAIN_FILE, exit_status_of, lift_digit_limit, make_main, make_streams
+from shell import Shell
 from tracebacks import OURS, report, without_ours
 
 TYPE_CHECKING = False
@@ -123,7 +118,7 @@ class Notebook:
         del self.namespace["__file__"]  # cells have no file
         sys.argv[:] = [""]
         self.outputs = Outputs()
-        self.cells = 0
+        self.cells = Cells()
         self.busy = False  # a cell is running and may be interrupted
         self.interrupted = 0.0  # monotonic time of the cell's last interrupt; 0: none yet
         self.out_of_cpu = False
@@ -181,16 +176,13 @@ class Notebook:
     def run_cell(self, source: bytes, interactive: bool) -> int:
         """Runs a cell and prints what it raises. Returns a status as waitpid does."""
         self.outputs.repair()
-        self.cells += 1
-        name = f"<cell {self.cells}>"
-        text = source.decode("utf-8", "replace")
-        lines = io.StringIO(text, newline=None).readlines()  # as the compiler splits them; splitlines splits at more
-        linecache.cache[name] = len(source), None, lines, name  # for tracebacks and inspect
+        name = self.cells.add(source)
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
         self.outputs.repair()
+        error = self.attempt(self.outputs.flush) or error
         # After an interrupt the cell has no time left to draw. A fork that has run to the cell's end would draw twice.
         if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
-            error = self.attempt(screen.save_open_figures) or error
+            error = self.attempt(screen.finish) or error
         if error is None:
             return 0
         if isinstance(error, SystemExit):
@@ -226,15 +218,14 @@ class Notebook:
             except BaseException:
                 pass  # a signal came meanwhile, or the program has broken what this needs
 
-    def run_codes(self, codes: "list[CodeType]") -> None:
+    def run_codes(self, codes: "list[CodeType]", *_: object) -> None:
         """Runs code. All cells that await share one event loop, so that they can use each other's objects."""
-        if not any(code.co_flags & COROUTINE_FLAG for code in codes):
+        if not awaits(codes):
             for code in codes:
                 exec(code, self.namespace)
             return
         self.busy = False  # an interrupt, which is repeated, would leave asyncio half imported
-        import asyncio  # takes 30 ms, and only these cells need it
-
+        asyncio = import_asyncio()
         self.busy = True
         if self.loop is None or self.loop.is_closed():
             self.loop = asyncio.new_event_loop()
@@ -260,46 +251,6 @@ class Notebook:
         return None
 
 
-class Outputs:
-    """The pipes of a cell's output. Each cell begins with them, even if an earlier one closed or replaced them."""
-
-    def __init__(self) -> None:
-        self.pipes = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, DONE_FD + 1) for fd in (1, 2)}
-
-    def repair(self) -> None:
-        """Restores fds 1 and 2, and opens sys.stdout and sys.stderr again where they are closed or deleted. Raises
-        nothing: a cell can run without them."""
-        for fd, pipe in self.pipes.items():
-            try:
-                put_back(pipe, fd)
-            except OSError:
-                pass  # a program has closed our copy too
-        for name, fd, errors in (("stdout", 1, "surrogateescape"), ("stderr", 2, "backslashreplace")):
-            try:
-                if is_closed(getattr(sys, name, None)):
-                    setattr(sys, name, unbuffered(fd, errors))
-            except OSError:
-                pass  # the descriptor is closed
-
-
-def put_back(pipe: int, fd: int) -> None:
-    """Makes fd a duplicate of pipe, unless it already is one. Raises OSError."""
-    try:
-        there = os.path.sameopenfile(fd, pipe)
-    except OSError:
-        there = False  # it is closed
-    if not there:
-        os.dup2(pipe, fd)
-
-
-def is_closed(stream: object) -> bool:
-    """Reports whether a stream cannot be printed to: it is closed or None, or raises when asked."""
-    try:
-        return stream is None or bool(getattr(stream, "closed", False))
-    except BaseException:  # an object of a program's own class, or a stream without its buffer
-        return True
-
-
 def report_cell(error: BaseException) -> None:
     """Prints a traceback. Before Python 3.13 the interpreter's own hook does not find the lines of cells."""
     if sys.excepthook is not sys.__excepthook__:
@@ -322,7 +273,11 @@ def become_interpreter(pipes: Pipes, workspace: str, program_filter: Filter) -> 
     try:
         become_child(pipes, workspace, program_filter, _signal.SIGINT)  # no cell runs yet
         make_streams()
-        screen.install(workspace)
-        Notebook(workspace).serve()
+        notebook = Notebook(workspace)
+        hooks = screen.install(workspace)
+        notebook.cells.install(hooks)
+        provide(hooks, Shell(notebook.run_codes))
+        lift_digit_limit()
+        notebook.serve()
     finally:
         os._exit(70)  # the program has broken what the notebook needs

@@ -1,6 +1,5 @@
 """The program's own process: it waits for code, compiles it, runs it in a fresh `__main__` and reports exceptions."""
 
-import _ast
 import gc
 import io
 import os
@@ -8,9 +7,11 @@ import resource
 import select
 import sys
 
+from compiling import compile_program
 from display import screen
 from ending import end_program
 from handover import Pipes, RELEASE, take_over
+from ipython import provide
 from kernel import (
     Filter,
     PLAIN_MODULES,
@@ -22,6 +23,8 @@ from kernel import (
     restrict_self,
     set_dumpable,
 )
+from loops import awaits, import_asyncio, run_coroutines
+from shell import Shell
 from tracebacks import OURS, report
 
 TYPE_CHECKING = False
@@ -38,23 +41,7 @@ MAIN_FILE = "__main__.py"  # the program itself, in the workspace; the name is r
 # VIVARIUM_WATCH_MEMORY, so that programs do not see it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
 WARM_UP_SECONDS = 0.03  # how long a program's process waits for its code before it warms up
-FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
-COROUTINE_FLAG = 0x80  # CO_COROUTINE: set in a code object that awaits
 OURS.append(globals())
-
-
-def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
-    """Compiles the program. When interactive, a last statement that is an expression is compiled as a REPL would. Code
-    that awaits outside of functions becomes a coroutine. Raises SyntaxError or ValueError."""
-    flags: int = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    tree = compile(source, path, "exec", _ast.PyCF_ONLY_AST | flags, dont_inherit=True)
-    last = tree.body[-1] if interactive and tree.body else None
-    if not isinstance(last, _ast.Expr):
-        return [compile(tree, path, "exec", flags, dont_inherit=True)]
-    tree.body.pop()
-    body: "CodeType" = compile(tree, path, "exec", flags, dont_inherit=True)
-    flags |= body.co_flags & FUTURE_FLAGS
-    return [body, compile(_ast.Interactive([last]), path, "single", flags, dont_inherit=True)]
 
 
 def make_main(path: str) -> "ModuleType":
@@ -84,25 +71,10 @@ def exit_status_of(stop: SystemExit) -> int:
     return 1
 
 
-async def run_coroutines(codes: "list[CodeType]", namespace: "dict[str, object]") -> "Optional[BaseException]":
-    """Runs code, some of which awaits, and returns what it raises. Returned from here, it has no frames of the event
-    loop in its traceback. A cancellation is left to the loop."""
-    try:
-        for code in codes:
-            coroutine = eval(code, namespace)
-            if code.co_flags & COROUTINE_FLAG:
-                await coroutine
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        return error
-    return None
-
-
 def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
     """Runs code. If any of it awaits, all of it runs in one event loop."""
-    if any(code.co_flags & COROUTINE_FLAG for code in codes):
-        import asyncio  # takes 30 ms, and only these programs need it
-
-        if error := asyncio.run(run_coroutines(codes, namespace)):
+    if awaits(codes):
+        if error := import_asyncio().run(run_coroutines(codes, namespace)):
             raise error
         return
     for code in codes:
@@ -123,6 +95,18 @@ def execute(source: bytes, path: str, interactive: bool) -> int:
         report(error)
         return 1
     return 0
+
+
+def make_screen(workspace: str) -> None:
+    """Installs what programs display with, and what they import of IPython, in this process and its forks."""
+    provide(screen.install(workspace), Shell(run_codes))
+    lift_digit_limit()
+
+
+def lift_digit_limit() -> None:
+    """Lets programs print numbers of any length. Python's limit protects servers; here CPU time is limited."""
+    if hasattr(sys, "set_int_max_str_digits"):  # from Python 3.11 on, and in later releases of older ones
+        sys.set_int_max_str_digits(0)
 
 
 def warm_up() -> None:
@@ -200,7 +184,7 @@ def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) ->
         os.chdir(workspace)
         make_streams()
         program_filter.install()
-        screen.install(workspace)
+        make_screen(workspace)
         await_and_run(workspace)
     finally:
         os._exit(70)  # reached only if setting up the process failed

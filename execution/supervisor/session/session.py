@@ -25,6 +25,7 @@ from handover import fields, parse_fields
 from kernel import Filter
 from main import Start
 from memory import WATCH_SECONDS
+from results import send_results
 from run import Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
@@ -215,6 +216,7 @@ class Session:
         if run.untaken and self.interpreter is None:
             run = self.run_again(run, job)
         self.channel.post(b"X", self.facts(run))
+        send_results(self.channel, job.limits["output_bytes"])
         try:
             send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits)
         except OSError as error:

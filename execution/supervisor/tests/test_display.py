@@ -1,10 +1,17 @@
 """Tests of display.py. They run in a sandbox, like any program."""
 
+import io
 import os
+import sys
 import tempfile
 import unittest
 
+from unittest import mock
+
 import display
+import hooks
+
+from handover import RESULT_ITEM
 
 
 class DisplayTest(unittest.TestCase):
@@ -13,6 +20,14 @@ class DisplayTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.screen = display.Display()
         self.screen.workspace = folder.name
+        self.results = folder.name + "-results"
+        self.out = io.StringIO()
+        for patch in (
+            mock.patch.object(display, "RESULTS_FILE", self.results),
+            mock.patch.object(sys, "stdout", self.out),
+        ):
+            self.addCleanup(patch.stop)
+            patch.start()
 
     def files(self) -> "list[str]":
         return sorted(os.listdir(self.screen.workspace))
@@ -27,29 +42,69 @@ class DisplayTest(unittest.TestCase):
         with open(f"{self.screen.workspace}/figure-1.png") as file:
             self.assertEqual(file.read(), "kept")
 
-    def test_rendered(self) -> None:
+    def test_bundles(self) -> None:
         cases: "list[tuple[object, object]]" = [
             (lambda self: b"x", b"x"),
+            (lambda self: "eA==", b"x"),
             (lambda self: (b"x", {}), b"x"),
             (lambda self: (), None),
-            (lambda self: "x", None),
+            (lambda self: 3, None),
             (lambda self: 1 / 0, None),
             (property(lambda self: 1 / 0), None),
             (None, None),
         ]
         for method, want in cases:
             value = type("A", (), {"_repr_png_": method})()
-            self.assertEqual(display.rendered(value, "_repr_png_", bytes), want)
-        self.assertIsNone(display.rendered(3, "_repr_png_", bytes))
+            self.assertEqual(display.bundle_of(value).get("image/png"), want)
+        self.assertEqual(display.bundle_of(3), {})
+        both = {"_repr_mimebundle_": lambda self: {"text/html": "a", "x/y": "b"}, "_repr_html_": lambda self: "c"}
+        self.assertEqual(display.bundle_of(type("A", (), both)()), {"text/html": b"a", "x/y": b"b"})
+
+    def test_pages_are_documents(self) -> None:
+        for html in (
+            "<b>é</b>",
+            "<html><head></head>é</html>",
+            "<!doctype html><p>é",
+            "<!DOCTYPE html><meta charset=utf-8>é",
+        ):
+            page = display.page_of(html)
+            self.assertTrue("charset" in page.lower() or page[0] == "\ufeff", page)
+            self.assertRegex(page.lower(), "^\ufeff?<(!doctype|html)")
+
+    def test_records(self) -> None:
+        kind = type("A", (), {"_repr_markdown_": lambda self: "# x", "__repr__": lambda self: "<A>"})
+        self.screen.display(7, kind())
+        with open(self.results, "rb") as file:
+            found = file.read()
+        items = [(True, b"text/plain", b"7"), (True, b"text/plain", b"# x"), (False, b"text/markdown", b"# x")]
+        packed = [RESULT_ITEM.pack(begins, len(name), len(data)) + name + data for begins, name, data in items]
+        self.assertEqual(found, b"".join(packed))
+        self.assertEqual(self.out.getvalue(), "7\n# x\n")
+
+    def test_each_picture_is_saved_once(self) -> None:
+        picture = type("A", (), {"_repr_png_": lambda self: b"x"})
+        self.screen.display(picture(), picture())
+        self.assertEqual(self.files(), ["figure-1.png"])
+        with open(f"{self.screen.workspace}/mine.png", "wb") as file:
+            file.write(b"x")
+        self.screen.finish()
+        self.assertEqual(self.files(), ["mine.png"])
+
+    def test_buffers_are_shown_at_the_end(self) -> None:
+        self.screen.buffered.append((b"x", "png"))
+        self.screen.finish()
+        self.screen.finish()
+        self.assertEqual(self.files(), ["figure-1.png"])
 
     def test_a_picture_comes_before_html(self) -> None:
         both = {"_repr_png_": lambda self: b"x", "_repr_html_": lambda self: "x"}
-        self.screen.save_picture_of(type("A", (), both)())
+        self.screen.save_rich(type("A", (), both)())
         self.assertEqual(self.files(), ["figure-1.png"])
-        self.screen.save_picture_of(type("A", (), {**both, "_repr_png_": lambda self: None})())
+        self.screen.save_rich(type("A", (), {**both, "_repr_png_": lambda self: None})())
         self.assertEqual(self.files(), ["figure-1.png", "output-1.html"])
 
     def test_only_pyplot_is_found(self) -> None:
-        hook = display.PyplotHook(self.screen)
+        hook = hooks.install(self.screen)
+        self.addCleanup(sys.meta_path.remove, hook)
         self.assertIsNone(hook.find_spec("colorsys"))
         self.assertIsNone(hook.find_spec("matplotlib.pyplot", []))

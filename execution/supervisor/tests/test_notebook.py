@@ -18,55 +18,6 @@ import display
 import notebook
 
 
-class BrokenStream:
-    """A stream that raises when asked whether it is closed."""
-
-    @property
-    def closed(self) -> bool:
-        raise ValueError("underlying buffer has been detached")
-
-
-class OutputsTest(unittest.TestCase):
-    def setUp(self) -> None:
-        saved = sys.stdout, sys.stderr
-        self.addCleanup(self.restore, *saved)
-        self.outputs = notebook.Outputs()
-        self.addCleanup(self.close)
-
-    def close(self) -> None:
-        for pipe in self.outputs.pipes.values():
-            try:
-                os.close(pipe)
-            except OSError:
-                pass  # the test has closed it
-
-    def restore(self, out: "io.TextIOBase", err: "io.TextIOBase") -> None:
-        sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
-
-    def test_broken_streams_are_repaired(self) -> None:
-        detached = io.TextIOWrapper(io.BytesIO())
-        detached.detach()
-        for broken in (detached, BrokenStream(), None):
-            sys.stdout = sys.stderr = broken  # type: ignore[assignment]
-            self.outputs.repair()
-            self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2), broken)
-        del sys.stdout, sys.stderr
-        self.outputs.repair()
-        self.assertEqual((sys.stdout.fileno(), sys.stderr.fileno()), (1, 2))
-
-    def test_the_programs_own_stream_stays(self) -> None:
-        sys.stdout = mine = io.StringIO()
-        self.outputs.repair()
-        self.assertIs(sys.stdout, mine)
-
-    def test_cells_run_without_their_pipes(self) -> None:
-        sys.stdout = None  # type: ignore[assignment]
-        for fd, pipe in self.outputs.pipes.items():
-            os.close(pipe)
-            self.outputs.pipes[fd] = 1 << 20  # not a descriptor
-        self.outputs.repair()
-
-
 class StdinTest(unittest.TestCase):
     def setUp(self) -> None:
         saved = os.dup(0)
@@ -131,6 +82,17 @@ class NotebookTest(unittest.TestCase):
         self.assertRegex(self.err.getvalue(), r'(?s)File "<cell 1>", line 3.*f\(\).*line 2, in f.*1 / 0')
         self.assertNotRegex(self.err.getvalue(), "(notebook|program|tracebacks)[.]py")
 
+    def test_what_a_cell_writes_is_flushed(self) -> None:
+        path = tempfile.mktemp()
+        self.notebook.run_cell(f"f = open({path!r}, 'w')\nf.write('written')".encode(), False)
+        with open(path) as file:
+            self.assertEqual(file.read(), "written")
+
+    def test_await_and_run_in_one_cell(self) -> None:
+        code = b"import asyncio\nasync def f(): return 5\nx = await f()\nx + asyncio.run(f())"
+        self.assertEqual(self.notebook.run_cell(code, True), 0)
+        self.assertEqual(self.out.getvalue(), "10\n")
+
     def test_an_interrupt_is_shown_where_a_cell_awaits(self) -> None:
         code = b"""
 import asyncio, signal
@@ -178,14 +140,14 @@ await f()"""
 
     def test_an_interrupted_cell_saves_no_figures(self) -> None:
         saved: "list[str]" = []
-        with mock.patch.object(display.screen, "save_open_figures", lambda: saved.append("figures")):
+        with mock.patch.object(display.screen, "finish", lambda: saved.append("figures")):
             for code in (b"1", b"1 / 0", b"raise KeyboardInterrupt"):
                 self.notebook.run_cell(code, False)
         self.assertEqual(len(saved), 2)
 
     def test_a_fork_saves_no_figures(self) -> None:
         saved: "list[str]" = []
-        with mock.patch.object(display.screen, "save_open_figures", lambda: saved.append("figures")):
+        with mock.patch.object(display.screen, "finish", lambda: saved.append("figures")):
             self.notebook.process += 1  # as in a fork
             self.notebook.run_cell(b"1", False)
         self.assertEqual(saved, [])

@@ -11,7 +11,6 @@ import time
 
 from errno import ENOSPC, ENOSYS, EPERM
 
-from display import screen
 from ending import ExitNotice
 from handover import ENDED, HANDED, Pipes, RULES_FD, Unable, fields, take_over
 from kernel import (
@@ -27,7 +26,7 @@ from kernel import (
     set_dumpable,
     system,
 )
-from program import await_and_run, make_streams, warm_up, reseed
+from program import await_and_run, make_screen, make_streams, warm_up, reseed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         # kernel discards signals to an init.
         default_signals()
         os.chdir(workspace)
-        screen.install(workspace)
+        make_screen(workspace)
         done, failed = preload(modules)
         libc.fflush(None)  # otherwise each program would print what C code has buffered
         pipes = Pipes()

@@ -1,0 +1,153 @@
+"""Tests of compiling.py, magics.py and loops.py. They run in a sandbox, like any program."""
+
+import sys
+import traceback
+import unittest
+
+import compiling
+import program
+
+
+class FakeShell:
+    """Records what translated programs ask of get_ipython()."""
+
+    def __init__(self) -> None:
+        self.calls: "list[str]" = []
+
+    def __enter__(self) -> "FakeShell":
+        sys.modules["builtins"].__dict__["get_ipython"] = lambda: self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del sys.modules["builtins"].__dict__["get_ipython"]
+
+    def system(self, text: str) -> None:
+        self.calls.append("system " + text)
+
+    def getoutput(self, text: str) -> "list[str]":
+        self.calls.append("getoutput " + text)
+        return []
+
+    def run_line_magic(self, name: str, line: str) -> "tuple[object, ...]":
+        self.calls.append(f"line {name} {line}")
+        return (1, 2)
+
+    def run_cell_magic(self, name: str, line: str, cell: str) -> None:
+        self.calls.append(f"cell {name} {line}: {cell}")
+
+
+class CompileTest(unittest.TestCase):
+    def run_program(self, source: bytes, interactive: bool = True) -> "list[object]":
+        shown: "list[object]" = []
+        hook, sys.displayhook = sys.displayhook, shown.append
+        try:
+            namespace: "dict[str, object]" = {}
+            program.run_codes(compiling.compile_program(source, "f.py", interactive), namespace)
+        finally:
+            sys.displayhook = hook
+        return shown
+
+    def test_the_last_expression_is_displayed(self) -> None:
+        self.assertEqual(self.run_program(b"1\nx = 2\nx + 1"), [3])
+
+    def test_a_statement_displays_nothing(self) -> None:
+        self.assertEqual(self.run_program(b"x = 2"), [])
+        self.assertEqual(self.run_program(b""), [])
+
+    def test_nothing_is_displayed_unless_interactive(self) -> None:
+        self.assertEqual(self.run_program(b"3", interactive=False), [])
+
+    def test_a_coding_line_applies(self) -> None:
+        self.assertEqual(self.run_program(b"# coding: latin-1\n'\xe9'"), ["é"])
+
+    def test_future_flags_reach_the_last_expression(self) -> None:
+        codes = compiling.compile_program(b"from __future__ import annotations\n1", "f.py", True)
+        self.assertEqual(codes[0].co_flags & 0x1000000, codes[1].co_flags & 0x1000000)
+
+    def test_await_runs_in_its_own_event_loop(self) -> None:
+        source = b"import asyncio\nloop = asyncio.get_running_loop()\nasync def f(): return 3\nx = await f()\n"
+        self.assertEqual(self.run_program(source + b"(await f(), asyncio.get_running_loop() is loop)"), [(3, True)])
+        self.assertEqual(self.run_program(source + b"x"), [3])
+        self.assertEqual(self.run_program(b"import asyncio\nasync def f(): return 3\nasyncio.run(f())"), [3])
+
+    def test_exceptions_of_coroutines_are_raised(self) -> None:
+        with self.assertRaises(ZeroDivisionError):
+            self.run_program(b"import asyncio\nawait asyncio.sleep(0)\n1 / 0")
+
+    def test_loops_run_within_the_loop(self) -> None:
+        source = b"""
+import asyncio
+async def f(): return 5
+async def g(): return asyncio.new_event_loop().run_until_complete(f())
+task = asyncio.create_task(f())
+loop = asyncio.get_running_loop()
+found = await f(), asyncio.run(g()), await task, asyncio.get_running_loop() is loop
+found"""
+        self.assertEqual(self.run_program(source), [(5, 5, 5, True)])
+
+    def test_a_semicolon_silences(self) -> None:
+        for source in ("1;", "1 ; # a", "(1); # a;", "(1\n# a\n);", "'é;'; ", "x = 2; 1;", "1; \r\n\r\n"):
+            self.assertEqual(self.run_program(source.encode()), [], source)
+        for source in ("1", "1 # a;", "(1) # ;", "';'[1:] or 1", "x = 2; 1", "1\n# ;\n"):
+            self.assertEqual(self.run_program(source.encode()), [1], source)
+
+    def test_fences_are_left_out(self) -> None:
+        for source in (
+            "```python\n6*7\n```",
+            "\n```\n6*7\n```\n",
+            "```python\n6*7",
+            "````\r\n6*7\r\n````",
+            "```python\nx = 6\n```\n\n```python\nx*7\n```",
+        ):
+            self.assertEqual(self.run_program(source.encode()), [42], source)
+        self.assertEqual(self.run_program(b"```python\n'''\n```\n'''\n```"), ["\n```\n"])
+        self.assertEqual(self.run_program(b"'''\n```python\n'''"), ["\n```python\n"])
+
+    def test_lines_keep_their_numbers(self) -> None:
+        for source, line in (("```\n1 / 0\n```", 2), ("%matplotlib inline\n!a \\\n  b\n1 / 0", 4)):
+            try:
+                with FakeShell():
+                    self.run_program(source.encode())
+            except ZeroDivisionError as error:
+                self.assertEqual(traceback.extract_tb(error.__traceback__)[-1].lineno, line, source)
+            else:
+                self.fail(source)
+
+    def test_errors_are_those_of_python(self) -> None:
+        for source, line in (
+            ("x = (1\ny", 1),
+            ("%matplotlib inline\nx = = 1", 2),
+            ("x = %\n", 1),
+            ("```\nx =\n```", 2),
+        ):
+            with self.assertRaises(SyntaxError) as caught:
+                compiling.compile_program(source.encode(), "f.py", True)
+            self.assertEqual(caught.exception.lineno, line, source)
+        with self.assertRaises(SyntaxError):
+            compiling.compile_program(b"\xff(", "f.py", True)
+
+    def test_the_syntax_of_notebooks_is_translated(self) -> None:
+        for source, calls in (
+            ("%matplotlib inline", ["line matplotlib inline"]),
+            ("if 1:\n    !ls -l 'a b'\n", ["system ls -l 'a b'"]),
+            ("x = !ls", ["getoutput ls"]),
+            ("a, c = %env", ["line env "]),
+            ("!!ls", ["getoutput ls"]),
+            ("pip install six", ["line pip install six"]),
+            ("%pip install six\r\n", ["line pip install six"]),
+            ("len?", ["line pinfo len"]),
+            ("?len", ["line pinfo len"]),
+            ("!echo it's", ["system echo it's"]),
+            ("!echo (", ["system echo ("]),
+            ("!a \\\n b\n%cd x", ["system a  b", "line cd x"]),
+            ("```python\n%cd x\n!ls\n```", ["line cd x", "system ls"]),
+            ("\n%%bash -e\nfor i in 1; do\ndone", ["cell bash -e: for i in 1; do\ndone"]),
+        ):
+            with FakeShell() as shell:
+                self.run_program(source.encode())
+            self.assertEqual(shell.calls, calls, source)
+
+    def test_python_comes_first(self) -> None:
+        with FakeShell() as shell:
+            self.assertEqual(self.run_program(b"x = 7\ny = (x\n%2)\ny"), [1])
+        self.assertEqual(shell.calls, [])
