@@ -112,7 +112,7 @@ func ownRules(many bool) []*seccomp.Syscall {
 	rules := slices.Concat(onlyForCaller(), fileControl(), sockets(), socketOptions(), uncountedMemory(), unchargedWork())
 	rules = append(rules, answer(noSuchCall, pipeCalls()))
 	if many {
-		rules = append(rules, allow([]string{"unshare", "setns"}))
+		rules = append(rules, allow([]string{"unshare", "setns", "clone3"}))
 	}
 	return rules
 }
@@ -122,7 +122,8 @@ func ownRules(many bool) []*seccomp.Syscall {
 // (github.com/moby/moby/pull/46762). System calls of 32-bit programs are not allowed.
 //
 // If many is set, the sandbox serves many runs, and its supervisor may also create and enter
-// namespaces. [ProgramFilter] denies that to programs.
+// namespaces, and choose the numbers of processes in them. [ProgramFilter] denies that to
+// programs.
 func Profile(many bool) (string, error) {
 	var rules seccomp.Seccomp
 	if err := json.Unmarshal(defaultProfile, &rules); err != nil {

@@ -102,6 +102,7 @@ func Environment() []string {
 		// For Python processes that a program starts. The supervisor sets both for the program itself.
 		"PYTHONDONTWRITEBYTECODE=1",
 		"PYTHONUNBUFFERED=1",
+		"PYTHONINTMAXSTRDIGITS=0",
 		"MPLBACKEND=agg",
 		// One thread per core of the host takes memory and gains nothing under a CPU quota.
 		"OPENBLAS_NUM_THREADS=1",

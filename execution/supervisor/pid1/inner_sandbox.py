@@ -6,6 +6,7 @@ import struct
 import time
 
 from channel import Channel, Gone
+from forking import number_of
 from handover import ENDED, EXIT_NOTICE, HANDED, Unable
 from kernel import Filter
 from process import REAP_SECONDS, Ending, Program
@@ -23,9 +24,7 @@ MAX_PEAK_KB = 1 << 32  # the largest peak that a program may claim in its exit n
 
 def cpu_clock(handle: int) -> int:
     """Returns the clock that counts a process's CPU time, given its pidfd (clock_getcpuclockid(3)). Raises OSError."""
-    with open(f"/proc/self/fdinfo/{handle}") as lines:
-        pid = next(int(line[4:]) for line in lines if line.startswith("Pid:"))
-    return ~pid << 3 | 2
+    return ~number_of(handle) << 3 | 2
 
 
 class InnerSandbox(Program):

@@ -55,7 +55,8 @@ class ShellTest(unittest.TestCase):
 
     def test_what_needs_a_network_is_explained(self) -> None:
         for network, said in ((True, ""), (False, shell.NO_NETWORK)):
-            with mock.patch.object(shell, "has_network", lambda: network):
+            has_network = mock.patch.object(shell, "has_network", lambda: network)
+            with has_network, mock.patch("importlib.util.find_spec", lambda _: True):
                 for command in ("pip install --no-index no-such-package", "apt-get install -no", "sudo conda x"):
                     self.shell.system(command)
                     told = sys.stderr.getvalue()  # type: ignore[attr-defined]

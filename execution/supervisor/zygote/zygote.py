@@ -12,6 +12,7 @@ import time
 from errno import ENOSPC, ENOSYS, EPERM
 
 from ending import ExitNotice
+from forking import fork_as, number_of
 from handover import ENDED, HANDED, Pipes, RULES_FD, Unable, fields, take_over
 from kernel import (
     Filter,
@@ -134,13 +135,14 @@ class Zygote:
         while True:
             unshare(CLONE_NEWPID)  # for children only
             init = start_init(self.stack)
+            init_handle = os.pidfd_open(init)
             pipes = Pipes()
-            program = os.fork()
+            program = fork_as(number_of(init_handle) + 1)
             if program == 0:
                 self.become_program(pipes)
             system("setns", self.pid_namespace, CLONE_NEWPID)
             close_all(pipes.theirs)
-            handed = (*pipes.ours, os.pidfd_open(init), os.pidfd_open(program))
+            handed = (*pipes.ours, init_handle, os.pidfd_open(program))
             # The kernel counts the descriptors in flight of each user, across all containers. It refuses to send more
             # once the count exceeds the sender's limit on open files. A program cannot raise the count beyond its own
             # OPEN_FILES, and the zygote's limit is higher.
