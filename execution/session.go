@@ -14,8 +14,34 @@ type SessionInfo struct {
 	ID string
 	// Owner is who created the session.
 	Owner Owner
-	// Expires is when the session ends at the latest.
+	// Created is when the session was created.
+	Created time.Time
+	// Idle is how long the session lasts without a call. Zero means that calls do not
+	// renew it: a version of this program started it that could not.
+	Idle time.Duration
+	// Expires is when the session ends unless a call is made before.
 	Expires time.Time
+	// Latest is when the session ends in spite of calls, when the last of them is over.
+	Latest time.Time
+}
+
+// Renewed returns when the session ends if its last call ends now.
+func (s SessionInfo) Renewed(now time.Time) time.Time {
+	end := now.Add(s.Idle)
+	if end.After(s.Latest) {
+		end = s.Latest
+	}
+	if end.Before(now) {
+		end = now
+	}
+	return end.Truncate(time.Millisecond)
+}
+
+// Ending reports whether the session is near its end, which no call can move: a tenth
+// of its time is left, or not the whole idle time.
+func (s SessionInfo) Ending(now time.Time) bool {
+	left := s.Latest.Sub(now)
+	return s.Idle > 0 && (left < s.Idle || left < s.Latest.Sub(s.Created)/10)
 }
 
 // Session is the server's connection to a session. A call is one of RunPython,
@@ -36,6 +62,8 @@ type Session interface {
 	ReadFile(ctx context.Context, req ReadRequest, limits Limits) (*Result, error)
 	// WriteFiles writes files to the workspace.
 	WriteFiles(ctx context.Context, req WriteRequest, limits Limits) error
+	// SetEnd tells the session when to end, unless it is told another time before.
+	SetEnd(ctx context.Context, end time.Time) error
 	// Usable reports whether calls can still be made over this connection.
 	Usable() bool
 	// Done is closed when the connection has ended.
@@ -53,6 +81,9 @@ type SessionBackend interface {
 	Attach(ctx context.Context, id string) (Instance, error)
 	// Sessions lists the sessions that run, whichever server started them.
 	Sessions(ctx context.Context) ([]SessionInfo, error)
+	// Announce records when a running session ends, and its idle time, for [Sessions]
+	// of every server. What Sessions then returns may be a second later.
+	Announce(ctx context.Context, session SessionInfo) error
 	// End ends a session and returns when it is gone. It succeeds if there is none.
 	End(ctx context.Context, id string) error
 }

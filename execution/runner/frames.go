@@ -15,6 +15,7 @@
 //	N  never mind: the job is not sent to its end
 //	K  the call is called off      Y  a server has come: a nonce
 //	H  the report that the interpreter has ended was received
+//	U  until when the session lasts, at any time: lines
 //
 // where the payload of whatever follows a Y begins with its tag, the nonce's first
 // bytes: what one server says can arrive among what the next one does,
@@ -70,6 +71,7 @@ const (
 	kindCallOff = 'K'
 	kindSync    = 'Y'
 	kindHeard   = 'H'
+	kindUntil   = 'U'
 	kindReady   = 'R'
 	kindStarted = 'A'
 	kindStdout  = 'O'

@@ -17,6 +17,9 @@ const (
 	interruptTime = 4 * time.Second
 	// callOffTime is how long a call that was called off may take to end.
 	callOffTime = interruptTime + graceTime
+	// untilTime bounds the sending of a session's end, which a frozen sandbox need not
+	// read.
+	untilTime = 1 * time.Second
 	// callBackTime bounds the sending of one frame to a sandbox that does not answer.
 	callBackTime = 100 * time.Millisecond
 )
@@ -70,6 +73,11 @@ func (s *Sessions) Attach(ctx context.Context, id string) (execution.Session, er
 // Sessions lists the sessions that run.
 func (s *Sessions) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
 	return s.backend.Sessions(ctx)
+}
+
+// Announce records when a session ends.
+func (s *Sessions) Announce(ctx context.Context, session execution.SessionInfo) error {
+	return s.backend.Announce(ctx, session)
 }
 
 // End ends a session.
@@ -126,6 +134,22 @@ func (c *sessionConn) ReadFile(ctx context.Context, req execution.ReadRequest, l
 // WriteFiles writes files to the workspace.
 func (c *sessionConn) WriteFiles(ctx context.Context, req execution.WriteRequest, limits execution.Limits) error {
 	_, err := c.call(ctx, task{operation: writeFiles, timeout: fileTimeout(limits), files: req.Files, limits: limits})
+	return err
+}
+
+// SetEnd tells the supervisor when the session ends. A connection on which that fails
+// may have half a frame on it, and is closed.
+func (c *sessionConn) SetEnd(ctx context.Context, end time.Time) error {
+	if !c.Usable() {
+		return errOver
+	}
+	err := (&sender{sandbox: c.sandbox, left: untilTime}).write(ctx, func(out frameWriter) error {
+		_ = out.frame(kindUntil, fmt.Appendf(nil, "expires_ms=%d\n", end.UnixMilli()))
+		return out.w.Flush()
+	})
+	if err != nil {
+		c.Detach()
+	}
 	return err
 }
 

@@ -168,8 +168,8 @@ func TestExpiry(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(999 * time.Millisecond)
-		if _, err := call(t, m, info.ID, "1"); err != nil {
-			t.Errorf("just before its end: %v", err)
+		if listed, err := m.List(t.Context()); err != nil || len(listed) != 1 {
+			t.Errorf("just before its end %v, %v are listed", listed, err)
 		}
 		time.Sleep(time.Millisecond)
 		if _, err := call(t, m, info.ID, "1"); !isCode(err, execution.NotFound) {
