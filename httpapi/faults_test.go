@@ -34,6 +34,9 @@ func badValues() map[string][]bad {
 		"POST /v1/sessions ttl_seconds": {{value: 0}, {value: 86_401}, {value: nil}},
 		"POST /v1/files file":           {},
 
+		"PATCH /v1/sessions/{session_id} session_id":  unknownSession,
+		"PATCH /v1/sessions/{session_id} ttl_seconds": {{value: 0}, {value: 86_401}, {value: nil}},
+
 		"GET /v1/files/{file_id} file_id":    unknownFile,
 		"DELETE /v1/files/{file_id} file_id": unknownFile,
 
@@ -159,7 +162,7 @@ func sample(path string) map[string]any {
 	case strings.Contains(path, "/execute"):
 		return map[string]any{"code": ""}
 	}
-	return map[string]any{}
+	return map[string]any{"ttl_seconds": 60}
 }
 
 // wantFault checks the answer to a request with a body in JSON.

@@ -18,6 +18,7 @@ import (
 type Sessions interface {
 	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
 	List(ctx context.Context) ([]execution.SessionInfo, error)
+	Extend(ctx context.Context, id string, idle time.Duration) (execution.SessionInfo, error)
 	Delete(ctx context.Context, id string) error
 	RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error)
 	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
@@ -32,12 +33,16 @@ const (
 
 type createSession struct {
 	Files      []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
-	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time until the session ends, in seconds"`
+	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time without a call after which the session ends, in seconds"`
 }
 
 type session struct {
 	SessionID string `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
-	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then" example:"1764000901"`
+	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then, unless a call is made before" example:"1764000901"`
+}
+
+type extendSession struct {
+	TTLSeconds int64 `json:"ttl_seconds" minimum:"1" maximum:"86400" doc:"the new time without a call after which the session ends, in seconds; it starts again"`
 }
 
 type sessionList struct {
@@ -50,20 +55,24 @@ type bashRequest struct {
 }
 
 type bashResponse struct {
-	Stdout     string `json:"stdout"`
-	Stderr     string `json:"stderr"`
-	ExitCode   *int   `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
-	TimedOut   bool   `json:"timed_out"`
-	DurationMS int64  `json:"duration_ms"`
-	End        end    `json:"end" doc:"why the command ended"`
-	Usage      usage  `json:"usage"`
-	QueueMS    int64  `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
-	StateLost  bool   `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	Stdout     string  `json:"stdout"`
+	Stderr     string  `json:"stderr"`
+	ExitCode   *int    `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
+	TimedOut   bool    `json:"timed_out"`
+	DurationMS int64   `json:"duration_ms"`
+	End        end     `json:"end" doc:"why the command ended"`
+	Usage      usage   `json:"usage"`
+	QueueMS    int64   `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
+	StateLost  bool    `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	ExpiresAt  float64 `json:"expires_at" doc:"Unix seconds; when the session ends unless another call is made before" example:"1764000901.5"`
 }
 
 func toSession(info execution.SessionInfo) session {
 	return session{SessionID: info.ID, ExpiresAt: info.Expires.Add(time.Second - time.Nanosecond).Unix()} // rounded up
 }
+
+// endOf returns when a session ends, in seconds since 1970.
+func endOf(info execution.SessionInfo) float64 { return float64(info.Expires.UnixMilli()) / 1e3 }
 
 // inSession executes programs in a session.
 type inSession struct {
@@ -97,6 +106,7 @@ func (a *api) registerSessionLives() {
 		}
 		return &listSessionsOutput{list}, nil
 	})
+	register(a, policy{}, extendSessionOperation(), a.extendSession)
 	register(a, policy{}, deleteSessionOperation(), func(ctx context.Context, in *sessionInput) (*struct{}, error) {
 		if err := a.opts.Sessions.Delete(ctx, in.SessionID); err != nil {
 			return nil, a.toHTTP(ctx, err)
@@ -138,6 +148,19 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 		ttl = time.Duration(*body.TTLSeconds) * time.Second
 	}
 	info, err := a.opts.Sessions.Create(ctx, ttl, j.Files)
+	if err != nil {
+		return nil, a.toHTTP(ctx, err)
+	}
+	return &createSessionOutput{toSession(info)}, nil
+}
+
+type extendSessionInput struct {
+	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	Body      extendSession
+}
+
+func (a *api) extendSession(ctx context.Context, in *extendSessionInput) (*createSessionOutput, error) {
+	info, err := a.opts.Sessions.Extend(ctx, in.SessionID, time.Duration(in.Body.TTLSeconds)*time.Second)
 	if err != nil {
 		return nil, a.toHTTP(ctx, err)
 	}
@@ -186,7 +209,7 @@ func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 	}
 	return &bashOutput{bashResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
-		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(), StateLost: r.StateLost,
+		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(), StateLost: r.StateLost, ExpiresAt: endOf(r.Session),
 		End:   end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage: usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
 	}}, nil

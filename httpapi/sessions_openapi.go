@@ -27,7 +27,7 @@ func createSessionOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "create-session", Method: http.MethodPost, Path: sessionsPath, Tags: []string{tagSessions},
 		Summary: "Create a session", DefaultStatus: http.StatusCreated,
-		Description: "Starts a sandbox that ends after ttl_seconds. It has files, a shell, and one Python interpreter whose variables " +
+		Description: "Starts a sandbox that ends when no call was made for ttl_seconds. It has files, a shell, and one Python interpreter whose variables " +
 			"and imports persist. The session survives a restart of the server.",
 		Errors: runErrors(),
 		Metadata: illustrate(illustration{
@@ -63,6 +63,30 @@ func listSessionsOperation() huma.Operation {
 			{"one", "One session", sessionList{Sessions: []session{exampleSession()}}},
 			{"none", "No session", sessionList{Sessions: []session{}}},
 		}}}}),
+	}
+}
+
+func extendSessionOperation() huma.Operation {
+	return huma.Operation{
+		OperationID: "extend-session", Method: http.MethodPatch, Path: sessionPath, Tags: []string{tagSessions},
+		Summary: "Change how long a session lasts",
+		Description: "Sets the time without a call after which the session ends, and starts it again. It does not wait for a call that " +
+			"runs. No session gets older than SESSION_MAX_AGE_SEC.",
+		Errors: []int{
+			http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
+			http.StatusInternalServerError, http.StatusServiceUnavailable,
+		},
+		Metadata: illustrate(illustration{
+			requests: []sample{{"hour", "Another hour", extendSession{TTLSeconds: 3600}}},
+			answers: map[int]answer{
+				http.StatusOK:                    {"The session, with its new end", []sample{{"hour", "Another hour", exampleSession()}}},
+				http.StatusNotFound:              sessionNotFound(),
+				http.StatusRequestEntityTooLarge: runRefusals()[http.StatusRequestEntityTooLarge],
+				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A ttl_seconds that is too large", []fault{
+					{Type: "less_than_equal", Loc: []any{"body", "ttl_seconds"}, Msg: "expected number <= 86400", Input: 90000},
+				})}},
+			},
+		}),
 	}
 }
 

@@ -53,6 +53,11 @@ func (s *sessions) find(id string) error {
 	return s.fail
 }
 
+func (s *sessions) Extend(_ context.Context, id string, idle time.Duration) (execution.SessionInfo, error) {
+	s.ttl = idle
+	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.find(id)
+}
+
 func (s *sessions) Delete(_ context.Context, id string) error { return s.find(id) }
 
 func (s *sessions) RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error) {
@@ -90,6 +95,7 @@ func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) 
 func ran(stdout, code string) *execution.Result {
 	return &execution.Result{
 		Stdout: stdout, ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now(), StateLost: code == "lose it",
+		Session: execution.SessionInfo{ID: knownSession, Expires: expires},
 	}
 }
 
@@ -171,6 +177,10 @@ func TestSessionLives(t *testing.T) {
 		t.Errorf("the life is %v", s.ttl)
 	}
 	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
+	serve(h, request("PATCH", "/v1/sessions/"+knownSession, `{"ttl_seconds": 60, "more": 1}`)).want(t, http.StatusOK, known)
+	if s.ttl != time.Minute {
+		t.Errorf("the life is changed to %v", s.ttl)
+	}
 	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
 		t.Errorf("deleting returns %d %s", a.status, a.body)
 	}
@@ -180,15 +190,16 @@ func TestSessionCalls(t *testing.T) {
 	h, _ := sessionsHandler(t)
 	base := "/v1/sessions/" + knownSession
 	serve(h, request("POST", base+"/bash", `{"cmd": "ls"}`)).want(t, http.StatusOK, `{"stdout": "1 30s ls", "stderr": "", "exit_code": 0,
-		"timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0}`)
+		"timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "expires_at": 1764000900.5}`)
 	serve(h, request("POST", base+"/bash", `{"cmd": "lose it", "timeout_ms": 1}`)).want(t, http.StatusOK, `{"stdout": "1 1ms lose it", "stderr": "",
 		"exit_code": 0, "timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0,
-		"state_lost": true}`)
+		"state_lost": true, "expires_at": 1764000900.5}`)
 	serve(h, request("POST", base+"/execute", `{"code": "lose it"}`)).want(t, http.StatusOK, `{"stdout": "0 2s lose it", "stderr": "", "exit_code": 0,
 		"timed_out": false, "duration_ms": 0, "files": [], "skipped_files": [], "end": {"reason": "exited"},
-		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true}`)
+		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true, "expires_at": 1764000900.5}`)
 	a := serve(h, request("POST", base+"/execute/stream", `{"code": "1"}`))
-	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") {
+	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") ||
+		!strings.Contains(a.body, `"expires_at":1764000900.5`) {
 		t.Errorf("the stream is %d %s", a.status, a.body)
 	}
 }
@@ -205,6 +216,13 @@ func TestInvalidSessionRequests(t *testing.T) {
 		{"POST", "/v1/sessions", `{"ttl_seconds": 86401}`, 422, `{"detail":[{"type":"less_than_equal","loc":["body","ttl_seconds"],"msg":"expected number <= 86400","input":86401}]}`},
 		{"POST", "/v1/sessions", `{"ttl_seconds": "5"}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":"5"}]}`},
 		{"POST", "/v1/sessions", `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"ttl_seconds must be of type integer, not null","input":null}]}`},
+		{"PATCH", base, `{"ttl_seconds": 0}`, 422, `{"detail":[{"type":"greater_than_equal","loc":["body","ttl_seconds"],"msg":"expected number >= 1","input":0}]}`},
+		{"PATCH", base, `{"ttl_seconds": 86401}`, 422, `{"detail":[{"type":"less_than_equal","loc":["body","ttl_seconds"],"msg":"expected number <= 86400","input":86401}]}`},
+		{"PATCH", base, `{"ttl_seconds": "5"}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":"5"}]}`},
+		{"PATCH", base, `{"ttl_seconds": 1.5}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":1.5}]}`},
+		{"PATCH", base, `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":null}]}`},
+		{"PATCH", base, `{}`, 422, `{"detail":[{"type":"missing","loc":["body","ttl_seconds"],"msg":"ttl_seconds is required","input":{}}]}`},
+		{"PATCH", "/v1/sessions/x", `{"ttl_seconds": 1}`, 404, `{"detail":"Session 'x' not found"}`},
 		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":[{"type":"value_error","loc":["body","files",0,"path"],"msg":"path must be relative to the workspace, not absolute","input":"/x"}]}`},
 		{"POST", "/v1/sessions", `{"files": [{"path": "x", "file_id": "y"}]}`, 404, `{"detail":"File with ID 'y' not found for path 'x'."}`},
 		{"POST", base + "/bash", `{"cmd": ""}`, 422, `{"detail":[{"type":"value_error","loc":["body","cmd"],"msg":"cmd must not be empty","input":""}]}`},
