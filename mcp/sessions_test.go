@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -33,7 +34,7 @@ func TestSessionTools(t *testing.T) {
 	}
 	c := connect(t, opts)
 	for _, step := range []struct{ tool, arguments, want string }{
-		{"execute_python", `{"code": "x = 1", "session": "new"}`, "ran x = 1\n[This is the session session1. Pass session=\"session1\" to go on with its variables and files, for 1 hour.]\n"},
+		{"execute_python", `{"code": "x = 1", "session": "new"}`, "ran x = 1\n[This is the session session1. Pass session=\"session1\" to go on with its variables and files, for 1 hour after each call.]\n"},
 		{"execute_python", `{"code": "x", "session": "session1"}`, "ran x\n"},
 		{"run_bash", `{"command": "ls", "session": "session1", "timeout_ms": 5}`, "ran ls\n"},
 		{"write_file", `{"session": "session1", "path": "a/b.csv", "content": "a,b\n"}`, "Wrote a/b.csv, 4 bytes."},
@@ -41,7 +42,7 @@ func TestSessionTools(t *testing.T) {
 		{"read_file", `{"session": "session1", "path": "a/b.csv"}`, "a,b\n"},
 		{"read_file", `{"session": "session1", "path": "/workspace/a/b.csv", "encoding": "base64"}`, "YSxiCg=="},
 		{"write_file", `{"session": "session1", "path": "/workspace/d", "content": ""}`, "Wrote d, 0 bytes."},
-		{"run_bash", `{"command": "pwd", "session": "new"}`, "ran pwd\n[This is the session session2. Pass session=\"session2\" to go on with its variables and files, for 1 hour.]\n"},
+		{"run_bash", `{"command": "pwd", "session": "new"}`, "ran pwd\n[This is the session session2. Pass session=\"session2\" to go on with its variables and files, for 1 hour after each call.]\n"},
 		{"end_session", `{"session": "session1"}`, "The session has ended."},
 	} {
 		if r := c.tool(step.tool, step.arguments); r.IsError || r.Content[0].Text != step.want {
@@ -201,4 +202,32 @@ func (endless) Read(p []byte) (int, error) {
 		p[i] = "a line\n"[i%7]
 	}
 	return len(p), nil
+}
+
+// A result says when its session ends if calls cannot put that off, and only then.
+func TestSessionNearItsEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		age, idle time.Duration // of a day at most
+		want      string
+	}{
+		"young":              {time.Hour, time.Hour, "1\n"},
+		"old":                {22 * time.Hour, time.Minute, "1\n[The session ends in 119 minutes at the latest: it nears its greatest age. Save what you need.]\n"},
+		"not renewed whole":  {20 * time.Hour, 5 * time.Hour, "1\n[The session ends in 3 hours at the latest: it nears its greatest age. Save what you need.]\n"},
+		"over":               {24 * time.Hour, time.Hour, "1\n[The session ends now: it has reached its greatest age.]\n"},
+		"not renewed at all": {24 * time.Hour, 0, "1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts, known := options(nil), newSessions()
+			known.alive["s"] = true
+			known.python = func(execution.Request) (*execution.Result, error) {
+				result, created := printed("1\n"), time.Now().Add(-test.age)
+				result.Session = execution.SessionInfo{ID: "s", Created: created, Idle: test.idle, Latest: created.Add(24 * time.Hour)}
+				return result, nil
+			}
+			opts.Sessions = known
+			if got := connect(t, opts).tool("execute_python", `{"code": "1", "session": "s"}`).Content[0].Text; got != test.want {
+				t.Errorf("%q", got)
+			}
+		})
+	}
 }
