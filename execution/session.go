@@ -44,8 +44,7 @@ func (s SessionInfo) Ending(now time.Time) bool {
 	return s.Idle > 0 && (left < s.Idle || left < s.Latest.Sub(s.Created)/10)
 }
 
-// Session is the server's connection to a session. A call is one of RunPython,
-// RunBash, ReadFile and WriteFiles. The methods may be used concurrently, except that
+// Session is the server's connection to a session. A call is any method with Limits. The methods may be used concurrently, except that
 // there must be one call at a time.
 //
 // An error of a call that wraps [ErrNotStarted] means that the connection failed: the
@@ -62,6 +61,15 @@ type Session interface {
 	ReadFile(ctx context.Context, req ReadRequest, limits Limits) (*Result, error)
 	// WriteFiles writes files to the workspace.
 	WriteFiles(ctx context.Context, req WriteRequest, limits Limits) error
+	// ListFiles adds entries of the workspace to a list. The result has those that it
+	// skipped.
+	ListFiles(ctx context.Context, req ListRequest, listing *Listing, limits Limits) (*Result, error)
+	// PackFolder reads a folder with all that it contains.
+	PackFolder(ctx context.Context, req PackRequest, limits Limits) (*Result, error)
+	// DeleteFile deletes an entry of the workspace, a folder with what it contains.
+	DeleteFile(ctx context.Context, path string, limits Limits) error
+	// RenameFile renames an entry of the workspace. A file may replace a file.
+	RenameFile(ctx context.Context, req RenameRequest, limits Limits) error
 	// SetEnd tells the session when to end, unless it is told another time before.
 	SetEnd(ctx context.Context, end time.Time) error
 	// Usable reports whether calls can still be made over this connection.
@@ -142,6 +150,9 @@ type ReadRequest struct {
 	Path string
 	// Keep receives the file. It is required.
 	Keep Keep
+	// Entry, if not nil, receives the file's description before that, unless an earlier
+	// version of this program started the session.
+	Entry func(Entry)
 }
 
 // Validate is [Request.Validate] for a file to read.
@@ -155,6 +166,9 @@ func (r ReadRequest) Validate() error {
 // WriteRequest asks to write files to a session's workspace.
 type WriteRequest struct {
 	Files []Input
+	// More, if not nil, returns further files, which become known one after the other,
+	// and io.EOF when there are no more. Each is read before the next one is asked for.
+	More func(ctx context.Context) (Input, error)
 	// Spent, if not nil, reports whether a source of the files is used up, so
 	// that it cannot be opened again.
 	Spent func() bool
@@ -163,6 +177,9 @@ type WriteRequest struct {
 // Validate is [Request.Validate] for files to write.
 func (w WriteRequest) Validate(ctx context.Context, l Limits) (WriteRequest, error) {
 	var err error
+	if w.More != nil {
+		w.More = l.checkMore(w.More)
+	}
 	w.Files, err = l.checkFiles(ctx, w.Files)
 	return w, err
 }

@@ -2,11 +2,8 @@ package httpapi
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,6 +21,10 @@ type Sessions interface {
 	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
 	ReadFile(ctx context.Context, id string, req execution.ReadRequest) error
 	WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error
+	ListFiles(ctx context.Context, id string, req execution.ListRequest) (execution.Listing, error)
+	PackFolder(ctx context.Context, id string, req execution.PackRequest) error
+	DeleteFile(ctx context.Context, id, path string) error
+	RenameFile(ctx context.Context, id string, req execution.RenameRequest) error
 }
 
 const (
@@ -213,106 +214,4 @@ func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 		End:   end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage: usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
 	}}, nil
-}
-
-func (a *api) registerSessionFiles() {
-	limit := a.opts.Limits.WorkspaceBytes
-	file := bodyPolicy{limit: limit, refusal: fileTooLarge(limit), within: transferTime, isFile: true}
-	a.registerRaw(policy{}, readFileOperation(), a.readFile)
-	a.registerRaw(policy{body: file}, writeFileOperation(), a.writeFile)
-	a.handle(sessionPath+"/files", policy{}, notFound) // the mux would redirect to files/, in HTML
-}
-
-func (a *api) readFile(w http.ResponseWriter, r *http.Request) error {
-	path := r.PathValue("path")
-	answer := fileAnswer{w: w, path: path}
-	err := a.opts.Sessions.ReadFile(r.Context(), r.PathValue("session_id"), execution.ReadRequest{Path: path, Keep: answer.keep})
-	if err != nil && answer.begun {
-		panic(http.ErrAbortHandler) // the client must not mistake a part of the file for the whole
-	}
-	return asURLFault(err)
-}
-
-// fileAnswer sends a file to the client while it is read from the sandbox.
-type fileAnswer struct {
-	w     http.ResponseWriter
-	path  string
-	begun bool
-}
-
-// keep implements [execution.Keep].
-func (a *fileAnswer) keep(ctx context.Context, _ string, content io.Reader) (string, error) {
-	a.begun = true
-	a.w.Header().Set("Content-Type", "application/octet-stream")
-	a.w.Header().Set("Content-Disposition", attachment(a.path[strings.LastIndexByte(a.path, '/')+1:]))
-	a.w.WriteHeader(http.StatusOK)
-	control := http.NewResponseController(a.w)
-	_ = control.SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
-	// A client that does not read, or has not sent its whole body, must not delay shutdown.
-	defer context.AfterFunc(ctx, func() {
-		_ = control.SetWriteDeadline(time.Now())
-		_ = control.SetReadDeadline(time.Now())
-	})()
-	_, err := io.Copy(struct{ io.Writer }{a.w}, content)
-	return a.path, err
-}
-
-func (a *api) writeFile(w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength < 0 {
-		return &apiError{status: http.StatusLengthRequired, Detail: "the request must have a Content-Length"}
-	}
-	source := &body{w: w, r: r.Body}
-	err := a.opts.Sessions.WriteFiles(r.Context(), r.PathValue("session_id"), execution.WriteRequest{
-		Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: source}}, Spent: source.spent,
-	})
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
-	}
-	if err != nil {
-		return asURLFault(err)
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// body is a request's body, which can be read only once.
-type body struct {
-	w      http.ResponseWriter
-	r      io.Reader
-	opened bool
-}
-
-// Open implements [execution.Source]. Reads from a client that sends nothing fail when
-// ctx ends.
-func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
-	if b.opened {
-		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
-	}
-	b.opened = true
-	control := http.NewResponseController(b.w)
-	stop := context.AfterFunc(ctx, func() { _ = control.SetReadDeadline(time.Now()) }) // not for test recorders
-	return &openBody{b.r, stop}, nil
-}
-
-// spent is for [execution.WriteRequest].
-func (b *body) spent() bool { return b.opened }
-
-type openBody struct {
-	io.Reader
-	stop func() bool
-}
-
-// Close does not close the body: the server does.
-func (b *openBody) Close() error {
-	b.stop()
-	return nil
-}
-
-// asURLFault places the faults of a request in its URL.
-func asURLFault(err error) error {
-	domain, ok := errors.AsType[*execution.Error](err)
-	if !ok || domain.Code != execution.Invalid || len(domain.Fields) == 0 {
-		return err
-	}
-	return &apiError{status: http.StatusUnprocessableEntity, Detail: invalidDetail(domain.Fields, inURL)}
 }

@@ -125,18 +125,6 @@ func (c *sessionConn) RunBash(ctx context.Context, cmd execution.Command, limits
 	})
 }
 
-// ReadFile reads a file of the workspace, whatever its size.
-func (c *sessionConn) ReadFile(ctx context.Context, req execution.ReadRequest, limits execution.Limits) (*execution.Result, error) {
-	limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
-	return c.call(ctx, task{operation: readFile, code: req.Path, timeout: fileTimeout(limits), keep: req.Keep, limits: limits})
-}
-
-// WriteFiles writes files to the workspace.
-func (c *sessionConn) WriteFiles(ctx context.Context, req execution.WriteRequest, limits execution.Limits) error {
-	_, err := c.call(ctx, task{operation: writeFiles, timeout: fileTimeout(limits), files: req.Files, limits: limits})
-	return err
-}
-
 // SetEnd tells the supervisor when the session ends. A connection on which that fails
 // may have half a frame on it, and is closed.
 func (c *sessionConn) SetEnd(ctx context.Context, end time.Time) error {

@@ -39,8 +39,8 @@ type host struct {
 
 // sandbox is one of them; link is a connection to it.
 type sandbox struct {
-	info  execution.SessionInfo // as it is announced
-	end   time.Time             // as the supervisor knows it
+	info  execution.SessionInfo                                                       // as it is announced
+	end   time.Time                                                                   // as the supervisor knows it
 	calls []execution.Request                                                         // a command or a path is the Code
 	do    func(ctx context.Context, req execution.Request) (*execution.Result, error) // nil: echoes
 	links []*link
@@ -151,6 +151,26 @@ func (l *link) ReadFile(ctx context.Context, req execution.ReadRequest, _ execut
 
 func (l *link) WriteFiles(ctx context.Context, req execution.WriteRequest, _ execution.Limits) error {
 	_, err := l.call(ctx, execution.Request{Files: req.Files})
+	return err
+}
+
+func (l *link) ListFiles(ctx context.Context, req execution.ListRequest, listing *execution.Listing, _ execution.Limits) (*execution.Result, error) {
+	result, err := l.call(ctx, execution.Request{Code: "list " + req.Path})
+	listing.Entries = []execution.Entry{{Path: fmt.Sprint(req.Most)}}
+	return result, err
+}
+
+func (l *link) PackFolder(ctx context.Context, req execution.PackRequest, _ execution.Limits) (*execution.Result, error) {
+	return l.call(ctx, execution.Request{Code: "pack " + req.Path})
+}
+
+func (l *link) DeleteFile(ctx context.Context, path string, _ execution.Limits) error {
+	_, err := l.call(ctx, execution.Request{Code: "delete " + path})
+	return err
+}
+
+func (l *link) RenameFile(ctx context.Context, req execution.RenameRequest, _ execution.Limits) error {
+	_, err := l.call(ctx, execution.Request{Code: "rename " + req.Path + " " + req.Target})
 	return err
 }
 

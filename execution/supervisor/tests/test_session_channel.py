@@ -159,7 +159,9 @@ class SessionChannelTest(unittest.TestCase):
         self.assertEqual(self.channel.end, before)
 
     def test_an_end_that_was_moved_while_this_process_was_frozen_counts(self) -> None:
-        os.write(self.server_out, frame(b"K") + frame(b"U", f"expires_ms={int(time.time() * 1000) + 60_000}\n".encode()))
+        os.write(
+            self.server_out, frame(b"K") + frame(b"U", f"expires_ms={int(time.time() * 1000) + 60_000}\n".encode())
+        )
         self.channel.end -= 60.1
         self.assertGreater(self.channel.silence_left(), 0)
         self.assertEqual(self.channel.next_buffered(), (b"K", b""))
