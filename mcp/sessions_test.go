@@ -231,3 +231,55 @@ func TestSessionNearItsEnd(t *testing.T) {
 		})
 	}
 }
+
+// A list of files has names and sizes, and says what it lacks.
+func TestListFiles(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	known.alive["s"] = true
+	var asked string
+	var listing execution.Listing
+	known.list = func(req execution.ListRequest) (execution.Listing, error) {
+		asked = req.Path
+		if req.Path == "none" {
+			return listing, &execution.Error{Code: execution.NotFound, Message: "File 'none' not found in the session"}
+		}
+		return listing, nil
+	}
+	opts.Sessions = known
+	c := connect(t, opts)
+	for arguments, want := range map[string]string{
+		`{"session": "s"}`: "", `{"session": "s", "path": ""}`: "", `{"session": "s", "path": "."}`: "", `{"session": "s", "path": "./"}`: "",
+		`{"session": "s", "path": "/workspace"}`: "", `{"session": "s", "path": "/workspace/"}`: "", `{"session": "s", "path": "/workspace/a/"}`: "a",
+		`{"session": "s", "path": "a/b"}`: "a/b", `{"session": "s", "path": "./a"}`: "a",
+	} {
+		if got := c.tool("list_files", arguments).Content[0].Text; got != "[There are no files.]\n" || asked != want {
+			t.Errorf("%s: %q of %q", arguments, got, asked)
+		}
+	}
+	listing.Entries = []execution.Entry{
+		{Path: "data", Kind: execution.KindFolder}, {Path: "data/a b.csv", Kind: execution.KindFile, Size: 12345},
+		{Path: "link", Kind: execution.KindLink, Size: 3}, {Path: "pipe", Kind: execution.KindOther},
+	}
+	listing.Skipped = []execution.SkippedFile{{Path: "bad\\x0a", Reason: "its name has a control character"}, {Reason: "there are more"}}
+	want := "data/\ndata/a b.csv  12,345 bytes\nlink  (link)\npipe  (not a regular file)\n" +
+		"[bad\\x0a is not listed: its name has a control character.]\n[There are more: list one folder, or search with find in run_bash.]\n"
+	if r := c.tool("list_files", `{"session": "s"}`); r.IsError || r.Content[0].Text != want {
+		t.Errorf("%q", r.Content[0].Text)
+	}
+	listing = execution.Listing{}
+	for range 10_000 {
+		listing.Entries = append(listing.Entries, execution.Entry{Path: "a file with a name", Kind: execution.KindFile})
+	}
+	if text := c.tool("list_files", `{"session": "s"}`).Content[0].Text; len(text) > 30_300 || !strings.Contains(text, "list one folder") {
+		t.Errorf("%d bytes: %.100s", len(text), text)
+	}
+	for arguments, want := range map[string]string{
+		`{"session": "s", "path": "none"}`: "File 'none' not found in the session",
+		`{"session": "new"}`:               `list_files cannot begin a session: call execute_python or run_bash with session="new" first`,
+		`{"session": "s", "path": "/etc"}`: `path must be relative to the workspace, not absolute (it is "/etc")`,
+	} {
+		if r := c.tool("list_files", arguments); !r.IsError || r.Content[0].Text != want {
+			t.Errorf("%s: %s", arguments, r.Content[0].Text)
+		}
+	}
+}
