@@ -70,7 +70,7 @@ type Session interface {
 	DeleteFile(ctx context.Context, path string, limits Limits) error
 	// RenameFile renames an entry of the workspace. A file may replace a file.
 	RenameFile(ctx context.Context, req RenameRequest, limits Limits) error
-	// SetEnd tells the session when to end, unless it is told another time before.
+	// SetEnd sets when the session ends. A later call replaces it.
 	SetEnd(ctx context.Context, end time.Time) error
 	// Usable reports whether calls can still be made over this connection.
 	Usable() bool

@@ -37,7 +37,7 @@ type Entry struct {
 // ListRequest asks which entries a session's workspace has.
 type ListRequest struct {
 	// Path is the folder whose entries are listed, with those below them. Empty means
-	// the workspace. The list of what is no folder has that itself.
+	// the workspace. The list of a file or a link has that alone.
 	Path string
 	// Most is how many entries are listed. Zero means [MaxEntries].
 	Most int

@@ -125,7 +125,7 @@ func (c *sessionConn) RunBash(ctx context.Context, cmd execution.Command, limits
 	})
 }
 
-// SetEnd tells the supervisor when the session ends. A connection on which that fails
+// SetEnd sends the supervisor the time at which the session ends. A connection on which that fails
 // may have half a frame on it, and is closed.
 func (c *sessionConn) SetEnd(ctx context.Context, end time.Time) error {
 	if !c.Usable() {

@@ -87,7 +87,7 @@ func (m *Manager) holding(ctx context.Context, e *entry) (stop func()) {
 }
 
 // renew starts the idle time of a session again, after a call. A session that cannot be
-// told keeps its end. It needs the session's slot.
+// reached keeps its end. It needs the session's slot.
 func (m *Manager) renew(ctx context.Context, e *entry) {
 	session := e.current()
 	if session.Idle == 0 || e.conn == nil || !e.conn.Usable() || e.ending.Load() {

@@ -92,7 +92,7 @@ def below(parent: int, name: str, path: str, left: "list[int]", depth: int) -> "
 
 
 def below_path(root: int, path: str, left: "list[int]") -> "Iterator[Entry]":
-    """Returns an iterator over what a folder contains, or over the entry itself if the path is no folder. Raises
+    """Returns an iterator over what a folder contains, or over the entry itself if it is not a folder. Raises
     OSError."""
     if path:
         *parents, name = path.split("/")
