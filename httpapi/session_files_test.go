@@ -97,7 +97,7 @@ func TestSessionFoldersAreArchives(t *testing.T) {
 				t.Errorf("%s: %+v, %v", what, header, err)
 			}
 		}
-		if _, err := archive.Next(); err != io.EOF { //nolint:errorlint // as the reader returns it
+		if _, err := archive.Next(); err != io.EOF {
 			t.Errorf("%s: more: %v", what, err)
 		}
 	}
