@@ -46,6 +46,15 @@ func ends(t *testing.T, h *host, want time.Time) {
 	}
 }
 
+// end returns when the only session ends.
+func (h *host) end(t *testing.T) time.Time {
+	t.Helper()
+	s := h.only(t)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return s.end
+}
+
 // Each call renews a session, up to its greatest age.
 func TestCallsRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -93,7 +102,7 @@ func TestEndWaitsForACall(t *testing.T) {
 				h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
 					for range 1000 {
 						time.Sleep(time.Second)
-						if s := h.only(t); !s.end.After(time.Now()) {
+						if !h.end(t).After(time.Now()) {
 							return nil, errors.New("the session ends in the middle of a call")
 						}
 					}
@@ -122,7 +131,7 @@ func TestEndWaitsForFirstFiles(t *testing.T) {
 		h := newHost()
 		h.do = func(context.Context, execution.Request) (*execution.Result, error) {
 			time.Sleep(time.Minute)
-			if s := h.only(t); !s.end.After(time.Now()) {
+			if !h.end(t).After(time.Now()) {
 				t.Error("it would have ended")
 			}
 			return &execution.Result{}, nil
