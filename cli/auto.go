@@ -157,6 +157,12 @@ func (a *autoBackend) Sessions(ctx context.Context) ([]execution.SessionInfo, er
 	return forward(ctx, a, func(b backend) ([]execution.SessionInfo, error) { return b.Sessions(ctx) })
 }
 
+// Announce implements [execution.SessionBackend].
+func (a *autoBackend) Announce(ctx context.Context, session execution.SessionInfo) error {
+	_, err := forward(ctx, a, func(b backend) (struct{}, error) { return struct{}{}, b.Announce(ctx, session) })
+	return err
+}
+
 // End implements [execution.SessionBackend].
 func (a *autoBackend) End(ctx context.Context, id string) error {
 	_, err := forward(ctx, a, func(b backend) (struct{}, error) { return struct{}{}, b.End(ctx, id) })

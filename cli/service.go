@@ -77,7 +77,7 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 
 func newSessions(c config.Config, backend backend, digests *pool.Digests, log *slog.Logger) *session.Manager {
 	return session.New(session.Options{
-		Host: runner.NewSessions(backend, log), Limits: limits(c), Max: c.MaxSessions, Log: log,
+		Host: runner.NewSessions(backend, log), Limits: limits(c), Max: c.MaxSessions, MaxAge: seconds(c.SessionMaxAge), Log: log,
 		Spec: func(ctx context.Context) (execution.Spec, error) {
 			digest, err := digests.Get(ctx, c.Image)
 			return execution.Spec{Image: digest, Settings: sandboxSettings(c)}, err

@@ -77,9 +77,10 @@ type Config struct {
 	SandboxMaxRuns  int `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000"`
 	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
 	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000"`
+	SessionMaxAge   int `env:"SESSION_MAX_AGE_SEC, default=86400" min:"1" max:"31536000"`
 	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
 	MaxInFlightMB   int `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
-	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400"`
+	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" atmost:"SESSION_MAX_AGE_SEC"`
 	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000"`
 	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600"`
 

@@ -13,8 +13,10 @@ type Field string
 const (
 	FieldTimeout Field = "timeout"
 	FieldCommand Field = "command"
-	FieldPath    Field = "path"  // of the file to read
-	FieldFiles   Field = "files" // the path of one of the files to stage or to write; see [FieldError.Index]
+	FieldPath    Field = "path"    // of the file to read, or to change
+	FieldTarget  Field = "target"  // the new path of a file
+	FieldArchive Field = "archive" // one of the files that become known one after the other
+	FieldFiles   Field = "files"   // the path of one of the files to stage or to write; see [FieldError.Index]
 )
 
 // Fault classifies what is wrong with a field. Each interface maps it to the kind

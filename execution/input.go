@@ -12,6 +12,9 @@ import (
 type Input struct {
 	// Path is relative to the workspace and uses "/".
 	Path string
+	// Folder makes this a folder, which has no bytes. Executable lets the file's owner
+	// execute it. In a run neither has an effect.
+	Folder, Executable bool
 	// Size is how many bytes the source has.
 	Size int64
 	// Source has the bytes. A nil Source is empty.

@@ -93,6 +93,9 @@ type Result struct {
 	// StateLost means that a session's interpreter ended during the call or since
 	// the previous one: its variables are lost, files are not.
 	StateLost bool
+	// Session is the session in which the program ran, as it was after the call. Zero
+	// for a run that belongs to none.
+	Session SessionInfo
 	// Files are the regular files that the run created or changed.
 	Files []File
 	// Skipped are those that could not be returned.

@@ -14,12 +14,37 @@ type SessionInfo struct {
 	ID string
 	// Owner is who created the session.
 	Owner Owner
-	// Expires is when the session ends at the latest.
+	// Created is when the session was created.
+	Created time.Time
+	// Idle is how long the session lasts without a call. Zero means that calls do not
+	// renew it: a version of this program started it that could not.
+	Idle time.Duration
+	// Expires is when the session ends unless a call is made before.
 	Expires time.Time
+	// Latest is when the session ends in spite of calls, when the last of them is over.
+	Latest time.Time
 }
 
-// Session is the server's connection to a session. A call is one of RunPython,
-// RunBash, ReadFile and WriteFiles. The methods may be used concurrently, except that
+// Renewed returns when the session ends if its last call ends now.
+func (s SessionInfo) Renewed(now time.Time) time.Time {
+	end := now.Add(s.Idle)
+	if end.After(s.Latest) {
+		end = s.Latest
+	}
+	if end.Before(now) {
+		end = now
+	}
+	return end.Truncate(time.Millisecond)
+}
+
+// Ending reports whether the session is near its end, which no call can move: a tenth
+// of its time is left, or not the whole idle time.
+func (s SessionInfo) Ending(now time.Time) bool {
+	left := s.Latest.Sub(now)
+	return s.Idle > 0 && (left < s.Idle || left < s.Latest.Sub(s.Created)/10)
+}
+
+// Session is the server's connection to a session. A call is any method with Limits. The methods may be used concurrently, except that
 // there must be one call at a time.
 //
 // An error of a call that wraps [ErrNotStarted] means that the connection failed: the
@@ -36,6 +61,17 @@ type Session interface {
 	ReadFile(ctx context.Context, req ReadRequest, limits Limits) (*Result, error)
 	// WriteFiles writes files to the workspace.
 	WriteFiles(ctx context.Context, req WriteRequest, limits Limits) error
+	// ListFiles adds entries of the workspace to a list. The result has those that it
+	// skipped.
+	ListFiles(ctx context.Context, req ListRequest, listing *Listing, limits Limits) (*Result, error)
+	// PackFolder reads a folder with all that it contains.
+	PackFolder(ctx context.Context, req PackRequest, limits Limits) (*Result, error)
+	// DeleteFile deletes an entry of the workspace, a folder with what it contains.
+	DeleteFile(ctx context.Context, path string, limits Limits) error
+	// RenameFile renames an entry of the workspace. A file may replace a file.
+	RenameFile(ctx context.Context, req RenameRequest, limits Limits) error
+	// SetEnd sets when the session ends. A later call replaces it.
+	SetEnd(ctx context.Context, end time.Time) error
 	// Usable reports whether calls can still be made over this connection.
 	Usable() bool
 	// Done is closed when the connection has ended.
@@ -53,6 +89,9 @@ type SessionBackend interface {
 	Attach(ctx context.Context, id string) (Instance, error)
 	// Sessions lists the sessions that run, whichever server started them.
 	Sessions(ctx context.Context) ([]SessionInfo, error)
+	// Announce records when a running session ends, and its idle time, for [Sessions]
+	// of every server. What Sessions then returns may be a second later.
+	Announce(ctx context.Context, session SessionInfo) error
 	// End ends a session and returns when it is gone. It succeeds if there is none.
 	End(ctx context.Context, id string) error
 }
@@ -111,6 +150,9 @@ type ReadRequest struct {
 	Path string
 	// Keep receives the file. It is required.
 	Keep Keep
+	// Entry, if not nil, receives the file's description before that, unless an earlier
+	// version of this program started the session.
+	Entry func(Entry)
 }
 
 // Validate is [Request.Validate] for a file to read.
@@ -124,6 +166,9 @@ func (r ReadRequest) Validate() error {
 // WriteRequest asks to write files to a session's workspace.
 type WriteRequest struct {
 	Files []Input
+	// More, if not nil, returns further files, which become known one after the other,
+	// and io.EOF when there are no more. Each is read before the next one is asked for.
+	More func(ctx context.Context) (Input, error)
 	// Spent, if not nil, reports whether a source of the files is used up, so
 	// that it cannot be opened again.
 	Spent func() bool
@@ -132,6 +177,9 @@ type WriteRequest struct {
 // Validate is [Request.Validate] for files to write.
 func (w WriteRequest) Validate(ctx context.Context, l Limits) (WriteRequest, error) {
 	var err error
+	if w.More != nil {
+		w.More = l.checkMore(w.More)
+	}
 	w.Files, err = l.checkFiles(ctx, w.Files)
 	return w, err
 }

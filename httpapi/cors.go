@@ -14,7 +14,7 @@ const (
 	// preflightAge is how long a browser may cache the answer to a preflight request,
 	// in seconds.
 	preflightAge = "600"
-	corsMethods  = "GET, POST, PUT, DELETE"
+	corsMethods  = "GET, POST, PUT, PATCH, DELETE"
 	corsPrefix   = "Access-Control-"
 	// maxAskedBytes bounds the names of headers that an answer repeats.
 	maxAskedBytes = 1000

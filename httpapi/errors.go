@@ -124,13 +124,30 @@ func inBody(f execution.FieldError) []any {
 		return []any{"body", "cmd"}
 	case execution.FieldFiles:
 		return []any{"body", "files", f.Index, "path"}
-	case execution.FieldPath:
+	case execution.FieldPath, execution.FieldTarget, execution.FieldArchive:
 	}
 	return inURL(f)
 }
 
 // inURL is the locator of a request for one file of a session.
-func inURL(execution.FieldError) []any { return []any{"path", "path"} }
+func inURL(f execution.FieldError) []any {
+	switch f.Field {
+	case execution.FieldTarget:
+		return []any{"body", "path"}
+	case execution.FieldArchive:
+		return []any{"body", clip(f.Value)} // the name of the entry
+	case execution.FieldPath, execution.FieldFiles, execution.FieldTimeout, execution.FieldCommand:
+	}
+	return []any{"path", "path"}
+}
+
+// inQuery is the locator of a request for the files of a session.
+func inQuery(f execution.FieldError) []any {
+	if f.Field == execution.FieldPath {
+		return []any{"query", "path"}
+	}
+	return inURL(f)
+}
 
 // faultType returns the contract's name of a fault, which is Pydantic's.
 func faultType(f execution.Fault) string {

@@ -75,6 +75,7 @@ type executeResponse struct {
 	QueueMS      int64         `json:"queue_ms" doc:"the time before the program started"`
 	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that the run created or changed and that are not returned, with the reason"`
 	Results      []displayed   `json:"results" nullable:"false" doc:"the values that the program displayed, the last one included: each form by its media type, as in Jupyter; bounded by MAX_OUTPUT_BYTES together"`
+	ExpiresAt    *float64      `json:"expires_at,omitempty" doc:"in a session: when it ends unless another call is made before, in Unix seconds" example:"1764000901.5"`
 	StateLost    bool          `json:"state_lost,omitempty" doc:"in a session: its interpreter has ended; its variables, imports and threads are lost"`
 }
 
@@ -183,6 +184,10 @@ func response(r *execution.Result) executeResponse {
 		Files:        make([]outputFile, len(r.Files)),
 		SkippedFiles: make([]skippedFile, len(r.Skipped)), StateLost: r.StateLost,
 		Results: displayedValues(r.Displayed),
+	}
+	if r.Session.ID != "" {
+		expires := endOf(r.Session)
+		out.ExpiresAt = &expires
 	}
 	for i, file := range r.Files {
 		out.Files[i] = outputFile{Path: file.Path, Kind: "file", FileID: file.ID, SizeBytes: file.Size}

@@ -232,7 +232,7 @@ func TestPreflight(t *testing.T) {
 		}
 		for name, want := range map[string]string{
 			"Access-Control-Allow-Origin":  "https://app.example.com",
-			"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+			"Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
 			"Access-Control-Allow-Headers": "authorization,content-type,mcp-session-id",
 			"Access-Control-Max-Age":       "600",
 		} {

@@ -52,7 +52,7 @@ func (p policy) opensStream(r *http.Request) bool { return p.isStream != nil && 
 
 // needsJSON reports whether the body of a request must be JSON.
 func (p policy) needsJSON(r *http.Request) bool {
-	return r.Method == http.MethodPost && r.ContentLength != 0 && !p.body.isFile
+	return (r.Method == http.MethodPost || r.Method == http.MethodPatch) && r.ContentLength != 0 && !p.body.isFile
 }
 
 // api is the HTTP API: its routes, and what they need.

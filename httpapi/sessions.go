@@ -2,11 +2,8 @@ package httpapi
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,11 +15,16 @@ import (
 type Sessions interface {
 	Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error)
 	List(ctx context.Context) ([]execution.SessionInfo, error)
+	Extend(ctx context.Context, id string, idle time.Duration) (execution.SessionInfo, error)
 	Delete(ctx context.Context, id string) error
 	RunPython(ctx context.Context, id string, req execution.Request) (*execution.Result, error)
 	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
 	ReadFile(ctx context.Context, id string, req execution.ReadRequest) error
 	WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error
+	ListFiles(ctx context.Context, id string, req execution.ListRequest) (execution.Listing, error)
+	PackFolder(ctx context.Context, id string, req execution.PackRequest) error
+	DeleteFile(ctx context.Context, id, path string) error
+	RenameFile(ctx context.Context, id string, req execution.RenameRequest) error
 }
 
 const (
@@ -32,12 +34,16 @@ const (
 
 type createSession struct {
 	Files      []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
-	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time until the session ends, in seconds"`
+	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time without a call after which the session ends, in seconds"`
 }
 
 type session struct {
 	SessionID string `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
-	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then" example:"1764000901"`
+	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then, unless a call is made before" example:"1764000901"`
+}
+
+type extendSession struct {
+	TTLSeconds int64 `json:"ttl_seconds" minimum:"1" maximum:"86400" doc:"the new time without a call after which the session ends, in seconds; it starts again"`
 }
 
 type sessionList struct {
@@ -50,20 +56,24 @@ type bashRequest struct {
 }
 
 type bashResponse struct {
-	Stdout     string `json:"stdout"`
-	Stderr     string `json:"stderr"`
-	ExitCode   *int   `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
-	TimedOut   bool   `json:"timed_out"`
-	DurationMS int64  `json:"duration_ms"`
-	End        end    `json:"end" doc:"why the command ended"`
-	Usage      usage  `json:"usage"`
-	QueueMS    int64  `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
-	StateLost  bool   `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	Stdout     string  `json:"stdout"`
+	Stderr     string  `json:"stderr"`
+	ExitCode   *int    `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
+	TimedOut   bool    `json:"timed_out"`
+	DurationMS int64   `json:"duration_ms"`
+	End        end     `json:"end" doc:"why the command ended"`
+	Usage      usage   `json:"usage"`
+	QueueMS    int64   `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
+	StateLost  bool    `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	ExpiresAt  float64 `json:"expires_at" doc:"Unix seconds; when the session ends unless another call is made before" example:"1764000901.5"`
 }
 
 func toSession(info execution.SessionInfo) session {
 	return session{SessionID: info.ID, ExpiresAt: info.Expires.Add(time.Second - time.Nanosecond).Unix()} // rounded up
 }
+
+// endOf returns when a session ends, in seconds since 1970.
+func endOf(info execution.SessionInfo) float64 { return float64(info.Expires.UnixMilli()) / 1e3 }
 
 // inSession executes programs in a session.
 type inSession struct {
@@ -97,6 +107,7 @@ func (a *api) registerSessionLives() {
 		}
 		return &listSessionsOutput{list}, nil
 	})
+	register(a, policy{}, extendSessionOperation(), a.extendSession)
 	register(a, policy{}, deleteSessionOperation(), func(ctx context.Context, in *sessionInput) (*struct{}, error) {
 		if err := a.opts.Sessions.Delete(ctx, in.SessionID); err != nil {
 			return nil, a.toHTTP(ctx, err)
@@ -138,6 +149,19 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 		ttl = time.Duration(*body.TTLSeconds) * time.Second
 	}
 	info, err := a.opts.Sessions.Create(ctx, ttl, j.Files)
+	if err != nil {
+		return nil, a.toHTTP(ctx, err)
+	}
+	return &createSessionOutput{toSession(info)}, nil
+}
+
+type extendSessionInput struct {
+	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	Body      extendSession
+}
+
+func (a *api) extendSession(ctx context.Context, in *extendSessionInput) (*createSessionOutput, error) {
+	info, err := a.opts.Sessions.Extend(ctx, in.SessionID, time.Duration(in.Body.TTLSeconds)*time.Second)
 	if err != nil {
 		return nil, a.toHTTP(ctx, err)
 	}
@@ -186,110 +210,8 @@ func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 	}
 	return &bashOutput{bashResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
-		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(), StateLost: r.StateLost,
+		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(), StateLost: r.StateLost, ExpiresAt: endOf(r.Session),
 		End:   end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage: usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
 	}}, nil
-}
-
-func (a *api) registerSessionFiles() {
-	limit := a.opts.Limits.WorkspaceBytes
-	file := bodyPolicy{limit: limit, refusal: fileTooLarge(limit), within: transferTime, isFile: true}
-	a.registerRaw(policy{}, readFileOperation(), a.readFile)
-	a.registerRaw(policy{body: file}, writeFileOperation(), a.writeFile)
-	a.handle(sessionPath+"/files", policy{}, notFound) // the mux would redirect to files/, in HTML
-}
-
-func (a *api) readFile(w http.ResponseWriter, r *http.Request) error {
-	path := r.PathValue("path")
-	answer := fileAnswer{w: w, path: path}
-	err := a.opts.Sessions.ReadFile(r.Context(), r.PathValue("session_id"), execution.ReadRequest{Path: path, Keep: answer.keep})
-	if err != nil && answer.begun {
-		panic(http.ErrAbortHandler) // the client must not mistake a part of the file for the whole
-	}
-	return asURLFault(err)
-}
-
-// fileAnswer sends a file to the client while it is read from the sandbox.
-type fileAnswer struct {
-	w     http.ResponseWriter
-	path  string
-	begun bool
-}
-
-// keep implements [execution.Keep].
-func (a *fileAnswer) keep(ctx context.Context, _ string, content io.Reader) (string, error) {
-	a.begun = true
-	a.w.Header().Set("Content-Type", "application/octet-stream")
-	a.w.Header().Set("Content-Disposition", attachment(a.path[strings.LastIndexByte(a.path, '/')+1:]))
-	a.w.WriteHeader(http.StatusOK)
-	control := http.NewResponseController(a.w)
-	_ = control.SetWriteDeadline(time.Now().Add(transferTime)) // not for test recorders
-	// A client that does not read, or has not sent its whole body, must not delay shutdown.
-	defer context.AfterFunc(ctx, func() {
-		_ = control.SetWriteDeadline(time.Now())
-		_ = control.SetReadDeadline(time.Now())
-	})()
-	_, err := io.Copy(struct{ io.Writer }{a.w}, content)
-	return a.path, err
-}
-
-func (a *api) writeFile(w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength < 0 {
-		return &apiError{status: http.StatusLengthRequired, Detail: "the request must have a Content-Length"}
-	}
-	source := &body{w: w, r: r.Body}
-	err := a.opts.Sessions.WriteFiles(r.Context(), r.PathValue("session_id"), execution.WriteRequest{
-		Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: source}}, Spent: source.spent,
-	})
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
-	}
-	if err != nil {
-		return asURLFault(err)
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// body is a request's body, which can be read only once.
-type body struct {
-	w      http.ResponseWriter
-	r      io.Reader
-	opened bool
-}
-
-// Open implements [execution.Source]. Reads from a client that sends nothing fail when
-// ctx ends.
-func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
-	if b.opened {
-		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
-	}
-	b.opened = true
-	control := http.NewResponseController(b.w)
-	stop := context.AfterFunc(ctx, func() { _ = control.SetReadDeadline(time.Now()) }) // not for test recorders
-	return &openBody{b.r, stop}, nil
-}
-
-// spent is for [execution.WriteRequest].
-func (b *body) spent() bool { return b.opened }
-
-type openBody struct {
-	io.Reader
-	stop func() bool
-}
-
-// Close does not close the body: the server does.
-func (b *openBody) Close() error {
-	b.stop()
-	return nil
-}
-
-// asURLFault places the faults of a request in its URL.
-func asURLFault(err error) error {
-	domain, ok := errors.AsType[*execution.Error](err)
-	if !ok || domain.Code != execution.Invalid || len(domain.Fields) == 0 {
-		return err
-	}
-	return &apiError{status: http.StatusUnprocessableEntity, Detail: invalidDetail(domain.Fields, inURL)}
 }

@@ -27,7 +27,7 @@ func createSessionOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "create-session", Method: http.MethodPost, Path: sessionsPath, Tags: []string{tagSessions},
 		Summary: "Create a session", DefaultStatus: http.StatusCreated,
-		Description: "Starts a sandbox that ends after ttl_seconds. It has files, a shell, and one Python interpreter whose variables " +
+		Description: "Starts a sandbox that ends when no call was made for ttl_seconds. It has files, a shell, and one Python interpreter whose variables " +
 			"and imports persist. The session survives a restart of the server.",
 		Errors: runErrors(),
 		Metadata: illustrate(illustration{
@@ -63,6 +63,30 @@ func listSessionsOperation() huma.Operation {
 			{"one", "One session", sessionList{Sessions: []session{exampleSession()}}},
 			{"none", "No session", sessionList{Sessions: []session{}}},
 		}}}}),
+	}
+}
+
+func extendSessionOperation() huma.Operation {
+	return huma.Operation{
+		OperationID: "extend-session", Method: http.MethodPatch, Path: sessionPath, Tags: []string{tagSessions},
+		Summary: "Change how long a session lasts",
+		Description: "Sets the time without a call after which the session ends, and starts it again. It does not wait for a call that " +
+			"runs. No session gets older than SESSION_MAX_AGE_SEC.",
+		Errors: []int{
+			http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
+			http.StatusInternalServerError, http.StatusServiceUnavailable,
+		},
+		Metadata: illustrate(illustration{
+			requests: []sample{{"hour", "Another hour", extendSession{TTLSeconds: 3600}}},
+			answers: map[int]answer{
+				http.StatusOK:                    {"The session, with its new end", []sample{{"hour", "Another hour", exampleSession()}}},
+				http.StatusNotFound:              sessionNotFound(),
+				http.StatusRequestEntityTooLarge: runRefusals()[http.StatusRequestEntityTooLarge],
+				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A ttl_seconds that is too large", []fault{
+					{Type: "less_than_equal", Loc: []any{"body", "ttl_seconds"}, Msg: "expected number <= 86400", Input: 90000},
+				})}},
+			},
+		}),
 	}
 }
 
@@ -155,74 +179,5 @@ func sessionStreamOperation(api huma.API) huma.Operation {
 		Description: "As the route without /stream, with the events of /v1/execute/stream.",
 		Errors:      runErrors(), Metadata: illustrate(i),
 		Responses: map[string]*huma.Response{"200": {Content: streamContent(api)}},
-	}
-}
-
-// filePathParams returns the parameters in the path of a session's file.
-func filePathParams() []*huma.Param {
-	text := &huma.Schema{Type: huma.TypeString}
-	return []*huma.Param{
-		{Name: "session_id", In: "path", Required: true, Description: "the session_id that creating the session returned", Example: exampleSessionID, Schema: text},
-		{Name: "path", In: "path", Required: true, Description: "the path of the file, relative to the workspace; it may contain slashes", Example: "data/scores.csv", Schema: text},
-	}
-}
-
-func pathRefusal() answer {
-	return answer{"The path is not valid", []sample{refusal("path", "A path that leaves the workspace", []fault{
-		{Type: "value_error", Loc: []any{"path", "path"}, Msg: `path must not contain ".."`, Input: "../x"},
-	})}}
-}
-
-func readFileOperation() huma.Operation {
-	content := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
-	missing := sessionNotFound()
-	missing.about = "The session or the file does not exist"
-	missing.samples = append(missing.samples, refusal("file", "An unknown file", "File 'data/scores.csv' not found in the session"))
-	return huma.Operation{
-		OperationID: "read-session-file", Method: http.MethodGet, Path: sessionPath + "/files/{path}", Tags: []string{tagSessions},
-		Summary: "Read a file of a session", Description: "Returns a regular file of the workspace. Links are not followed.",
-		Parameters: filePathParams(), Responses: map[string]*huma.Response{"200": {Content: content}},
-		Errors: []int{
-			http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
-			http.StatusServiceUnavailable,
-		},
-		Metadata: illustrate(illustration{answers: map[int]answer{
-			http.StatusOK:       {"The file's bytes", []sample{{"sheet", "A small table", exampleSheet}}},
-			http.StatusNotFound: missing, http.StatusUnprocessableEntity: pathRefusal(),
-			http.StatusRequestEntityTooLarge: {"The file is larger than the workspace, because it is sparse", []sample{
-				refusal("holes", "A sparse file", "it does not fit in the workspace of 64 MB"),
-			}},
-		}}),
-	}
-}
-
-func writeFileOperation() huma.Operation {
-	return huma.Operation{
-		OperationID: "write-session-file", Method: http.MethodPut, Path: sessionPath + "/files/{path}", Tags: []string{tagSessions},
-		Summary: "Write a file of a session",
-		Description: "Creates or replaces a file of the workspace, and creates missing folders. The file is written whole or not at all. " +
-			"The request must have a Content-Length.",
-		Parameters: filePathParams(),
-		RequestBody: &huma.RequestBody{Description: "The file's bytes", Required: true, Content: map[string]*huma.MediaType{
-			"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
-		}},
-		Responses: map[string]*huma.Response{"204": {}},
-		Errors: []int{
-			http.StatusNotFound, http.StatusLengthRequired, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity,
-			http.StatusTooManyRequests, http.StatusServiceUnavailable,
-		},
-		Metadata: illustrate(illustration{
-			requests: []sample{{"sheet", "A small table", exampleSheet}},
-			answers: map[int]answer{
-				http.StatusNoContent: {about: "The file is written"}, http.StatusNotFound: sessionNotFound(),
-				http.StatusUnprocessableEntity: pathRefusal(),
-				http.StatusLengthRequired: {"The request has no Content-Length", []sample{
-					refusal("length", "No Content-Length", "the request must have a Content-Length"),
-				}},
-				http.StatusRequestEntityTooLarge: {"The file does not fit in the workspace", []sample{
-					refusal("room", "More than WORKSPACE_LIMIT_MB", "files take 104857600 bytes, more than the workspace of 64 MB holds"),
-				}},
-			},
-		}),
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +30,7 @@ type sessions struct {
 	ttl   time.Duration
 	fail  error  // of every operation
 	torn  string // the file that breaks off
+	cut   bool   // the list of files is
 }
 
 func newSessions() *sessions { return &sessions{files: make(map[string]string)} }
@@ -51,6 +54,11 @@ func (s *sessions) find(id string) error {
 		return &execution.Error{Code: execution.NotFound, Message: "Session '" + id + "' not found"}
 	}
 	return s.fail
+}
+
+func (s *sessions) Extend(_ context.Context, id string, idle time.Duration) (execution.SessionInfo, error) {
+	s.ttl = idle
+	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.find(id)
 }
 
 func (s *sessions) Delete(_ context.Context, id string) error { return s.find(id) }
@@ -90,6 +98,7 @@ func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) 
 func ran(stdout, code string) *execution.Result {
 	return &execution.Result{
 		Stdout: stdout, ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Started: time.Now(), StateLost: code == "lose it",
+		Session: execution.SessionInfo{ID: knownSession, Expires: expires},
 	}
 }
 
@@ -108,6 +117,18 @@ func (s *sessions) WriteFiles(ctx context.Context, id string, req execution.Writ
 			return err
 		}
 	}
+	for req.More != nil {
+		file, err := req.More(ctx)
+		if execution.IsLast(err) {
+			break
+		}
+		if err == nil {
+			err = s.write(ctx, file)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -118,7 +139,12 @@ func (s *sessions) write(ctx context.Context, file execution.Input) error {
 	}
 	defer func() { _ = content.Close() }()
 	data, err := io.ReadAll(content)
-	if err == nil {
+	switch {
+	case err == nil && file.Folder:
+		s.files[file.Path+"/"] = ""
+	case err == nil && file.Executable:
+		s.files[file.Path] = string(data) + " (executable)"
+	case err == nil:
 		s.files[file.Path] = string(data)
 	}
 	return err
@@ -143,6 +169,75 @@ func (s *sessions) ReadFile(ctx context.Context, id string, req execution.ReadRe
 		content = io.MultiReader(content, torn{})
 	}
 	_, err = req.Keep(ctx, req.Path, content)
+	return err
+}
+
+func (s *sessions) ListFiles(_ context.Context, id string, req execution.ListRequest) (execution.Listing, error) {
+	req, err := req.Validate()
+	if err == nil {
+		err = s.find(id)
+	}
+	listing := execution.Listing{Session: execution.SessionInfo{ID: knownSession, Expires: expires}}
+	for _, path := range slices.Sorted(maps.Keys(s.files)) {
+		if path == req.Path || req.Path == "" || strings.HasPrefix(path, req.Path+"/") {
+			listing.Entries = append(listing.Entries, execution.Entry{
+				Path: path, Kind: execution.KindFile, Size: int64(len(s.files[path])), Modified: expires, Executable: strings.HasSuffix(path, ".sh"),
+			})
+		}
+	}
+	if err == nil && req.Path != "" && len(listing.Entries) == 0 {
+		err = &execution.Error{Code: execution.NotFound, Message: "File '" + req.Path + "' not found in the session"}
+	}
+	if len(listing.Entries) > req.Most || s.cut {
+		listing.Entries = listing.Entries[:min(req.Most, len(listing.Entries))]
+		listing.Skipped = []execution.SkippedFile{{Reason: "there are more"}}
+	}
+	return listing, err
+}
+
+func (s *sessions) PackFolder(ctx context.Context, id string, req execution.PackRequest) error {
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	listing, err := s.ListFiles(ctx, id, execution.ListRequest{Path: req.Path})
+	if err != nil {
+		return err
+	}
+	req.Entry(execution.Entry{Path: strings.TrimPrefix(req.Path+"/empty", "/"), Kind: execution.KindFolder, Modified: expires})
+	for _, entry := range listing.Entries {
+		content := io.Reader(strings.NewReader(s.files[entry.Path]))
+		if s.torn == entry.Path {
+			content = io.MultiReader(content, torn{})
+		}
+		req.Entry(entry)
+		_, _ = req.Keep(ctx, entry.Path, content) // a file that cannot be kept is skipped
+	}
+	return nil
+}
+
+func (s *sessions) DeleteFile(_ context.Context, id, path string) error {
+	err := execution.ReadRequest{Path: path}.Validate()
+	if err == nil {
+		err = s.find(id)
+	}
+	if _, found := s.files[path]; err == nil && !found {
+		err = &execution.Error{Code: execution.NotFound, Message: "File '" + path + "' not found in the session"}
+	}
+	if err == nil {
+		delete(s.files, path)
+	}
+	return err
+}
+
+func (s *sessions) RenameFile(_ context.Context, id string, req execution.RenameRequest) error {
+	err := req.Validate()
+	if err == nil {
+		err = s.find(id)
+	}
+	if err == nil {
+		s.files[req.Target] = s.files[req.Path]
+		delete(s.files, req.Path)
+	}
 	return err
 }
 
@@ -171,6 +266,10 @@ func TestSessionLives(t *testing.T) {
 		t.Errorf("the life is %v", s.ttl)
 	}
 	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
+	serve(h, request("PATCH", "/v1/sessions/"+knownSession, `{"ttl_seconds": 60, "more": 1}`)).want(t, http.StatusOK, known)
+	if s.ttl != time.Minute {
+		t.Errorf("the life is changed to %v", s.ttl)
+	}
 	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
 		t.Errorf("deleting returns %d %s", a.status, a.body)
 	}
@@ -180,15 +279,16 @@ func TestSessionCalls(t *testing.T) {
 	h, _ := sessionsHandler(t)
 	base := "/v1/sessions/" + knownSession
 	serve(h, request("POST", base+"/bash", `{"cmd": "ls"}`)).want(t, http.StatusOK, `{"stdout": "1 30s ls", "stderr": "", "exit_code": 0,
-		"timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0}`)
+		"timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "expires_at": 1764000900.5}`)
 	serve(h, request("POST", base+"/bash", `{"cmd": "lose it", "timeout_ms": 1}`)).want(t, http.StatusOK, `{"stdout": "1 1ms lose it", "stderr": "",
 		"exit_code": 0, "timed_out": false, "duration_ms": 0, "end": {"reason": "exited"}, "usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0,
-		"state_lost": true}`)
+		"state_lost": true, "expires_at": 1764000900.5}`)
 	serve(h, request("POST", base+"/execute", `{"code": "lose it"}`)).want(t, http.StatusOK, `{"stdout": "0 2s lose it", "stderr": "", "exit_code": 0,
 		"timed_out": false, "duration_ms": 0, "files": [], "skipped_files": [], "results": [], "end": {"reason": "exited"},
-		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true}`)
+		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true, "expires_at": 1764000900.5}`)
 	a := serve(h, request("POST", base+"/execute/stream", `{"code": "1"}`))
-	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") {
+	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") ||
+		!strings.Contains(a.body, `"expires_at":1764000900.5`) {
 		t.Errorf("the stream is %d %s", a.status, a.body)
 	}
 }
@@ -205,6 +305,13 @@ func TestInvalidSessionRequests(t *testing.T) {
 		{"POST", "/v1/sessions", `{"ttl_seconds": 86401}`, 422, `{"detail":[{"type":"less_than_equal","loc":["body","ttl_seconds"],"msg":"expected number <= 86400","input":86401}]}`},
 		{"POST", "/v1/sessions", `{"ttl_seconds": "5"}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":"5"}]}`},
 		{"POST", "/v1/sessions", `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"ttl_seconds must be of type integer, not null","input":null}]}`},
+		{"PATCH", base, `{"ttl_seconds": 0}`, 422, `{"detail":[{"type":"greater_than_equal","loc":["body","ttl_seconds"],"msg":"expected number >= 1","input":0}]}`},
+		{"PATCH", base, `{"ttl_seconds": 86401}`, 422, `{"detail":[{"type":"less_than_equal","loc":["body","ttl_seconds"],"msg":"expected number <= 86400","input":86401}]}`},
+		{"PATCH", base, `{"ttl_seconds": "5"}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":"5"}]}`},
+		{"PATCH", base, `{"ttl_seconds": 1.5}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":1.5}]}`},
+		{"PATCH", base, `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":null}]}`},
+		{"PATCH", base, `{}`, 422, `{"detail":[{"type":"missing","loc":["body","ttl_seconds"],"msg":"ttl_seconds is required","input":{}}]}`},
+		{"PATCH", "/v1/sessions/x", `{"ttl_seconds": 1}`, 404, `{"detail":"Session 'x' not found"}`},
 		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":[{"type":"value_error","loc":["body","files",0,"path"],"msg":"path must be relative to the workspace, not absolute","input":"/x"}]}`},
 		{"POST", "/v1/sessions", `{"files": [{"path": "x", "file_id": "y"}]}`, 404, `{"detail":"File with ID 'y' not found for path 'x'."}`},
 		{"POST", base + "/bash", `{"cmd": ""}`, 422, `{"detail":[{"type":"value_error","loc":["body","cmd"],"msg":"cmd must not be empty","input":""}]}`},
@@ -217,16 +324,28 @@ func TestInvalidSessionRequests(t *testing.T) {
 		{"DELETE", "/v1/sessions/..%2F..%2Fetc", "", 404, `{"detail":"Session '../../etc' not found"}`},
 		{"GET", "/v1/sessions/x/files/a", "", 404, `{"detail":"Session 'x' not found"}`},
 		{"GET", base + "/files/a", "", 404, `{"detail":"File 'a' not found in the session"}`},
-		{"GET", base + "/files/", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not be empty","input":""}]}`},
+		{"DELETE", base + "/files/", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not be empty","input":""}]}`},
+		{"GET", base + "/files?path=../x", "", 422, `{"detail":[{"type":"value_error","loc":["query","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
+		{"GET", base + "/files?format=zip", "", 422, `{"detail":[{"type":"value_error","loc":["query","format"],"msg":"format must be tar","input":"zip"}]}`},
+		{"GET", base + "/files/x?format=zip", "", 422, `{"detail":[{"type":"value_error","loc":["query","format"],"msg":"format must be tar","input":"zip"}]}`},
+		{"GET", "/v1/sessions/x/files", "", 404, `{"detail":"Session 'x' not found"}`},
+		{"GET", base + "/files?path=none", "", 404, `{"detail":"File 'none' not found in the session"}`},
+		{"GET", base + "/files/none/", "", 404, `{"detail":"File 'none' not found in the session"}`},
+		{"DELETE", base + "/files/none", "", 404, `{"detail":"File 'none' not found in the session"}`},
+		{"DELETE", base + "/files", "", 405, `{"detail":"Method Not Allowed"}`},
+		{"PATCH", base + "/files/a", `{"path": "../x"}`, 422, `{"detail":[{"type":"value_error","loc":["body","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
+		{"PATCH", base + "/files/%2E%2E/a", `{"path": "x"}`, 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../a"}]}`},
+		{"PATCH", base + "/files/a", `{}`, 422, `{"detail":[{"type":"missing","loc":["body","path"],"msg":"path is required","input":null}]}`},
+		{"PATCH", base + "/files/a", `{"path": null}`, 422, `{"detail":[{"type":"string_type","loc":["body","path"],"msg":"expected string","input":"null"}]}`},
+		{"PATCH", base + "/files/a", `{"path": 5}`, 422, `{"detail":[{"type":"string_type","loc":["body","path"],"msg":"expected string","input":"5"}]}`},
 		{"GET", base + "/files/%2E%2E/x", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
 		{"GET", base + "/files/%2Fetc", "", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must be relative to the workspace, not absolute","input":"/etc"}]}`},
 		{"PUT", base + "/files/%2E%2E/x", "1", 422, `{"detail":[{"type":"value_error","loc":["path","path"],"msg":"path must not contain \"..\"","input":"../x"}]}`},
 		{"PUT", base + "/files/a", strings.Repeat("x", maxFile+1), 413, `{"detail":"File size exceeds maximum of 1 MB"}`},
-		{"GET", base + "/files", "", 404, `{"detail":"Not Found"}`},
-		{"PUT", base + "/files", "x", 404, `{"detail":"Not Found"}`},
+		{"PUT", base + "/files", "x", 422, `{"detail":[{"type":"value_error","loc":["header","Content-Type"],"msg":"Content-Type must be application/x-tar to write to a folder","input":"application/json"}]}`},
 		{"GET", base + "/files//etc/passwd", "", 404, `{"detail":"Not Found"}`},
 		{"GET", base + "/files/../x", "", 404, `{"detail":"Not Found"}`},
-		{"PATCH", base + "/files/a/b", "", 405, `{"detail":"Method Not Allowed"}`},
+		{"POST", base + "/files/a/b", "{}", 405, `{"detail":"Method Not Allowed"}`},
 		{"GET", base + "/bash", "", 405, `{"detail":"Method Not Allowed"}`},
 		{"GET", base, "", 405, `{"detail":"Method Not Allowed"}`},
 	} {

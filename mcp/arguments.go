@@ -44,6 +44,10 @@ type (
 		Content       *string `json:"content"`
 		ContentBase64 *string `json:"content_base64"`
 	}
+	listArguments struct {
+		Session *string `json:"session"`
+		Path    string  `json:"path"`
+	}
 	endArguments struct {
 		Session *string `json:"session"`
 	}
@@ -249,7 +253,7 @@ func describeFault(tool string, f execution.FieldError) string {
 		if tool != writeFileTool {
 			return f.Describe(fmt.Sprintf("files[%d].path", f.Index))
 		}
-	case execution.FieldPath:
+	case execution.FieldPath, execution.FieldTarget, execution.FieldArchive:
 	}
 	return f.Describe("path")
 }

@@ -288,6 +288,30 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 	return mcpsdk.NewToolResultText(fmt.Sprintf("Wrote %s, %s bytes.", *args.Path, render.Grouped(int64(len(data))))), nil
 }
 
+func (s *Server) listFiles(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
+	var args listArguments
+	if err := parse(call.Params.Arguments, &args, needsSession()); err != nil {
+		return nil, err
+	}
+	if err := cannotBegin("list_files", args.Session); err != nil {
+		return nil, err
+	}
+	listing, err := s.opts.Sessions.ListFiles(ctx, *args.Session, execution.ListRequest{Path: folder(args.Path)})
+	if err != nil {
+		return nil, err
+	}
+	return s.renderer.Listing(listing), nil
+}
+
+// folder makes the path of a folder relative, and that of the working directory empty.
+func folder(path string) string {
+	path = strings.TrimSuffix(relative(path+"/"), "/")
+	if path == "." {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(path, "./"), "/")
+}
+
 func (s *Server) endSession(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
 	var args endArguments
 	if err := parse(call.Params.Arguments, &args, needsSession()); err != nil {

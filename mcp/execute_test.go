@@ -54,7 +54,7 @@ func TestToolTellsTheSettings(t *testing.T) {
 			Annotations struct{ OpenWorldHint, DestructiveHint, ReadOnlyHint *bool }
 		}
 	}
-	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 5 {
+	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 6 {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	for _, want := range []string{"There is a network.", "at most 12345 (", "66 s", "777 MB", "for 1 hour", "at most 55 of 44 MB in all"} {

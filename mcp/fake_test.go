@@ -99,6 +99,7 @@ type sessions struct {
 	bash   func(cmd execution.Command) (*execution.Result, error)
 	read   func(req execution.ReadRequest) error
 	write  func(req execution.WriteRequest) error
+	list   func(req execution.ListRequest) (execution.Listing, error)
 }
 
 func newSessions() *sessions { return &sessions{alive: make(map[string]bool)} }
@@ -180,6 +181,22 @@ func (s *sessions) WriteFiles(ctx context.Context, id string, req execution.Writ
 		return nil
 	}
 	return s.write(req)
+}
+
+func (s *sessions) ListFiles(_ context.Context, id string, req execution.ListRequest) (execution.Listing, error) {
+	req, err := req.Validate()
+	if err != nil {
+		return execution.Listing{}, err
+	}
+	unlock, err := s.find(id)
+	if err != nil {
+		return execution.Listing{}, err
+	}
+	defer unlock()
+	if s.list == nil {
+		return execution.Listing{}, nil
+	}
+	return s.list(req)
 }
 
 func (s *sessions) Delete(_ context.Context, id string) error {

@@ -80,6 +80,9 @@ func badValues() map[string][]bad {
 		"write_file content":        {},
 		"write_file content_base64": {{value: "%"}},
 
+		"list_files session": unknown,
+		"list_files path":    {{value: "../a"}, {value: "/etc/passwd"}, {value: "a\x00"}},
+
 		"end_session session": {{"unknown", "the session unknown "}},
 	}
 }
@@ -99,6 +102,7 @@ func sample(tool string) map[string]any {
 		"run_bash":       {"command": "true", "session": "s"},
 		"read_file":      {"path": "a", "session": "s"},
 		"write_file":     {"path": "a", "content": "", "session": "s"},
+		"list_files":     {"path": "a", "session": "s"},
 		"end_session":    {"session": "s"},
 	}[tool]
 }

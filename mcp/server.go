@@ -43,6 +43,7 @@ type Sessions interface {
 	RunBash(ctx context.Context, id string, cmd execution.Command) (*execution.Result, error)
 	ReadFile(ctx context.Context, id string, req execution.ReadRequest) error
 	WriteFiles(ctx context.Context, id string, req execution.WriteRequest) error
+	ListFiles(ctx context.Context, id string, req execution.ListRequest) (execution.Listing, error)
 	Delete(ctx context.Context, id string) error
 }
 

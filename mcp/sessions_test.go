@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -33,7 +34,7 @@ func TestSessionTools(t *testing.T) {
 	}
 	c := connect(t, opts)
 	for _, step := range []struct{ tool, arguments, want string }{
-		{"execute_python", `{"code": "x = 1", "session": "new"}`, "ran x = 1\n[This is the session session1. Pass session=\"session1\" to go on with its variables and files, for 1 hour.]\n"},
+		{"execute_python", `{"code": "x = 1", "session": "new"}`, "ran x = 1\n[This is the session session1. Pass session=\"session1\" to go on with its variables and files, for 1 hour after each call.]\n"},
 		{"execute_python", `{"code": "x", "session": "session1"}`, "ran x\n"},
 		{"run_bash", `{"command": "ls", "session": "session1", "timeout_ms": 5}`, "ran ls\n"},
 		{"write_file", `{"session": "session1", "path": "a/b.csv", "content": "a,b\n"}`, "Wrote a/b.csv, 4 bytes."},
@@ -41,7 +42,7 @@ func TestSessionTools(t *testing.T) {
 		{"read_file", `{"session": "session1", "path": "a/b.csv"}`, "a,b\n"},
 		{"read_file", `{"session": "session1", "path": "/workspace/a/b.csv", "encoding": "base64"}`, "YSxiCg=="},
 		{"write_file", `{"session": "session1", "path": "/workspace/d", "content": ""}`, "Wrote d, 0 bytes."},
-		{"run_bash", `{"command": "pwd", "session": "new"}`, "ran pwd\n[This is the session session2. Pass session=\"session2\" to go on with its variables and files, for 1 hour.]\n"},
+		{"run_bash", `{"command": "pwd", "session": "new"}`, "ran pwd\n[This is the session session2. Pass session=\"session2\" to go on with its variables and files, for 1 hour after each call.]\n"},
 		{"end_session", `{"session": "session1"}`, "The session has ended."},
 	} {
 		if r := c.tool(step.tool, step.arguments); r.IsError || r.Content[0].Text != step.want {
@@ -201,4 +202,84 @@ func (endless) Read(p []byte) (int, error) {
 		p[i] = "a line\n"[i%7]
 	}
 	return len(p), nil
+}
+
+// A result says when its session ends if calls cannot put that off, and only then.
+func TestSessionNearItsEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		age, idle time.Duration // of a day at most
+		want      string
+	}{
+		"young":              {time.Hour, time.Hour, "1\n"},
+		"old":                {22 * time.Hour, time.Minute, "1\n[The session ends in 119 minutes at the latest: it nears its greatest age. Save what you need.]\n"},
+		"not renewed whole":  {20 * time.Hour, 5 * time.Hour, "1\n[The session ends in 3 hours at the latest: it nears its greatest age. Save what you need.]\n"},
+		"over":               {24 * time.Hour, time.Hour, "1\n[The session ends now: it has reached its greatest age.]\n"},
+		"not renewed at all": {24 * time.Hour, 0, "1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts, known := options(nil), newSessions()
+			known.alive["s"] = true
+			known.python = func(execution.Request) (*execution.Result, error) {
+				result, created := printed("1\n"), time.Now().Add(-test.age)
+				result.Session = execution.SessionInfo{ID: "s", Created: created, Idle: test.idle, Latest: created.Add(24 * time.Hour)}
+				return result, nil
+			}
+			opts.Sessions = known
+			if got := connect(t, opts).tool("execute_python", `{"code": "1", "session": "s"}`).Content[0].Text; got != test.want {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+// A list of files has names and sizes, and says what it lacks.
+func TestListFiles(t *testing.T) {
+	opts, known := options(nil), newSessions()
+	known.alive["s"] = true
+	var asked string
+	var listing execution.Listing
+	known.list = func(req execution.ListRequest) (execution.Listing, error) {
+		asked = req.Path
+		if req.Path == "none" {
+			return listing, &execution.Error{Code: execution.NotFound, Message: "File 'none' not found in the session"}
+		}
+		return listing, nil
+	}
+	opts.Sessions = known
+	c := connect(t, opts)
+	for arguments, want := range map[string]string{
+		`{"session": "s"}`: "", `{"session": "s", "path": ""}`: "", `{"session": "s", "path": "."}`: "", `{"session": "s", "path": "./"}`: "",
+		`{"session": "s", "path": "/workspace"}`: "", `{"session": "s", "path": "/workspace/"}`: "", `{"session": "s", "path": "/workspace/a/"}`: "a",
+		`{"session": "s", "path": "a/b"}`: "a/b", `{"session": "s", "path": "./a"}`: "a",
+	} {
+		if got := c.tool("list_files", arguments).Content[0].Text; got != "[There are no files.]\n" || asked != want {
+			t.Errorf("%s: %q of %q", arguments, got, asked)
+		}
+	}
+	listing.Entries = []execution.Entry{
+		{Path: "data", Kind: execution.KindFolder}, {Path: "data/a b.csv", Kind: execution.KindFile, Size: 12345},
+		{Path: "link", Kind: execution.KindLink, Size: 3}, {Path: "pipe", Kind: execution.KindOther},
+	}
+	listing.Skipped = []execution.SkippedFile{{Path: "bad\\x0a", Reason: "its name has a control character"}, {Reason: "there are more"}}
+	want := "data/\ndata/a b.csv  12,345 bytes\nlink  (link)\npipe  (not a regular file)\n" +
+		"[bad\\x0a is not listed: its name has a control character.]\n[There are more: list one folder, or search with find in run_bash.]\n"
+	if r := c.tool("list_files", `{"session": "s"}`); r.IsError || r.Content[0].Text != want {
+		t.Errorf("%q", r.Content[0].Text)
+	}
+	listing = execution.Listing{}
+	for range 10_000 {
+		listing.Entries = append(listing.Entries, execution.Entry{Path: "a file with a name", Kind: execution.KindFile})
+	}
+	if text := c.tool("list_files", `{"session": "s"}`).Content[0].Text; len(text) > 30_300 || !strings.Contains(text, "list one folder") {
+		t.Errorf("%d bytes: %.100s", len(text), text)
+	}
+	for arguments, want := range map[string]string{
+		`{"session": "s", "path": "none"}`: "File 'none' not found in the session",
+		`{"session": "new"}`:               `list_files cannot begin a session: call execute_python or run_bash with session="new" first`,
+		`{"session": "s", "path": "/etc"}`: `path must be relative to the workspace, not absolute (it is "/etc")`,
+	} {
+		if r := c.tool("list_files", arguments); !r.IsError || r.Content[0].Text != want {
+			t.Errorf("%s: %s", arguments, r.Content[0].Text)
+		}
+	}
 }

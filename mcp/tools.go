@@ -29,6 +29,7 @@ func (s *Server) tools() []tool {
 		{s.bashTool(), s.runBash, s.describeBash},
 		{s.readTool(), s.readFile, nil},
 		{s.writeTool(), s.writeFile, nil},
+		{s.listTool(), s.listFiles, nil},
 		{s.endTool(), s.endSession, nil},
 	}
 }
@@ -127,6 +128,16 @@ func (s *Server) writeTool() mcpsdk.Tool {
 		mcpsdk.WithString("path", mcpsdk.Required(), mcpsdk.Description(aboutPath)),
 		mcpsdk.WithString("content", mcpsdk.Description("The file's text.")),
 		mcpsdk.WithString("content_base64", mcpsdk.Description("The file's bytes in base64.")),
+		mcpsdk.WithSchemaAdditionalProperties(false),
+	)
+}
+
+func (s *Server) listTool() mcpsdk.Tool {
+	return mcpsdk.NewTool("list_files",
+		mcpsdk.WithDescription("Lists the files of a session's working directory with their sizes, also those in folders."),
+		s.annotated("List files", true, false, true),
+		mcpsdk.WithString("session", mcpsdk.Required(), mcpsdk.Description(aboutSession)),
+		mcpsdk.WithString("path", mcpsdk.Description("A folder in the working directory, to list only what it contains.")),
 		mcpsdk.WithSchemaAdditionalProperties(false),
 	)
 }

@@ -20,7 +20,10 @@ const (
 	labelDeadline = "vivarium.deadline" // Unix seconds from which on any server may remove it
 	labelSession  = "vivarium.session"  // the session's id, on those that have one
 	labelOwner    = "vivarium.owner"    // who made the session; absent without authentication
-	labelExpires  = "vivarium.expires"  // when the session ends, in milliseconds since 1970
+	labelCreated  = "vivarium.created"  // when the session was made, in milliseconds since 1970
+	labelExpires  = "vivarium.expires"  // when the session ends if no call is made, as above; the name may say otherwise
+	labelIdle     = "vivarium.idle"     // its idle time, in milliseconds; the name may say otherwise
+	labelLatest   = "vivarium.latest"   // when it ends in spite of calls, in milliseconds since 1970
 )
 
 // config returns the process of a sandbox's container.
@@ -50,15 +53,28 @@ func (b *Backend) labels(spec execution.Spec, now time.Time) map[string]string {
 	deadline := now.Add(b.opts.Lifetime)
 	labels := map[string]string{labelInstance: b.id, labelPool: spec.Image}
 	if isSession(spec) {
-		deadline = spec.Session.Expires.Add(sweepGrace) // by then it has ended by itself
+		deadline = latest(spec.Session).Add(sweepGrace) // by then it has ended by itself
 		labels[labelSession] = spec.Session.ID
 		if owner := spec.Session.Owner; owner != "" {
 			labels[labelOwner] = string(owner)
 		}
-		labels[labelExpires] = strconv.FormatInt(spec.Session.Expires.UnixMilli(), 10)
+		for label, value := range map[string]int64{
+			labelCreated: spec.Session.Created.UnixMilli(), labelExpires: spec.Session.Expires.UnixMilli(),
+			labelIdle: spec.Session.Idle.Milliseconds(), labelLatest: spec.Session.Latest.UnixMilli(),
+		} {
+			labels[label] = strconv.FormatInt(value, 10)
+		}
 	}
 	labels[labelDeadline] = strconv.FormatInt(deadline.Unix(), 10)
 	return labels
+}
+
+// latest returns when a session ends, whatever happens.
+func latest(session execution.SessionInfo) time.Time {
+	if session.Latest.After(session.Expires) {
+		return session.Latest
+	}
+	return session.Expires
 }
 
 // hostConfig returns the restrictions of a sandbox's container.

@@ -3,8 +3,6 @@ package docker
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
@@ -21,13 +19,9 @@ func (b *Backend) Sessions(ctx context.Context) ([]execution.SessionInfo, error)
 	}
 	sessions := make([]execution.SessionInfo, 0, len(found))
 	for _, c := range found {
-		expires, err := strconv.ParseInt(c.Labels[labelExpires], 10, 64)
-		if err != nil {
-			continue // not one of ours
+		if session, ok := sessionOf(c); ok {
+			sessions = append(sessions, session)
 		}
-		sessions = append(sessions, execution.SessionInfo{
-			ID: c.Labels[labelSession], Owner: execution.Owner(c.Labels[labelOwner]), Expires: time.UnixMilli(expires),
-		})
 	}
 	return sessions, nil
 }
@@ -64,7 +58,9 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 		return nil, b.unavailable(fmt.Errorf("attach: %w", err))
 	}
 	b.hold(found[0].ID, 0)
-	return b.newInstance(found[0].ID, conn, true), nil
+	session, _ := sessionOf(found[0])
+	b.note(id, announced{found[0].ID, session.Expires.UnixMilli(), session.Idle.Milliseconds()})
+	return b.newInstance(found[0].ID, conn, id), nil
 }
 
 // End removes the containers of a session.

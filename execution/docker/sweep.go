@@ -54,6 +54,9 @@ func (b *Backend) isStray(c container.Summary, now time.Time) bool {
 	if ours || !runs(c) {
 		return true
 	}
+	if s, ok := sessionOf(c); ok && s.Idle > 0 { // else its end does not move
+		return now.Sub(s.Expires) > sweepGrace
+	}
 	deadline, err := strconv.ParseInt(c.Labels[labelDeadline], 10, 64)
 	return err != nil || now.Unix() > deadline
 }

@@ -35,6 +35,13 @@ func session(instance string, left time.Duration) map[string]string {
 	return labels
 }
 
+// renewed returns the container of a session whose name says when it ends.
+func renewed(instance string, deadline, left time.Duration) map[string]any {
+	c := listed("c", "running", 2*time.Hour, session(instance, deadline))
+	c["Names"] = []string{"/vivarium-abc-" + strconv.FormatInt(time.Now().Add(left).UnixMilli(), 10) + "-900000"}
+	return c
+}
+
 func TestSweepRemovesStraysAlone(t *testing.T) {
 	for name, test := range map[string]struct {
 		container func(us string) map[string]any
@@ -57,6 +64,8 @@ func TestSweepRemovesStraysAlone(t *testing.T) {
 		"ours, being made":             {func(us string) map[string]any { return listed("c", "created", 10*time.Second, by(us, time.Hour)) }, false},
 		"a session without a server":   {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, time.Hour)) }, false},
 		"a session, overdue":           {func(us string) map[string]any { return listed("c", "running", time.Hour, session(us, -time.Hour)) }, true},
+		"a session, renewed, overdue":  {func(us string) map[string]any { return renewed(us, time.Hour, -time.Minute) }, true},
+		"a session, renewed":           {func(us string) map[string]any { return renewed(us, -time.Hour, time.Second) }, false},
 		"a session, ended":             {func(us string) map[string]any { return listed("c", "exited", time.Hour, session(us, time.Hour)) }, true},
 		"a session, paused":            {func(us string) map[string]any { return listed("c", "paused", time.Hour, session(us, time.Hour)) }, false},
 		"a session, paused, overdue":   {func(us string) map[string]any { return listed("c", "paused", time.Hour, session(us, -time.Hour)) }, true},

@@ -63,5 +63,8 @@ func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
 	return nil, elsewhere()
 }
 
+// Announce fails.
+func (b *Backend) Announce(context.Context, execution.SessionInfo) error { return elsewhere() }
+
 // End fails.
 func (b *Backend) End(context.Context, string) error { return elsewhere() }

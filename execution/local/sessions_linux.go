@@ -232,6 +232,27 @@ func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
 	return sessions, nil
 }
 
+// Announce writes a session's record again. Only the server that is connected to the
+// session does.
+func (b *Backend) Announce(_ context.Context, session execution.SessionInfo) error {
+	folder, err := b.sessionFolder(session.ID)
+	if err != nil {
+		return err
+	}
+	r, runs, err := readRecord(folder)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !runs {
+		return execution.SessionNotFound(session.ID)
+	}
+	if err == nil {
+		r.Session = session
+		err = r.write(folder)
+	}
+	if err != nil {
+		return unavailable(err, "the session's record cannot be written")
+	}
+	return nil
+}
+
 // End ends a session, whichever server started it.
 func (b *Backend) End(ctx context.Context, id string) error {
 	if !sessionID().MatchString(id) {

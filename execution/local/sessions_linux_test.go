@@ -82,6 +82,15 @@ func TestSessions(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].ID != sessionID || found[0].Owner != "anna" || !found[0].Expires.Equal(expires) {
 		t.Errorf("the sessions are %+v (%v)", found, err)
 	}
+	later := found[0]
+	later.Expires, later.Idle = expires.Add(time.Hour), time.Minute
+	if err := second.Announce(t.Context(), later); err != nil {
+		t.Error(err)
+	}
+	found, err = first.Sessions(t.Context())
+	if err != nil || len(found) != 1 || !found[0].Expires.Equal(later.Expires) || found[0].Idle != time.Minute || found[0].Owner != "anna" {
+		t.Errorf("once they are announced the sessions are %+v (%v)", found, err)
+	}
 	if n, err := second.Sweep(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d sessions are swept that run (%v)", n, err)
 	}
@@ -92,6 +101,9 @@ func TestSessions(t *testing.T) {
 	}
 	if _, err := first.Attach(t.Context(), sessionID); !isNotFound(err) {
 		t.Errorf("after its end: %v", err)
+	}
+	if err := first.Announce(t.Context(), later); !isNotFound(err) {
+		t.Errorf("announcing after its end: %v", err)
 	}
 	checkEmpty(t, folder)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -145,10 +146,12 @@ func (c *sessionCall) explain(result *execution.Result, forMemory bool) {
 func (c *sessionCall) refused(refused *refusalError) error {
 	number, _ := refused.values.number("errno", 1<<16)
 	message := shown(refused.values["message"], maxReason)
-	reading := c.task.operation == readFile
+	path, target, _ := strings.Cut(c.task.code, "\x00")
+	index, indexErr := refused.values.number("file", max(1, int64(len(c.task.files)+len(c.task.sent))))
+	onPath := c.task.namesPath() && (c.task.operation != renameFile || indexErr != nil)
 	switch code := syscall.Errno(number); {
-	case reading && (code == syscall.ENOENT || code == syscall.ENOTDIR):
-		return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("File '%s' not found in the session", execution.Clip(c.task.code))}
+	case onPath && (code == syscall.ENOENT || code == syscall.ENOTDIR):
+		return &execution.Error{Code: execution.NotFound, Message: fmt.Sprintf("%s '%s' not found in the session", c.task.noun(), execution.Clip(path))}
 	case code == syscall.ENOSPC || code == syscall.EFBIG:
 		return &execution.Error{Code: execution.TooLarge, Message: fmt.Sprintf(
 			"it does not fit in the workspace of %d MB", c.task.limits.WorkspaceBytes>>20)}
@@ -156,16 +159,19 @@ func (c *sessionCall) refused(refused *refusalError) error {
 		return &execution.Error{Code: execution.Unavailable, Message: "the session has no room for another process; try again", Err: refused}
 	case code == syscall.ELOOP:
 		message = "a link, which is not followed"
-	case !reading && len(c.task.files) == 0:
-		return refused
 	}
-	fault := execution.FieldError{Field: execution.FieldPath, Fault: execution.FaultValue, Message: "cannot be used: " + message, Value: c.task.code}
-	if !reading {
-		index, err := refused.values.number("file", int64(len(c.task.files))-1)
-		if err != nil {
-			return refused
-		}
-		fault.Field, fault.Index, fault.Value = execution.FieldFiles, int(index), c.task.files[index].Path
+	fault := execution.FieldError{Fault: execution.FaultValue, Message: "cannot be used: " + message}
+	switch n := int(index); {
+	case onPath:
+		fault.Field, fault.Value = execution.FieldPath, path
+	case c.task.operation == renameFile:
+		fault.Field, fault.Value = execution.FieldTarget, target
+	case indexErr != nil || n >= len(c.task.files)+len(c.task.sent):
+		return refused
+	case n < len(c.task.files):
+		fault.Field, fault.Index, fault.Value = execution.FieldFiles, n, c.task.files[n].Path
+	default:
+		fault.Field, fault.Value = execution.FieldArchive, c.task.sent[n-len(c.task.files)]
 	}
 	return &execution.Error{Code: execution.Invalid, Message: "the request is not valid", Fields: []execution.FieldError{fault}}
 }

@@ -8,6 +8,8 @@
 //	J  a job's limits, as lines "name=number"
 //	C  some of the code            I  some of stdin
 //	F  the path of a file to stage D  some of its bytes
+//	   (a session also takes one that ends with "/", for a folder, and NUL and "x"
+//	   after one of a file that is executable)
 //	G  go                          P  a ping, at any time
 //
 // and in a session besides
@@ -15,6 +17,7 @@
 //	N  never mind: the job is not sent to its end
 //	K  the call is called off      Y  a server has come: a nonce
 //	H  the report that the interpreter has ended was received
+//	U  until when the session lasts, at any time: lines
 //
 // where the payload of whatever follows a Y begins with its tag, the nonce's first
 // bytes: what one server says can arrive among what the next one does,
@@ -34,6 +37,8 @@
 //	T  the file that was begun does not come whole, and why (sessions)
 //	S  a file that is not returned: path, NUL, reason
 //	Z  that was all                !  the job could not be staged: lines
+//	M  a file, a folder or a link of the workspace: kind, size, milliseconds since
+//	   1970, 1 if it is executable, path. Its bytes may follow (sessions)
 //	Y  the nonce of a server that has come (sessions)
 //	L  lost: what came is not a frame. Only a Y is read from now on (sessions)
 //
@@ -73,6 +78,7 @@ const (
 	kindCallOff = 'K'
 	kindSync    = 'Y'
 	kindHeard   = 'H'
+	kindUntil   = 'U'
 	kindReady   = 'R'
 	kindStarted = 'A'
 	kindStdout  = 'O'
@@ -80,6 +86,7 @@ const (
 	kindEnded   = 'X'
 	kindForm    = 'M'
 	kindTorn    = 'T'
+	kindEntry   = 'M'
 	kindSkipped = 'S'
 	kindDone    = 'Z'
 	kindFault   = '!'

@@ -25,9 +25,11 @@ type report struct {
 	stderr   output
 	displays displays
 	files    []execution.File
-	file     *execution.File // that comes in; nil when none does
-	keeps    bool            // Keep receives the contents
-	taken    map[string]bool // paths of files, and of the folders that they lie in
+	file     *execution.File       // that comes in; nil when none does
+	entry    func(execution.Entry) // receives descriptions of files; may be nil
+	entries  int                   // how many have come
+	keeps    bool                  // Keep receives the contents
+	taken    map[string]bool       // paths of files, and of the folders that they lie in
 	skipped  []execution.SkippedFile
 	begun    int   // how many files have begun to come in
 	listed   int   // how many skipped files the supervisor has named
@@ -45,7 +47,7 @@ func newReport(ctx context.Context, t *task) *report {
 	now := time.Now()
 	return &report{
 		limits: t.limits, account: execution.AccountOf(ctx), timeout: t.timeout, listener: t.output,
-		sent: now, started: now, keeps: t.keep != nil, taken: make(map[string]bool),
+		sent: now, started: now, keeps: t.keep != nil, entry: t.entry, taken: make(map[string]bool),
 		stdout: output{limit: t.limits.OutputBytes}, stderr: output{limit: t.limits.OutputBytes},
 		displays: displays{room: t.limits.OutputBytes},
 	}
@@ -80,6 +82,9 @@ func (r *report) take(f frame) error {
 	case f.kind == kindSkipped && r.ended:
 		r.endFile()
 		return r.addSkipped(f.payload)
+	case f.kind == kindEntry && r.ended:
+		r.endFile()
+		return r.takeEntry(string(f.payload))
 	case f.kind == kindDone && r.ended:
 		r.endFile()
 		r.complete = true

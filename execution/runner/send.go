@@ -38,6 +38,9 @@ func (s *Sandbox) send(ctx context.Context, t *task, head []byte) error {
 	if err == nil && len(t.files) > 0 {
 		err = w.files(ctx, t.files)
 	}
+	if err == nil && t.more != nil {
+		err = w.further(ctx, t)
+	}
 	if err != nil {
 		return err
 	}
@@ -103,6 +106,36 @@ func (w *sender) files(ctx context.Context, files []execution.Input) error {
 	return nil
 }
 
+// further sends files that become known one after the other.
+func (w *sender) further(ctx context.Context, t *task) error {
+	chunk := make([]byte, chunkBytes)
+	for {
+		file, err := t.more(ctx)
+		if execution.IsLast(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		t.sent = append(t.sent, file.Path)
+		w.left += timeFor(file.Size)
+		if err := w.file(ctx, file, chunk); err != nil {
+			return err
+		}
+	}
+}
+
+// announcement is the payload of the frame that begins a file.
+func announcement(file execution.Input) []byte {
+	switch {
+	case file.Folder:
+		return []byte(file.Path + "/")
+	case file.Executable:
+		return []byte(file.Path + "\x00x")
+	}
+	return []byte(file.Path)
+}
+
 // file sends a file by way of a chunk's memory. Each chunk is read before its
 // frame begins: a source that fails leaves no half a frame.
 func (w *sender) file(ctx context.Context, file execution.Input, chunk []byte) error {
@@ -111,7 +144,7 @@ func (w *sender) file(ctx context.Context, file execution.Input, chunk []byte) e
 		return err
 	}
 	defer func() { _ = content.Close() }()
-	err = w.write(ctx, func(out frameWriter) error { return out.frame(kindFile, []byte(file.Path)) })
+	err = w.write(ctx, func(out frameWriter) error { return out.frame(kindFile, announcement(file)) })
 	if err != nil {
 		return err
 	}

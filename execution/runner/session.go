@@ -17,6 +17,9 @@ const (
 	interruptTime = 4 * time.Second
 	// callOffTime is how long a call that was called off may take to end.
 	callOffTime = interruptTime + graceTime
+	// untilTime bounds the sending of a session's end, which a frozen sandbox need not
+	// read.
+	untilTime = 1 * time.Second
 	// callBackTime bounds the sending of one frame to a sandbox that does not answer.
 	callBackTime = 100 * time.Millisecond
 )
@@ -72,6 +75,11 @@ func (s *Sessions) Sessions(ctx context.Context) ([]execution.SessionInfo, error
 	return s.backend.Sessions(ctx)
 }
 
+// Announce records when a session ends.
+func (s *Sessions) Announce(ctx context.Context, session execution.SessionInfo) error {
+	return s.backend.Announce(ctx, session)
+}
+
 // End ends a session.
 func (s *Sessions) End(ctx context.Context, id string) error { return s.backend.End(ctx, id) }
 
@@ -117,15 +125,19 @@ func (c *sessionConn) RunBash(ctx context.Context, cmd execution.Command, limits
 	})
 }
 
-// ReadFile reads a file of the workspace, whatever its size.
-func (c *sessionConn) ReadFile(ctx context.Context, req execution.ReadRequest, limits execution.Limits) (*execution.Result, error) {
-	limits.ResultFiles, limits.ResultFileBytes, limits.ResultBytes = 1, limits.WorkspaceBytes, limits.WorkspaceBytes
-	return c.call(ctx, task{operation: readFile, code: req.Path, timeout: fileTimeout(limits), keep: req.Keep, limits: limits})
-}
-
-// WriteFiles writes files to the workspace.
-func (c *sessionConn) WriteFiles(ctx context.Context, req execution.WriteRequest, limits execution.Limits) error {
-	_, err := c.call(ctx, task{operation: writeFiles, timeout: fileTimeout(limits), files: req.Files, limits: limits})
+// SetEnd sends the supervisor the time at which the session ends. A connection on which that fails
+// may have half a frame on it, and is closed.
+func (c *sessionConn) SetEnd(ctx context.Context, end time.Time) error {
+	if !c.Usable() {
+		return errOver
+	}
+	err := (&sender{sandbox: c.sandbox, left: untilTime}).write(ctx, func(out frameWriter) error {
+		_ = out.frame(kindUntil, fmt.Appendf(nil, "expires_ms=%d\n", end.UnixMilli()))
+		return out.w.Flush()
+	})
+	if err != nil {
+		c.Detach()
+	}
 	return err
 }
 

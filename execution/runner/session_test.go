@@ -523,3 +523,56 @@ func TestSessionEnds(t *testing.T) {
 		t.Error("the session is usable")
 	}
 }
+
+// A session's supervisor is told when the session ends, also while a call is made, and
+// answers nothing.
+func TestSessionSetEnd(t *testing.T) {
+	end := time.UnixMilli(1_800_000_000_123)
+	heard := make(chan frame, 2)
+	session := inSession(t, func(s *supervisor) {
+		heard <- <-s.heard
+		s.job()
+		s.say('A', "")
+		heard <- <-s.heard
+		s.say('X', fine)
+		s.say('Z', "")
+	})
+	if err := session.SetEnd(t.Context(), end); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	go func() {
+		<-started
+		if err := session.SetEnd(t.Context(), end); err != nil {
+			t.Error(err)
+		}
+	}()
+	req := request
+	req.Started = func() { close(started) }
+	if result, err := session.RunPython(t.Context(), req, limits); err != nil || result.End.Reason != execution.Exited {
+		t.Errorf("the call returns %+v, %v", result, err)
+	}
+	for range 2 {
+		if f := <-heard; f.kind != 'U' || f.payload != "expires_ms=1800000000123\n" {
+			t.Errorf("it hears %q %q", f.kind, f.payload)
+		}
+	}
+	if !session.Usable() {
+		t.Error("the connection cannot be used any more")
+	}
+}
+
+// One that does not read is not waited for, and its connection is given up.
+func TestSessionSetEndUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		session, err := hostOf(newDeafInstance(t, func(s *supervisor) { s.say('R', greeting+"isolation=session\n") })).Start(t.Context(), execution.Spec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Detach()
+		began := time.Now()
+		if err := session.SetEnd(t.Context(), began); err == nil || time.Since(began) != time.Second || session.Usable() {
+			t.Errorf("it returns %v after %v, usable: %v", err, time.Since(began), session.Usable())
+		}
+	})
+}

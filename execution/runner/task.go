@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -16,16 +17,23 @@ const (
 	runBash
 	readFile
 	writeFiles
+	listFiles
+	deleteFile
+	renameFile
+	packFolder
 )
 
 // task is what a supervisor is asked to do, in the terms of the protocol.
 type task struct {
 	operation   operation // always runPython in a sandbox that belongs to no session
-	code        string    // Python source text, a command, or the path of a file to read
+	code        string    // Python source text, a command, or the path of an entry; to rename it, NUL and its new path follow
 	stdin       string
 	interactive bool
 	timeout     time.Duration
 	files       []execution.Input
+	more        func(ctx context.Context) (execution.Input, error) // further files; may be nil
+	sent        []string                                           // the paths of those
+	entry       func(execution.Entry)                              // receives descriptions; may be nil
 	keep        execution.Keep
 	started     func()
 	output      execution.Output
@@ -46,6 +54,24 @@ func fileTimeout(limits execution.Limits) time.Duration {
 
 // runsProgram reports whether the task must not be done twice.
 func (t *task) runsProgram() bool { return t.operation == runPython || t.operation == runBash }
+
+// namesPath reports whether the task is about what a path names.
+func (t *task) namesPath() bool {
+	switch t.operation {
+	case readFile, listFiles, deleteFile, renameFile, packFolder:
+		return true
+	case runPython, runBash, writeFiles:
+	}
+	return false
+}
+
+// noun is what a task's path must name, in an error.
+func (t *task) noun() string {
+	if t.operation == packFolder {
+		return "Folder"
+	}
+	return "File"
+}
 
 // head is the payload of the task's first frame.
 func (t *task) head() []byte {

@@ -18,7 +18,7 @@ func (m *Manager) RunPython(ctx context.Context, id string, req execution.Reques
 	if err != nil {
 		return nil, err
 	}
-	return m.run(ctx, id, arrived, func(ctx context.Context, conn execution.Session) (*execution.Result, error) {
+	return m.run(ctx, id, arrived, req.Timeout, func(ctx context.Context, conn execution.Session) (*execution.Result, error) {
 		return conn.RunPython(ctx, req, m.opts.Limits)
 	})
 }
@@ -30,7 +30,7 @@ func (m *Manager) RunBash(ctx context.Context, id string, cmd execution.Command)
 	if err != nil {
 		return nil, err
 	}
-	return m.run(ctx, id, arrived, func(ctx context.Context, conn execution.Session) (*execution.Result, error) {
+	return m.run(ctx, id, arrived, cmd.Timeout, func(ctx context.Context, conn execution.Session) (*execution.Result, error) {
 		return conn.RunBash(ctx, cmd, m.opts.Limits)
 	})
 }
@@ -40,7 +40,7 @@ func (m *Manager) ReadFile(ctx context.Context, id string, req execution.ReadReq
 	if err := req.Validate(); err != nil {
 		return err
 	}
-	result, err := m.run(ctx, id, time.Now(), func(ctx context.Context, conn execution.Session) (*execution.Result, error) {
+	result, err := m.run(ctx, id, time.Now(), m.fileTime(), func(ctx context.Context, conn execution.Session) (*execution.Result, error) {
 		return conn.ReadFile(ctx, req, m.opts.Limits)
 	})
 	if err != nil || len(result.Files) == 1 {
@@ -59,30 +59,45 @@ func (m *Manager) WriteFiles(ctx context.Context, id string, req execution.Write
 	if err != nil {
 		return err
 	}
-	return m.call(ctx, id, req.Spent, func(ctx context.Context, e *entry) error {
+	return m.call(ctx, id, callTerms{m.fileTime(), req.Spent}, func(ctx context.Context, e *entry) error {
 		return e.conn.WriteFiles(ctx, req, m.opts.Limits)
 	})
 }
 
 // run makes a call that has a result.
 func (m *Manager) run(
-	ctx context.Context, id string, arrived time.Time,
+	ctx context.Context, id string, arrived time.Time, timeout time.Duration,
 	attempt func(context.Context, execution.Session) (*execution.Result, error),
 ) (result *execution.Result, _ error) {
-	err := m.call(ctx, id, nil, func(ctx context.Context, e *entry) (err error) {
+	var used *entry
+	err := m.call(ctx, id, callTerms{timeout: timeout}, func(ctx context.Context, e *entry) (err error) {
 		if result, err = attempt(ctx, e.conn); err == nil {
+			used = e
 			explainEnd(e, result)
 			result.Queue = max(0, result.Started.Sub(arrived))
 		}
 		return err
 	})
+	if err == nil {
+		result.Session = used.current()
+	}
 	return result, err
 }
 
-// call makes a call in a session when it is its turn. spent is
-// [execution.WriteRequest.Spent].
+// callTerms are what the manager must know of a call.
+type callTerms struct {
+	timeout time.Duration // of the program; zero for none
+	spent   func() bool   // is [execution.WriteRequest.Spent]
+}
+
+// fileTime returns the timeout of a call that runs no program.
+func (m *Manager) fileTime() time.Duration {
+	return min(execution.DefaultTimeout, m.opts.Limits.MaxTimeout)
+}
+
+// call makes a call in a session when it is its turn, and renews the session.
 func (m *Manager) call(
-	ctx context.Context, id string, spent func() bool, attempt func(context.Context, *entry) error,
+	ctx context.Context, id string, terms callTerms, attempt func(context.Context, *entry) error,
 ) error {
 	ctx, leave, err := m.enter(ctx)
 	if err != nil {
@@ -97,14 +112,12 @@ func (m *Manager) call(
 		return err
 	}
 	defer e.callSlot.Release(1)
-	err = m.attemptTwice(ctx, e, spent, attempt)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return execution.CancelledError(ctx)
+	err = m.attemptTwice(ctx, e, terms, attempt)
+	m.renew(ctx, e)
+	if err != nil {
+		return asAnswer(ctx, err)
 	}
-	return execution.AsError(err)
+	return nil
 }
 
 // attemptTwice makes an attempt, and a second one over another connection where the
@@ -112,18 +125,21 @@ func (m *Manager) call(
 // not succeed: to connect ends the calls of other servers. It needs the session's
 // slot.
 func (m *Manager) attemptTwice(
-	ctx context.Context, e *entry, spent func() bool, attempt func(context.Context, *entry) error,
+	ctx context.Context, e *entry, terms callTerms, attempt func(context.Context, *entry) error,
 ) error {
 	var err error
 	for range 2 {
 		if err = m.connect(ctx, e); err != nil {
 			return err
 		}
+		m.hold(ctx, e, terms.timeout)
+		stop := m.holding(ctx, e)
 		err = attempt(ctx, e)
+		stop()
 		if err == nil || !errors.Is(err, execution.ErrNotStarted) || ctx.Err() != nil {
 			return err
 		}
-		if spent != nil && spent() {
+		if terms.spent != nil && terms.spent() {
 			break
 		}
 	}
@@ -137,12 +153,8 @@ func unanswered(cause error) error {
 
 // explainEnd replaces the message of a call that the session's end has cut short.
 func explainEnd(e *entry, result *execution.Result) {
-	switch {
-	case result.End.Reason != execution.SandboxLost || !e.over():
-	case e.ending.Load():
+	if result.End.Reason == execution.SandboxLost && e.ending.Load() {
 		result.End.Message = "the session was ended"
-	default:
-		result.End.Message = "the session has expired"
 	}
 }
 
@@ -152,9 +164,9 @@ func (m *Manager) acquireSlot(ctx context.Context, e *entry) error {
 	if err := m.awaitSlot(ctx, e); err != nil {
 		return err
 	}
-	if m.get(e.info.ID) != e {
+	if m.get(e.id) != e {
 		e.callSlot.Release(1)
-		return execution.SessionNotFound(e.info.ID)
+		return execution.SessionNotFound(e.id)
 	}
 	return nil
 }

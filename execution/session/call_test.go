@@ -221,26 +221,6 @@ func TestOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// The result of a call that ends with its session explains that.
-func TestExpiresDuringACall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHost()
-		m := newManager(t, h)
-		info, err := m.Create(t.Context(), time.Second, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.only(t).do = func(context.Context, execution.Request) (*execution.Result, error) {
-			time.Sleep(time.Second)
-			return &execution.Result{End: execution.End{Reason: execution.SandboxLost, Message: "?"}, Started: time.Now()}, nil
-		}
-		result, err := call(t, m, info.ID, "1")
-		if err != nil || result.End.Message != "the session has expired" {
-			t.Errorf("the call returns %+v, %v", result, err)
-		}
-	})
-}
-
 // A file that did not arrive is an error with the reason.
 func TestReadFileThatDoesNotArrive(t *testing.T) {
 	for name, c := range map[string]struct {

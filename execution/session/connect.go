@@ -11,7 +11,7 @@ import (
 // It needs the session's slot.
 func (m *Manager) connect(ctx context.Context, e *entry) error {
 	if e.over() {
-		return execution.SessionNotFound(e.info.ID)
+		return execution.SessionNotFound(e.id)
 	}
 	if e.conn != nil && e.conn.Usable() {
 		return nil
@@ -21,11 +21,15 @@ func (m *Manager) connect(ctx context.Context, e *entry) error {
 	}
 	attaching, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
-	conn, err := m.opts.Host.Attach(attaching, e.info.ID)
+	conn, err := m.opts.Host.Attach(attaching, e.id)
 	if err != nil {
 		return m.unattached(ctx, e, err)
 	}
-	return m.join(e, conn)
+	if err := m.join(e, conn); err != nil {
+		return err
+	}
+	m.refresh(ctx, e) // another server has had the session meanwhile, or the last one of this machine
+	return nil
 }
 
 // join sets a session's connection. If the session was forgotten meanwhile, or Close
@@ -37,9 +41,9 @@ func (m *Manager) join(e *entry, conn execution.Session) error {
 	case m.lasting.Err() != nil:
 		conn.Detach()
 		return errClosing
-	case m.known[e.info.ID] != e:
+	case m.known[e.id] != e:
 		conn.Detach()
-		return execution.SessionNotFound(e.info.ID)
+		return execution.SessionNotFound(e.id)
 	}
 	e.conn = conn
 	m.watchLocked(e, conn)
@@ -53,7 +57,7 @@ func (m *Manager) unattached(ctx context.Context, e *entry, err error) error {
 	switch {
 	case isNotFound(err), !explained && !m.runs(ctx, e):
 		m.forget(e)
-		return execution.SessionNotFound(e.info.ID)
+		return execution.SessionNotFound(e.id)
 	case explained:
 		return err
 	}

@@ -10,11 +10,11 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Create starts a session that lives for ttl, with files in its workspace. A ttl of
-// zero means [DefaultTTL].
-func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
-	if ttl == 0 {
-		ttl = DefaultTTL
+// Create starts a session with files in its workspace. It ends when no call was made for
+// idle, where zero means [DefaultTTL], or at its greatest age.
+func (m *Manager) Create(ctx context.Context, idle time.Duration, files []execution.Input) (execution.SessionInfo, error) {
+	if idle == 0 {
+		idle = DefaultTTL
 	}
 	request, err := execution.WriteRequest{Files: files}.Validate(ctx, m.opts.Limits)
 	if err != nil {
@@ -30,18 +30,32 @@ func (m *Manager) Create(ctx context.Context, ttl time.Duration, files []executi
 		return execution.SessionInfo{}, err
 	}
 	defer m.unreserve(id)
-	info, conn, err := m.start(ctx, id, ttl)
+	info, conn, err := m.start(ctx, id, idle)
 	if err != nil {
 		return execution.SessionInfo{}, asUnavailable(ctx, err)
 	}
-	if len(files) > 0 {
-		err = conn.WriteFiles(ctx, request, m.opts.Limits)
+	e := m.adopt(info, conn) //nolint:contextcheck // its end has nothing to do with this call
+	if e != nil && len(files) > 0 {
+		err = m.stage(ctx, e, request)
 	}
-	if err != nil || ctx.Err() != nil || !m.adopt(info, conn) { //nolint:contextcheck // its end has nothing to do with this call
+	if e == nil || err != nil || ctx.Err() != nil {
 		conn.Detach() // no client would know of it
+		if e != nil {
+			m.forget(e)
+		}
 		return execution.SessionInfo{}, errors.Join(unstaged(ctx, err), m.end(ctx, id))
 	}
-	return info, nil
+	return e.current(), nil
+}
+
+// stage writes the first files of a session. The idle time starts when they are there.
+func (m *Manager) stage(ctx context.Context, e *entry, request execution.WriteRequest) error {
+	m.hold(ctx, e, m.fileTime())
+	stop := m.holding(ctx, e)
+	err := e.conn.WriteFiles(ctx, request, m.opts.Limits)
+	stop()
+	m.renew(ctx, e)
+	return err
 }
 
 // reserve takes a place for a session, unless there is none. A session that is being
@@ -84,13 +98,15 @@ func (m *Manager) unreserve(id string) {
 	delete(m.starting, id)
 }
 
-func (m *Manager) start(ctx context.Context, id string, ttl time.Duration) (execution.SessionInfo, execution.Session, error) {
+func (m *Manager) start(ctx context.Context, id string, idle time.Duration) (execution.SessionInfo, execution.Session, error) {
 	spec, err := m.opts.Spec(ctx)
 	if err != nil {
 		return execution.SessionInfo{}, nil, err
 	}
 	spec.Isolation = execution.IsolationSession
-	spec.Session = execution.SessionInfo{ID: id, Owner: execution.OwnerOf(ctx), Expires: time.Now().Add(ttl).Truncate(time.Millisecond)}
+	now := time.Now().Truncate(time.Millisecond)
+	spec.Session = execution.SessionInfo{ID: id, Owner: execution.OwnerOf(ctx), Created: now, Idle: idle, Latest: now.Add(m.opts.MaxAge)}
+	spec.Session.Expires = spec.Session.Renewed(now)
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	conn, err := m.opts.Host.Start(ctx, spec)

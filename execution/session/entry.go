@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,48 +14,99 @@ import (
 
 // entry is a session that this server knows.
 type entry struct {
-	info     execution.SessionInfo
+	id       string
+	owner    execution.Owner
 	ours     bool                // this manager has started it
 	callSlot *semaphore.Weighted // of one: its holder may make a call
 
 	ending atomic.Bool // it is being ended before its time
 
-	expiry  *time.Timer // ends the session some time after it should have ended by itself
+	expiry  *time.Timer // ends the session some time after it should have ended by itself; Manager.mu guards it
 	waiting int         // calls that wait for callSlot; Manager.mu guards it
 
 	// conn is nil while there is no connection. It may be read with callSlot or with
 	// Manager.mu, and changed with both.
 	conn execution.Session
+
+	mu   sync.Mutex
+	info execution.SessionInfo // as it is announced; mu guards it
+}
+
+// current returns the session as it is now.
+func (e *entry) current() execution.SessionInfo {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.info
+}
+
+func (e *entry) set(info execution.SessionInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info = info
 }
 
 // over reports whether the session has expired or is being ended.
-func (e *entry) over() bool { return e.ending.Load() || !time.Now().Before(e.info.Expires) }
+func (e *entry) over() bool { return e.ending.Load() || !time.Now().Before(e.current().Expires) }
 
-// adopt adds a session that was started, unless Close has closed the connections.
-func (m *Manager) adopt(info execution.SessionInfo, conn execution.Session) bool {
+// adopt adds a session that was started. It returns nil if Close has closed the
+// connections.
+func (m *Manager) adopt(info execution.SessionInfo, conn execution.Session) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.lasting.Err() != nil {
-		return false
+		return nil
 	}
 	e := m.addLocked(info)
 	e.ours, e.conn = true, conn
 	m.watchLocked(e, conn)
-	return true
+	return e
 }
 
 // addLocked adds a session until it expires, and then makes sure that it is gone. It
 // needs m.mu.
 func (m *Manager) addLocked(info execution.SessionInfo) *entry {
-	e := &entry{info: info, callSlot: semaphore.NewWeighted(1)}
-	e.expiry = time.AfterFunc(time.Until(info.Expires)+endGrace, func() {
-		m.forget(e)
-		if err := m.end(context.Background(), info.ID); err != nil {
-			m.opts.Log.Error("a session that is over could not be ended", "error", err)
-		}
-	})
+	e := &entry{id: info.ID, owner: info.Owner, info: info, callSlot: semaphore.NewWeighted(1)}
+	e.expiry = time.AfterFunc(time.Until(info.Expires)+endGrace, func() { m.expire(e) })
 	m.known[info.ID] = e
 	return e
+}
+
+// update changes what is known of a session.
+func (m *Manager) update(e *entry, info execution.SessionInfo) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.updateLocked(e, info)
+}
+
+// updateLocked is update. It needs m.mu.
+func (m *Manager) updateLocked(e *entry, info execution.SessionInfo) {
+	e.set(info)
+	if m.known[e.id] == e && m.lasting.Err() == nil {
+		e.expiry.Reset(time.Until(info.Expires) + endGrace)
+	}
+}
+
+// expire ends a session that should have ended by itself, unless another server has
+// renewed it.
+func (m *Manager) expire(e *entry) {
+	if m.refresh(context.Background(), e); !e.over() {
+		return
+	}
+	m.forget(e)
+	if err := m.end(context.Background(), e.id); err != nil {
+		m.opts.Log.Error("a session that is over could not be ended", "error", err)
+	}
+}
+
+// refresh asks the host what another server may have changed of a session.
+func (m *Manager) refresh(ctx context.Context, e *entry) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	running, err := m.opts.Host.Sessions(ctx)
+	i := slices.IndexFunc(running, func(s execution.SessionInfo) bool { return s.ID == e.id })
+	if err == nil && i >= 0 {
+		m.update(e, running[i])
+	}
 }
 
 // watchLocked closes a connection when it has ended. It needs m.mu.
@@ -63,7 +116,7 @@ func (m *Manager) watchLocked(e *entry, conn execution.Session) {
 		conn.Detach()
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.known[e.info.ID] == e && e.over() {
+		if m.known[e.id] == e && e.over() {
 			m.removeLocked(e)
 		}
 	})
@@ -72,7 +125,7 @@ func (m *Manager) watchLocked(e *entry, conn execution.Session) {
 // removeLocked removes a session. It needs m.mu.
 func (m *Manager) removeLocked(e *entry) {
 	e.expiry.Stop()
-	delete(m.known, e.info.ID)
+	delete(m.known, e.id)
 }
 
 // get returns a session that this server knows, or nil.
@@ -89,7 +142,7 @@ func (m *Manager) forget(e *entry) {
 	if e.conn != nil {
 		e.conn.Detach()
 	}
-	if m.known[e.info.ID] == e {
+	if m.known[e.id] == e {
 		m.removeLocked(e)
 	}
 }

@@ -39,7 +39,8 @@ type host struct {
 
 // sandbox is one of them; link is a connection to it.
 type sandbox struct {
-	info  execution.SessionInfo
+	info  execution.SessionInfo                                                       // as it is announced
+	end   time.Time                                                                   // as the supervisor knows it
 	calls []execution.Request                                                         // a command or a path is the Code
 	do    func(ctx context.Context, req execution.Request) (*execution.Result, error) // nil: echoes
 	links []*link
@@ -69,7 +70,7 @@ func (h *host) Start(_ context.Context, spec execution.Spec) (execution.Session,
 	if spec.Isolation != execution.IsolationSession || spec.Image != "sha256:x" {
 		return nil, fmt.Errorf("a strange spec: %+v", spec)
 	}
-	s := &sandbox{info: spec.Session, do: h.do}
+	s := &sandbox{info: spec.Session, end: spec.Session.Expires, do: h.do}
 	h.sessions[spec.Session.ID] = s
 	return h.connect(s), nil
 }
@@ -104,6 +105,26 @@ func (h *host) Sessions(context.Context) ([]execution.SessionInfo, error) {
 	return infos, h.fail
 }
 
+func (h *host) Announce(_ context.Context, info execution.SessionInfo) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.sessions[info.ID]
+	if s == nil {
+		return execution.SessionNotFound(info.ID)
+	}
+	s.info = info
+	return s.check()
+}
+
+// check returns an error if a server that died now would leave the sandbox longer than
+// it has said.
+func (s *sandbox) check() error {
+	if s.end.After(s.info.Expires) {
+		return fmt.Errorf("the sandbox ends at %v, and is announced to end at %v", s.end, s.info.Expires)
+	}
+	return nil
+}
+
 func (h *host) End(_ context.Context, id string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -133,6 +154,26 @@ func (l *link) WriteFiles(ctx context.Context, req execution.WriteRequest, _ exe
 	return err
 }
 
+func (l *link) ListFiles(ctx context.Context, req execution.ListRequest, listing *execution.Listing, _ execution.Limits) (*execution.Result, error) {
+	result, err := l.call(ctx, execution.Request{Code: "list " + req.Path})
+	listing.Entries = []execution.Entry{{Path: fmt.Sprint(req.Most)}}
+	return result, err
+}
+
+func (l *link) PackFolder(ctx context.Context, req execution.PackRequest, _ execution.Limits) (*execution.Result, error) {
+	return l.call(ctx, execution.Request{Code: "pack " + req.Path})
+}
+
+func (l *link) DeleteFile(ctx context.Context, path string, _ execution.Limits) error {
+	_, err := l.call(ctx, execution.Request{Code: "delete " + path})
+	return err
+}
+
+func (l *link) RenameFile(ctx context.Context, req execution.RenameRequest, _ execution.Limits) error {
+	_, err := l.call(ctx, execution.Request{Code: "rename " + req.Path + " " + req.Target})
+	return err
+}
+
 func (l *link) call(ctx context.Context, req execution.Request) (*execution.Result, error) {
 	if !l.Usable() {
 		return nil, fmt.Errorf("%w: detached", execution.ErrNotStarted)
@@ -145,6 +186,13 @@ func (l *link) call(ctx context.Context, req execution.Request) (*execution.Resu
 		return do(ctx, req)
 	}
 	return &execution.Result{Stdout: req.Code, Started: time.Now()}, nil
+}
+
+func (l *link) SetEnd(_ context.Context, end time.Time) error {
+	l.host.mu.Lock()
+	defer l.host.mu.Unlock()
+	l.sandbox.end = end
+	return l.sandbox.check()
 }
 
 func (l *link) Usable() bool {

@@ -30,11 +30,13 @@ func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	if !execution.IsID(id) {
 		return nil, execution.SessionNotFound(id)
 	}
-	if e := m.get(id); e != nil && e.info.Owner == execution.OwnerOf(ctx) {
-		if e.over() {
+	if e := m.get(id); e != nil && e.owner == execution.OwnerOf(ctx) {
+		switch {
+		case e.ending.Load():
 			return nil, execution.SessionNotFound(id)
+		case !e.over(): // else another server may have renewed it
+			return e, nil
 		}
-		return e, nil
 	}
 	running, err := m.List(ctx)
 	if err != nil {
@@ -47,7 +49,8 @@ func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.known[id]; e != nil {
-		return e, nil // another call was faster
+		m.updateLocked(e, running[i]) // another server has renewed it, or another call was faster
+		return e, nil
 	}
 	return m.addLocked(running[i]), nil //nolint:contextcheck // its end has nothing to do with this call
 }
@@ -67,5 +70,5 @@ func (m *Manager) runs(ctx context.Context, e *entry) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	running, err := m.opts.Host.Sessions(ctx)
-	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == e.info.ID })
+	return err != nil || slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == e.id })
 }

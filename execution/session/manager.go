@@ -16,10 +16,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Bounds of a session's life.
+// Defaults of a session's life.
 const (
-	DefaultTTL = 15 * time.Minute
-	MaxTTL     = 24 * time.Hour
+	DefaultTTL    = 15 * time.Minute
+	DefaultMaxAge = 24 * time.Hour
 )
 
 const (
@@ -53,6 +53,8 @@ type Host interface {
 	Attach(ctx context.Context, id string) (execution.Session, error)
 	// Sessions lists the running sessions.
 	Sessions(ctx context.Context) ([]execution.SessionInfo, error)
+	// Announce records when a session ends, and its idle time, for every server.
+	Announce(ctx context.Context, session execution.SessionInfo) error
 	// End ends a session, if it runs, and returns when it is gone.
 	End(ctx context.Context, id string) error
 }
@@ -67,6 +69,9 @@ type Options struct {
 	Limits execution.Limits
 	// Max bounds the number of sessions. It must be positive.
 	Max int
+	// MaxAge is how long a session may last, from its creation, however busy it is.
+	// Zero means [DefaultMaxAge].
+	MaxAge time.Duration
 	// Log receives failures in the background. Nil discards them.
 	Log *slog.Logger
 }
@@ -92,6 +97,9 @@ type Manager struct {
 func New(opts Options) *Manager {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.MaxAge == 0 {
+		opts.MaxAge = DefaultMaxAge
 	}
 	lasting, stop := context.WithCancelCause(context.Background())
 	return &Manager{

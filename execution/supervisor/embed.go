@@ -38,7 +38,8 @@ func modulesOf(isolation execution.Isolation) []string {
 	case execution.IsolationSession:
 		return append(all, strings.Fields(`
 			program/child program/cells program/outputs program/notebook
-			session/session_channel session/session_processes session/session_calls session/staging session/session`)...)
+			session/session_channel session/session_processes session/session_calls session/staging
+			session/session_files session/session`)...)
 	default:
 		return append(all, "pid1/serve_one")
 	}

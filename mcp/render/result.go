@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	mcpsdk "github.com/mark3labs/mcp-go/mcp"
 
@@ -48,11 +49,26 @@ func (r *Renderer) Result(ctx context.Context, outcome Outcome) *mcpsdk.CallTool
 		p.text.remark("The program ended without output: print what you want to see.")
 	}
 	if id := p.outcome.NewSession; id != "" {
-		p.text.remark("This is the session %s. Pass session=%q to go on with its variables and files, for %s.",
+		p.text.remark("This is the session %s. Pass session=%q to go on with its variables and files, for %s after each call.",
 			id, id, Duration(r.opts.SessionTTL))
 	}
+	p.addSessionEnd(time.Now())
 	content := append([]mcpsdk.Content{mcpsdk.NewTextContent(p.text.String())}, p.pictures...)
 	return &mcpsdk.CallToolResult{Content: append(content, p.links...), IsError: p.outcome.Result.Failed()}
+}
+
+// addSessionEnd appends when the session ends, if calls cannot put that off any more.
+func (p *page) addSessionEnd(now time.Time) {
+	session := p.outcome.Result.Session
+	if !session.Ending(now) {
+		return
+	}
+	left := session.Latest.Sub(now)
+	if left <= 0 {
+		p.text.remark("The session ends now: it has reached its greatest age.")
+		return
+	}
+	p.text.remark("The session ends in %s at the latest: it nears its greatest age. Save what you need.", Duration(max(left, time.Second).Truncate(time.Second)))
 }
 
 // addOutput appends what the program printed, as far as there is room.

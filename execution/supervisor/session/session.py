@@ -30,6 +30,19 @@ from run import Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
 from session_channel import CLOCK_CHECK_SECONDS, SessionChannel
+from session_files import (
+    Entry,
+    send_entry,
+    below_path,
+    check_target,
+    closing,
+    delete,
+    kind_of,
+    move,
+    open_folder,
+    send_list,
+    send_tree,
+)
 from session_processes import Family, Interpreter, Shell, has_children
 from staging import Staging
 from workspace import Found, await_tick, changes, open_beneath, send_file, send_files, stamp_of
@@ -48,7 +61,7 @@ EMPTY_FACTS = fields(
 )  # fmt: skip
 
 
-OP_PYTHON, OP_BASH, OP_READ, OP_WRITE = range(4)  # a job's "op"
+OP_PYTHON, OP_BASH, OP_READ, OP_WRITE, OP_LIST, OP_DELETE, OP_RENAME, OP_PACK = range(8)  # a job's "op"
 
 
 def parse_limits(payload: bytes) -> "dict[str, int]":
@@ -74,6 +87,7 @@ class Session:
         self.last_output = [b"", b""]  # stdout and stderr of an ended interpreter since its last cell
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
+        self.at = -1  # index of the path of a call that an error is about
         self.check_pause = MIN_CHECK_PAUSE  # seconds between checks of what runs between calls
         self.listening = select.poll()
         for fd in (channel.receive_fd, self.family.wakeup_fd):
@@ -91,13 +105,14 @@ class Session:
                 staging.drop()
                 continue
             staging.commit()
+            self.at = staging.at
             try:
                 if staging.error is not None:
                     raise staging.error
                 self.serve_call(job)
             except OSError as error:
                 message = str(error.strerror).lower().replace("\n", " ")
-                self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=staging.at))
+                self.channel.send(b"!", fields(errno=error.errno or 0, message=message, file=self.at))
             del job  # so that it does not occupy memory beside the next one
 
     def receive_job(self, staging: Staging) -> "Optional[Job]":
@@ -174,6 +189,10 @@ class Session:
         elif operation == OP_WRITE:
             self.begin()
             self.conclude(EMPTY_FACTS)
+        elif operation in (OP_LIST, OP_PACK):
+            self.show_folder(job, operation == OP_PACK)
+        elif operation in (OP_DELETE, OP_RENAME):
+            self.change_file(job, operation == OP_RENAME)
         else:
             raise Gone(f"an unknown operation {operation}")
 
@@ -194,15 +213,48 @@ class Session:
         """Sends a file. Raises OSError."""
         path = job.code.decode()
         fd = open_beneath(self.root, path)
-        found = Found(path, "", stamp_of(os.fstat(fd)))
+        status = os.fstat(fd)
+        found = Found(path, "", stamp_of(status))
         os.close(fd)
         if found.size > job.limits["file_bytes"]:
             raise OSError(EFBIG, "too large")
         self.begin()
         self.channel.post(b"X", EMPTY_FACTS)
+        send_entry(self.channel, Entry(path, status))
         if reason := send_file(self.channel, self.root, found):
             self.channel.post(b"S", path.encode() + b"\0" + reason.encode())
         self.channel.send(b"Z")
+
+    def show_folder(self, job: Job, pack: bool) -> None:
+        """Sends a list of what a folder contains, or all of that. Raises OSError."""
+        path, left = job.code.decode(), [job.limits["files"]]
+        if pack:
+            entries = closing(open_folder(self.root, path), f"{path}/" if path else "", left)
+        else:
+            entries = below_path(self.root, path, left)
+        self.begin()
+        self.channel.post(b"X", EMPTY_FACTS)
+        try:
+            if pack:
+                send_tree(self.channel, self.root, entries, left)
+            else:
+                send_list(self.channel, entries, left)
+        except OSError as error:
+            self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        self.channel.send(b"Z")
+
+    def change_file(self, job: Job, rename: bool) -> None:
+        """Deletes or renames what a path names. Raises OSError."""
+        path, _, target = job.code.decode().partition("\0")
+        kind_of(self.root, path)
+        self.at = 1  # from here on an error is about the target, if there is one
+        if rename:
+            check_target(self.root, path, target)
+            move(self.root, path, target)
+        else:
+            delete(self.channel, self.root, path)
+        self.begin()
+        self.conclude(EMPTY_FACTS)
 
     def run_cell(self, job: Job) -> None:
         """Runs a cell in the session's interpreter, or in a new one if that ends before it reads the cell. Raises

@@ -3,7 +3,8 @@
 import struct
 import time
 
-from channel import Channel, Gone
+from channel import PIPE, Channel, Gone
+from handover import parse_fields
 from kernel import CHUNK
 
 TYPE_CHECKING = False
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
 CLOCK_CHECK_SECONDS = 300  # how often an idle session checks the clock: poll's stops while the machine sleeps
-KINDS = b"JCIFDGPNKYH"  # kinds of the frames that servers send; see frames.go
+KINDS = b"JCIFDGPNKYHU"  # kinds of the frames that servers send; see frames.go
 TAG = 8  # bytes of its nonce with which a server begins each payload
 GREETING = b"Y\0\0\0"  # the beginning of a frame with a nonce; the nonce is short
 
@@ -29,20 +30,43 @@ class SessionChannel(Channel):
 
     def __init__(self, channel: Channel, expires: float) -> None:
         super().__init__(channel.receive_fd, channel.send_fd, channel.silence)
-        # Measured from here on by a clock that cannot be set.
-        self.end = time.clock_gettime(time.CLOCK_BOOTTIME) + expires - time.time()
+        self.set_end(expires)
         self.frames: "list[tuple[bytes, bytes]]" = []  # received while it was sending
         self.muted = False  # no server reads: output is dropped
         self.nonce = b""  # from a server that has attached and waits for the answer
         self.tag = b""  # the current server's; empty for the first one
         self.lost = False
 
+    def set_end(self, expires: float) -> None:
+        """Sets when the session ends. It is measured from here on by a clock that cannot be set."""
+        self.end = time.clock_gettime(time.CLOCK_BOOTTIME) + expires - time.time()
+
+    def time_left(self) -> float:
+        """Returns the seconds until the session ends."""
+        return self.end - time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def silence_left(self) -> float:
         """Returns the seconds until the clock must be checked. Raises Gone at the session's end."""
-        left = self.end - time.clock_gettime(time.CLOCK_BOOTTIME)
+        if self.time_left() <= 0:
+            self.receive_waiting()
+        left = self.time_left()
         if left <= 0:
             raise Gone("the session has expired")
         return min(left, CLOCK_CHECK_SECONDS)
+
+    def receive_waiting(self) -> None:
+        """Receives what was sent while this process was frozen. A server may have moved the session's end."""
+        for _ in range(PIPE // CHUNK):
+            if not self.listening.poll(0):
+                break
+            self.read_available()
+        self.keep_frames()
+
+    def keep_frames(self) -> None:
+        """Keeps the frames that were received for later."""
+        while frame := self.parse():
+            if frame[0] != b"P":
+                self.frames.append(frame)
 
     def flush(self) -> None:
         """Sends the queued frames. Waits for a slow server as long as it sends something. If it falls silent, or
@@ -72,9 +96,7 @@ class SessionChannel(Channel):
         ready = [fd for fd, _ in self.both.poll(max(left, 0) * 1000 + 1)]
         if self.receive_fd in ready:
             self.read_available()
-            while frame := self.parse():
-                if frame[0] != b"P":
-                    self.frames.append(frame)
+            self.keep_frames()
         self.muted = self.muted or not ready and time.monotonic() > deadline
         return bool(ready)
 
@@ -97,9 +119,20 @@ class SessionChannel(Channel):
                 self.tag = frame[1][:TAG]
                 self.muted = True
                 return frame
-            if frame[1].startswith(self.tag):
-                return frame[0], frame[1][len(self.tag) :]
+            if not frame[1].startswith(self.tag):
+                continue
+            payload = frame[1][len(self.tag) :]
+            if frame[0] != b"U":
+                return frame[0], payload
+            self.take_end(payload)
         return None
+
+    def take_end(self, payload: bytes) -> None:
+        """Takes the end that a server has set. Ignores a frame that a server has not sent completely."""
+        try:
+            self.set_end(parse_fields(payload)["expires_ms"] / 1000)
+        except (ValueError, KeyError):
+            pass
 
     def starts_frame(self) -> bool:
         """Reports whether the received bytes may be the beginning of a frame."""

@@ -20,16 +20,24 @@ class Staging:
         self.root = root
         self.file = -1
         self.at = -1  # index of the current file; -1: none yet
-        self.waiting: "dict[str, str]" = {}  # the paths, by the files' temporary names
+        # The paths, by the files' temporary names. A folder has a name and a path that end with a slash.
+        self.waiting: "dict[str, str]" = {}
         self.error: "Optional[OSError]" = None  # the first error; nothing is written after it
 
     def begin(self, path: str) -> None:
-        """Begins a file. Records an error."""
+        """Begins a file, or notes a folder if the path ends with a slash. A NUL and "x" after the path mark a file that
+        can be executed. Records an error."""
         self.end_file()
         self.at += self.error is None
+        path, _, mark = path.partition("\0")
+        if path.endswith("/"):
+            self.waiting[f"{self.at}/"] = path
+            return
         name = f".vivarium-{os.urandom(8).hex()}"
         try:
-            self.file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=self.root)
+            self.file = os.open(
+                name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if mark else 0o644, dir_fd=self.root
+            )
             self.waiting[name] = path
         except OSError as error:
             self.error = self.error or error
@@ -66,6 +74,8 @@ class Staging:
         """Deletes the files that are not in place."""
         self.end_file()
         for name in self.waiting:
+            if name.endswith("/"):
+                continue
             try:
                 os.unlink(name, dir_fd=self.root)
             except OSError:
@@ -75,11 +85,12 @@ class Staging:
 
 def put_beneath(root: int, name: str, path: str) -> None:
     """Moves a file in an open folder to a path below it, with new folders if needed. Replaces a file, follows no links.
-    Raises OSError."""
+    Creates a folder, if the path ends with a slash. Raises OSError."""
     *parents, last = path.split("/")
     folder = descend(root, parents, create=True)
     try:
-        os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
+        if last:
+            os.rename(name, last, src_dir_fd=root, dst_dir_fd=folder)
     finally:
         os.close(folder)
 
@@ -92,7 +103,7 @@ def check_beneath(root: int, path: str) -> None:
     except FileNotFoundError:
         return  # put_beneath will create it
     try:
-        if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
+        if last and stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
             raise OSError(EISDIR, os.strerror(EISDIR))
     except FileNotFoundError:
         pass

@@ -144,6 +144,28 @@ class SessionChannelTest(unittest.TestCase):
         with self.assertRaises(BlockingIOError):
             os.read(self.server_in, 1)
 
+    def test_a_server_moves_the_end(self) -> None:
+        later = f"expires_ms={int(time.time() * 1000) + 3600_000}\n".encode()
+        self.assertEqual(self.handle_frame(frame(b"U", later) + frame(b"K")), [(b"K", b"")])
+        self.assertAlmostEqual(self.channel.time_left(), 3600, delta=60)
+        for partial in (b"", b"expires_ms=", b"expires_ms=x", b"\xff"):
+            self.assertEqual(self.handle_frame(frame(b"U", partial)), [], partial)
+        self.assertAlmostEqual(self.channel.time_left(), 3600, delta=60)
+
+    def test_another_server_does_not_move_the_end(self) -> None:
+        self.handle_frame(frame(b"Y", b"12345678 and more"))
+        before = self.channel.end
+        self.assertEqual(self.handle_frame(frame(b"U", b"expires_ms=0\n")), [])
+        self.assertEqual(self.channel.end, before)
+
+    def test_an_end_that_was_moved_while_this_process_was_frozen_counts(self) -> None:
+        os.write(
+            self.server_out, frame(b"K") + frame(b"U", f"expires_ms={int(time.time() * 1000) + 60_000}\n".encode())
+        )
+        self.channel.end -= 60.1
+        self.assertGreater(self.channel.silence_left(), 0)
+        self.assertEqual(self.channel.next_buffered(), (b"K", b""))
+
     def test_the_session_expires(self) -> None:
         self.assertLess(self.channel.silence_left(), 60.1)
         self.channel.end -= 60.1

@@ -52,3 +52,23 @@ class StagingTest(unittest.TestCase):
         self.write("link", b"mine")
         self.staging.commit()
         self.assertEqual((self.read("link"), os.path.islink(f"{self.folder}/link")), (b"mine", False))
+
+    def test_folders_and_modes(self) -> None:
+        self.staging.begin("a/empty/")
+        self.write("run\0x", b"1")
+        self.write("plain", b"2")
+        self.staging.commit()
+        self.assertIsNone(self.staging.error)
+        modes = {name: os.stat(f"{self.folder}/{name}").st_mode & 0o777 for name in ("a/empty", "run", "plain")}
+        self.assertEqual(modes, {"a/empty": 0o755, "run": 0o755, "plain": 0o644})
+
+    def test_a_folder_cannot_replace_a_file(self) -> None:
+        self.write("a", b"1")
+        self.staging.commit()
+        self.staging = staging.Staging(self.root)
+        for path in ("new", "b/", "b/"):
+            self.staging.begin(path)
+        self.staging.begin("a/")
+        self.staging.commit()
+        self.assertIsInstance(self.staging.error, OSError)
+        self.assertEqual((self.staging.at, os.listdir(self.folder)), (3, ["a"]))
