@@ -7,6 +7,8 @@
 //
 //	J  a job's limits, as lines "name=number"
 //	C  some of the code            I  some of stdin
+//	V  some of the variables, each as NAME=VALUE and NUL
+//	W  some of the arguments, each followed by NUL
 //	F  the path of a file to stage D  some of its bytes
 //	G  go                          P  a ping, at any time
 //
@@ -62,6 +64,8 @@ const (
 	kindJob     = 'J'
 	kindCode    = 'C'
 	kindStdin   = 'I'
+	kindVars    = 'V'
+	kindArgs    = 'W'
 	kindFile    = 'F'
 	kindData    = 'D'
 	kindGo      = 'G'
