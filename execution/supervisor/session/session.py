@@ -25,7 +25,7 @@ from handover import fields, parse_fields
 from kernel import Filter
 from main import Start
 from memory import WATCH_SECONDS
-from run import Job, Run
+from run import PARTS, Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
 from session_channel import CLOCK_CHECK_SECONDS, SessionChannel
@@ -108,10 +108,8 @@ class Session:
                 self.channel.begin_job()
                 job = Job(parse_limits(payload))
                 os.fchmod(self.root, 0o700)  # a program may have changed it
-            elif kind == b"C":
-                job.code += payload
-            elif kind == b"I":
-                job.stdin += payload
+            elif kind in PARTS:
+                job.add(kind, payload)
             elif kind == b"F":
                 staging.begin(payload.decode(errors="replace"))
             elif kind == b"D":
