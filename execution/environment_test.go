@@ -51,7 +51,8 @@ func TestValidateEnvironment(t *testing.T) {
 		"NUL in an argument":           {nil, []string{"a", "b\x00"}, []string{`args[1] must not contain NUL (it is "b\x00")`}},
 		"an argument that is no UTF-8": {nil, []string{"b\xff"}, []string{`args[0] must be valid UTF-8 (it is "b\xff")`}},
 		"several": {map[string]string{"A-": "secret", "B": "secret\x00"}, []string{"\x00"}, []string{
-			"env.A- " + nameRule, "env.B must not contain NUL", `args[0] must not contain NUL (it is "\x00")`}},
+			"env.A- " + nameRule, "env.B must not contain NUL", `args[0] must not contain NUL (it is "\x00")`,
+		}},
 		"too many variables":   {many(65), nil, []string{"env must have at most 64 variables, and has 65"}},
 		"too many arguments":   {nil, slices.Repeat([]string{""}, 257), []string{"args must have at most 256 arguments, and has 257"}},
 		"too long a value":     {map[string]string{"A": strings.Repeat("x", 64<<10-2)}, nil, []string{"env must have at most 65536 bytes of names, values and arguments, and has 65537"}},

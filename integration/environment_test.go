@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -21,9 +22,7 @@ const token = "TOKENhunter2"
 // withToken returns a request with a variable, and two arguments unless the route has none.
 func withToken(body request) request {
 	all := request{"env": map[string]string{"TOKEN": token}, "args": []string{"-v", "a b"}}
-	for name, value := range body {
-		all[name] = value
-	}
+	maps.Copy(all, body)
 	return all
 }
 

@@ -46,17 +46,17 @@ func (s *Server) parseWithEnv(raw, into any, needed ...required) (env map[string
 
 // variables returns the variables of an argument env. No error has the value of a variable.
 func (s *Server) variables(value any) (map[string]string, error) {
+	env := make(map[string]string)
 	given, ok := value.(map[string]any)
 	switch text, isText := value.(string); {
 	case value == nil, value == "": // some models fill in arguments that they mean to leave out
-		return nil, nil
+		return env, nil
 	case isText: // some models encode an object twice
 		ok = json.Unmarshal([]byte(text), &given) == nil && given != nil
 	}
 	if !ok {
 		return nil, wrongType("env", kindOf(value), "object")
 	}
-	env := make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		text, isText := given[name].(string)
 		field := "env." + execution.Clip(name)

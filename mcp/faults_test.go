@@ -67,8 +67,10 @@ func badValues() map[string][]bad {
 		"execute_python files[0].file_id":        {{"nope", "File with ID 'nope' not found for path 'b'"}},
 		"execute_python timeout_ms":              timeouts,
 		"execute_python args": {
-			{[]any{"a", 5}, "args[1] is a number"}, {[]any{nil}, "args[0] is null"}, {[]any{"\x00"}, "args[0] must not contain NUL"},
-			{slices.Repeat([]any{""}, 257), "args must have at most 256 arguments"},
+			{value: []any{"a", 5}, names: "args[1] is a number"},
+			{value: []any{nil}, names: "args[0] is null"},
+			{value: []any{"\x00"}, names: "args[0] must not contain NUL"},
+			{value: slices.Repeat([]any{""}, 257), names: "args must have at most 256 arguments"},
 		},
 
 		"run_bash session":    unknown,
