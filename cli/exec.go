@@ -21,6 +21,8 @@ const execName = "exec"
 type execOptions struct {
 	from    string
 	files   []string
+	env     []string
+	args    []string // of the program
 	out     string
 	timeout timeLimit
 	stdin   bool
@@ -53,28 +55,50 @@ func (l *timeLimit) Type() string { return "duration" }
 func execCommand(system System) *cobra.Command {
 	var o execOptions
 	cmd := &cobra.Command{
-		Use:   execName + " [CODE]",
+		Use:   execName + " [CODE] [-- ARGUMENT...]",
 		Short: "Run one program and exit with its exit code",
 		Long: `Run one program in a sandbox and exit with its exit code. The code is the
-argument, a file (--from) or, with --from -, standard input.
+argument, a file (--from) or, with --from -, standard input. What follows -- are
+the program's own arguments, sys.argv[1:].
 
 The command has two exit codes of its own: 124 if the program timed out, and 125
 if it could not be run or its files could not be saved.`,
 		Example: `  vivarium exec 'print(6*7)'
   vivarium exec --from analysis.py --file sales.csv --out results/
+  vivarium exec --from report.py --env REGION=eu --env API_TOKEN -- --year 2025
   echo 'print(input())' > echo.py; echo hello | vivarium exec --from echo.py --stdin`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runProgram(cmd.Context(), system, o, args)
+			code, err := o.takeArguments(args, cmd.ArgsLenAtDash())
+			if err != nil {
+				return err
+			}
+			return runProgram(cmd.Context(), system, o, code)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&o.from, "from", "f", "", "read the code from a file, or from standard input if it is -")
 	flags.StringArrayVar(&o.files, "file", nil, "copy a file into the workspace: LOCAL, or LOCAL:PATH for another path there")
+	flags.StringArrayVarP(&o.env, "env", "e", nil, "set an environment variable of the program: NAME=VALUE, or NAME for its value here, if it has one")
 	flags.StringVar(&o.out, "out", "", "folder in which to save the files that the program made or changed")
 	flags.Var(&o.timeout, "timeout", "wall-clock time limit of the program (default the maximum, MAX_EXEC_TIMEOUT_MS)")
 	flags.BoolVar(&o.stdin, "stdin", false, "pass standard input to the program")
 	return cmd
+}
+
+// takeArguments takes the program's own arguments, which follow "--". It returns the code, if
+// that is an argument. dash is how many arguments precede "--", or -1 if there is none.
+func (o *execOptions) takeArguments(args []string, dash int) (code []string, err error) {
+	if dash < 0 {
+		dash = len(args)
+	}
+	if dash > 1 {
+		return nil, fmt.Errorf("accepts at most 1 arg(s), received %d: put the program's own arguments behind --", dash)
+	}
+	if dash == 0 && o.from == "" && len(args) > 0 {
+		dash = 1 // code that looks like a flag
+	}
+	o.args = args[dash:]
+	return args[:dash], nil
 }
 
 func runProgram(ctx context.Context, system System, o execOptions, args []string) (err error) {
@@ -126,13 +150,22 @@ func (o execOptions) describeFault(f execution.FieldError) string {
 		return f.Describe("--timeout")
 	case execution.FieldFiles:
 		return f.Describe("--file " + o.files[f.Index] + ": its path")
+	case execution.FieldEnv:
+		return f.Describe(strings.TrimSpace("--env " + execution.Clip(f.Variable)))
+	case execution.FieldArgs:
+		if f.Index >= 0 {
+			return f.Describe(fmt.Sprintf("argument %d behind --", f.Index+1))
+		}
+		return f.Describe("what follows --")
 	case execution.FieldCommand, execution.FieldPath: // of sessions
 	}
 	return f.String()
 }
 
 func (o execOptions) request(system System, args []string) (execution.Request, error) {
-	req := execution.Request{Interactive: true, Timeout: time.Duration(o.timeout)}
+	req := execution.Request{
+		Interactive: true, Timeout: time.Duration(o.timeout), Args: o.args, Env: variables(o.env, system.Lookup),
+	}
 	code, err := o.code(system, args)
 	if err != nil {
 		return req, err
@@ -160,6 +193,22 @@ func (o execOptions) request(system System, args []string) (execution.Request, e
 		req.Files = append(req.Files, input)
 	}
 	return req, nil
+}
+
+// variables returns the variables of flags: NAME=VALUE, or NAME for one that lookup finds.
+// As for docker-run(1), one that it does not find is not set.
+func variables(specs []string, lookup func(name string) (string, bool)) map[string]string {
+	env := make(map[string]string)
+	for _, spec := range specs {
+		name, value, given := strings.Cut(spec, "=")
+		if !given && name != "" {
+			if value, given = lookup(name); !given {
+				continue
+			}
+		}
+		env[name] = value
+	}
+	return env
 }
 
 // localFile is the path of a file on this machine.

@@ -9,12 +9,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -186,6 +188,7 @@ func TestShowCannotKeepFiles(t *testing.T) {
 
 // The command line becomes a request to the executor.
 func TestExecRequest(t *testing.T) {
+	t.Setenv("EXEC_TOKEN", "abc")
 	folder := t.TempDir()
 	code, data := filepath.Join(folder, "code.py"), filepath.Join(folder, "data.csv")
 	for path, content := range map[string]string{code: "print(1)", data: "a,b"} {
@@ -205,6 +208,13 @@ func TestExecRequest(t *testing.T) {
 		"stdin":           {execOptions{stdin: true}, []string{"c"}, execution.Request{Code: "c", Stdin: "stdin", Interactive: true}},
 		"stdin left over": {execOptions{}, []string{"c"}, execution.Request{Code: "c", Interactive: true}},
 		"timeout":         {execOptions{timeout: timeLimit(time.Second)}, []string{"c"}, execution.Request{Code: "c", Timeout: time.Second, Interactive: true}},
+		"arguments":       {execOptions{from: code, args: []string{"-v", ""}}, nil, execution.Request{Code: "print(1)", Args: []string{"-v", ""}, Interactive: true}},
+		"variables": {
+			execOptions{env: []string{"A=1", "B=x=y", "C=", "A=2", "EXEC_TOKEN", "EXEC_UNSET"}},
+			[]string{"c"},
+			execution.Request{Code: "c", Interactive: true, Env: map[string]string{"A": "2", "B": "x=y", "C": "", "EXEC_TOKEN": "abc"}},
+		},
+		"no variable": {execOptions{env: []string{""}}, []string{"c"}, execution.Request{Code: "c", Interactive: true, Env: map[string]string{"": ""}}},
 		"files": {
 			execOptions{files: []string{data, data + ":in/other.csv"}},
 			[]string{"c"},
@@ -215,12 +225,42 @@ func TestExecRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _, _ := system("stdin")
+			s.Lookup = os.LookupEnv
 			got, err := test.options.request(s, test.args)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What precedes -- is the code, and what follows it are the program's own arguments.
+func TestTakeArguments(t *testing.T) {
+	for name, test := range map[string]struct {
+		from            string
+		args            []string
+		dash            int
+		code, arguments []string
+		fails           bool
+	}{
+		"code":                  {"", []string{"c"}, -1, []string{"c"}, nil, false},
+		"code and arguments":    {"", []string{"c", "a", "--b"}, 1, []string{"c"}, []string{"a", "--b"}, false},
+		"a file":                {"f.py", nil, -1, nil, nil, false},
+		"a file and arguments":  {"f.py", []string{"a", "b"}, 0, nil, []string{"a", "b"}, false},
+		"a file, nothing more":  {"f.py", nil, 0, nil, nil, false},
+		"code behind --":        {"", []string{"-1", "a"}, 0, []string{"-1"}, []string{"a"}, false},
+		"nothing":               {"", nil, 0, nil, nil, false},
+		"arguments without --":  {"", []string{"c", "a"}, -1, nil, nil, true},
+		"one of two without --": {"f.py", []string{"c", "a", "b"}, 2, nil, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := execOptions{from: test.from}
+			code, err := o.takeArguments(test.args, test.dash)
+			if (err != nil) != test.fails || !slices.Equal(code, test.code) || !slices.Equal(o.args, test.arguments) {
+				t.Errorf("code %q, arguments %q, %v", code, o.args, err)
 			}
 		})
 	}

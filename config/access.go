@@ -107,7 +107,7 @@ func (s Setting) urlFaults(address string) []error {
 }
 
 // faults finds a name that is not accepted.
-func (s Setting) faults(names Names, accepts func(string) bool) []error {
+func (s Setting) faults(names []string, accepts func(string) bool) []error {
 	i := slices.IndexFunc(names, func(name string) bool { return !accepts(name) })
 	if i < 0 {
 		return nil

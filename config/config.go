@@ -69,20 +69,21 @@ type Config struct {
 	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000"`
 	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824"`
 
-	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" atmost:"MAX_SANDBOXES"`
-	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000"`
-	PoolStarts      int `env:"POOL_STARTS, default=4" min:"1" max:"100"`
-	PoolIdleSec     int `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000"`
-	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800"`
-	SandboxMaxRuns  int `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000"`
-	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
-	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000"`
-	SessionMaxAge   int `env:"SESSION_MAX_AGE_SEC, default=86400" min:"1" max:"31536000"`
-	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
-	MaxInFlightMB   int `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
-	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" atmost:"SESSION_MAX_AGE_SEC"`
-	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000"`
-	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600"`
+	PoolSize        int  `env:"POOL_SIZE, default=4" min:"0" max:"1000" atmost:"MAX_SANDBOXES"`
+	MaxSandboxes    int  `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000"`
+	PoolStarts      int  `env:"POOL_STARTS, default=4" min:"1" max:"100"`
+	PoolIdleSec     int  `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000"`
+	SandboxMaxAge   int  `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800"`
+	SandboxMaxRuns  int  `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000"`
+	QueueSize       int  `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
+	MaxSessions     int  `env:"MAX_SESSIONS, default=16" min:"1" max:"10000"`
+	SessionMaxAge   int  `env:"SESSION_MAX_AGE_SEC, default=86400" min:"1" max:"31536000"`
+	MaxBodyMB       int  `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
+	MaxInFlightMB   int  `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
+	MCPSessionTTL   int  `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" atmost:"SESSION_MAX_AGE_SEC"`
+	MCPEnvNames     List `env:"MCP_ENV_NAMES"`
+	MCPOutputBytes  int  `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000"`
+	ShutdownTimeout int  `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600"`
 
 	DockerHost      string `env:"DOCKER_HOST"`
 	DockerContext   string `env:"DOCKER_CONTEXT"`
@@ -256,6 +257,7 @@ func (c Config) contradictions() []error {
 	faults = append(faults, c.localFaults()...)
 	faults = append(faults, c.storageFaults()...)
 	faults = append(faults, c.accessFaults()...)
+	faults = append(faults, byName()["MCP_ENV_NAMES"].faults(c.MCPEnvNames, isVariable)...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
 		if !moduleName().MatchString(strings.TrimSpace(name)) {
 			faults = append(faults, fmt.Errorf("PRELOAD_MODULES is %q: must be auto, none, or names of modules separated by commas", c.PreloadModules))
@@ -321,6 +323,12 @@ func redact(address string) string {
 
 // moduleName matches names of Python modules.
 func moduleName() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$`) }
+
+// isVariable reports whether a request may set an environment variable of some name.
+func isVariable(name string) bool {
+	reserved := strings.HasPrefix(strings.ToUpper(name), "VIVARIUM_")
+	return !reserved && regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`).MatchString(name)
+}
 
 // DockerConfigDir returns the Docker CLI's folder, or "" if there is no home.
 func (c Config) DockerConfigDir(home string) string {

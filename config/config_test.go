@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 var update = flag.Bool("update", false, "write docs/settings.md anew")
@@ -96,6 +98,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
 		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
 		"WORKSPACE_LIMIT_MB": "300", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm", "MAX_BODY_MB": "100",
+		"MCP_ENV_NAMES": "TOKEN, FOO-BAR",
 	})
 	if err == nil {
 		t.Fatal("no error")
@@ -109,10 +112,24 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
 		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules separated by commas`,
 		`MAX_BODY_MB is 100: must be at most MAX_IN_FLIGHT_MB / 10, which is 51`,
+		`MCP_ENV_NAMES has "FOO-BAR": must be names of ASCII letters, digits and _, separated by commas, without VIVARIUM_ in front`,
 		`ISOLATION is "vm": must be one of auto, run, container`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing %q in:\n%v", want, err)
+		}
+	}
+}
+
+// A model may be allowed to set what a request may set.
+func TestEnvNames(t *testing.T) {
+	for _, name := range []string{"A", "_b9", "9A", "A-B", "A=B", "É", strings.Repeat("N", 128), strings.Repeat("N", 129), "VIVARIUM_X", "vivarium_x", "VIVARIUM"} {
+		c, err := load(t, map[string]string{"MCP_ENV_NAMES": "TOKEN ," + name})
+		if fault := execution.VariableFault(name); (err != nil) != (fault != "") {
+			t.Errorf("%q: the setting gives %v, a request %q", name, err, fault)
+		}
+		if err == nil && !slices.Equal(c.MCPEnvNames, []string{"TOKEN", name}) {
+			t.Errorf("the names are %q", c.MCPEnvNames)
 		}
 	}
 }

@@ -25,6 +25,11 @@ type Request struct {
 	// Interactive displays the value of the last statement, when that is a
 	// bare expression, as a REPL does.
 	Interactive bool
+	// Env has variables that are added to the environment of the program and of the processes
+	// that it starts. The values may be secrets: they must not appear in a log or an error.
+	Env map[string]string
+	// Args are the program's arguments, sys.argv[1:].
+	Args []string
 	// Files are staged in the workspace before the program starts.
 	Files []Input
 	// Keep, if not nil, receives each file that the run created or changed, one
@@ -87,6 +92,7 @@ func (r Request) Validate(ctx context.Context, l Limits) (Request, error) {
 	if err != nil {
 		return r, err
 	}
+	faults = append(faults, environmentFaults(r.Env, r.Args)...)
 	r.Files, err = l.checkFiles(ctx, r.Files, faults...)
 	return r, err
 }

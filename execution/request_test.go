@@ -218,7 +218,7 @@ func TestValidateSize(t *testing.T) {
 }
 
 func TestValidateKeepsTheRest(t *testing.T) {
-	req := execution.Request{Code: "c", Stdin: "s", Timeout: time.Second, Interactive: true, Files: []execution.Input{execution.Inline("a", []byte("x"))}}
+	req := execution.Request{Code: "c", Stdin: "s", Timeout: time.Second, Interactive: true, Files: []execution.Input{execution.Inline("a", []byte("x"))}, Env: map[string]string{"A": "1"}, Args: []string{"x"}}
 	got, err := req.Validate(t.Context(), limits)
 	if err != nil {
 		t.Fatal(err)

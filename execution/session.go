@@ -111,7 +111,10 @@ type Command struct {
 	// Timeout bounds the command's wall-clock time. Zero means
 	// [DefaultCommandTimeout].
 	Timeout time.Duration
-	// Keep, Started and Output are as in a [Request].
+	// Args are "$1", "$2" and so on.
+	Args []string
+	// Env, Keep, Started and Output are as in a [Request].
+	Env     map[string]string
 	Keep    Keep
 	Started func()
 	Output  Output
@@ -126,6 +129,7 @@ func (c Command) Validate(l Limits) (Command, error) {
 		c.Timeout = min(DefaultCommandTimeout, l.MaxTimeout)
 	}
 	faults, err := l.checkTimeout(c.Timeout)
+	faults = append(faults, environmentFaults(c.Env, c.Args)...)
 	if err == nil && len(faults) > 0 {
 		err = invalid(faults...)
 	}

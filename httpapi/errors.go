@@ -124,6 +124,16 @@ func inBody(f execution.FieldError) []any {
 		return []any{"body", "cmd"}
 	case execution.FieldFiles:
 		return []any{"body", "files", f.Index, "path"}
+	case execution.FieldEnv:
+		if f.Variable != "" {
+			return []any{"body", envField, execution.Clip(f.Variable)}
+		}
+		return []any{"body", envField}
+	case execution.FieldArgs:
+		if f.Index >= 0 {
+			return []any{"body", "args", f.Index}
+		}
+		return []any{"body", "args"}
 	case execution.FieldPath, execution.FieldTarget, execution.FieldArchive:
 	}
 	return inURL(f)
@@ -136,7 +146,8 @@ func inURL(f execution.FieldError) []any {
 		return []any{"body", "path"}
 	case execution.FieldArchive:
 		return []any{"body", clip(f.Value)} // the name of the entry
-	case execution.FieldPath, execution.FieldFiles, execution.FieldTimeout, execution.FieldCommand:
+	case execution.FieldPath, execution.FieldFiles, execution.FieldTimeout, execution.FieldCommand,
+		execution.FieldEnv, execution.FieldArgs:
 	}
 	return []any{"path", "path"}
 }
@@ -171,6 +182,9 @@ func invalidDetail(fields []execution.FieldError, locate locator) any {
 	list := make([]fault, len(fields), len(fields)+1)
 	for i, field := range fields {
 		list[i] = newFault(faultType(field.Fault), field.Message, field.Value, locate(field)...)
+		if field.Field == execution.FieldEnv || field.Field == execution.FieldArgs {
+			list[i].Msg = field.Part() + " " + field.Message
+		}
 	}
 	return withMore(list, more)
 }
@@ -257,6 +271,7 @@ func withMore(list []fault, more int) []fault {
 // humaFault translates one fault of the library's. Its location has the form
 // "body.files[0].path", and only its message has the kind.
 func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
+	detail.Value = withoutSecrets(detail.Location, detail.Value)
 	f := fault{Type: "value_error", Loc: location(detail.Location), Msg: execution.Clip(detail.Message), Input: clip(detail.Value)}
 	if property, ok := strings.CutPrefix(detail.Message, "expected required property "); ok {
 		property = strings.TrimSuffix(property, " to be present")
@@ -299,6 +314,9 @@ func wrongNumber(message string) (field string, value json.Number, ok bool) {
 
 // location splits "body.files[0].path" into its parts.
 func location(text string) []any {
+	if name, ok := strings.CutPrefix(text, "body."+envField+"."); ok {
+		return []any{"body", envField, execution.Clip(name)}
+	}
 	parts := []any{}
 	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
 		if n, err := strconv.Atoi(part); err == nil {

@@ -21,11 +21,13 @@ type executeInput struct {
 }
 
 type executeRequest struct {
-	Code                string      `json:"code" doc:"Python source text"`
-	Stdin               *string     `json:"stdin,omitempty" nullable:"true" doc:"the program's standard input"`
-	TimeoutMS           int64       `json:"timeout_ms,omitempty" minimum:"1" doc:"the wall-clock time limit of the program, in milliseconds"`
-	LastLineInteractive *bool       `json:"last_line_interactive,omitempty" nullable:"false" default:"true" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
-	Files               []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
+	Code                string            `json:"code" doc:"Python source text"`
+	Stdin               *string           `json:"stdin,omitempty" nullable:"true" doc:"the program's standard input"`
+	Args                []string          `json:"args,omitempty" nullable:"false" doc:"the program's arguments, sys.argv[1:]; at most 256"`
+	Env                 map[string]string `json:"env,omitempty" doc:"environment variables of this call, by name; the values are never logged or repeated; at most 64, and 64 KB together with args"`
+	TimeoutMS           int64             `json:"timeout_ms,omitempty" minimum:"1" doc:"the wall-clock time limit of the program, in milliseconds"`
+	LastLineInteractive *bool             `json:"last_line_interactive,omitempty" nullable:"false" default:"true" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
+	Files               []inputFile       `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
 }
 
 type inputFile struct {
@@ -157,6 +159,8 @@ func refuseNulls(body []byte) error {
 		{"timeout_ms", "int_type", "integer"},
 		{"last_line_interactive", "bool_type", "boolean"},
 		{"files", "list_type", "array"},
+		{"args", "list_type", "array"},
+		{"env", "dict_type", "object"},
 		{"ttl_seconds", "int_type", "integer"},
 	} {
 		if string(given[field.name]) == "null" {

@@ -65,6 +65,10 @@ func runRequests() []sample {
 	stdin, id := "Ada\n", exampleFileID
 	return []sample{
 		{"expression", "Show the value of the last line", executeRequest{Code: "import math\n\nprint(\"The area is\")\nmath.pi * 2 ** 2"}},
+		{"environment", "Environment variables and arguments", executeRequest{
+			Code: "import os, sys\n\nprint(os.environ[\"REGION\"], sys.argv[1:])",
+			Args: []string{"--fast"}, Env: map[string]string{"REGION": "eu"},
+		}},
 		{"failure", "A program that fails", executeRequest{Code: "1 / 0"}},
 		{"files", "Stage a file and return the file that the program writes", executeRequest{
 			Code: `import csv
@@ -92,6 +96,7 @@ func runAnswers() []sample {
 	timedOut.End = end{Reason: execution.Timeout, Message: "stopped after 500 ms"}
 	return []sample{
 		{"expression", "Show the value of the last line", ended(0, "The area is\n12.566370614359172\n", "")},
+		{"environment", "Environment variables and arguments", ended(0, "eu ['--fast']\n", "")},
 		{"failure", "A program that fails", ended(1, "", `Traceback (most recent call last):
   File "/workspace/__main__.py", line 1, in <module>
     1 / 0
@@ -131,6 +136,12 @@ func runRefusals() map[int]answer {
 			}),
 			refusal("path", "A path that leaves the workspace", []fault{
 				{Type: "value_error", Loc: []any{"body", "files", 0, "path"}, Msg: `path must not contain ".."`, Input: "../x"},
+			}),
+			refusal("variable", "A name of a variable that is not allowed", []fault{
+				{
+					Type: "value_error", Loc: []any{"body", "env", "FOO-BAR"}, Input: nil,
+					Msg: "env.FOO-BAR must have a name of ASCII letters, digits and _, with no digit first",
+				},
 			}),
 			refusal("timeout", "More than MAX_EXEC_TIMEOUT_MS", "timeout_ms exceeds maximum of 60000 ms"),
 		}},

@@ -30,10 +30,10 @@ func TestExecuteRequest(t *testing.T) {
 			execution.Request{Code: "print(1)", Timeout: 0, Interactive: true},
 		},
 		"everything": {
-			`{"code": "c", "stdin": "s", "timeout_ms": 1500, "last_line_interactive": false,
+			`{"code": "c", "stdin": "s", "args": ["", "-v"], "env": {"A": "1", "b_": ""}, "timeout_ms": 1500, "last_line_interactive": false,
 			  "files": [{"path": "a/b.bin", "content_base64": "AP8="}, {"path": "empty", "content_base64": ""}]}`,
 			execution.Request{
-				Code: "c", Stdin: "s", Timeout: 1500 * time.Millisecond,
+				Code: "c", Stdin: "s", Args: []string{"", "-v"}, Env: map[string]string{"A": "1", "b_": ""}, Timeout: 1500 * time.Millisecond,
 				Files: []execution.Input{execution.Inline("a/b.bin", []byte{0, 255}), execution.Inline("empty", []byte{})},
 			},
 		},

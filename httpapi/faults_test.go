@@ -61,12 +61,22 @@ func badValues() map[string][]bad {
 	renaming := "PATCH /v1/sessions/{session_id}/files/{path} "
 	all[renaming+"session_id"], all[renaming+"path"] = unknownSession, paths
 	all[renaming+"body path"] = append(slices.Clone(paths), bad{value: nil}, bad{value: "__main__.py"})
+	manyVariables := make(map[string]string)
+	for i := range 65 {
+		manyVariables[fmt.Sprint("V", i)] = ""
+	}
+	variables := []bad{{value: nil}, {value: manyVariables}, {value: map[string]string{"": ""}}}
+	arguments := []bad{{value: nil}, {value: make([]string, 257)}, {value: []string{strings.Repeat("x", 64<<10)}}}
+	all["POST /v1/sessions/{session_id}/bash env"] = variables
+	all["POST /v1/sessions/{session_id}/bash args"] = arguments
 	for _, route := range []string{"POST /v1/execute", "POST /v1/execute/stream"} {
 		inSession := strings.Replace(route, "/v1", "/v1/sessions/{session_id}", 1)
 		all[inSession+" session_id"] = unknownSession
 		for _, route := range []string{route, inSession} {
 			all[route+" code"] = []bad{}
 			all[route+" stdin"] = []bad{}
+			all[route+" env"] = variables
+			all[route+" args"] = arguments
 			all[route+" timeout_ms"] = timeouts
 			all[route+" last_line_interactive"] = []bad{{value: nil}}
 		}

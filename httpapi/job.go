@@ -20,6 +20,8 @@ func (a *api) newJob(ctx context.Context, body *executeRequest) (*job, error) {
 	j := &job{exchange: filestore.NewExchange(a.opts.Files, a.opts.Log.With("request", requestID(ctx)))}
 	j.Request = execution.Request{
 		Code:        body.Code,
+		Args:        body.Args,
+		Env:         body.Env,
 		Timeout:     milliseconds(body.TimeoutMS),
 		Interactive: body.LastLineInteractive == nil || *body.LastLineInteractive,
 		Keep:        j.exchange.Keep,

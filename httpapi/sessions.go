@@ -51,8 +51,10 @@ type sessionList struct {
 }
 
 type bashRequest struct {
-	Cmd       string `json:"cmd" doc:"the command for bash -c; it starts in the workspace with an empty standard input"`
-	TimeoutMS *int64 `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"the wall-clock time limit of the command, in milliseconds; then it is killed with its background processes, except those started with setsid"`
+	Cmd       string            `json:"cmd" doc:"the command for bash -c; it starts in the workspace with an empty standard input"`
+	Args      []string          `json:"args,omitempty" nullable:"false" doc:"the arguments of the command, $1, $2 and so on; at most 256"`
+	Env       map[string]string `json:"env,omitempty" doc:"environment variables of this call, by name; the values are never logged or repeated; at most 64, and 64 KB together with args"`
+	TimeoutMS *int64            `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"the wall-clock time limit of the command, in milliseconds; then it is killed with its background processes, except those started with setsid"`
 }
 
 type bashResponse struct {
@@ -200,7 +202,7 @@ func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 	if err := refuseNulls(in.RawBody); err != nil {
 		return nil, err
 	}
-	cmd := execution.Command{Command: in.Body.Cmd}
+	cmd := execution.Command{Command: in.Body.Cmd, Args: in.Body.Args, Env: in.Body.Env}
 	if in.Body.TimeoutMS != nil {
 		cmd.Timeout = milliseconds(*in.Body.TimeoutMS)
 	}

@@ -109,18 +109,25 @@ func bashOperation() huma.Operation {
 		OperationID: "session-bash", Method: http.MethodPost, Path: sessionPath + "/bash", Tags: []string{tagSessions},
 		Summary: "Run a command",
 		Description: "Runs a command in a new shell: files persist between calls, variables and the working directory do not. " +
-			"Background processes of the command run until the session ends. " +
+			"Background processes of the command run until the session ends. args and env hold for this call only. " +
 			"The calls of a session run one after the other. The default of timeout_ms is 30000, or the server's limit if that is less.",
 		Errors: runErrors(),
 		Metadata: illustrate(illustration{
 			requests: []sample{
 				{"list", "Write a file and list the workspace", bashRequest{Cmd: "echo hello > greeting.txt; ls"}},
+				{"environment", "Environment variables and arguments", bashRequest{
+					Cmd: `echo "$GREETING, $1!"`, Args: []string{"Ada"}, Env: map[string]string{"GREETING": "Hello"},
+				}},
 				{"timeout", "A command that does not end", bashRequest{Cmd: "sleep 60", TimeoutMS: &short}},
 			},
 			answers: map[int]answer{
 				http.StatusOK: {"The command ran; end has the reason for its end", []sample{
 					{"list", "Write a file and list the workspace", bashResponse{
 						Stdout: "greeting.txt\n", ExitCode: &exit, DurationMS: 4, End: end{Reason: execution.Exited},
+						Usage: usage{CPUMS: 3, PeakMemoryBytes: 3932160},
+					}},
+					{"environment", "Environment variables and arguments", bashResponse{
+						Stdout: "Hello, Ada!\n", ExitCode: &exit, DurationMS: 4, End: end{Reason: execution.Exited},
 						Usage: usage{CPUMS: 3, PeakMemoryBytes: 3932160},
 					}},
 					{"timeout", "A command that does not end", bashResponse{
@@ -145,7 +152,8 @@ func sessionExecuteOperation() huma.Operation {
 		Description: "Runs the request of /v1/execute in the session's interpreter, whose variables, imports, open figures and " +
 			"threads persist, also after an exception. At its timeout a program is interrupted with KeyboardInterrupt; " +
 			"if it has not ended 2 s later, the interpreter is killed and state_lost is true. " +
-			"files are added to the workspace and replace files with the same path.",
+			"files are added to the workspace and replace files with the same path. args and env hold for this call: afterwards " +
+			"sys.argv and os.environ are as before, except what the program itself has replaced.",
 		Errors: runErrors(), Metadata: illustrate(sessionExecuteIllustration()),
 	}
 }

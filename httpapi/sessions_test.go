@@ -81,7 +81,7 @@ func (s *sessions) RunPython(ctx context.Context, id string, req execution.Reque
 	if req.Started != nil {
 		req.Started()
 	}
-	return ran(fmt.Sprintf("0 %v %s", req.Timeout, req.Code), req.Code), nil
+	return ran(fmt.Sprintf("0 %v %s%s", req.Timeout, req.Code, passedOn(req.Env, req.Args)), req.Code), nil
 }
 
 func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) (*execution.Result, error) {
@@ -92,7 +92,15 @@ func (s *sessions) RunBash(_ context.Context, id string, cmd execution.Command) 
 	if err := s.find(id); err != nil {
 		return nil, err
 	}
-	return ran(fmt.Sprintf("1 %v %s", cmd.Timeout, cmd.Command), cmd.Command), nil
+	return ran(fmt.Sprintf("1 %v %s%s", cmd.Timeout, cmd.Command, passedOn(cmd.Env, cmd.Args)), cmd.Command), nil
+}
+
+// passedOn shows the variables and arguments of a call that has some.
+func passedOn(env map[string]string, args []string) string {
+	if len(env)+len(args) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %v %q", env, args)
 }
 
 func ran(stdout, code string) *execution.Result {
@@ -286,7 +294,15 @@ func TestSessionCalls(t *testing.T) {
 	serve(h, request("POST", base+"/execute", `{"code": "lose it"}`)).want(t, http.StatusOK, `{"stdout": "0 2s lose it", "stderr": "", "exit_code": 0,
 		"timed_out": false, "duration_ms": 0, "files": [], "skipped_files": [], "results": [], "end": {"reason": "exited"},
 		"usage": {"cpu_ms": 0, "peak_memory_bytes": 0}, "queue_ms": 0, "state_lost": true, "expires_at": 1764000900.5}`)
-	a := serve(h, request("POST", base+"/execute/stream", `{"code": "1"}`))
+	a := serve(h, request("POST", base+"/execute/stream", `{"code": "1", "env": {"A": "2"}, "args": ["x"]}`))
+	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1 map[A:2] [\"x\"]"`) {
+		t.Errorf("the stream is %d %s", a.status, a.body)
+	}
+	a = serve(h, request("POST", base+"/bash", `{"cmd": "ls", "env": {"A": "2"}, "args": ["x"]}`))
+	if a.status != http.StatusOK || !strings.Contains(a.body, `"stdout":"1 30s ls map[A:2] [\"x\"]"`) {
+		t.Errorf("the answer is %d %s", a.status, a.body)
+	}
+	a = serve(h, request("POST", base+"/execute/stream", `{"code": "1"}`))
 	if a.status != http.StatusOK || !strings.Contains(a.body, `"data":"0 2s 1"`) || !strings.Contains(a.body, "event: result") ||
 		!strings.Contains(a.body, `"expires_at":1764000900.5`) {
 		t.Errorf("the stream is %d %s", a.status, a.body)

@@ -235,7 +235,7 @@ func TestNoMemoryOfAnotherRun(t *testing.T) {
 	secret := func(n int) string { return fmt.Sprintf("SECRET%032x", 1000+n) }
 	mustRun(t, s, request{
 		"code":  fmt.Sprintf("a = %q; import sys; print(a, input()); print(a, file=sys.stderr); open(a, 'w').write(a)", secret(1)),
-		"stdin": secret(2) + "\n",
+		"stdin": secret(2) + "\n", "env": map[string]string{"A": secret(5)}, "args": []string{secret(6)},
 		"files": []request{{"path": "in/" + secret(3), "content_base64": encode(strings.Repeat(secret(4), 100))}},
 	})
 	program{stdout: "0 True\n"}.check(t, mustRun(t, s, request{"timeout_ms": 20000, "code": `import re

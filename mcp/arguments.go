@@ -21,6 +21,7 @@ type (
 		Files     []inputFile `json:"files"`
 		TimeoutMS *int64      `json:"timeout_ms"`
 		Stdin     string      `json:"stdin"`
+		Args      []string    `json:"args"`
 	}
 	inputFile struct {
 		Path          string  `json:"path"`
@@ -171,11 +172,17 @@ func set(name string, field reflect.Value, value any) error {
 	return nil
 }
 
-// setList sets a list of objects.
+// setList sets a list of objects or of strings.
 func setList(name string, field reflect.Value, list []any) error {
 	field.Set(reflect.MakeSlice(field.Type(), len(list), len(list)))
 	for i, value := range list {
 		element, into := fmt.Sprintf("%s[%d]", name, i), field.Index(i).Addr().Interface()
+		if field.Type().Elem().Kind() == reflect.String {
+			if err := set(element, field.Index(i), value); err != nil {
+				return err
+			}
+			continue
+		}
 		object, ok := value.(map[string]any)
 		if !ok {
 			return wrongType(element, kindOf(value), "object")
@@ -253,6 +260,8 @@ func describeFault(tool string, f execution.FieldError) string {
 		if tool != writeFileTool {
 			return f.Describe(fmt.Sprintf("files[%d].path", f.Index))
 		}
+	case execution.FieldEnv, execution.FieldArgs:
+		return f.Describe(f.Part())
 	case execution.FieldPath, execution.FieldTarget, execution.FieldArchive:
 	}
 	return f.Describe("path")

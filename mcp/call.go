@@ -99,13 +99,13 @@ type run struct {
 
 func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
 	var args pythonArguments
-	err := parse(call.Params.Arguments, &args, required{"code", "Python source text"})
+	env, err := s.parseWithEnv(call.Params.Arguments, &args, required{"code", "Python source text"})
 	if err != nil {
 		return nil, err
 	}
 	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
 	defer exchange.End(ctx)
-	req := execution.Request{Code: *args.Code, Stdin: args.Stdin, Interactive: true, Keep: exchange.Keep}
+	req := execution.Request{Code: *args.Code, Stdin: args.Stdin, Args: args.Args, Env: env, Interactive: true, Keep: exchange.Keep}
 	if req.Timeout, err = s.timeout(args.TimeoutMS); err != nil {
 		return nil, err
 	}
@@ -150,14 +150,14 @@ func stage(ctx context.Context, exchange *filestore.Exchange, index int, file in
 
 func (s *Server) runBash(ctx context.Context, call mcpsdk.CallToolRequest) (*mcpsdk.CallToolResult, error) {
 	var args bashArguments
-	err := parse(call.Params.Arguments, &args,
+	env, err := s.parseWithEnv(call.Params.Arguments, &args,
 		required{"session", `one that an earlier call has named, or "new"`}, required{"command", "what bash runs"})
 	if err != nil {
 		return nil, err
 	}
 	exchange := filestore.NewExchange(s.opts.Files, s.opts.Log)
 	defer exchange.End(ctx)
-	cmd := execution.Command{Command: *args.Command, Keep: exchange.Keep}
+	cmd := execution.Command{Command: *args.Command, Env: env, Keep: exchange.Keep}
 	if cmd.Timeout, err = s.timeout(args.TimeoutMS); err != nil {
 		return nil, err
 	}

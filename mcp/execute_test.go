@@ -85,10 +85,10 @@ func TestCallRequest(t *testing.T) {
 		}},
 		"empty code": {`{"code": ""}`, execution.Request{Timeout: 30 * time.Second, Interactive: true}},
 		"everything": {
-			`{"code": "c", "timeout_ms": 1500, "stdin": "s",
+			`{"code": "c", "timeout_ms": 1500, "stdin": "s", "args": ["", "-v"],
 			  "files": [{"path": "a.txt", "content": "é"}, {"path": "b.bin", "content_base64": "AP8="}, {"path": "empty", "content": ""}]}`,
 			execution.Request{
-				Code: "c", Stdin: "s", Timeout: 1500 * time.Millisecond, Interactive: true,
+				Code: "c", Stdin: "s", Args: []string{"", "-v"}, Timeout: 1500 * time.Millisecond, Interactive: true,
 				Files: []execution.Input{
 					execution.Inline("a.txt", []byte("é")), execution.Inline("b.bin", []byte{0, 255}), execution.Inline("empty", []byte{}),
 				},
@@ -122,9 +122,9 @@ func TestCallInvalid(t *testing.T) {
 		"a list":           {`["print(1)"]`, "arguments must be an object"},
 		"code null":        {`{"code": null}`, "the argument code is required: Python source text, as a string"},
 		"code number":      {`{"code": 5}`, "code is a number: must be a string"},
-		"unknown argument": {`{"code": "", "timeout": 5}`, `unknown argument "timeout": the known ones are code, session, files, timeout_ms, stdin`},
-		"first unknown":    {`{"zzz": 1, "code": "", "aaa": 5}`, `unknown argument "aaa": the known ones are code, session, files, timeout_ms, stdin`},
-		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": the known ones are code, session, files, timeout_ms, stdin`},
+		"unknown argument": {`{"code": "", "timeout": 5}`, `unknown argument "timeout": the known ones are code, session, files, timeout_ms, stdin, args`},
+		"first unknown":    {`{"zzz": 1, "code": "", "aaa": 5}`, `unknown argument "aaa": the known ones are code, session, files, timeout_ms, stdin, args`},
+		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": the known ones are code, session, files, timeout_ms, stdin, args`},
 		"timeout string":   {`{"code": "", "timeout_ms": "5"}`, "timeout_ms is a string: must be an integer"},
 		"timeout fraction": {`{"code": "", "timeout_ms": 5.5}`, "timeout_ms is a number 5.5: must be an integer"},
 		"timeout bool":     {`{"code": "", "timeout_ms": true}`, "timeout_ms is a bool: must be an integer"},

@@ -66,6 +66,12 @@ func badValues() map[string][]bad {
 		"execute_python files[0].content_base64": {{value: "%"}},
 		"execute_python files[0].file_id":        {{"nope", "File with ID 'nope' not found for path 'b'"}},
 		"execute_python timeout_ms":              timeouts,
+		"execute_python args": {
+			{value: []any{"a", 5}, names: "args[1] is a number"},
+			{value: []any{nil}, names: "args[0] is null"},
+			{value: []any{"\x00"}, names: "args[0] must not contain NUL"},
+			{value: slices.Repeat([]any{""}, 257), names: "args must have at most 256 arguments"},
+		},
 
 		"run_bash session":    unknown,
 		"run_bash command":    {{value: ""}, {value: "a\x00"}, {value: longCommand}},

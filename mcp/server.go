@@ -73,6 +73,9 @@ type Options struct {
 	SessionTTL, FileTTL time.Duration
 	// OutputBytes is how much of a program's output a result shows. Zero means 30,000.
 	OutputBytes int
+	// EnvNames are the environment variables that a model may set. Without any there is no
+	// argument for them.
+	EnvNames []string
 	// AwaitPrepared must be set if [Server.Prepared] will be called.
 	AwaitPrepared bool
 	// PublicURL is the URL of the HTTP API, without a slash at its end. Empty means the

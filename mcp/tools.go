@@ -93,6 +93,8 @@ func (s *Server) pythonTool() mcpsdk.Tool {
 		})),
 		s.timeoutArgument("program"),
 		mcpsdk.WithString("stdin", mcpsdk.Description("What the program reads on its standard input.")),
+		mcpsdk.WithArray("args", mcpsdk.Description("The program's arguments, sys.argv[1:]."), mcpsdk.WithStringItems()),
+		s.envArgument(),
 		mcpsdk.WithSchemaAdditionalProperties(false),
 	)
 }
@@ -104,6 +106,7 @@ func (s *Server) bashTool() mcpsdk.Tool {
 			`The session's name, from an earlier answer, or "new" to start one.`)),
 		mcpsdk.WithString("command", mcpsdk.Required(), mcpsdk.Description("What bash runs. Its standard input is empty.")),
 		s.timeoutArgument("command"),
+		s.envArgument(),
 		mcpsdk.WithSchemaAdditionalProperties(false),
 	)
 }

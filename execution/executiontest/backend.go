@@ -181,6 +181,7 @@ func answerPings(in io.Reader, pong func()) {
 // readJob reads a job, and how much output it may make.
 func readJob(in io.Reader, pong func()) (req execution.Request, outputLimit int, err error) {
 	var files []execution.File
+	var variables, arguments string
 	for {
 		kind, payload, err := readFrame(in)
 		if err != nil {
@@ -195,6 +196,10 @@ func readJob(in io.Reader, pong func()) (req execution.Request, outputLimit int,
 			req.Code += payload
 		case 'I':
 			req.Stdin += payload
+		case 'V':
+			variables += payload
+		case 'W':
+			arguments += payload
 		case 'F':
 			files = append(files, execution.File{Path: payload})
 		case 'D':
@@ -204,9 +209,25 @@ func readJob(in io.Reader, pong func()) (req execution.Request, outputLimit int,
 			for _, file := range files {
 				req.Files = append(req.Files, execution.Inline(file.Path, file.Content))
 			}
+			req.Env, req.Args = readEnvironment(variables, arguments)
 			return req, outputLimit, nil
 		}
 	}
+}
+
+// readEnvironment reads variables and arguments, each followed by NUL.
+func readEnvironment(variables, arguments string) (env map[string]string, args []string) {
+	if variables != "" {
+		env = make(map[string]string)
+		for variable := range strings.SplitSeq(strings.TrimSuffix(variables, "\x00"), "\x00") {
+			name, value, _ := strings.Cut(variable, "=")
+			env[name] = value
+		}
+	}
+	if arguments != "" {
+		args = strings.Split(strings.TrimSuffix(arguments, "\x00"), "\x00")
+	}
+	return env, args
 }
 
 // readLimits reads the limits of a job that a fake applies.

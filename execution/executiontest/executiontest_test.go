@@ -72,7 +72,7 @@ func echo(ctx context.Context, req execution.Request) executiontest.Outcome {
 		return executiontest.Outcome{Stderr: err.Error(), ExitCode: 1}
 	}
 	return executiontest.Outcome{
-		Stdout: req.Code, Stderr: req.Stdin, ExitCode: int(req.Timeout.Seconds()), Files: files,
+		Stdout: req.Code, Stderr: req.Stdin + req.Env["A"] + strings.Join(req.Args, ","), ExitCode: int(req.Timeout.Seconds()), Files: files,
 	}
 }
 
@@ -80,7 +80,7 @@ func TestStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		executor := newStack(t, &executiontest.Backend{Program: echo})
 		got, err := executor.Execute(t.Context(), execution.Request{
-			Code: "more than ten", Stdin: "in", Timeout: 3 * time.Second,
+			Code: "more than ten", Stdin: "in", Env: map[string]string{"A": "+="}, Args: []string{"a", "", "b"}, Timeout: 3 * time.Second,
 			Files: []execution.Input{execution.Inline("a/b", []byte(strings.Repeat("x", 200_000))), execution.Inline("c", nil)},
 		})
 		if err != nil {
@@ -88,7 +88,7 @@ func TestStack(t *testing.T) {
 		}
 		code := 3
 		want := &execution.Result{
-			Stdout: "more than \n...[truncated]", Stderr: "in", ExitCode: &code, End: execution.End{Reason: execution.Exited},
+			Stdout: "more than \n...[truncated]", Stderr: "in+=a,,b", ExitCode: &code, End: execution.End{Reason: execution.Exited},
 			Files: []execution.File{{Path: "a/b", Size: 200_000, Content: []byte(strings.Repeat("x", 200_000))}, {Path: "c", Content: []byte{}}},
 		}
 		if diff := cmp.Diff(want, got, cmp.Comparer(bytes.Equal), cmpopts.IgnoreFields(execution.Result{}, "Started")); diff != "" {

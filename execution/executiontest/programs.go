@@ -2,6 +2,7 @@ package executiontest
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,11 @@ func briefly(req execution.Request) execution.Request {
 
 func withStdin(req execution.Request, stdin string) execution.Request {
 	req.Stdin = stdin
+	return req
+}
+
+func withEnvironment(req execution.Request, env map[string]string, args ...string) execution.Request {
+	req.Env, req.Args = env, args
 	return req
 }
 
@@ -106,6 +112,12 @@ var input = []conformance{
 	{"input without stdin", code("input()"), fails("EOFError")},
 	{"stdin that is not read", withStdin(code("print(1)"), strings.Repeat("x", 1<<20)), prints("1\n")},
 	{"much stdin", withStdin(code("import sys", "print(len(sys.stdin.read()))"), strings.Repeat("x", 1<<20)), prints("1048576\n")},
+	{"variables", withEnvironment(code("import os, subprocess", "print(os.environ['A'], os.environ['HOME'])", "subprocess.run('echo $A', shell=True)"),
+		map[string]string{"A": "é=\n", "HOME": "/"}), prints("é=\n /\né=\n")},
+	{"arguments", withEnvironment(code("import sys", "print(sys.argv)"), nil, "", "-v", "é\n"), prints("['/workspace/__main__.py', '', '-v', 'é\\n']\n")},
+	{"as many variables and arguments as there can be", withEnvironment(code("import os, sys", "print(len(os.environ['A']), len(sys.argv))"),
+		map[string]string{"A": strings.Repeat("x", 64<<10-3-2*255)}, slices.Repeat([]string{"x"}, 255)...), prints("65023 256\n")},
+	{"no variables and arguments", code("import os, sys", "print(os.environ.get('A'), os.environ['HOME'], len(sys.argv))"), prints("None /tmp 1\n")},
 	{"stdin in Unicode", withStdin(code("print(input().upper())"), "é€😀ß\n"), prints("É€😀SS\n")},
 }
 

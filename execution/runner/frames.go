@@ -7,6 +7,8 @@
 //
 //	J  a job's limits, as lines "name=number"
 //	C  some of the code            I  some of stdin
+//	V  some of the variables, each as NAME=VALUE and NUL
+//	W  some of the arguments, each followed by NUL
 //	F  the path of a file to stage D  some of its bytes
 //	   (a session also takes one that ends with "/", for a folder, and NUL and "x"
 //	   after one of a file that is executable)
@@ -70,6 +72,8 @@ const (
 	kindJob     = 'J'
 	kindCode    = 'C'
 	kindStdin   = 'I'
+	kindVars    = 'V'
+	kindArgs    = 'W'
 	kindFile    = 'F'
 	kindData    = 'D'
 	kindGo      = 'G'

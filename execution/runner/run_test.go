@@ -112,7 +112,7 @@ func TestRunSendsTheJob(t *testing.T) {
 		s.say('Z', "")
 	}))
 	_, err := open(t, i).Run(t.Context(), execution.Request{
-		Code: large + "c", Stdin: "in", Timeout: 1500 * time.Millisecond, Interactive: true,
+		Code: large + "c", Stdin: "in", Env: map[string]string{"B": "x=y", "A": ""}, Args: []string{"", "-v"}, Timeout: 1500 * time.Millisecond, Interactive: true,
 		Files: []execution.Input{{Path: "empty"}, execution.Inline("d/f", []byte(large+large))},
 	}, limits)
 	if err != nil {
@@ -123,6 +123,8 @@ func TestRunSendsTheJob(t *testing.T) {
 		{'C', large},
 		{'C', "c"},
 		{'I', "in"},
+		{'V', "A=\x00B=x=y\x00"},
+		{'W', "\x00-v\x00"},
 		{'F', "empty"},
 		{'F', "d/f"},
 		{'D', large},

@@ -33,7 +33,9 @@ func (s *Sandbox) send(ctx context.Context, t *task, head []byte) error {
 	err := w.write(ctx, func(out frameWriter) error {
 		_ = out.frame(kindJob, head)
 		_ = out.chunks(kindCode, []byte(t.code))
-		return out.chunks(kindStdin, []byte(t.stdin))
+		_ = out.chunks(kindStdin, []byte(t.stdin))
+		_ = out.chunks(kindVars, t.variables())
+		return out.chunks(kindArgs, t.arguments())
 	})
 	if err == nil && len(t.files) > 0 {
 		err = w.files(ctx, t.files)

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
 	python "github.com/vivarium-sandbox/vivarium/execution/supervisor"
@@ -78,6 +80,29 @@ func (s *supervisor) serve(facts, stdout string) []frame {
 	s.say('X', facts)
 	s.say('Z', "")
 	return frames
+}
+
+func TestSessionCallsSendTheEnvironment(t *testing.T) {
+	jobs := make(chan []frame, 2)
+	session := inSession(t, func(s *supervisor) {
+		jobs <- s.serve(fine, "")
+		jobs <- s.serve(fine, "")
+	})
+	env, args := map[string]string{"A": "1"}, []string{"x"}
+	cell := execution.Request{Code: "pass", Env: env, Args: args, Timeout: time.Second}
+	if _, err := session.RunPython(t.Context(), cell, limits); err != nil {
+		t.Fatal(err)
+	}
+	command := execution.Command{Command: "true", Env: env, Args: args, Timeout: time.Second}
+	if _, err := session.RunBash(t.Context(), command, limits); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		want := []frame{{'V', "A=1\x00"}, {'W', "x\x00"}}
+		if diff := cmp.Diff(want, (<-jobs)[2:], cmp.AllowUnexported(frame{})); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
 }
 
 func TestSessionCalls(t *testing.T) {

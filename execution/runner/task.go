@@ -3,6 +3,8 @@ package runner
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -28,6 +30,8 @@ type task struct {
 	operation   operation // always runPython in a sandbox that belongs to no session
 	code        string    // Python source text, a command, or the path of an entry; to rename it, NUL and its new path follow
 	stdin       string
+	env         map[string]string
+	args        []string
 	interactive bool
 	timeout     time.Duration
 	files       []execution.Input
@@ -42,7 +46,7 @@ type task struct {
 
 func pythonTask(req execution.Request, limits execution.Limits) task {
 	return task{
-		operation: runPython, code: req.Code, stdin: req.Stdin, interactive: req.Interactive, timeout: req.Timeout,
+		operation: runPython, code: req.Code, stdin: req.Stdin, env: req.Env, args: req.Args, interactive: req.Interactive, timeout: req.Timeout,
 		files: req.Files, keep: req.Keep, started: req.Started, output: req.Output, limits: limits,
 	}
 }
@@ -71,6 +75,24 @@ func (t *task) noun() string {
 		return "Folder"
 	}
 	return "File"
+}
+
+// variables returns the task's environment variables as the protocol has them.
+func (t *task) variables() []byte {
+	var text []byte
+	for _, name := range slices.Sorted(maps.Keys(t.env)) {
+		text = fmt.Appendf(text, "%s=%s\x00", name, t.env[name])
+	}
+	return text
+}
+
+// arguments returns the task's arguments as the protocol has them.
+func (t *task) arguments() []byte {
+	var text []byte
+	for _, arg := range t.args {
+		text = append(append(text, arg...), 0)
+	}
+	return text
 }
 
 // head is the payload of the task's first frame.

@@ -40,11 +40,12 @@ class Program:
             os.set_blocking(fd, False)  # the program can read its own pipes, so poll may be outdated
 
     def release(self, job: "Job") -> None:
-        """Sends the code to the program, which then runs it."""
+        """Sends the code to the program, with its variables and arguments. The program then runs it."""
         limits = job.limits
-        head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"])
+        sizes = len(job.variables), len(job.arguments)
+        head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"], *sizes)
         try:
-            write_all(self.control, head + job.code)
+            write_all(self.control, head + job.variables + job.arguments + job.code)
         except BrokenPipeError:
             pass  # it died while it waited; its status shows that
         os.close(self.control)

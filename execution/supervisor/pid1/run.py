@@ -15,18 +15,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from watches import Watches
 
+# The parts of a job that arrive in frames of their own: the kind of frame, and the attribute.
+PARTS = {b"C": "code", b"I": "stdin", b"V": "variables", b"W": "arguments"}
 MAX_POSTED = 1 << 18  # bytes of output that are collected before they are sent
 MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can set (pipe-max-size)
 
 
 class Job:
-    """What the server asks for: limits, code, stdin. Files are written directly to the workspace."""
+    """What the server asks for: limits and texts. Files are written directly to the workspace."""
 
     def __init__(self, limits: "dict[str, int]") -> None:
         self.limits = limits
         self.code = bytearray()
         self.stdin = bytearray()
+        self.variables = bytearray()
+        self.arguments = bytearray()
         self.has_files = False
+
+    def add(self, kind: bytes, payload: bytes) -> None:
+        """Adds to the part that a kind of frame, one of PARTS, has some of."""
+        part: bytearray = getattr(self, PARTS[kind])
+        part += payload
+
+    def clear(self) -> None:
+        """Drops the parts."""
+        for part in PARTS.values():
+            setattr(self, part, bytearray())
 
 
 def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
@@ -38,10 +52,8 @@ def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
         if kind == b"J":
             channel.begin_job()
             job = Job(parse_fields(payload))
-        elif kind == b"C":
-            job.code += payload
-        elif kind == b"I":
-            job.stdin += payload
+        elif kind in PARTS:
+            job.add(kind, payload)
         elif kind == b"F":
             if file >= 0:
                 os.close(file)

@@ -3,6 +3,7 @@
 import os
 import resource
 
+from environment import parse_variables, split
 from handover import Pipes, take_over
 from kernel import (
     Filter,
@@ -39,7 +40,15 @@ def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded
     program_filter.install()
 
 
-def become_shell(pipes: Pipes, workspace: str, program_filter: Filter, cpu_seconds: int, command: bytes) -> "NoReturn":
+def become_shell(
+    pipes: Pipes,
+    workspace: str,
+    program_filter: Filter,
+    cpu_seconds: int,
+    command: bytes,
+    arguments: bytes,
+    variables: bytes,
+) -> "NoReturn":
     """Turns a fresh fork of the supervisor into a shell, which runs the command once the control pipe is closed."""
     try:
         become_child(pipes, workspace, program_filter)
@@ -48,18 +57,22 @@ def become_shell(pipes: Pipes, workspace: str, program_filter: Filter, cpu_secon
         limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
         if os.read(3, 1):
             os._exit(70)
-        execute_command(command)
+        execute_command(command, arguments, variables)
     except BaseException as error:
         write_all(2, f"the shell could not be started: {error}\n".encode())
     finally:
         os._exit(126)
 
 
-def execute_command(command: bytes) -> None:
+def execute_command(command: bytes, arguments: bytes, variables: bytes) -> None:
     """Replaces this process by a shell that runs a command. Raises OSError."""
+    environment = {**os.environb, **parse_variables(variables)}
+    words = split(arguments)
     for shell in ("/bin/bash", "/bin/sh"):
+        name = os.path.basename(shell).encode()
+        parameters = [name, *words] if words else []  # $0 is the same with and without arguments
         try:
-            os.execv(shell, [os.path.basename(shell).encode(), b"-c", command])
+            os.execve(shell, [name, b"-c", command, *parameters], environment)
         except FileNotFoundError:
             continue
     raise FileNotFoundError("the image has neither bash nor sh")

@@ -11,6 +11,7 @@ from cells import Cells
 from child import become_child
 from compiling import compile_program
 from display import screen
+from environment import CallEnvironment
 from handover import CELL, CELL_END, DONE_FD, Pipes
 from ipython import provide
 from kernel import CHUNK, Filter, libc, limit, write_all
@@ -132,17 +133,25 @@ class Notebook:
             head = read_exactly(3, CELL.size)
             if len(head) < CELL.size:
                 os._exit(0)
-            interactive, cpu_seconds, stdin_size, code_size = CELL.unpack(head)
+            interactive, cpu_seconds, stdin_size, variables_size, arguments_size, code_size = CELL.unpack(head)
             sys.stdin = make_stdin(3, stdin_size)
+            environment = read_exactly(3, variables_size), read_exactly(3, arguments_size)
             before = used_cpu()
             self.allow_cpu(cpu_seconds)
             source = read_exactly(3, code_size)
             try:
-                status = self.run_cell(source, interactive)
+                status = self.run_call(source, interactive, CallEnvironment(*environment))
             except BaseException as error:  # memory ran out, or the program has broken what tracebacks need
                 status = 1 << 8
                 os.write(2, f"the cell's end could not be reported: {type(error).__name__}\n".encode())
             self.report_end(status, used_cpu() - before)
+
+    def run_call(self, source: bytes, interactive: bool, environment: CallEnvironment) -> int:
+        """Runs a cell in the environment of its call, and then undoes that. Returns a status as waitpid does."""
+        try:
+            return self.run_cell(source, interactive)
+        finally:
+            environment.undo()
 
     def report_end(self, status: int, cpu: float) -> None:
         """Reports the end of a cell to the supervisor. A fork that has run to the cell's end exits instead."""

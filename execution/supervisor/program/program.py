@@ -10,6 +10,7 @@ import sys
 from compiling import compile_program
 from display import screen
 from ending import end_program
+from environment import change_variables, parse_arguments, parse_variables
 from handover import Pipes, RELEASE, take_over
 from ipython import provide
 from kernel import (
@@ -81,9 +82,10 @@ def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
         exec(code, namespace)
 
 
-def execute(source: bytes, path: str, interactive: bool) -> int:
+def execute(source: bytes, path: str, interactive: bool, arguments: "list[str]") -> int:
     """Runs the program in a fresh `__main__` and returns its exit status, or the negative number of a signal."""
     namespace = make_main(path).__dict__
+    sys.argv += arguments
     try:
         run_codes(compile_program(source, path, interactive), namespace)
     except SystemExit as stop:
@@ -162,14 +164,18 @@ def await_and_run(workspace: str, notice: "Optional[ExitNotice]" = None) -> "NoR
     job = read_to_end(3)
     if not job:
         os._exit(0)  # the supervisor is gone
-    interactive, has_files, cpu_seconds = RELEASE.unpack_from(job)
+    interactive, has_files, cpu_seconds, variables_size, arguments_size = RELEASE.unpack_from(job)
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
     limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
     if has_files:
         forget_shadowed(workspace)
     inherited = next(reversed(sys.modules))
-    source = job[RELEASE.size :]
-    end_program(execute(source, f"{workspace}/{MAIN_FILE}", interactive), workspace, inherited, notice)
+    arguments_at = RELEASE.size + variables_size
+    source_at = arguments_at + arguments_size
+    change_variables(parse_variables(job[RELEASE.size : arguments_at]))
+    arguments = parse_arguments(job[arguments_at:source_at])
+    status = execute(job[source_at:], f"{workspace}/{MAIN_FILE}", interactive, arguments)
+    end_program(status, workspace, inherited, notice)
 
 
 def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) -> "NoReturn":

@@ -26,7 +26,7 @@ from kernel import Filter
 from main import Start
 from memory import WATCH_SECONDS
 from results import send_results
-from run import Job, Run
+from run import PARTS, Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
 from session_channel import CLOCK_CHECK_SECONDS, SessionChannel
@@ -124,10 +124,8 @@ class Session:
                 self.channel.begin_job()
                 job = Job(parse_limits(payload))
                 os.fchmod(self.root, 0o700)  # a program may have changed it
-            elif kind == b"C":
-                job.code += payload
-            elif kind == b"I":
-                job.stdin += payload
+            elif kind in PARTS:
+                job.add(kind, payload)
             elif kind == b"F":
                 staging.begin(payload.decode(errors="replace"))
             elif kind == b"D":

@@ -120,8 +120,9 @@ class CellCall(Call):
     def __init__(self, channel: Channel, program: Program, job: Job, watches: Watches, background: Background) -> None:
         super().__init__(channel, program, job, watches, background)
         limits = job.limits
-        head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], len(job.stdin), len(job.code))
-        self.stdin = views(head, job.stdin, job.code)
+        parts = job.stdin, job.variables, job.arguments, job.code
+        head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], *map(len, parts))
+        self.stdin = views(head, *parts)
         self.untaken = False  # the interpreter has ended without reading the cell
 
     def open(self) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
 CLOCK_CHECK_SECONDS = 300  # how often an idle session checks the clock: poll's stops while the machine sleeps
-KINDS = b"JCIFDGPNKYHU"  # kinds of the frames that servers send; see frames.go
+KINDS = b"JCIVWFDGPNKYHU"  # kinds of the frames that servers send; see frames.go
 TAG = 8  # bytes of its nonce with which a server begins each payload
 GREETING = b"Y\0\0\0"  # the beginning of a frame with a nonce; the nonce is short
 

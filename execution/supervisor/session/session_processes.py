@@ -114,7 +114,7 @@ class Interpreter(Child):
         pipes = Pipes()
         pid = fork(pipes)
         if pid == 0:
-            job.code, job.stdin = bytearray(), bytearray()  # its first cell is sent too; this copy would stay
+            job.clear()  # its first cell is sent too; this copy would stay
             become_interpreter(pipes, workspace, program_filter)
         os.close(pipes.stdin)  # cells receive their stdin with their code
         super().__init__(family, pipes, (pipes.control, pipes.stdout, pipes.stderr, pipes.stdin, pipes.done), pid)
@@ -178,7 +178,8 @@ class Shell(Child):
         pipes = Pipes()
         pid = fork(pipes)
         if pid == 0:
-            become_shell(pipes, workspace, program_filter, job.limits["cpu_seconds"], bytes(job.code))
+            texts = bytes(job.code), bytes(job.arguments), bytes(job.variables)
+            become_shell(pipes, workspace, program_filter, job.limits["cpu_seconds"], *texts)
         super().__init__(family, pipes, pipes.ours, pid)
 
     def begin(self) -> None:

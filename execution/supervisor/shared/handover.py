@@ -7,13 +7,15 @@ RULES_FD = 62  # fd of the Landlock rules while a program's process is set up
 DONE_FD = 63  # fd to which a program's process writes its exit notice; see ExitNotice
 RESULTS_FILE = "/tmp/.vivarium-results"  # to which programs append what they display
 EXIT_NOTICE = struct.Struct("BQQ")  # an exit notice: exit status, microseconds of CPU time, peak kilobytes
-RELEASE = struct.Struct(">??I")  # precedes the code: interactive, whether files were staged, seconds of CPU time
+# Precedes the variables, the arguments and the code: interactive, whether files were staged, seconds of CPU time, bytes of
+# variables, bytes of arguments.
+RELEASE = struct.Struct(">??III")
 HANDED = struct.Struct("7i")  # the supervisor's ends of the five pipes, then pidfds of the init and the program
 ENDED = struct.Struct("iQQd")  # an end: wait status, microseconds of CPU time, peak kilobytes, monotonic time
-CELL = struct.Struct(">?III")  # precedes a cell: interactive, seconds of CPU time, bytes of stdin, bytes of code
-RESULT_ITEM = struct.Struct(
-    ">?BI"
-)  # precedes a representation: begins a result, bytes of its media type, and of its data
+# Precedes a cell: interactive, seconds of CPU time, bytes of stdin, of variables, of arguments and of code, in this order.
+CELL = struct.Struct(">?IIIII")
+# Precedes one form of a displayed value: whether it is the first form, bytes of its media type, and of its data.
+RESULT_ITEM = struct.Struct(">?BI")
 CELL_END = struct.Struct("IQQ")  # the end of a cell: wait status, microseconds of CPU time, peak kilobytes
 
 

@@ -14,6 +14,17 @@ import run
 import watches
 
 
+class JobTest(unittest.TestCase):
+    def test_parts_arrive_in_pieces(self) -> None:
+        job = run.Job({})
+        for kind in (b"C", b"I", b"V", b"W"):
+            job.add(kind, kind)
+            job.add(kind, b"!")
+        self.assertEqual((job.code, job.stdin, job.variables, job.arguments), (b"C!", b"I!", b"V!", b"W!"))
+        job.clear()
+        self.assertFalse(job.code or job.stdin or job.variables or job.arguments)
+
+
 class RunTest(unittest.TestCase):
     def test_no_frame_is_larger_than_the_server_accepts(self) -> None:
         received, send_fd = os.pipe()

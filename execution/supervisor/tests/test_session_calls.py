@@ -62,9 +62,10 @@ class CellCallTest(unittest.TestCase):
         self.stdin, self.program_in = os.pipe()
         self.addCleanup(kernel.close_all, (self.stdin, self.program_in))
 
-    def call(self, stdin: bytes, code: bytes) -> session_calls.CellCall:
+    def call(self, stdin: bytes, code: bytes, variables: bytes = b"", arguments: bytes = b"") -> session_calls.CellCall:
         """Returns a call that has sent nothing yet."""
         job = run.Job({"output_bytes": 1, "timeout_ms": 1, "interactive": 1, "cpu_seconds": 5})
+        job.variables, job.arguments = bytearray(variables), bytearray(arguments)
         job.stdin, job.code = bytearray(stdin), bytearray(code)
         program = types.SimpleNamespace(stdin=self.program_in, stdout=1, stderr=2)
         tracemalloc.start()
@@ -74,11 +75,14 @@ class CellCallTest(unittest.TestCase):
         return call
 
     def test_all_of_a_cell_is_sent(self) -> None:
-        call = self.call(b"in", b"code")
+        call = self.call(b"in", b"code", b"A=1\0", b"-v\0-\0")
         while call.stdin:
             call.feed()
-        self.assertEqual(handover.CELL.unpack(notebook.read_exactly(self.stdin, handover.CELL.size)), (True, 5, 2, 4))
+        head = handover.CELL.unpack(notebook.read_exactly(self.stdin, handover.CELL.size))
+        self.assertEqual(head, (True, 5, 2, 4, 5, 4))
         self.assertEqual(notebook.read_exactly(self.stdin, 2), b"in")
+        self.assertEqual(notebook.read_exactly(self.stdin, 4), b"A=1\0")
+        self.assertEqual(notebook.read_exactly(self.stdin, 5), b"-v\0-\0")
         self.assertEqual(notebook.read_exactly(self.stdin, 4), b"code")
 
     def test_an_unread_cell_is_untaken(self) -> None:
