@@ -74,7 +74,7 @@ func (a *api) toHTTP(ctx context.Context, err error) error {
 	switch domain.Code {
 	case execution.Invalid:
 		if len(domain.Fields) > 0 {
-			out.Detail = invalidDetail(domain.Fields, inBody)
+			out.Detail = bodyDetail(domain.Fields)
 		}
 	case execution.Busy, execution.Overloaded, execution.Unavailable:
 		out.header.Set("Retry-After", retryAfter)
@@ -139,17 +139,38 @@ func faultType(f execution.Fault) string {
 		return "greater_than_equal"
 	case execution.FaultTooLarge:
 		return "less_than_equal"
-	case execution.FaultValue:
+	case execution.FaultValue, execution.FaultAbsolute, execution.FaultParent:
 	}
 	return "value_error"
 }
 
-// invalidDetail returns the detail of a request with faults. A timeout above the
-// maximum has a sentence of its own in the contract.
-func invalidDetail(fields []execution.FieldError, locate locator) any {
-	if first := fields[0]; first.Field == execution.FieldTimeout && first.Fault == execution.FaultTooLarge {
-		return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", first.Limit.Milliseconds())
+// sentence returns the whole detail of a request with a fault that has a sentence of its
+// own in the contract, and "" for other faults.
+func sentence(f execution.FieldError) string {
+	switch {
+	case f.Field == execution.FieldTimeout && f.Fault == execution.FaultTooLarge:
+		return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", f.Limit.Milliseconds())
+	case f.Fault == execution.FaultAbsolute:
+		return "File paths must be relative."
+	case f.Fault == execution.FaultParent:
+		return "File paths must not contain '..'."
 	}
+	return ""
+}
+
+// bodyDetail returns the detail of a request whose body has faults. The first one that has
+// a sentence of its own stands for all: the contract knows no others beside it.
+func bodyDetail(fields []execution.FieldError) any {
+	for _, field := range fields {
+		if text := sentence(field); text != "" {
+			return text
+		}
+	}
+	return invalidDetail(fields, inBody)
+}
+
+// invalidDetail returns the list of the faults of a request.
+func invalidDetail(fields []execution.FieldError, locate locator) any {
 	fields, more := execution.FirstFaults(fields)
 	list := make([]fault, len(fields), len(fields)+1)
 	for i, field := range fields {

@@ -47,10 +47,10 @@ type uploadedFile struct {
 }
 
 type listedFile struct {
-	FileID     string  `json:"file_id" doc:"the id of the file for runs and the other routes" example:"8cae838bb6d3d0152e9be8935cec1150"`
-	Filename   string  `json:"filename" doc:"the name that the client gave the file" example:"scores.csv"`
-	SizeBytes  int64   `json:"size_bytes" example:"25"`
-	UploadTime float64 `json:"upload_time" doc:"when the file was stored, in Unix seconds" example:"1764000000.5"`
+	FileID     string   `json:"file_id" doc:"the id of the file for runs and the other routes" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename   string   `json:"filename" doc:"the name that the client gave the file" example:"scores.csv"`
+	SizeBytes  int64    `json:"size_bytes" example:"25"`
+	UploadTime unixTime `json:"upload_time" doc:"when the file was stored, in Unix seconds, as a float" example:"1764000000.5"`
 }
 
 type fileList struct {
@@ -58,7 +58,7 @@ type fileList struct {
 }
 
 func listed(info filestore.Info) listedFile {
-	return listedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size, UploadTime: float64(info.Uploaded.UnixMilli()) / 1e3}
+	return listedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size, UploadTime: unixTimeOf(info.Uploaded)}
 }
 
 func uploaded(info filestore.Info) uploadedFile {

@@ -36,8 +36,8 @@ type createSession struct {
 }
 
 type session struct {
-	SessionID string `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
-	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then" example:"1764000901"`
+	SessionID string   `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	ExpiresAt unixTime `json:"expires_at" doc:"Unix seconds, as a float; the sandbox and all its files are gone by then" example:"1764000900.25"`
 }
 
 type sessionList struct {
@@ -62,7 +62,7 @@ type bashResponse struct {
 }
 
 func toSession(info execution.SessionInfo) session {
-	return session{SessionID: info.ID, ExpiresAt: info.Expires.Add(time.Second - time.Nanosecond).Unix()} // rounded up
+	return session{SessionID: info.ID, ExpiresAt: unixTimeOf(info.Expires.Add(time.Millisecond - time.Nanosecond))} // rounded up
 }
 
 // inSession executes programs in a session.

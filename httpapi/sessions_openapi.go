@@ -20,7 +20,7 @@ func sessionNotFound() answer {
 	return answer{"The session does not exist or has expired", []sample{unknownSession()}}
 }
 
-func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000901} }
+func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000900.25} }
 
 func createSessionOperation() huma.Operation {
 	sheet, ttl := "bmFtZSxzY29yZQpBZGEsOQpHcmFjZSw4Cg==", int64(3600) // name,score Ada,9 Grace,8

@@ -28,22 +28,24 @@ type sessions struct {
 	ttl   time.Duration
 	fail  error  // of every operation
 	torn  string // the file that breaks off
+
+	expires time.Time
 }
 
-func newSessions() *sessions { return &sessions{files: make(map[string]string)} }
-
-var expires = time.UnixMilli(1_764_000_900_500)
+func newSessions() *sessions {
+	return &sessions{files: make(map[string]string), expires: time.UnixMilli(1_764_000_900_500)}
+}
 
 func (s *sessions) Create(ctx context.Context, ttl time.Duration, files []execution.Input) (execution.SessionInfo, error) {
 	s.ttl = ttl
 	if _, err := (execution.WriteRequest{Files: files}).Validate(ctx, limits); err != nil {
 		return execution.SessionInfo{}, err
 	}
-	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.fail
+	return execution.SessionInfo{ID: knownSession, Expires: s.expires}, s.fail
 }
 
 func (s *sessions) List(context.Context) ([]execution.SessionInfo, error) {
-	return []execution.SessionInfo{{ID: knownSession, Expires: expires}}, s.fail
+	return []execution.SessionInfo{{ID: knownSession, Expires: s.expires}}, s.fail
 }
 
 func (s *sessions) find(id string) error {
@@ -160,7 +162,7 @@ func sessionsHandler(t *testing.T) (http.Handler, *sessions) {
 
 func TestSessionLives(t *testing.T) {
 	h, s := sessionsHandler(t)
-	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000901}`
+	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000900.5}`
 	serve(h, request("POST", "/v1/sessions", `{}`)).want(t, http.StatusCreated, known)
 	serve(h, request("POST", "/v1/sessions", "")).want(t, http.StatusCreated, known)
 	if s.ttl != 0 {
@@ -173,6 +175,24 @@ func TestSessionLives(t *testing.T) {
 	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
 	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
 		t.Errorf("deleting returns %d %s", a.status, a.body)
+	}
+}
+
+// expires_at is a float in JSON, also at a whole second. It is rounded up.
+func TestExpiresAtIsAFloat(t *testing.T) {
+	h, s := sessionsHandler(t)
+	for given, want := range map[time.Time]string{
+		time.Unix(1_764_000_900, 0):           "1764000900.0",
+		time.Unix(1_764_000_900, 1):           "1764000900.001",
+		time.Unix(1_764_000_900, 250_000_000): "1764000900.25",
+		time.Unix(1_764_000_900, 999_999_999): "1764000901.0",
+	} {
+		s.expires = given
+		for _, r := range []*http.Request{request("POST", "/v1/sessions", `{}`), request("GET", "/v1/sessions", "")} {
+			if a := serve(h, r); !strings.Contains(a.body, `"expires_at":`+want+`}`) {
+				t.Errorf("%s, %v: %s", r.Method, given, a.body)
+			}
+		}
 	}
 }
 
@@ -205,7 +225,7 @@ func TestInvalidSessionRequests(t *testing.T) {
 		{"POST", "/v1/sessions", `{"ttl_seconds": 86401}`, 422, `{"detail":[{"type":"less_than_equal","loc":["body","ttl_seconds"],"msg":"expected number <= 86400","input":86401}]}`},
 		{"POST", "/v1/sessions", `{"ttl_seconds": "5"}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":"5"}]}`},
 		{"POST", "/v1/sessions", `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"ttl_seconds must be of type integer, not null","input":null}]}`},
-		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":[{"type":"value_error","loc":["body","files",0,"path"],"msg":"path must be relative to the workspace, not absolute","input":"/x"}]}`},
+		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":"File paths must be relative."}`},
 		{"POST", "/v1/sessions", `{"files": [{"path": "x", "file_id": "y"}]}`, 404, `{"detail":"File with ID 'y' not found for path 'x'."}`},
 		{"POST", base + "/bash", `{"cmd": ""}`, 422, `{"detail":[{"type":"value_error","loc":["body","cmd"],"msg":"cmd must not be empty","input":""}]}`},
 		{"POST", base + "/bash", `{"cmd": 1}`, 422, `{"detail":[{"type":"string_type","loc":["body","cmd"],"msg":"expected string","input":1}]}`},
