@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/wire"
@@ -192,6 +193,7 @@ func unprocessable(faults ...fault) *apiError {
 //nolint:gochecknoinits // the library has no other hook
 func init() {
 	huma.NewErrorWithContext = humaError
+	huma.ValidateStrictCasing = true
 	// The library uses this one to describe the shape in the API's description.
 	huma.NewError = func(status int, message string, causes ...error) huma.StatusError {
 		return humaError(nil, status, message, causes...)
@@ -266,8 +268,11 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		property = strings.TrimSuffix(property, " to be present")
 		return fault{Type: "missing", Loc: append(f.Loc, property), Msg: property + " is required", Input: clip(detail.Value)}
 	}
-	if name, value, ok := wrongNumber(detail.Message); ok {
-		return fault{Type: "int_type", Loc: append(f.Loc, name), Msg: "expected integer", Input: value}
+	if path, value, ok := strings.Cut(detail.Message, notIntegerText); ok {
+		return fault{Type: "int_type", Loc: append(f.Loc, location(path)...), Msg: "expected integer", Input: json.Number(value)}
+	}
+	if detail.Message == validation.MsgExpectedMatchAtLeastOneSchema { // only booleans have several
+		return boolFault(detail.Value, f.Loc...)
 	}
 	if unparsed {
 		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + f.Msg, Input: clip(detail.Value)}
@@ -282,23 +287,6 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		}
 	}
 	return f
-}
-
-// wrongNumber parses the message of encoding/json for a number that is integral but not
-// an integer of Go, such as 5.0: "json: cannot unmarshal number 5.0 into Go struct field
-// executeRequest.timeout_ms of type int64".
-func wrongNumber(message string) (field string, value json.Number, ok bool) {
-	rest, ok := strings.CutPrefix(message, "json: cannot unmarshal number ")
-	if !ok {
-		return "", "", false
-	}
-	number, rest, ok := strings.Cut(rest, " into Go struct field ")
-	if !ok {
-		return "", "", false
-	}
-	_, rest, _ = strings.Cut(rest, ".")
-	field, _, _ = strings.Cut(rest, " ")
-	return field, json.Number(number), true
 }
 
 // location splits "body.files[0].path" into its parts.

@@ -143,8 +143,6 @@ func TestExecuteInvalid(t *testing.T) {
 		"timeout below":    {`{"code": "", "timeout_ms": -1}`, one("greater_than_equal", `, "timeout_ms"`, "expected number >= 1", "-1")},
 		"timeout too long": {`{"code": "", "timeout_ms": 60001}`, `{"detail": "timeout_ms exceeds maximum of 60000 ms"}`},
 		"stdin number":     {`{"code": "", "stdin": 5}`, one("string_type", `, "stdin"`, "expected string", "5")},
-		"interactive text": {`{"code": "", "last_line_interactive": "yes"}`, one("bool_type", `, "last_line_interactive"`, "expected boolean", `"yes"`)},
-		"interactive null": {`{"code": "", "last_line_interactive": null}`, one("bool_type", `, "last_line_interactive"`, "last_line_interactive must be of type boolean, not null", "null")},
 		"all at once": {
 			`{"code": 1, "timeout_ms": "x", "files": 5}`,
 			`{"detail": [{"type": "string_type", "loc": ["body", "code"], "msg": "expected string", "input": 1},

@@ -28,7 +28,7 @@ const (
 
 const aboutAPI = "Runs untrusted Python in a sandbox, in milliseconds.\n\n" +
 	`An error is {"detail": "a sentence"}, or {"detail": [...]} with one entry for each fault of a request. ` +
-	"A program that fails is a result and not an error. Unknown fields of requests are ignored.\n\n" +
+	"A program that fails is a result and not an error. Unknown fields of requests are ignored; unknown_fields of the answer names them.\n\n" +
 	"Every answer has an X-Request-Id, which identifies the request in the server's log. A wrong method returns 405 with " +
 	"Allow. A request from a page of another site, or to a Host that could be a name in the public DNS, returns 403."
 

@@ -94,7 +94,7 @@ func (a *api) newHuma() huma.API {
 	config.CreateHooks = nil                         // no $schema field in answers
 	config.DocsPath = ""                             // ours loads nothing from other hosts
 	config.SchemasPath = ""
-	json := huma.Format{Marshal: writeAnswer, Unmarshal: huma.DefaultJSONFormat.Unmarshal}
+	json := huma.Format{Marshal: writeAnswer, Unmarshal: unmarshal}
 	config.Formats = map[string]huma.Format{"application/json": json, "json": json}
 
 	a.policies["GET /openapi.json"] = policy{public: true}
@@ -133,10 +133,6 @@ func register[In, Out any](a *api, p policy, op huma.Operation, handler func(ctx
 	op.BodyReadTimeout = readBodyTime
 	a.policies[op.Method+" "+op.Path] = p
 	huma.Register(a.huma, op, handler)
-	if post := a.huma.OpenAPI().Paths[op.Path].Post; post != nil && post.RequestBody != nil {
-		// The library treats RawBody as a body of bytes that a client may send.
-		delete(post.RequestBody.Content, "application/octet-stream")
-	}
 }
 
 // registerRaw adds a route that reads and writes its messages itself: the library

@@ -31,6 +31,7 @@ const (
 )
 
 type createSession struct {
+	facts
 	Files      []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
 	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time until the session ends, in seconds"`
 }
@@ -40,25 +41,33 @@ type session struct {
 	ExpiresAt unixTime `json:"expires_at" doc:"Unix seconds, as a float; the sandbox and all its files are gone by then" example:"1764000900.25"`
 }
 
+type createdSession struct {
+	SessionID     string   `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	ExpiresAt     unixTime `json:"expires_at" doc:"Unix seconds, as a float; the sandbox and all its files are gone by then" example:"1764000900.25"`
+	UnknownFields []string `json:"unknown_fields,omitempty" nullable:"false" doc:"fields of the request that the server does not know and has ignored"`
+}
+
 type sessionList struct {
 	Sessions []session `json:"sessions" nullable:"false"`
 }
 
 type bashRequest struct {
+	facts
 	Cmd       string `json:"cmd" doc:"the command for bash -c; it starts in the workspace with an empty standard input"`
 	TimeoutMS *int64 `json:"timeout_ms,omitempty" nullable:"false" minimum:"1" doc:"the wall-clock time limit of the command, in milliseconds; then it is killed with its background processes, except those started with setsid"`
 }
 
 type bashResponse struct {
-	Stdout     string `json:"stdout"`
-	Stderr     string `json:"stderr"`
-	ExitCode   *int   `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
-	TimedOut   bool   `json:"timed_out"`
-	DurationMS int64  `json:"duration_ms"`
-	End        end    `json:"end" doc:"why the command ended"`
-	Usage      usage  `json:"usage"`
-	QueueMS    int64  `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
-	StateLost  bool   `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	Stdout        string   `json:"stdout"`
+	Stderr        string   `json:"stderr"`
+	ExitCode      *int     `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
+	TimedOut      bool     `json:"timed_out"`
+	DurationMS    int64    `json:"duration_ms"`
+	End           end      `json:"end" doc:"why the command ended"`
+	Usage         usage    `json:"usage"`
+	QueueMS       int64    `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
+	StateLost     bool     `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	UnknownFields []string `json:"unknown_fields,omitempty" nullable:"false" doc:"fields of the request that the server does not know and has ignored"`
 }
 
 func toSession(info execution.SessionInfo) session {
@@ -85,7 +94,6 @@ func (a *api) registerSessions() {
 
 func (a *api) registerSessionLives() {
 	register(a, policy{}, createSessionOperation(), a.createSession)
-	a.huma.OpenAPI().Paths[sessionsPath].Post.RequestBody.Required = false // the library marks a body with RawBody as required
 	register(a, policy{}, listSessionsOperation(), func(ctx context.Context, _ *struct{}) (*listSessionsOutput, error) {
 		found, err := a.opts.Sessions.List(ctx)
 		if err != nil {
@@ -107,12 +115,9 @@ func (a *api) registerSessionLives() {
 	delete(a.huma.OpenAPI().Paths[sessionPath].Delete.Responses, strconv.Itoa(http.StatusUnprocessableEntity))
 }
 
-type createSessionInput struct {
-	Body    *createSession
-	RawBody []byte
-}
+type createSessionInput struct{ Body *createSession }
 
-type createSessionOutput struct{ Body session }
+type createSessionOutput struct{ Body createdSession }
 
 type listSessionsOutput struct{ Body sessionList }
 
@@ -125,7 +130,7 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 	if body == nil {
 		body = new(createSession)
 	}
-	if err := refuseNulls(in.RawBody); err != nil {
+	if err := body.refuseNulls(); err != nil {
 		return nil, err
 	}
 	j, err := a.newJob(ctx, &executeRequest{Files: body.Files})
@@ -141,13 +146,13 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 	if err != nil {
 		return nil, a.toHTTP(ctx, err)
 	}
-	return &createSessionOutput{toSession(info)}, nil
+	made := toSession(info)
+	return &createSessionOutput{createdSession{SessionID: made.SessionID, ExpiresAt: made.ExpiresAt, UnknownFields: body.unknown}}, nil
 }
 
 type bashInput struct {
 	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 	Body      bashRequest
-	RawBody   []byte
 }
 
 type bashOutput struct{ Body bashResponse }
@@ -155,11 +160,10 @@ type bashOutput struct{ Body bashResponse }
 type sessionExecuteInput struct {
 	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 	Body      executeRequest
-	RawBody   []byte
 }
 
 func (in *sessionExecuteInput) plain() *executeInput {
-	return &executeInput{Body: in.Body, RawBody: in.RawBody}
+	return &executeInput{Body: in.Body}
 }
 
 func (a *api) registerSessionCalls() {
@@ -173,7 +177,7 @@ func (a *api) registerSessionCalls() {
 }
 
 func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
-	if err := refuseNulls(in.RawBody); err != nil {
+	if err := in.Body.refuseNulls(); err != nil {
 		return nil, err
 	}
 	cmd := execution.Command{Command: in.Body.Cmd}
@@ -187,8 +191,9 @@ func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 	return &bashOutput{bashResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
 		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(), StateLost: r.StateLost,
-		End:   end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
-		Usage: usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
+		End:           end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
+		Usage:         usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
+		UnknownFields: in.Body.unknown,
 	}}, nil
 }
 

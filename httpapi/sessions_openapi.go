@@ -38,7 +38,7 @@ func createSessionOperation() huma.Operation {
 				}},
 			},
 			answers: map[int]answer{
-				http.StatusCreated:               {"The session is ready", []sample{{"plain", "For 15 minutes", exampleSession()}}},
+				http.StatusCreated:               {"The session is ready", []sample{{"plain", "For 15 minutes", createdSession{SessionID: exampleSessionID, ExpiresAt: exampleSession().ExpiresAt}}}},
 				http.StatusNotFound:              runRefusals()[http.StatusNotFound],
 				http.StatusRequestEntityTooLarge: runRefusals()[http.StatusRequestEntityTooLarge],
 				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A ttl_seconds that is too large", []fault{

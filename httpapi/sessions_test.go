@@ -168,7 +168,7 @@ func TestSessionLives(t *testing.T) {
 	if s.ttl != 0 {
 		t.Errorf("the life without a body is %v: the manager knows the default", s.ttl)
 	}
-	serve(h, request("POST", "/v1/sessions", `{"ttl_seconds": 86400, "files": [], "more": 1}`)).want(t, http.StatusCreated, known)
+	serve(h, request("POST", "/v1/sessions", `{"ttl_seconds": 86400, "files": []}`)).want(t, http.StatusCreated, known)
 	if s.ttl != 24*time.Hour {
 		t.Errorf("the life is %v", s.ttl)
 	}
