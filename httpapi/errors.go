@@ -239,6 +239,9 @@ func bodyFault(cause error) *apiError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
 	}
+	if errors.Is(cause, errBroken) {
+		return brokenBody()
+	}
 	if limit, ok := errors.AsType[wire.LimitError](cause); ok {
 		return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
 			{Type: "too_long", Loc: []any{"body"}, Msg: limit.Error(), Input: nil},
@@ -250,6 +253,10 @@ func bodyFault(cause error) *apiError {
 		return shaped
 	}
 	return nil
+}
+
+func brokenBody() *apiError {
+	return &apiError{status: http.StatusBadRequest, Detail: errBroken.Error()}
 }
 
 // withMore appends the number of further faults to a list of faults.

@@ -202,7 +202,7 @@ func (a *api) registerSessionFiles() {
 	file := bodyPolicy{limit: limit, refusal: fileTooLarge(limit), within: transferTime, isFile: true}
 	a.registerRaw(policy{}, readFileOperation(), a.readFile)
 	a.registerRaw(policy{body: file}, writeFileOperation(), a.writeFile)
-	a.handle(sessionPath+"/files", policy{}, notFound) // the mux would redirect to files/, in HTML
+	a.handle(sessionPath+"/files", policy{ignoresBody: true}, notFound) // the mux would redirect to files/, in HTML
 }
 
 func (a *api) readFile(w http.ResponseWriter, r *http.Request) error {
@@ -247,9 +247,6 @@ func (a *api) writeFile(w http.ResponseWriter, r *http.Request) error {
 	err := a.opts.Sessions.WriteFiles(r.Context(), r.PathValue("session_id"), execution.WriteRequest{
 		Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: source}}, Spent: source.spent,
 	})
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
-	}
 	if err != nil {
 		return asURLFault(err)
 	}
@@ -273,19 +270,19 @@ func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
 	b.opened = true
 	control := http.NewResponseController(b.w)
 	stop := context.AfterFunc(ctx, func() { _ = control.SetReadDeadline(time.Now()) }) // not for test recorders
-	return &openBody{b.r, stop}, nil
+	return &bodySource{b.r, stop}, nil
 }
 
 // spent is for [execution.WriteRequest].
 func (b *body) spent() bool { return b.opened }
 
-type openBody struct {
+type bodySource struct {
 	io.Reader
 	stop func() bool
 }
 
 // Close does not close the body: the server does.
-func (b *openBody) Close() error {
+func (b *bodySource) Close() error {
 	b.stop()
 	return nil
 }

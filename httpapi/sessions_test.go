@@ -300,7 +300,7 @@ func TestSessionFilesCutShort(t *testing.T) {
 	path := "/v1/sessions/" + knownSession + "/files/a"
 	short := request("PUT", path, "12345")
 	short.Body = io.NopCloser(io.MultiReader(strings.NewReader("123"), iotestErr{io.ErrUnexpectedEOF}))
-	serve(h, short).want(t, http.StatusUnprocessableEntity, `{"detail": "the body ends early"}`)
+	serve(h, short).want(t, http.StatusBadRequest, `{"detail": "the request body is cut short or its chunks are not valid"}`)
 	chunked := request("PUT", path, "12345")
 	chunked.ContentLength = -1
 	serve(h, chunked).want(t, http.StatusLengthRequired, `{"detail": "the request must have a Content-Length"}`)
