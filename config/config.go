@@ -22,13 +22,14 @@ import (
 var settingsText string
 
 // Config is the settings. Each field's tag has its variable and its default, and
-// what is allowed: min and max for numbers, oneof for words. atmost names a setting
+// what is allowed: min and max for numbers, oneof for words, alias for other names of
+// these. atmost names a setting
 // that this one must not exceed; with part, it must not exceed the value divided by
 // that. settings.txt describes each setting, and what other text is allowed.
 type Config struct {
 	Host      string `env:"HOST, default=127.0.0.1"`
 	Port      int    `env:"PORT, default=8000" min:"0" max:"65535"`
-	LogLevel  string `env:"LOG_LEVEL, default=info" oneof:"debug info warn error"`
+	LogLevel  string `env:"LOG_LEVEL, default=info" oneof:"debug info warn error" alias:"warning=warn critical=error fatal=error notset=debug"`
 	LogFormat string `env:"LOG_FORMAT, default=plain" oneof:"plain json"`
 
 	AllowedHosts   Names  `env:"ALLOWED_HOSTS"`
@@ -191,11 +192,12 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 		if value == "" {
 			return s.Default, false, nil
 		}
-		if !s.accepts(value) {
+		plain := s.canonical(value)
+		if !s.accepts(plain) {
 			faults = append(faults, fmt.Errorf("%s is %q: must be %s", name, value, s.Allowed))
 			return s.Default, false, nil
 		}
-		return value, false, nil
+		return plain, false, nil
 	})
 	var c Config
 	err := envconfig.ProcessWith(ctx, &envconfig.Config{
@@ -203,6 +205,11 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 	})
 	if err != nil {
 		return Config{}, fmt.Errorf("settings: %w", err)
+	}
+	if c.FileStorageDir != "" {
+		if c.FileStorageDir, err = filepath.Abs(c.FileStorageDir); err != nil {
+			faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR: %w", err))
+		}
 	}
 	faults = append(faults, c.keepBounds(func(name string) bool {
 		value, _ := lookup(name)
@@ -248,9 +255,6 @@ func (c *Config) keepBounds(set func(name string) bool) []error {
 // that tags cannot describe.
 func (c Config) contradictions() []error {
 	var faults []error
-	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
-		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
-	}
 	faults = append(faults, c.engineFaults()...)
 	faults = append(faults, c.localFaults()...)
 	faults = append(faults, c.storageFaults()...)
