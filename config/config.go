@@ -45,9 +45,11 @@ type Config struct {
 	LocalPython string `env:"LOCAL_PYTHON"`
 	LocalRootfs string `env:"LOCAL_ROOTFS"`
 
-	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest"`
-	Network string `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none"`
-	Runtime string `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME"`
+	Image   string  `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest"`
+	Bin     string  `env:"PYTHON_EXECUTOR_DOCKER_BIN"`
+	RunArgs RunArgs `env:"PYTHON_EXECUTOR_DOCKER_RUN_ARGS"`
+	Network string  `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none"`
+	Runtime string  `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME"`
 
 	Isolation      string `env:"ISOLATION, default=auto" oneof:"auto run container"`
 	PreloadModules string `env:"PRELOAD_MODULES, default=auto"`
@@ -185,6 +187,12 @@ func (s Setting) inRange(x float64) bool {
 func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config, error) {
 	var faults []error
 	settings := byName()
+	given := lookup
+	if backend, _ := lookup("EXECUTOR_BACKEND"); settings["EXECUTOR_BACKEND"].canonical(backend) != "local" {
+		text, _ := lookup(runArgsName)
+		args := parseRunArgs(text)
+		given, faults = args.overlay(lookup, settings)
+	}
 	// The library stops at the first fault. So values are checked before it parses
 	// them, and a wrong one is replaced by the default.
 	check := envconfig.MutatorFunc(func(_ context.Context, name, _, _, value string) (string, bool, error) {
@@ -201,7 +209,7 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 	})
 	var c Config
 	err := envconfig.ProcessWith(ctx, &envconfig.Config{
-		Target: &c, Lookuper: lookuper(lookup), Mutators: []envconfig.Mutator{check},
+		Target: &c, Lookuper: lookuper(given), Mutators: []envconfig.Mutator{check},
 	})
 	if err != nil {
 		return Config{}, fmt.Errorf("settings: %w", err)
@@ -212,7 +220,7 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 		}
 	}
 	faults = append(faults, c.keepBounds(func(name string) bool {
-		value, _ := lookup(name)
+		value, _ := given(name)
 		return value != ""
 	})...)
 	faults = append(faults, c.contradictions()...)
@@ -257,6 +265,7 @@ func (c Config) contradictions() []error {
 	var faults []error
 	faults = append(faults, c.engineFaults()...)
 	faults = append(faults, c.localFaults()...)
+	faults = append(faults, c.runArgFaults()...)
 	faults = append(faults, c.storageFaults()...)
 	faults = append(faults, c.accessFaults()...)
 	for name := range strings.SplitSeq(c.PreloadModules, ",") {
