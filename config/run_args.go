@@ -53,7 +53,7 @@ func (a *RunArgs) EnvDecode(value string) error {
 
 // flagKind describes a flag of `docker run`.
 type flagKind struct {
-	// set applies a value. Its error says what a value must be. Nil only for flags that
+	// set applies a value. Its error names what is allowed. Nil only for flags that
 	// are refused.
 	set func(a *RunArgs, value string) error
 	// isSwitch flags have no value, or true or false.
@@ -112,8 +112,8 @@ func (a *RunArgs) take(known map[string]flagKind, words []string) ([]string, err
 	return rest, nil
 }
 
-// takeSwitch handles a flag that is on or off. What is refused may be off, and what every
-// sandbox has must be on.
+// takeSwitch checks a flag that is on or off. A refused one may be off. One that describes
+// every sandbox may be on.
 func (a *RunArgs) takeSwitch(name, value string, hasValue bool, kind flagKind) error {
 	on := !hasValue || slices.Contains([]string{"true", "t", "1"}, strings.ToLower(value))
 	off := slices.Contains([]string{"false", "f", "0"}, strings.ToLower(value))
@@ -128,7 +128,7 @@ func (a *RunArgs) takeSwitch(name, value string, hasValue bool, kind flagKind) e
 	return nil
 }
 
-// cutFlag splits a word into a flag by its long name, and its value if the word has one.
+// cutFlag splits an argument into a flag by its long name, and its value if there is one.
 func cutFlag(word string) (name, value string, hasValue bool, err error) {
 	switch {
 	case strings.HasPrefix(word, "--") && len(word) > 2:
@@ -145,7 +145,7 @@ func cutFlag(word string) (name, value string, hasValue bool, err error) {
 	return long, value, len(word) > 2, nil
 }
 
-// joinedFlags returns the short flags behind the first one of a word.
+// joinedFlags returns the short flags behind the first one of an argument.
 func joinedFlags(word string) (string, bool) {
 	if strings.HasPrefix(word, "--") || len(word) < 3 || word[2] == '=' {
 		return "", false

@@ -11,7 +11,7 @@ import (
 )
 
 // looseBool is a boolean as Pydantic's lax mode accepts it: also as the number 0 or 1, or
-// as a word in any case.
+// as one of some strings in any case.
 type looseBool bool
 
 func trueWords() []string { return []string{"1", "on", "t", "true", "y", "yes"} }
