@@ -34,7 +34,9 @@ func drainServer(t *testing.T) string {
 			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		}
 	})}
-	server := httptest.NewServer(httpapi.NewHandler(opts))
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = httpapi.NewServer(opts)
+	server.Start()
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }

@@ -20,7 +20,7 @@ const exampleFileID = "8cae838bb6d3d0152e9be8935cec1150"
 // runErrors returns the statuses of the errors of a run.
 func runErrors() []int {
 	return []int{
-		http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
+		http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
 		http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 	}
 }

@@ -137,6 +137,9 @@ func addExamples(content map[string]*huma.MediaType, samples []sample) {
 // refusals returns the errors that mean the same on every route.
 func refusals() map[int]answer {
 	return map[int]answer{
+		http.StatusBadRequest: {"The body ends before its Content-Length, or a chunk of it is not valid", []sample{
+			refusal("cut", "A body that is cut short", errBroken.Error()),
+		}},
 		http.StatusUnauthorized: {"The request has no valid key or token; WWW-Authenticate describes how to send one", []sample{
 			refusal("none", "No key", notAuthenticated),
 		}},

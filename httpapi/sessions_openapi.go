@@ -208,7 +208,7 @@ func writeFileOperation() huma.Operation {
 		}},
 		Responses: map[string]*huma.Response{"204": {}},
 		Errors: []int{
-			http.StatusNotFound, http.StatusLengthRequired, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity,
+			http.StatusBadRequest, http.StatusNotFound, http.StatusLengthRequired, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity,
 			http.StatusTooManyRequests, http.StatusServiceUnavailable,
 		},
 		Metadata: illustrate(illustration{
