@@ -60,7 +60,7 @@ func unmarshal(data []byte, into any) error {
 	if err := d.set(target, value, ""); err != nil {
 		return err
 	}
-	if body, ok := reflect.Indirect(target).Addr().Interface().(noting); ok {
+	if body, ok := reflect.TypeAssert[noting](reflect.Indirect(target).Addr()); ok {
 		body.note(d)
 	}
 	return nil
@@ -94,13 +94,18 @@ func (d *decoder) set(field reflect.Value, value any, path string) error {
 			field.SetInt(n)
 			return nil
 		}
+	case bool:
+		if field.Kind() == reflect.Bool {
+			field.SetBool(value)
+			return nil
+		}
 	case string:
 		if field.Kind() == reflect.String {
 			field.SetString(value)
 			return nil
 		}
 	}
-	if loose, ok := field.Addr().Interface().(*looseBool); ok && loose.set(value) {
+	if loose, ok := reflect.TypeAssert[*looseBool](field.Addr()); ok && loose.set(value) {
 		return nil
 	}
 	if number, ok := value.(json.Number); ok && field.Kind() == reflect.Int64 {
@@ -136,8 +141,9 @@ func (d *decoder) setObject(field reflect.Value, object map[string]any, path str
 		return nil
 	case reflect.Struct:
 		return d.setStruct(field, object, path)
+	default:
+		return fmt.Errorf("an object cannot be %s", field.Type())
 	}
-	return fmt.Errorf("an object cannot be %s", field.Type())
 }
 
 func (d *decoder) setStruct(target reflect.Value, object map[string]any, path string) error {
@@ -206,6 +212,7 @@ func nullFault(name string, of reflect.Type) fault {
 		kind, want = "dict_type", "object"
 	case reflect.Bool:
 		return boolFault(nil, "body", name)
+	default: // strings
 	}
 	return newFault(kind, "must be of type "+want+", not null", nil, "body", name)
 }

@@ -22,7 +22,7 @@ type created struct {
 	HostConfig struct {
 		Dns, DnsSearch, DnsOptions, ExtraHosts []string //nolint:revive // as the engine writes them
 		CpusetCpus, CpusetMems                 string
-		CpuShares                              int64
+		CPUShares                              int64 `json:"CpuShares"`
 		Tmpfs                                  map[string]string
 		Ulimits                                []docker.Ulimit
 		CapDrop, SecurityOpt                   []string
@@ -76,7 +76,7 @@ func TestExtra(t *testing.T) {
 	want.Hostname, want.Env, want.Labels = "box", got.Env, got.Labels
 	host := &want.HostConfig
 	host.Dns, host.DnsSearch, host.DnsOptions, host.ExtraHosts = []string{"10.0.0.2"}, []string{"x.example"}, []string{"ndots:1"}, []string{"a:10.0.0.3"}
-	host.CpusetCpus, host.CpusetMems, host.CpuShares = "0-1", "0", 512
+	host.CpusetCpus, host.CpusetMems, host.CPUShares = "0-1", "0", 512
 	host.Ulimits = append(slices.Clone(host.Ulimits), docker.Ulimit{Name: "fsize", Soft: 1, Hard: 2})
 	for _, path := range []string{"/dev/shm", "/tmp", "/workspace"} { // each container has another user
 		host.Tmpfs[path] = got.HostConfig.Tmpfs[path]
