@@ -14,6 +14,8 @@ const (
 	drainTimes = 4
 	// drainPiece must arrive within refusedBodyTime, or the client no longer sends.
 	drainPiece = 64 << 10
+	// strangerDrain is how long a client without a key may go on sending.
+	strangerDrain = 30 * time.Second
 )
 
 // openBody is a body that stays readable when a handler closes it: the server closes it

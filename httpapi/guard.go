@@ -19,7 +19,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		forbid := func(why string) {
 			refused := func(w http.ResponseWriter, _ *http.Request) { writeDetail(w, http.StatusForbidden, "Forbidden: "+why) }
-			a.drain(a.jsonBody(), refusedBodyTime, http.HandlerFunc(refused)).ServeHTTP(w, r)
+			a.drain(a.jsonBody(), strangerDrain, http.HandlerFunc(refused)).ServeHTTP(w, r)
 		}
 		w.Header().Add("Vary", "Origin")
 		if !allowedHost(a.opts.AllowedHosts, r) {

@@ -106,7 +106,7 @@ func (a *api) behind(p policy, handler http.Handler) http.Handler {
 		handler = boundAnswer(handler)
 	}
 	handler = requireJSON(p, timeBody(p, boundBody(p, a.chargeMemory(p, handler))))
-	return a.drain(p.body, refusedBodyTime, a.authenticate(p, a.drain(p.body, p.body.within, handler)))
+	return a.drain(p.body, strangerDrain, a.authenticate(p, a.drain(p.body, p.body.within, handler)))
 }
 
 // refusePaths answers 404 for paths that are not in their shortest form, and for the *
