@@ -29,6 +29,8 @@ type autoBackend struct {
 	engine *docker.Backend
 	here   *local.Backend
 	image  string
+	// runArgs are flags for containers.
+	runArgs string
 	// engineOnly is set if a setting needs an engine.
 	engineOnly bool
 	log        *slog.Logger
@@ -39,7 +41,7 @@ type autoBackend struct {
 
 func newAuto(c config.Config, engine *docker.Backend, here *local.Backend, log *slog.Logger) *autoBackend {
 	return &autoBackend{
-		engine: engine, here: here, image: c.Image, engineOnly: c.NeedsEngine(), log: log, deciding: make(chan struct{}, 1),
+		engine: engine, here: here, image: c.Image, runArgs: c.RunArgs.Text, engineOnly: c.NeedsEngine(), log: log, deciding: make(chan struct{}, 1),
 	}
 }
 
@@ -80,6 +82,7 @@ func (a *autoBackend) decide(ctx context.Context) (backend, error) {
 	}
 	a.log.InfoContext(ctx, "sandboxes run on this machine without an engine; to use containers, start a Docker Engine and run `vivarium image build`",
 		"reason", engineErr, "limits", a.here.Walls())
+	warnRunArgs(a.runArgs, a.log)
 	return a.here, nil
 }
 

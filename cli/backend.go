@@ -55,8 +55,38 @@ func newDocker(c config.Config, system System) (*docker.Backend, error) {
 	return docker.New(docker.Options{
 		Command: command.Line, Environment: supervisor.Environment(), Workspace: supervisor.Workspace,
 		Lifetime: lifetime(c), Host: c.DockerHost, Context: c.DockerContext, ConfigDir: c.DockerConfigDir(home),
-		Provide: provide(system.Stderr), Progress: system.Stderr,
+		Provide: provide(system.Stderr), Progress: system.Stderr, Extra: extra(c.RunArgs),
 	})
+}
+
+// extra returns what flags of docker run add to containers.
+func extra(a config.RunArgs) docker.Extra {
+	limits := make([]docker.Ulimit, len(a.Ulimits))
+	for i, limit := range a.Ulimits {
+		limits[i] = docker.Ulimit(limit)
+	}
+	return docker.Extra{
+		Environment: a.Env, Labels: a.Labels, DNS: a.DNS, DNSSearch: a.DNSSearch, DNSOptions: a.DNSOptions, Hosts: a.Hosts, Hostname: a.Hostname,
+		SharedMemoryBytes: a.SharedMemoryBytes, CPUs: a.CPUs, MemoryNodes: a.MemoryNodes, CPUShares: a.CPUShares, Ulimits: limits,
+	}
+}
+
+// warnIgnored logs settings of other servers that have no effect here.
+func warnIgnored(c config.Config, log *slog.Logger) {
+	if c.Bin != "" {
+		log.Warn("PYTHON_EXECUTOR_DOCKER_BIN has no effect: the server talks to the engine without a docker command", "value", c.Bin)
+	}
+	if c.Backend == backendLocal {
+		warnRunArgs(c.RunArgs.Text, log)
+	}
+}
+
+// warnRunArgs logs that flags of docker run have no effect, because sandboxes are not
+// containers.
+func warnRunArgs(flags string, log *slog.Logger) {
+	if flags != "" {
+		log.Warn("PYTHON_EXECUTOR_DOCKER_RUN_ARGS has no effect: sandboxes run on this machine, without Docker")
+	}
 }
 
 // newLocal returns the backend that needs no engine.

@@ -21,6 +21,33 @@ func TestExecWithoutEngine(t *testing.T) {
 	}
 }
 
+// Settings of other servers that have no effect are accepted, with a line in the log.
+func TestIgnoredSettings(t *testing.T) {
+	for setting, want := range map[string]string{
+		"PYTHON_EXECUTOR_DOCKER_BIN=/usr/bin/docker":             "PYTHON_EXECUTOR_DOCKER_BIN has no effect",
+		"PYTHON_EXECUTOR_DOCKER_RUN_ARGS=--env A=1 --privileged": "PYTHON_EXECUTOR_DOCKER_RUN_ARGS has no effect",
+	} {
+		o := run(t, []string{"EXECUTOR_BACKEND=local", systemPython, setting}, "", "exec", "print(6*7)")
+		if o.code != 0 || o.stdout != "42\n" || strings.Count(o.stderr, want) != 1 || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("%s: %+v", setting, o)
+		}
+	}
+	o := run(t, []string{"EXECUTOR_BACKEND=auto", systemPython, "PYTHON_EXECUTOR_DOCKER_RUN_ARGS=--env A=1"}, "", "exec", "print(6*7)")
+	if o.code != 0 || o.stdout != "42\n" || strings.Count(o.stderr, "PYTHON_EXECUTOR_DOCKER_RUN_ARGS has no effect") != 1 {
+		t.Errorf("undecided: %+v", o)
+	}
+	run(t, []string{"PYTHON_EXECUTOR_DOCKER_RUN_ARGS=--privileged"}, "", "serve").
+		want(t, 1, "PYTHON_EXECUTOR_DOCKER_RUN_ARGS has --privileged, which is refused: it would open the sandbox")
+}
+
+// An empty LOG_LEVEL counts as unset: the program's stderr has no lines of the log.
+func TestExecWithEmptyLogLevel(t *testing.T) {
+	o := run(t, []string{"EXECUTOR_BACKEND=auto", systemPython, "LOG_LEVEL="}, "", "exec", "print(6*7)")
+	if o.code != 0 || o.stdout != "42\n" || o.stderr != "" {
+		t.Errorf("%+v", o)
+	}
+}
+
 // If neither backend is available, the message has the reasons for both.
 func TestNoBackend(t *testing.T) {
 	const nobody = "LOCAL_PYTHON=/nonexistent/python3"

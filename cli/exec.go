@@ -117,7 +117,7 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if c.Isolation == string(execution.IsolationAuto) {
 		c.Isolation = string(execution.IsolationContainer) // there is no second run to isolate, and a probe takes time
 	}
-	if _, asked := system.Lookup("LOG_LEVEL"); !asked {
+	if level, _ := system.Lookup("LOG_LEVEL"); level == "" {
 		log = warnings(c, system) // stderr belongs to the program
 	}
 	s, err := newService(c, system, log)

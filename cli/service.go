@@ -45,6 +45,7 @@ type service struct {
 
 // newService builds the service. It starts nothing and contacts no engine yet.
 func newService(c config.Config, system System, log *slog.Logger) (*service, error) {
+	warnIgnored(c, log)
 	backend, err := newBackend(c, system, log)
 	if err != nil {
 		return nil, err

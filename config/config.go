@@ -22,13 +22,14 @@ import (
 var settingsText string
 
 // Config is the settings. Each field's tag has its variable and its default, and
-// what is allowed: min and max for numbers, oneof for words. atmost names a setting
+// what is allowed: min and max for numbers, oneof for words, alias for other names of
+// these. atmost names a setting
 // that this one must not exceed; with part, it must not exceed the value divided by
 // that. settings.txt describes each setting, and what other text is allowed.
 type Config struct {
 	Host      string `env:"HOST, default=127.0.0.1"`
 	Port      int    `env:"PORT, default=8000" min:"0" max:"65535"`
-	LogLevel  string `env:"LOG_LEVEL, default=info" oneof:"debug info warn error"`
+	LogLevel  string `env:"LOG_LEVEL, default=info" oneof:"debug info warn error" alias:"warning=warn critical=error fatal=error notset=debug"`
 	LogFormat string `env:"LOG_FORMAT, default=plain" oneof:"plain json"`
 
 	AllowedHosts   Names  `env:"ALLOWED_HOSTS"`
@@ -44,9 +45,11 @@ type Config struct {
 	LocalPython string `env:"LOCAL_PYTHON"`
 	LocalRootfs string `env:"LOCAL_ROOTFS"`
 
-	Image   string `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest"`
-	Network string `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none"`
-	Runtime string `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME"`
+	Image   string  `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest"`
+	Bin     string  `env:"PYTHON_EXECUTOR_DOCKER_BIN"`
+	RunArgs RunArgs `env:"PYTHON_EXECUTOR_DOCKER_RUN_ARGS"`
+	Network string  `env:"PYTHON_EXECUTOR_DOCKER_NETWORK, default=none"`
+	Runtime string  `env:"PYTHON_EXECUTOR_DOCKER_RUNTIME"`
 
 	Isolation      string `env:"ISOLATION, default=auto" oneof:"auto run container"`
 	PreloadModules string `env:"PRELOAD_MODULES, default=auto"`
@@ -186,6 +189,12 @@ func (s Setting) inRange(x float64) bool {
 func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config, error) {
 	var faults []error
 	settings := byName()
+	given := lookup
+	if backend, _ := lookup("EXECUTOR_BACKEND"); settings["EXECUTOR_BACKEND"].canonical(backend) != "local" {
+		text, _ := lookup(runArgsName)
+		args := parseRunArgs(text)
+		given, faults = args.overlay(lookup, settings)
+	}
 	// The library stops at the first fault. So values are checked before it parses
 	// them, and a wrong one is replaced by the default.
 	check := envconfig.MutatorFunc(func(_ context.Context, name, _, _, value string) (string, bool, error) {
@@ -193,21 +202,27 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 		if value == "" {
 			return s.Default, false, nil
 		}
-		if !s.accepts(value) {
+		plain := s.canonical(value)
+		if !s.accepts(plain) {
 			faults = append(faults, fmt.Errorf("%s is %q: must be %s", name, value, s.Allowed))
 			return s.Default, false, nil
 		}
-		return value, false, nil
+		return plain, false, nil
 	})
 	var c Config
 	err := envconfig.ProcessWith(ctx, &envconfig.Config{
-		Target: &c, Lookuper: lookuper(lookup), Mutators: []envconfig.Mutator{check},
+		Target: &c, Lookuper: lookuper(given), Mutators: []envconfig.Mutator{check},
 	})
 	if err != nil {
 		return Config{}, fmt.Errorf("settings: %w", err)
 	}
+	if c.FileStorageDir != "" {
+		if c.FileStorageDir, err = filepath.Abs(c.FileStorageDir); err != nil {
+			faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR: %w", err))
+		}
+	}
 	faults = append(faults, c.keepBounds(func(name string) bool {
-		value, _ := lookup(name)
+		value, _ := given(name)
 		return value != ""
 	})...)
 	faults = append(faults, c.contradictions()...)
@@ -250,11 +265,9 @@ func (c *Config) keepBounds(set func(name string) bool) []error {
 // that tags cannot describe.
 func (c Config) contradictions() []error {
 	var faults []error
-	if c.FileStorageDir != "" && !filepath.IsAbs(c.FileStorageDir) {
-		faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR is %q: must be an absolute path", c.FileStorageDir))
-	}
 	faults = append(faults, c.engineFaults()...)
 	faults = append(faults, c.localFaults()...)
+	faults = append(faults, c.runArgFaults()...)
 	faults = append(faults, c.storageFaults()...)
 	faults = append(faults, c.accessFaults()...)
 	faults = append(faults, byName()["MCP_ENV_NAMES"].faults(c.MCPEnvNames, isVariable)...)

@@ -93,6 +93,54 @@ func TestLoadValues(t *testing.T) {
 	}
 }
 
+// Settings accept the forms of values that Python accepts.
+func TestPythonsValues(t *testing.T) {
+	for value, want := range map[string]int{"1000": 1000, " 1000\n": 1000, "+1000": 1000, "1_000": 1000, "\t+1_0_0_0 ": 1000, "0010": 10} {
+		c, err := load(t, map[string]string{"MAX_EXEC_TIMEOUT_MS": value, "PORT": value, "FILE_TTL_SEC": value})
+		if err != nil || c.MaxExecTimeoutMS != want || c.Port != want || c.FileTTLSec != want {
+			t.Errorf("%q: %v %+v", value, err, c)
+		}
+	}
+	for _, value := range []string{"1__000", "_1000", "1000_", "1 000", "0x10", "1e3", "1000.0", "+-1", "--1", " ", "٣"} {
+		if _, err := load(t, map[string]string{"MAX_EXEC_TIMEOUT_MS": value}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("MAX_EXEC_TIMEOUT_MS is %q: must be", value)) {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+	for value, want := range map[string]string{
+		"DEBUG": "debug", "Info": "info", "WARNING": "warn", "warn": "warn", "Error": "error", "CRITICAL": "error", "fatal": "error", "NOTSET": "debug",
+	} {
+		if c, err := load(t, map[string]string{"LOG_LEVEL": value, "LOG_FORMAT": "JSON", "EXECUTOR_BACKEND": "Docker"}); err != nil || c.LogLevel != want || c.LogFormat != "json" || c.Backend != "docker" {
+			t.Errorf("%q: %v %+v", value, err, c)
+		}
+	}
+}
+
+// An empty value is the default, for every setting.
+func TestEmptyIsDefault(t *testing.T) {
+	want, err := load(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := make(map[string]string)
+	for _, s := range config.Settings() {
+		empty[s.Name] = ""
+	}
+	if got, err := load(t, empty); err != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		t.Errorf("%v\n%+v\nis not\n%+v", err, got, want)
+	}
+}
+
+// A relative folder is below the working directory.
+func TestRelativeStorage(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := load(t, map[string]string{"FILE_STORAGE_DIR": "a/b"}); err != nil || c.FileStorageDir != filepath.Join(here, "a", "b") {
+		t.Errorf("%q %v", c.FileStorageDir, err)
+	}
+}
+
 // The error has all faults, each with its variable, its value and what is allowed.
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{

@@ -30,6 +30,8 @@ const (
 	FaultValue    Fault = "value"     // the value is not allowed
 	FaultTooSmall Fault = "too_small" // the number is below the minimum
 	FaultTooLarge Fault = "too_large" // the number is above the maximum
+	FaultAbsolute Fault = "absolute"  // the path of a file to stage is absolute
+	FaultParent   Fault = "parent"    // the path of a file to stage has a ".." part
 )
 
 // FieldError is one fault of a request.

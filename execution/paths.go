@@ -3,6 +3,7 @@ package execution
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -39,10 +40,22 @@ func pathFaults(files []Input) []FieldError {
 		}
 		names[file.Path] = true
 		if message != "" {
-			faults = append(faults, FieldError{Field: FieldFiles, Index: i, Fault: FaultValue, Message: message, Value: file.Path})
+			faults = append(faults, FieldError{Field: FieldFiles, Index: i, Fault: outsideFault(file.Path), Message: message, Value: file.Path})
 		}
 	}
 	return faults
+}
+
+// outsideFault returns the kind of the fault of a path. A path that could lead out of the
+// workspace has a kind of its own, whatever else is wrong with it.
+func outsideFault(p string) Fault {
+	switch {
+	case strings.HasPrefix(p, "/"):
+		return FaultAbsolute
+	case slices.Contains(strings.Split(p, "/"), ".."):
+		return FaultParent
+	}
+	return FaultValue
 }
 
 // PathFault returns why a path cannot name a file in a workspace, or "" when it can.

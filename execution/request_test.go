@@ -133,7 +133,7 @@ func TestValidateFiles(t *testing.T) {
 			}
 			var got []fault
 			for _, field := range asError(t, err, execution.Invalid).Fields {
-				if field.Field != execution.FieldFiles || field.Value != test.files[field.Index].Path || field.Fault != execution.FaultValue {
+				if field.Field != execution.FieldFiles || field.Value != test.files[field.Index].Path {
 					t.Errorf("wrong fault: %+v", field)
 				}
 				got = append(got, fault{field.Index, field.Message})
@@ -142,6 +142,20 @@ func TestValidateFiles(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The fault of a path that could lead out of the workspace has a kind of its own.
+func TestValidateFilesOutside(t *testing.T) {
+	for path, want := range map[string]execution.Fault{
+		"": execution.FaultValue, "./a": execution.FaultValue, "a\x00": execution.FaultValue, "...//a": execution.FaultValue,
+		"/": execution.FaultAbsolute, "/..": execution.FaultAbsolute, "//a\x00": execution.FaultAbsolute,
+		"..": execution.FaultParent, "a/..": execution.FaultParent, "a\x00/../b": execution.FaultParent, ".//..": execution.FaultParent,
+	} {
+		_, err := execution.Request{Files: []execution.Input{file(path)}}.Validate(t.Context(), limits)
+		if fields := asError(t, err, execution.Invalid).Fields; len(fields) != 1 || fields[0].Fault != want {
+			t.Errorf("%q: %+v", path, fields)
+		}
 	}
 }
 

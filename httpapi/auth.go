@@ -97,7 +97,7 @@ func protectedResources() []string { return []string{"", mcpPath} }
 func (a *api) registerResources() {
 	for _, path := range protectedResources() {
 		if a.opts.Issuer == "" {
-			a.handle(resourcePath+path, policy{public: true}, notFound)
+			a.handle(resourcePath+path, policy{public: true, ignoresBody: true}, notFound)
 			continue
 		}
 		a.handle("GET "+resourcePath+path, policy{public: true}, func(w http.ResponseWriter, r *http.Request) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/wire"
@@ -74,7 +75,7 @@ func (a *api) toHTTP(ctx context.Context, err error) error {
 	switch domain.Code {
 	case execution.Invalid:
 		if len(domain.Fields) > 0 {
-			out.Detail = invalidDetail(domain.Fields, inBody)
+			out.Detail = bodyDetail(domain.Fields)
 		}
 	case execution.Busy, execution.Overloaded, execution.Unavailable:
 		out.header.Set("Retry-After", retryAfter)
@@ -167,17 +168,38 @@ func faultType(f execution.Fault) string {
 		return "greater_than_equal"
 	case execution.FaultTooLarge:
 		return "less_than_equal"
-	case execution.FaultValue:
+	case execution.FaultValue, execution.FaultAbsolute, execution.FaultParent:
 	}
 	return "value_error"
 }
 
-// invalidDetail returns the detail of a request with faults. A timeout above the
-// maximum has a sentence of its own in the contract.
-func invalidDetail(fields []execution.FieldError, locate locator) any {
-	if first := fields[0]; first.Field == execution.FieldTimeout && first.Fault == execution.FaultTooLarge {
-		return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", first.Limit.Milliseconds())
+// sentence returns the whole detail of a request with a fault that has a sentence of its
+// own in the contract, and "" for other faults.
+func sentence(f execution.FieldError) string {
+	switch {
+	case f.Field == execution.FieldTimeout && f.Fault == execution.FaultTooLarge:
+		return fmt.Sprintf("timeout_ms exceeds maximum of %d ms", f.Limit.Milliseconds())
+	case f.Fault == execution.FaultAbsolute:
+		return "File paths must be relative."
+	case f.Fault == execution.FaultParent:
+		return "File paths must not contain '..'."
 	}
+	return ""
+}
+
+// bodyDetail returns the detail of a request whose body has faults. The first one that has
+// a sentence of its own stands for all: the contract knows no others beside it.
+func bodyDetail(fields []execution.FieldError) any {
+	for _, field := range fields {
+		if text := sentence(field); text != "" {
+			return text
+		}
+	}
+	return invalidDetail(fields, inBody)
+}
+
+// invalidDetail returns the list of the faults of a request.
+func invalidDetail(fields []execution.FieldError, locate locator) any {
 	fields, more := execution.FirstFaults(fields)
 	list := make([]fault, len(fields), len(fields)+1)
 	for i, field := range fields {
@@ -202,6 +224,7 @@ func unprocessable(faults ...fault) *apiError {
 //nolint:gochecknoinits // the library has no other hook
 func init() {
 	huma.NewErrorWithContext = humaError
+	huma.ValidateStrictCasing = true
 	// The library uses this one to describe the shape in the API's description.
 	huma.NewError = func(status int, message string, causes ...error) huma.StatusError {
 		return humaError(nil, status, message, causes...)
@@ -247,6 +270,9 @@ func bodyFault(cause error) *apiError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](cause); ok {
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: bodyTooLarge(tooLarge.Limit)}
 	}
+	if errors.Is(cause, errBroken) {
+		return brokenBody()
+	}
 	if limit, ok := errors.AsType[wire.LimitError](cause); ok {
 		return &apiError{status: http.StatusUnprocessableEntity, Detail: []fault{
 			{Type: "too_long", Loc: []any{"body"}, Msg: limit.Error(), Input: nil},
@@ -258,6 +284,10 @@ func bodyFault(cause error) *apiError {
 		return shaped
 	}
 	return nil
+}
+
+func brokenBody() *apiError {
+	return &apiError{status: http.StatusBadRequest, Detail: errBroken.Error()}
 }
 
 // withMore appends the number of further faults to a list of faults.
@@ -277,8 +307,11 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		property = strings.TrimSuffix(property, " to be present")
 		return fault{Type: "missing", Loc: append(f.Loc, property), Msg: property + " is required", Input: clip(detail.Value)}
 	}
-	if name, value, ok := wrongNumber(detail.Message); ok {
-		return fault{Type: "int_type", Loc: append(f.Loc, name), Msg: "expected integer", Input: value}
+	if path, value, ok := strings.Cut(detail.Message, notIntegerText); ok {
+		return fault{Type: "int_type", Loc: append(f.Loc, location(path)...), Msg: "expected integer", Input: json.Number(value)}
+	}
+	if detail.Message == validation.MsgExpectedMatchAtLeastOneSchema { // only booleans have several
+		return boolFault(detail.Value, f.Loc...)
 	}
 	if unparsed {
 		return fault{Type: "json_invalid", Loc: f.Loc, Msg: "the body is not valid JSON: " + f.Msg, Input: clip(detail.Value)}
@@ -293,23 +326,6 @@ func humaFault(detail *huma.ErrorDetail, unparsed bool) fault {
 		}
 	}
 	return f
-}
-
-// wrongNumber parses the message of encoding/json for a number that is integral but not
-// an integer of Go, such as 5.0: "json: cannot unmarshal number 5.0 into Go struct field
-// executeRequest.timeout_ms of type int64".
-func wrongNumber(message string) (field string, value json.Number, ok bool) {
-	rest, ok := strings.CutPrefix(message, "json: cannot unmarshal number ")
-	if !ok {
-		return "", "", false
-	}
-	number, rest, ok := strings.Cut(rest, " into Go struct field ")
-	if !ok {
-		return "", "", false
-	}
-	_, rest, _ = strings.Cut(rest, ".")
-	field, _, _ = strings.Cut(rest, " ")
-	return field, json.Number(number), true
 }
 
 // location splits "body.files[0].path" into its parts.

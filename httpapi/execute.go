@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -14,19 +12,16 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-type executeInput struct {
-	Body executeRequest
-	// RawBody shows what decoding hides: a null where a value is required.
-	RawBody []byte
-}
+type executeInput struct{ Body executeRequest }
 
 type executeRequest struct {
+	facts
 	Code                string            `json:"code" doc:"Python source text"`
 	Stdin               *string           `json:"stdin,omitempty" nullable:"true" doc:"the program's standard input"`
 	Args                []string          `json:"args,omitempty" nullable:"false" doc:"the program's arguments, sys.argv[1:]; at most 256"`
 	Env                 map[string]string `json:"env,omitempty" doc:"environment variables of this call, by name; the values are never logged or repeated; at most 64, and 64 KB together with args"`
 	TimeoutMS           int64             `json:"timeout_ms,omitempty" minimum:"1" doc:"the wall-clock time limit of the program, in milliseconds"`
-	LastLineInteractive *bool             `json:"last_line_interactive,omitempty" nullable:"false" default:"true" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
+	LastLineInteractive *looseBool        `json:"last_line_interactive,omitempty" nullable:"false" doc:"display the value of the last statement, if it is a bare expression, as a REPL does"`
 	Files               []inputFile       `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
 }
 
@@ -66,19 +61,20 @@ func serverTiming(s execution.Stages) string {
 }
 
 type executeResponse struct {
-	Stdout       string        `json:"stdout" doc:"UTF-8 with invalid bytes replaced; cut at MAX_OUTPUT_BYTES, then ends with \\n...[truncated]"`
-	Stderr       string        `json:"stderr" doc:"as stdout"`
-	ExitCode     *int          `json:"exit_code" doc:"null if the program timed out; 128+N if signal N ended it"`
-	TimedOut     bool          `json:"timed_out"`
-	DurationMS   int64         `json:"duration_ms" doc:"the run time of the program, without queueing"`
-	Files        []outputFile  `json:"files" nullable:"false" doc:"files that the run created or changed"`
-	End          end           `json:"end" doc:"why the run ended"`
-	Usage        usage         `json:"usage" doc:"the resources that the run used"`
-	QueueMS      int64         `json:"queue_ms" doc:"the time before the program started"`
-	SkippedFiles []skippedFile `json:"skipped_files" nullable:"false" doc:"files that the run created or changed and that are not returned, with the reason"`
-	Results      []displayed   `json:"results" nullable:"false" doc:"the values that the program displayed, the last one included: each form by its media type, as in Jupyter; bounded by MAX_OUTPUT_BYTES together"`
-	ExpiresAt    *float64      `json:"expires_at,omitempty" doc:"in a session: when it ends unless another call is made before, in Unix seconds" example:"1764000901.5"`
-	StateLost    bool          `json:"state_lost,omitempty" doc:"in a session: its interpreter has ended; its variables, imports and threads are lost"`
+	Stdout        string        `json:"stdout" doc:"UTF-8 with invalid bytes replaced; cut at MAX_OUTPUT_BYTES, then ends with \\n...[truncated]"`
+	Stderr        string        `json:"stderr" doc:"as stdout"`
+	ExitCode      *int          `json:"exit_code" doc:"null if the program timed out; 128+N if signal N ended it"`
+	TimedOut      bool          `json:"timed_out"`
+	DurationMS    int64         `json:"duration_ms" doc:"the run time of the program, without queueing"`
+	Files         []outputFile  `json:"files" nullable:"false" doc:"files that the run created or changed"`
+	End           end           `json:"end" doc:"why the run ended"`
+	Usage         usage         `json:"usage" doc:"the resources that the run used"`
+	QueueMS       int64         `json:"queue_ms" doc:"the time before the program started"`
+	SkippedFiles  []skippedFile `json:"skipped_files" nullable:"false" doc:"files that the run created or changed and that are not returned, with the reason"`
+	Results       []displayed   `json:"results" nullable:"false" doc:"the values that the program displayed, the last one included: each form by its media type, as in Jupyter; bounded by MAX_OUTPUT_BYTES together"`
+	ExpiresAt     *unixTime     `json:"expires_at,omitempty" doc:"in a session: when it ends unless another call is made before, in Unix seconds" example:"1764000901.5"`
+	StateLost     bool          `json:"state_lost,omitempty" doc:"in a session: its interpreter has ended; its variables, imports and threads are lost"`
+	UnknownFields []string      `json:"unknown_fields,omitempty" nullable:"false" doc:"fields of the request that the server does not know and has ignored"`
 }
 
 type outputFile struct {
@@ -115,9 +111,11 @@ func (a *api) registerExecute() {
 	}, func(ctx context.Context, in *executeInput) (*executeOutput, error) {
 		return a.execute(ctx, a.opts.Executor, in)
 	})
-	// It is not in the field's tag: the library would use it as the value, and it may be
-	// more than the settings allow.
-	a.huma.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
+	// The defaults are not in the fields' tags: the library would use them as values. That of
+	// the timeout may be more than the settings allow.
+	fields := a.huma.OpenAPI().Components.Schemas.Map()["ExecuteRequest"].Properties
+	fields["timeout_ms"].Default = execution.DefaultTimeout.Milliseconds()
+	fields["last_line_interactive"].Default = true
 }
 
 func (a *api) execute(ctx context.Context, executor Executor, in *executeInput) (*executeOutput, error) {
@@ -133,44 +131,15 @@ func (a *api) execute(ctx context.Context, executor Executor, in *executeInput) 
 	if ctx.Err() == nil {
 		j.exchange.Deliver()
 	}
-	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result)}, nil
+	return &executeOutput{ServerTiming: serverTiming(result.Stages), Body: response(result, j.unknown)}, nil
 }
 
 // job translates the request.
 func (in *executeInput) job(ctx context.Context, a *api) (*job, error) {
-	if err := refuseNulls(in.RawBody); err != nil {
+	if err := in.Body.refuseNulls(); err != nil {
 		return nil, err
 	}
 	return a.newJob(ctx, &in.Body)
-}
-
-// refuseNulls returns an error that names the fields that are null and must not be:
-// to the library a null is the same as a missing field.
-func refuseNulls(body []byte) error {
-	if !bytes.Contains(body, []byte("null")) {
-		return nil
-	}
-	var given map[string]json.RawMessage
-	if err := json.Unmarshal(body, &given); err != nil {
-		return nil // it has been parsed before: no object comes here
-	}
-	var faults []fault
-	for _, field := range []struct{ name, kind, want string }{
-		{"timeout_ms", "int_type", "integer"},
-		{"last_line_interactive", "bool_type", "boolean"},
-		{"files", "list_type", "array"},
-		{"args", "list_type", "array"},
-		{"env", "dict_type", "object"},
-		{"ttl_seconds", "int_type", "integer"},
-	} {
-		if string(given[field.name]) == "null" {
-			faults = append(faults, newFault(field.kind, "must be of type "+field.want+", not null", nil, "body", field.name))
-		}
-	}
-	if len(faults) == 0 {
-		return nil
-	}
-	return unprocessable(faults...)
 }
 
 // milliseconds converts without overflow: a value that is too large stays too large.
@@ -179,7 +148,7 @@ func milliseconds(n int64) time.Duration {
 	return time.Duration(min(n, most)) * time.Millisecond
 }
 
-func response(r *execution.Result) executeResponse {
+func response(r *execution.Result, unknown []string) executeResponse {
 	out := executeResponse{
 		Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode, TimedOut: r.TimedOut(),
 		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(),
@@ -187,7 +156,7 @@ func response(r *execution.Result) executeResponse {
 		Usage:        usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
 		Files:        make([]outputFile, len(r.Files)),
 		SkippedFiles: make([]skippedFile, len(r.Skipped)), StateLost: r.StateLost,
-		Results: displayedValues(r.Displayed),
+		Results: displayedValues(r.Displayed), UnknownFields: unknown,
 	}
 	if r.Session.ID != "" {
 		expires := endOf(r.Session)

@@ -20,7 +20,7 @@ const exampleFileID = "8cae838bb6d3d0152e9be8935cec1150"
 // runErrors returns the statuses of the errors of a run.
 func runErrors() []int {
 	return []int{
-		http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
+		http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
 		http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 	}
 }
@@ -143,6 +143,7 @@ func runRefusals() map[int]answer {
 					Msg: "env.FOO-BAR must have a name of ASCII letters, digits and _, with no digit first",
 				},
 			}),
+			refusal("path", "A path that leaves the workspace", "File paths must not contain '..'."),
 			refusal("timeout", "More than MAX_EXEC_TIMEOUT_MS", "timeout_ms exceeds maximum of 60000 ms"),
 		}},
 	}

@@ -150,8 +150,6 @@ func TestExecuteInvalid(t *testing.T) {
 		"timeout below":    {`{"code": "", "timeout_ms": -1}`, one("greater_than_equal", `, "timeout_ms"`, "expected number >= 1", "-1")},
 		"timeout too long": {`{"code": "", "timeout_ms": 60001}`, `{"detail": "timeout_ms exceeds maximum of 60000 ms"}`},
 		"stdin number":     {`{"code": "", "stdin": 5}`, one("string_type", `, "stdin"`, "expected string", "5")},
-		"interactive text": {`{"code": "", "last_line_interactive": "yes"}`, one("bool_type", `, "last_line_interactive"`, "expected boolean", `"yes"`)},
-		"interactive null": {`{"code": "", "last_line_interactive": null}`, one("bool_type", `, "last_line_interactive"`, "last_line_interactive must be of type boolean, not null", "null")},
 		"all at once": {
 			`{"code": 1, "timeout_ms": "x", "files": 5}`,
 			`{"detail": [{"type": "string_type", "loc": ["body", "code"], "msg": "expected string", "input": 1},
@@ -182,14 +180,59 @@ func TestExecuteInvalidFiles(t *testing.T) {
 		},
 		"the second file": {
 			`{"code": "", "files": [{"path": "a", "content_base64": ""}, {"path": "../b", "content_base64": ""}]}`,
-			one("value_error", `, "files", 1, "path"`, `path must not contain ".."`, `"../b"`),
+			`{"detail": "File paths must not contain '..'."}`,
 		},
 		"empty path":     {filesAt(""), one("value_error", `, "files", 0, "path"`, "path must not be empty", `""`)},
-		"absolute path":  {filesAt("/a"), one("value_error", `, "files", 0, "path"`, "path must be relative to the workspace, not absolute", `"/a"`)},
+		"absolute path":  {filesAt("/a"), `{"detail": "File paths must be relative."}`},
 		"path with NUL":  {filesAt(`a\u0000b`), one("value_error", `, "files", 0, "path"`, "path must not contain NUL", `"a\u0000b"`)},
 		"reserved path":  {filesAt("__main__.py"), one("value_error", `, "files", 0, "path"`, "path is reserved for the program itself", `"__main__.py"`)},
 		"duplicate path": {`{"code": "", "files": [{"path": "a", "content_base64": ""}, {"path": "a", "content_base64": ""}]}`, one("value_error", `, "files", 1, "path"`, "path is given twice", `"a"`)},
 	})
+}
+
+// A path that could lead out of the workspace is answered with the contract's sentence,
+// whichever other faults of files and paths the request has. Faults of types come first.
+func TestExecuteIllegalPaths(t *testing.T) {
+	const absolute, parent = `{"detail": "File paths must be relative."}`, `{"detail": "File paths must not contain '..'."}`
+	tests := map[string]invalidBody{
+		"an absolute one with ..": {filesAt("/../a"), absolute},
+		"two slashes":             {filesAt("//a"), absolute},
+		"a root":                  {filesAt("/"), absolute},
+		"an absolute reserved":    {filesAt("/__main__.py"), absolute},
+		"only ..":                 {filesAt(".."), parent},
+		"at the end":              {filesAt("a/.."), parent},
+		"within":                  {filesAt("a/../b"), parent},
+		"beside a dot":            {filesAt("./../b"), parent},
+		"beside an empty part":    {filesAt("a//../b"), parent},
+		"beside NUL":              {filesAt(`a\u0000/../b`), parent},
+		"a long one":              {filesAt("../" + strings.Repeat("a", 2000)), parent},
+		"before another fault":    {`{"code": "", "files": [{"path": "..", "content_base64": ""}, {"path": "", "content_base64": ""}]}`, parent},
+		"behind another fault":    {`{"code": "", "files": [{"path": "", "content_base64": ""}, {"path": "/a", "content_base64": ""}]}`, absolute},
+		"the first of two":        {`{"code": "", "files": [{"path": "..", "content_base64": ""}, {"path": "/a", "content_base64": ""}]}`, parent},
+		"an unknown file":         {`{"code": "", "files": [{"path": "/a", "file_id": "unknown"}]}`, absolute},
+		"dots that are no part":   {filesAt("a../...//b"), one("value_error", `, "files", 0, "path"`, `path must not contain empty or "." parts`, `"a../...//b"`)},
+		"a wrong type": {
+			`{"code": 5, "files": [{"path": "/a", "content_base64": ""}]}`, one("string_type", `, "code"`, "expected string", "5"),
+		},
+		"a null": {
+			`{"code": "", "files": [{"path": "/a", "content_base64": ""}], "timeout_ms": null}`,
+			one("int_type", `, "timeout_ms"`, "timeout_ms must be of type integer, not null", "null"),
+		},
+		"no content": {
+			`{"code": "", "files": [{"path": "/a"}]}`,
+			one("missing", `, "files", 0, "file_id"`, "file_id is required, or content_base64 instead", "null"),
+		},
+		"a long timeout": {
+			`{"code": "", "files": [{"path": "/a", "content_base64": ""}], "timeout_ms": 60001}`,
+			`{"detail": "timeout_ms exceeds maximum of 60000 ms"}`,
+		},
+	}
+	testInvalid(t, tests)
+	for _, path := range []string{"/v1/execute/stream", "/v1/sessions", "/v1/sessions/" + knownSession + "/execute"} {
+		for at, want := range map[string]string{"/a": absolute, "b/../a": parent} {
+			serve(handler(validates), request(http.MethodPost, path, filesAt(at))).want(t, http.StatusUnprocessableEntity, want)
+		}
+	}
 }
 
 func testInvalid(t *testing.T, tests map[string]invalidBody) {

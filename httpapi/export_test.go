@@ -43,7 +43,7 @@ func (p policy) String() string {
 	text := []string{fmt.Sprintf("%s of %d bytes in %v", kind, p.body.limit, p.body.within)}
 	for name, set := range map[string]bool{
 		"public": p.public, "resource " + p.resource: p.resource != "", "long answer": p.longAnswer,
-		"own deadlines": p.ownDeadlines, "streams": p.isStream != nil,
+		"own deadlines": p.ownDeadlines, "ignored": p.ignoresBody, "streams": p.isStream != nil,
 	} {
 		if set {
 			text = append(text, name)

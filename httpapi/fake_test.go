@@ -170,11 +170,3 @@ func newLog() (*slog.Logger, *logged) {
 	l := new(logged)
 	return slog.New(slog.NewTextHandler(l, nil)), l
 }
-
-// unread is a body that must not be read.
-type unread struct{ t *testing.T }
-
-func (u unread) Read([]byte) (int, error) {
-	u.t.Error("the body was read")
-	return 0, io.EOF
-}

@@ -86,7 +86,13 @@ func badValues() map[string][]bad {
 		"POST /v1/sessions/{session_id}/execute", "POST /v1/sessions/{session_id}/execute/stream",
 	} {
 		all[route+" files"] = []bad{{value: nil}}
-		all[route+" files[0].path"] = append(slices.Clone(paths), bad{value: "__main__.py"})
+		all[route+" files[0].path"] = []bad{
+			{value: ""},
+			{value: "a\x00"},
+			{value: "__main__.py"},
+			{"../a", "File paths must not contain '..'."},
+			{"/etc/passwd", "File paths must be relative."},
+		}
 		all[route+" files[0].file_id"] = []bad{{"unknown", "File with ID 'unknown' not found for path 'b'."}}
 		all[route+" files[0].content_base64"] = []bad{{value: "%"}}
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,10 +48,10 @@ type uploadedFile struct {
 }
 
 type listedFile struct {
-	FileID     string  `json:"file_id" doc:"the id of the file for runs and the other routes" example:"8cae838bb6d3d0152e9be8935cec1150"`
-	Filename   string  `json:"filename" doc:"the name that the client gave the file" example:"scores.csv"`
-	SizeBytes  int64   `json:"size_bytes" example:"25"`
-	UploadTime float64 `json:"upload_time" doc:"when the file was stored, in Unix seconds" example:"1764000000.5"`
+	FileID     string   `json:"file_id" doc:"the id of the file for runs and the other routes" example:"8cae838bb6d3d0152e9be8935cec1150"`
+	Filename   string   `json:"filename" doc:"the name that the client gave the file" example:"scores.csv"`
+	SizeBytes  int64    `json:"size_bytes" example:"25"`
+	UploadTime unixTime `json:"upload_time" doc:"when the file was stored, in Unix seconds, as a float" example:"1764000000.5"`
 }
 
 type fileList struct {
@@ -58,7 +59,7 @@ type fileList struct {
 }
 
 func listed(info filestore.Info) listedFile {
-	return listedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size, UploadTime: float64(info.Uploaded.UnixMilli()) / 1e3}
+	return listedFile{FileID: info.ID, Filename: info.Name, SizeBytes: info.Size, UploadTime: unixTimeOf(info.Uploaded)}
 }
 
 func uploaded(info filestore.Info) uploadedFile {
@@ -78,8 +79,11 @@ func (a *api) registerFiles() {
 // writeError answers with an error of the domain or an [*apiError].
 func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var shaped *apiError
-	if errors.Is(err, errStalled) {
+	switch {
+	case errors.Is(err, errStalled):
 		err = &apiError{status: http.StatusRequestTimeout, Detail: errStalled.Error()} // as the library answers
+	case errors.Is(err, errBroken):
+		err = brokenBody()
 	}
 	if !errors.As(err, &shaped) && !errors.As(a.toHTTP(r.Context(), err), &shaped) {
 		return // toHTTP returns no other type
@@ -104,12 +108,12 @@ func (a *api) upload(w http.ResponseWriter, r *http.Request) error {
 	case err == io.EOF: //nolint:errorlint // an error that wraps io.EOF is a fault
 		return fieldFault("missing", "the field file is required")
 	case err != nil:
-		return formFault(err)
+		return formFault(cmp.Or(around.broken, err))
 	}
 	around.left = math.MaxInt64
 	info, err := a.opts.Files.Put(r.Context(), filename(file), &onlyFile{form: form, file: file, around: around})
 	if err != nil {
-		return formFault(err)
+		return formFault(cmp.Or(around.broken, err))
 	}
 	writeJSON(w, http.StatusCreated, uploaded(info))
 	return nil
@@ -127,7 +131,8 @@ func formBody(body io.Reader) io.Reader {
 // headers of 10 MB.
 type aroundFile struct {
 	io.Reader
-	left int64
+	left   int64
+	broken error // of the body, which the form's reader may hide
 }
 
 func (a *aroundFile) Read(p []byte) (int, error) {
@@ -136,6 +141,9 @@ func (a *aroundFile) Read(p []byte) (int, error) {
 	}
 	n, err := a.Reader.Read(p[:min(int64(len(p)), a.left)])
 	a.left -= int64(n)
+	if errors.Is(err, errBroken) {
+		a.broken = err
+	}
 	return n, err
 }
 
@@ -222,7 +230,7 @@ func formFault(err error) error {
 	switch {
 	case errors.As(err, &tooLarge):
 		return &apiError{status: http.StatusRequestEntityTooLarge, Detail: fileTooLarge(tooLarge.Limit - formBytes)}
-	case errors.As(err, &shaped), errors.As(err, &domain), errors.Is(err, errStalled):
+	case errors.As(err, &shaped), errors.As(err, &domain), errors.Is(err, errStalled), errors.Is(err, errBroken):
 		return err
 	case errors.Is(err, errLongForm):
 		return fieldFault("too_long", fmt.Sprintf("the headers and other fields of the form must not exceed %d bytes", formBytes))

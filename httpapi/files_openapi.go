@@ -41,7 +41,8 @@ func uploadOperation(api huma.API) huma.Operation {
 		},
 		Responses: map[string]*huma.Response{"201": jsonAnswer[uploadedFile](api)},
 		Errors: []int{
-			http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInsufficientStorage,
+			http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
+			http.StatusInsufficientStorage,
 		},
 		Metadata: illustrate(uploadIllustration()),
 	}

@@ -17,9 +17,13 @@ import (
 // A page of an allowed origin may send the same requests as a page of the server.
 func (a *api) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		forbid := func(why string) {
+			refused := func(w http.ResponseWriter, _ *http.Request) { writeDetail(w, http.StatusForbidden, "Forbidden: "+why) }
+			a.drain(a.jsonBody(), strangerDrain, http.HandlerFunc(refused)).ServeHTTP(w, r)
+		}
 		w.Header().Add("Vary", "Origin")
 		if !allowedHost(a.opts.AllowedHosts, r) {
-			writeDetail(w, http.StatusForbidden, "Forbidden: the Host "+execution.Clip(r.Host)+" is not allowed (ALLOWED_HOSTS names those that are)")
+			forbid("the Host " + execution.Clip(r.Host) + " is not allowed (ALLOWED_HOSTS names those that are)")
 			return
 		}
 		origin := strings.Join(r.Header.Values("Origin"), " ") // two are never valid
@@ -29,7 +33,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		case slices.Contains(a.opts.AllowedOrigins, strings.ToLower(origin)):
 			serveForeign(w, r, next)
 		default:
-			writeDetail(w, http.StatusForbidden, "Forbidden: requests from the origin "+execution.Clip(origin)+" are not allowed (ALLOWED_ORIGINS names those that are)")
+			forbid("requests from the origin " + execution.Clip(origin) + " are not allowed (ALLOWED_ORIGINS names those that are)")
 		}
 	})
 }

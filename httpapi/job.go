@@ -13,17 +13,18 @@ import (
 type job struct {
 	execution.Request
 	exchange *filestore.Exchange
+	unknown  []string // the fields of the request that the API does not know
 }
 
 // newJob translates a body that matches its schema.
 func (a *api) newJob(ctx context.Context, body *executeRequest) (*job, error) {
-	j := &job{exchange: filestore.NewExchange(a.opts.Files, a.opts.Log.With("request", requestID(ctx)))}
+	j := &job{exchange: filestore.NewExchange(a.opts.Files, a.opts.Log.With("request", requestID(ctx))), unknown: body.unknown}
 	j.Request = execution.Request{
 		Code:        body.Code,
 		Args:        body.Args,
 		Env:         body.Env,
 		Timeout:     milliseconds(body.TimeoutMS),
-		Interactive: body.LastLineInteractive == nil || *body.LastLineInteractive,
+		Interactive: body.LastLineInteractive == nil || bool(*body.LastLineInteractive),
 		Keep:        j.exchange.Keep,
 	}
 	if body.Stdin != nil {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"cmp"
-	"io"
 	"net/http"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -61,7 +60,7 @@ func (a *api) chargeMemory(p policy, next http.Handler) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, maxStreamBody)
 		}
 		if err := account.Take(cost(p, r)); err != nil {
-			a.memory.refuse(p, w, r, execution.AsError(err))
+			refuseMemory(p, w, r, execution.AsError(err))
 			return
 		}
 		if r.ContentLength < 0 && !p.body.isFile {
@@ -85,25 +84,14 @@ func (m memory) budgetFor(p policy, r *http.Request) *execution.Budget {
 	return m.requests
 }
 
-// refuse answers a request whose body has not been read. It then reads and discards the
-// body: a client that is still sending does not read the answer.
-func (m memory) refuse(p policy, w http.ResponseWriter, r *http.Request, why *execution.Error) {
+// refuseMemory answers a request whose body has not been read.
+func refuseMemory(p policy, w http.ResponseWriter, r *http.Request, why *execution.Error) {
 	text := why.Message
 	if p.opensStream(r) {
 		text = "too many streams are open; close one, or try again later"
 	}
 	w.Header().Set("Retry-After", retryAfter)
-	account := m.reads.Open(m.owner(r))
-	defer account.Close()
-	reads := r.Header.Get("Expect") == "" && account.Take(wire.RequestBytes) == nil
-	if !reads {
-		w.Header().Set("Connection", "close")
-	}
 	writeDetail(w, statusOf(why.Code), text)
-	if reads && r.ContentLength != 0 {
-		_ = http.NewResponseController(w).Flush() // not for test recorders
-		_, _ = io.Copy(io.Discard, r.Body)
-	}
 }
 
 // cost returns the charge for a request when its header has arrived.

@@ -90,6 +90,10 @@ func timeBody(p policy, next http.Handler) http.Handler {
 	})
 }
 
+// errBroken is the error for a body that ends before its Content-Length, or whose chunks are
+// not valid.
+var errBroken = errors.New("the request body is cut short or its chunks are not valid")
+
 // errStalled is the error for a body that has not arrived in time.
 var errStalled = errors.New("request body read timeout")
 
@@ -107,6 +111,8 @@ func (b *timedBody) Read(p []byte) (int, error) {
 		_ = b.control.SetReadDeadline(time.Time{})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("%w: %w", errStalled, err)
+	case err != nil:
+		err = fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return n, err
 }

@@ -28,7 +28,7 @@ const (
 
 const aboutAPI = "Runs untrusted Python in a sandbox, in milliseconds.\n\n" +
 	`An error is {"detail": "a sentence"}, or {"detail": [...]} with one entry for each fault of a request. ` +
-	"A program that fails is a result and not an error. Unknown fields of requests are ignored.\n\n" +
+	"A program that fails is a result and not an error. Unknown fields of requests are ignored; unknown_fields of the answer names them.\n\n" +
 	"Every answer has an X-Request-Id, which identifies the request in the server's log. A wrong method returns 405 with " +
 	"Allow. A request from a page of another site, or to a Host that could be a name in the public DNS, returns 403."
 
@@ -137,6 +137,9 @@ func addExamples(content map[string]*huma.MediaType, samples []sample) {
 // refusals returns the errors that mean the same on every route.
 func refusals() map[int]answer {
 	return map[int]answer{
+		http.StatusBadRequest: {"The body ends before its Content-Length, or a chunk of it is not valid", []sample{
+			refusal("cut", "A body that is cut short", errBroken.Error()),
+		}},
 		http.StatusUnauthorized: {"The request has no valid key or token; WWW-Authenticate describes how to send one", []sample{
 			refusal("none", "No key", notAuthenticated),
 		}},

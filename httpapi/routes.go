@@ -28,6 +28,8 @@ type policy struct {
 	resource string
 	// body bounds the request's body. Zero is JSON of at most MaxBodyBytes.
 	body bodyPolicy
+	// ignoresBody routes refuse all requests, whatever their bodies are.
+	ignoresBody bool
 	// longAnswer charges a request that only reads like one that runs or creates
 	// something: its answer may take as much memory.
 	longAnswer bool
@@ -52,7 +54,7 @@ func (p policy) opensStream(r *http.Request) bool { return p.isStream != nil && 
 
 // needsJSON reports whether the body of a request must be JSON.
 func (p policy) needsJSON(r *http.Request) bool {
-	return (r.Method == http.MethodPost || r.Method == http.MethodPatch) && r.ContentLength != 0 && !p.body.isFile
+	return (r.Method == http.MethodPost || r.Method == http.MethodPatch) && r.ContentLength != 0 && !p.body.isFile && !p.ignoresBody
 }
 
 // api is the HTTP API: its routes, and what they need.
@@ -81,7 +83,7 @@ func newAPI(opts Options) *api {
 	a.registerResources()
 	a.registerMounted()
 	a.refuseOtherMethods()
-	a.handle("/", policy{}, notFound)
+	a.handle("/", policy{ignoresBody: true}, notFound)
 	return a
 }
 
@@ -94,7 +96,7 @@ func (a *api) newHuma() huma.API {
 	config.CreateHooks = nil                         // no $schema field in answers
 	config.DocsPath = ""                             // ours loads nothing from other hosts
 	config.SchemasPath = ""
-	json := huma.Format{Marshal: writeAnswer, Unmarshal: huma.DefaultJSONFormat.Unmarshal}
+	json := huma.Format{Marshal: writeAnswer, Unmarshal: unmarshal}
 	config.Formats = map[string]huma.Format{"application/json": json, "json": json}
 
 	a.policies["GET /openapi.json"] = policy{public: true}
@@ -107,10 +109,15 @@ func (a *api) newHuma() huma.API {
 // handle adds a route.
 func (a *api) handle(pattern string, p policy, handler http.HandlerFunc) {
 	if p.body == (bodyPolicy{}) {
-		p.body = bodyPolicy{limit: a.opts.MaxBodyBytes, refusal: bodyTooLarge(a.opts.MaxBodyBytes), within: readBodyTime}
+		p.body = a.jsonBody()
 	}
 	a.policies[pattern] = p
 	a.mux.Handle(pattern, a.behind(p, handler))
+}
+
+// jsonBody bounds a body in JSON.
+func (a *api) jsonBody() bodyPolicy {
+	return bodyPolicy{limit: a.opts.MaxBodyBytes, refusal: bodyTooLarge(a.opts.MaxBodyBytes), within: readBodyTime}
 }
 
 // HandleFunc implements [humago.Mux]: the library adds its routes by it. It panics for
@@ -133,10 +140,6 @@ func register[In, Out any](a *api, p policy, op huma.Operation, handler func(ctx
 	op.BodyReadTimeout = readBodyTime
 	a.policies[op.Method+" "+op.Path] = p
 	huma.Register(a.huma, op, handler)
-	if post := a.huma.OpenAPI().Paths[op.Path].Post; post != nil && post.RequestBody != nil {
-		// The library treats RawBody as a body of bytes that a client may send.
-		delete(post.RequestBody.Content, "application/octet-stream")
-	}
 }
 
 // registerRaw adds a route that reads and writes its messages itself: the library
@@ -165,24 +168,37 @@ func (a *api) registerMounted() {
 		case ssePath:
 			p.isStream = isGet
 		}
+		if methods, known := mountedMethods()[pattern]; known {
+			for _, method := range methods {
+				a.handle(method+" "+pattern, p, handler.ServeHTTP)
+			}
+			continue
+		}
 		a.handle(pattern, p, handler.ServeHTTP)
 	}
 }
 
-// refuseOtherMethods answers 405 for the other methods of each path, in the API's
-// shape.
+// mountedMethods returns the methods of other doors, by their patterns.
+func mountedMethods() map[string][]string {
+	return map[string][]string{
+		mcpPath:     {http.MethodDelete, http.MethodGet, http.MethodPost},
+		ssePath:     {http.MethodGet},
+		messagePath: {http.MethodPost},
+	}
+}
+
+// refuseOtherMethods answers 405 for the other methods of each path, in the API's shape,
+// also without a key. The description names the methods to everyone.
 func (a *api) refuseOtherMethods() {
 	methods := make(map[string][]string) // by path
-	public := make(map[string]bool)
-	for pattern, p := range a.policies {
+	for pattern := range a.policies {
 		if method, path, found := strings.Cut(pattern, " "); found {
 			methods[path] = append(methods[path], method)
-			public[path] = public[path] || p.public
 		}
 	}
 	for path := range maps.Keys(methods) {
 		allowed := slices.Sorted(slices.Values(methods[path]))
-		a.handle(path, policy{public: public[path]}, methodNotAllowed(strings.Join(allowed, ", ")))
+		a.handle(path, policy{public: true, ignoresBody: true}, methodNotAllowed(strings.Join(allowed, ", ")))
 	}
 }
 

@@ -105,7 +105,8 @@ func (a *api) behind(p policy, handler http.Handler) http.Handler {
 	if !p.ownDeadlines {
 		handler = boundAnswer(handler)
 	}
-	return a.authenticate(p, requireJSON(p, timeBody(p, boundBody(p, a.chargeMemory(p, handler)))))
+	handler = requireJSON(p, timeBody(p, boundBody(p, a.chargeMemory(p, handler))))
+	return a.drain(p.body, strangerDrain, a.authenticate(p, a.drain(p.body, p.body.within, handler)))
 }
 
 // refusePaths answers 404 for paths that are not in their shortest form, and for the *

@@ -48,28 +48,48 @@ func TestUnknownRoutes(t *testing.T) {
 // A path that is not in its shortest form is unknown as others are, also with a body.
 func TestUnknownRoutesWithABody(t *testing.T) {
 	for _, path := range []string{"/nope", "//health", "/health/../v1/files", "/v1//execute"} {
-		serve(handler(validates), request(http.MethodPost, path, `{}`)).want(t, http.StatusNotFound, `{"detail": "Not Found"}`)
+		for _, kind := range []string{"application/json", "text/plain", ""} {
+			r := request(http.MethodPost, path, `{}`)
+			r.Header.Set("Content-Type", kind)
+			serve(handler(validates), r).want(t, http.StatusNotFound, `{"detail": "Not Found"}`)
+		}
 	}
 }
 
 func TestWrongMethods(t *testing.T) {
+	opts := options(validates)
+	opts.Auth = known{}
+	opts.Mount = map[string]http.Handler{}
+	for _, door := range []string{"/mcp", "/sse", "/message"} {
+		opts.Mount[door] = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s was called", door) })
+	}
+	locked := httpapi.NewHandler(opts)
 	for path, test := range map[string]struct {
 		methods []string
 		allow   string
 	}{
-		"/v1/execute": {[]string{"GET", "PUT", "DELETE", "PATCH", "OPTIONS"}, "POST"},
-		"/v1/files":   {[]string{"PUT", "DELETE", "PATCH", "OPTIONS"}, "GET, POST"},
-		"/v1/files/x": {[]string{"POST", "PUT", "PATCH", "OPTIONS"}, "DELETE, GET"},
-		"/docs":       {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
-		"/redoc":      {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
-		"/health":     {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
+		"/v1/execute":            {[]string{"GET", "PUT", "DELETE", "PATCH", "OPTIONS"}, "POST"},
+		"/v1/files":              {[]string{"PUT", "DELETE", "PATCH", "OPTIONS"}, "GET, POST"},
+		"/v1/files/x":            {[]string{"POST", "PUT", "PATCH", "OPTIONS"}, "DELETE, GET"},
+		"/docs":                  {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
+		"/redoc":                 {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
+		"/health":                {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
+		"/mcp":                   {[]string{"PUT", "PATCH", "OPTIONS"}, "DELETE, GET, POST"},
+		"/sse":                   {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
+		"/message":               {[]string{"GET", "PUT", "DELETE", "PATCH", "OPTIONS"}, "POST"},
+		"/v1/sessions/x/files/a": {[]string{"POST", "OPTIONS"}, "DELETE, GET, PATCH, PUT"},
+		"/openapi.yaml":          {[]string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}, "GET"},
 	} {
 		for _, method := range test.methods {
 			t.Run(method+" "+path, func(t *testing.T) {
-				a := serve(handler(validates), request(method, path, ""))
-				a.want(t, http.StatusMethodNotAllowed, `{"detail": "Method Not Allowed"}`)
-				if got := a.header.Get("Allow"); got != test.allow {
-					t.Errorf("Allow is %q", got)
+				for _, kind := range []string{"", "application/json", "text/plain", "multipart/form-data; boundary=x", "*"} {
+					r := request(method, path, kind)
+					r.Header.Set("Content-Type", kind)
+					a := serve(locked, r)
+					a.want(t, http.StatusMethodNotAllowed, `{"detail": "Method Not Allowed"}`)
+					if got := a.header.Get("Allow"); got != test.allow {
+						t.Errorf("%s: Allow is %q", kind, got)
+					}
 				}
 			})
 		}
@@ -127,10 +147,12 @@ func TestBodyLimitBeforeReading(t *testing.T) {
 	for _, path := range []string{
 		"/v1/execute", "/mounted", "/nope", "/v1/sessions/x%2Ffiles%2F/execute", "/v1/sessions/x/files/a",
 	} {
-		r := httptest.NewRequest(http.MethodPost, path, unread{t})
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodPost, path, unreadBefore{t, w, "Connection", strings.NewReader(bodyOf(maxBody + 1))})
 		r.Host, r.ContentLength = "localhost", maxBody+1
 		r.Header.Set("Content-Type", "application/json")
-		a := serve(httpapi.NewHandler(opts), r)
+		httpapi.NewHandler(opts).ServeHTTP(w, r)
+		a := answer{w.Code, w.Header(), w.Body.String()}
 		a.want(t, http.StatusRequestEntityTooLarge, `{"detail": "request body exceeds maximum of 2 MB"}`)
 		if a.header.Get("Connection") != "close" {
 			t.Error("the connection is kept, with the body on it")
@@ -160,11 +182,12 @@ func TestBodyLimitOfMountedDoors(t *testing.T) {
 type unreadBefore struct {
 	t      *testing.T
 	answer *httptest.ResponseRecorder
+	header string // of the answer
 	io.Reader
 }
 
 func (u unreadBefore) Read(p []byte) (int, error) {
-	if len(u.answer.Result().Header["Retry-After"]) == 0 {
+	if len(u.answer.Result().Header[u.header]) == 0 {
 		u.t.Error("the body was read before the answer")
 	}
 	return u.Reader.Read(p)
@@ -210,7 +233,7 @@ func TestMemoryLimit(t *testing.T) {
 	h, release := holding(opts, "Bearer anna's key")
 	w := httptest.NewRecorder()
 	r := authorized(http.MethodPost, "/v1/execute", "{}", "Bearer anna's key")
-	r.Body, r.ContentLength = io.NopCloser(unreadBefore{t, w, strings.NewReader(strings.Repeat(" ", maxBody))}), maxBody
+	r.Body, r.ContentLength = io.NopCloser(unreadBefore{t, w, "Retry-After", strings.NewReader(strings.Repeat(" ", maxBody))}), maxBody
 	h.ServeHTTP(w, r)
 	answer{w.Code, w.Header(), w.Body.String()}.want(t, http.StatusTooManyRequests,
 		`{"detail": "your requests under way hold your share of the server's memory (MAX_IN_FLIGHT_MB); try again later"}`)

@@ -208,5 +208,5 @@ type current struct{ archive *archiveBody }
 
 // Open implements [execution.Source].
 func (c current) Open(ctx context.Context) (io.ReadCloser, error) {
-	return &openBody{c.archive.tar, c.archive.source.heed(ctx)}, nil
+	return &bodySource{c.archive.tar, c.archive.source.heed(ctx)}, nil
 }

@@ -24,14 +24,14 @@ type sessionEntry struct {
 	Path         string              `json:"path" doc:"relative to the workspace"`
 	Kind         execution.EntryKind `json:"kind" enum:"file,folder,link,other"`
 	SizeBytes    int64               `json:"size_bytes" doc:"the bytes of a file; 0 for a folder"`
-	ModifiedTime float64             `json:"modified_time" doc:"when it was changed, in Unix seconds"`
+	ModifiedTime unixTime            `json:"modified_time" doc:"when it was changed, in Unix seconds"`
 }
 
 type sessionListing struct {
 	Files        []sessionEntry `json:"files" nullable:"false" doc:"files, folders and links, a folder before what it contains"`
 	SkippedFiles []skippedFile  `json:"skipped_files" nullable:"false" doc:"entries that cannot be listed, with the reason"`
 	Truncated    bool           `json:"truncated" doc:"whether there are more entries"`
-	ExpiresAt    float64        `json:"expires_at" doc:"Unix seconds; when the session ends unless another call is made before" example:"1764000901.5"`
+	ExpiresAt    unixTime       `json:"expires_at" doc:"Unix seconds, as a float; when the session ends unless another call is made before" example:"1764000901.5"`
 }
 
 type renameFile struct {
@@ -105,7 +105,7 @@ func (a *api) listSessionFiles(w http.ResponseWriter, r *http.Request, path stri
 		Files: make([]sessionEntry, len(found.Entries)), SkippedFiles: []skippedFile{}, Truncated: found.Cut(), ExpiresAt: endOf(found.Session),
 	}
 	for i, entry := range found.Entries {
-		list.Files[i] = sessionEntry{entry.Path, entry.Kind, entry.Size, float64(entry.Modified.UnixMilli()) / 1e3}
+		list.Files[i] = sessionEntry{entry.Path, entry.Kind, entry.Size, unixTimeOf(entry.Modified)}
 	}
 	for _, skipped := range found.Skipped {
 		list.SkippedFiles = append(list.SkippedFiles, skippedFile{skipped.Path, skipped.Reason})
@@ -204,9 +204,6 @@ func (a *api) writeFile(w http.ResponseWriter, r *http.Request) error {
 	err := a.opts.Sessions.WriteFiles(r.Context(), r.PathValue("session_id"), execution.WriteRequest{
 		Files: []execution.Input{{Path: r.PathValue("path"), Size: r.ContentLength, Source: source}}, Spent: source.spent,
 	})
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return &apiError{status: http.StatusUnprocessableEntity, Detail: "the body ends early"}
-	}
 	if err != nil {
 		return placed(r, err)
 	}
@@ -228,7 +225,7 @@ func (b *body) Open(ctx context.Context) (io.ReadCloser, error) {
 		return nil, &execution.Error{Code: execution.Unavailable, Message: "the session does not answer; try again"}
 	}
 	b.opened = true
-	return &openBody{b.r, b.heed(ctx)}, nil
+	return &bodySource{b.r, b.heed(ctx)}, nil
 }
 
 // heed makes reads fail when ctx ends, until the function that it returns is called.
@@ -240,13 +237,13 @@ func (b *body) heed(ctx context.Context) (stop func() bool) {
 // spent is for [execution.WriteRequest].
 func (b *body) spent() bool { return b.opened }
 
-type openBody struct {
+type bodySource struct {
 	io.Reader
 	stop func() bool
 }
 
 // Close does not close the body: the server does.
-func (b *openBody) Close() error {
+func (b *bodySource) Close() error {
 	b.stop()
 	return nil
 }

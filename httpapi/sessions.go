@@ -33,16 +33,24 @@ const (
 )
 
 type createSession struct {
+	facts
 	Files      []inputFile `json:"files,omitempty" nullable:"false" doc:"files to stage in the workspace"`
 	TTLSeconds *int64      `json:"ttl_seconds,omitempty" nullable:"false" minimum:"1" maximum:"86400" default:"900" doc:"the time without a call after which the session ends, in seconds"`
 }
 
 type session struct {
-	SessionID string `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
-	ExpiresAt int64  `json:"expires_at" doc:"Unix seconds; the sandbox and all its files are gone by then, unless a call is made before" example:"1764000901"`
+	SessionID string   `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	ExpiresAt unixTime `json:"expires_at" doc:"Unix seconds, as a float; the sandbox and all its files are gone by then, unless a call is made before" example:"1764000900.25"`
+}
+
+type createdSession struct {
+	SessionID     string   `json:"session_id" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
+	ExpiresAt     unixTime `json:"expires_at" doc:"Unix seconds, as a float; the sandbox and all its files are gone by then, unless a call is made before" example:"1764000900.25"`
+	UnknownFields []string `json:"unknown_fields,omitempty" nullable:"false" doc:"fields of the request that the server does not know and has ignored"`
 }
 
 type extendSession struct {
+	facts
 	TTLSeconds int64 `json:"ttl_seconds" minimum:"1" maximum:"86400" doc:"the new time without a call after which the session ends, in seconds; it starts again"`
 }
 
@@ -51,6 +59,7 @@ type sessionList struct {
 }
 
 type bashRequest struct {
+	facts
 	Cmd       string            `json:"cmd" doc:"the command for bash -c; it starts in the workspace with an empty standard input"`
 	Args      []string          `json:"args,omitempty" nullable:"false" doc:"the arguments of the command, $1, $2 and so on; at most 256"`
 	Env       map[string]string `json:"env,omitempty" doc:"environment variables of this call, by name; the values are never logged or repeated; at most 64, and 64 KB together with args"`
@@ -58,24 +67,30 @@ type bashRequest struct {
 }
 
 type bashResponse struct {
-	Stdout     string  `json:"stdout"`
-	Stderr     string  `json:"stderr"`
-	ExitCode   *int    `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
-	TimedOut   bool    `json:"timed_out"`
-	DurationMS int64   `json:"duration_ms"`
-	End        end     `json:"end" doc:"why the command ended"`
-	Usage      usage   `json:"usage"`
-	QueueMS    int64   `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
-	StateLost  bool    `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
-	ExpiresAt  float64 `json:"expires_at" doc:"Unix seconds; when the session ends unless another call is made before" example:"1764000901.5"`
+	Stdout        string   `json:"stdout"`
+	Stderr        string   `json:"stderr"`
+	ExitCode      *int     `json:"exit_code" doc:"null if the command timed out; 128+N if signal N ended it"`
+	TimedOut      bool     `json:"timed_out"`
+	DurationMS    int64    `json:"duration_ms"`
+	End           end      `json:"end" doc:"why the command ended"`
+	Usage         usage    `json:"usage"`
+	QueueMS       int64    `json:"queue_ms" doc:"the time before the command started: the calls of a session run one after the other"`
+	StateLost     bool     `json:"state_lost,omitempty" doc:"the session's interpreter has ended; its variables, imports and threads are lost"`
+	ExpiresAt     unixTime `json:"expires_at" doc:"Unix seconds, as a float; when the session ends unless another call is made before" example:"1764000901.5"`
+	UnknownFields []string `json:"unknown_fields,omitempty" nullable:"false" doc:"fields of the request that the server does not know and has ignored"`
 }
 
 func toSession(info execution.SessionInfo) session {
-	return session{SessionID: info.ID, ExpiresAt: info.Expires.Add(time.Second - time.Nanosecond).Unix()} // rounded up
+	return session{SessionID: info.ID, ExpiresAt: unixTimeOf(info.Expires.Add(time.Millisecond - time.Nanosecond))} // rounded up
 }
 
-// endOf returns when a session ends, in seconds since 1970.
-func endOf(info execution.SessionInfo) float64 { return float64(info.Expires.UnixMilli()) / 1e3 }
+func toCreated(info execution.SessionInfo, f *facts) createdSession {
+	s := toSession(info)
+	return createdSession{SessionID: s.SessionID, ExpiresAt: s.ExpiresAt, UnknownFields: f.unknown}
+}
+
+// endOf returns when a session ends.
+func endOf(info execution.SessionInfo) unixTime { return unixTimeOf(info.Expires) }
 
 // inSession executes programs in a session.
 type inSession struct {
@@ -97,7 +112,6 @@ func (a *api) registerSessions() {
 
 func (a *api) registerSessionLives() {
 	register(a, policy{}, createSessionOperation(), a.createSession)
-	a.huma.OpenAPI().Paths[sessionsPath].Post.RequestBody.Required = false // the library marks a body with RawBody as required
 	register(a, policy{}, listSessionsOperation(), func(ctx context.Context, _ *struct{}) (*listSessionsOutput, error) {
 		found, err := a.opts.Sessions.List(ctx)
 		if err != nil {
@@ -120,12 +134,9 @@ func (a *api) registerSessionLives() {
 	delete(a.huma.OpenAPI().Paths[sessionPath].Delete.Responses, strconv.Itoa(http.StatusUnprocessableEntity))
 }
 
-type createSessionInput struct {
-	Body    *createSession
-	RawBody []byte
-}
+type createSessionInput struct{ Body *createSession }
 
-type createSessionOutput struct{ Body session }
+type createSessionOutput struct{ Body createdSession }
 
 type listSessionsOutput struct{ Body sessionList }
 
@@ -138,7 +149,7 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 	if body == nil {
 		body = new(createSession)
 	}
-	if err := refuseNulls(in.RawBody); err != nil {
+	if err := body.refuseNulls(); err != nil {
 		return nil, err
 	}
 	j, err := a.newJob(ctx, &executeRequest{Files: body.Files})
@@ -154,7 +165,7 @@ func (a *api) createSession(ctx context.Context, in *createSessionInput) (*creat
 	if err != nil {
 		return nil, a.toHTTP(ctx, err)
 	}
-	return &createSessionOutput{toSession(info)}, nil
+	return &createSessionOutput{toCreated(info, &body.facts)}, nil
 }
 
 type extendSessionInput struct {
@@ -167,13 +178,12 @@ func (a *api) extendSession(ctx context.Context, in *extendSessionInput) (*creat
 	if err != nil {
 		return nil, a.toHTTP(ctx, err)
 	}
-	return &createSessionOutput{toSession(info)}, nil
+	return &createSessionOutput{toCreated(info, &in.Body.facts)}, nil
 }
 
 type bashInput struct {
 	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 	Body      bashRequest
-	RawBody   []byte
 }
 
 type bashOutput struct{ Body bashResponse }
@@ -181,11 +191,10 @@ type bashOutput struct{ Body bashResponse }
 type sessionExecuteInput struct {
 	SessionID string `path:"session_id" doc:"the session_id that creating the session returned" example:"1f0c9a52d3b84e67a9d27f5c0e6b8a43"`
 	Body      executeRequest
-	RawBody   []byte
 }
 
 func (in *sessionExecuteInput) plain() *executeInput {
-	return &executeInput{Body: in.Body, RawBody: in.RawBody}
+	return &executeInput{Body: in.Body}
 }
 
 func (a *api) registerSessionCalls() {
@@ -199,7 +208,7 @@ func (a *api) registerSessionCalls() {
 }
 
 func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
-	if err := refuseNulls(in.RawBody); err != nil {
+	if err := in.Body.refuseNulls(); err != nil {
 		return nil, err
 	}
 	cmd := execution.Command{Command: in.Body.Cmd, Args: in.Body.Args, Env: in.Body.Env}
@@ -215,5 +224,7 @@ func (a *api) bash(ctx context.Context, in *bashInput) (*bashOutput, error) {
 		DurationMS: r.Duration.Milliseconds(), QueueMS: r.Queue.Milliseconds(), StateLost: r.StateLost, ExpiresAt: endOf(r.Session),
 		End:   end{Reason: r.End.Reason, Signal: r.End.Signal, Message: r.End.Message},
 		Usage: usage{CPUMS: r.Usage.CPU.Milliseconds(), PeakMemoryBytes: r.Usage.PeakMemoryBytes},
+
+		UnknownFields: in.Body.unknown,
 	}}, nil
 }

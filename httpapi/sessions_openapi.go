@@ -20,7 +20,7 @@ func sessionNotFound() answer {
 	return answer{"The session does not exist or has expired", []sample{unknownSession()}}
 }
 
-func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000901} }
+func exampleSession() session { return session{SessionID: exampleSessionID, ExpiresAt: 1764000900.25} }
 
 func createSessionOperation() huma.Operation {
 	sheet, ttl := "bmFtZSxzY29yZQpBZGEsOQpHcmFjZSw4Cg==", int64(3600) // name,score Ada,9 Grace,8
@@ -38,7 +38,7 @@ func createSessionOperation() huma.Operation {
 				}},
 			},
 			answers: map[int]answer{
-				http.StatusCreated:               {"The session is ready", []sample{{"plain", "For 15 minutes", exampleSession()}}},
+				http.StatusCreated:               {"The session is ready", []sample{{"plain", "For 15 minutes", createdSession{SessionID: exampleSessionID, ExpiresAt: exampleSession().ExpiresAt}}}},
 				http.StatusNotFound:              runRefusals()[http.StatusNotFound],
 				http.StatusRequestEntityTooLarge: runRefusals()[http.StatusRequestEntityTooLarge],
 				http.StatusUnprocessableEntity: {"The request is not valid", []sample{refusal("ttl", "A ttl_seconds that is too large", []fault{

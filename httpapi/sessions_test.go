@@ -31,9 +31,13 @@ type sessions struct {
 	fail  error  // of every operation
 	torn  string // the file that breaks off
 	cut   bool   // the list of files is
+
+	expires time.Time
 }
 
-func newSessions() *sessions { return &sessions{files: make(map[string]string)} }
+func newSessions() *sessions {
+	return &sessions{files: make(map[string]string), expires: expires}
+}
 
 var expires = time.UnixMilli(1_764_000_900_500)
 
@@ -42,11 +46,11 @@ func (s *sessions) Create(ctx context.Context, ttl time.Duration, files []execut
 	if _, err := (execution.WriteRequest{Files: files}).Validate(ctx, limits); err != nil {
 		return execution.SessionInfo{}, err
 	}
-	return execution.SessionInfo{ID: knownSession, Expires: expires}, s.fail
+	return execution.SessionInfo{ID: knownSession, Expires: s.expires}, s.fail
 }
 
 func (s *sessions) List(context.Context) ([]execution.SessionInfo, error) {
-	return []execution.SessionInfo{{ID: knownSession, Expires: expires}}, s.fail
+	return []execution.SessionInfo{{ID: knownSession, Expires: s.expires}}, s.fail
 }
 
 func (s *sessions) find(id string) error {
@@ -263,23 +267,42 @@ func sessionsHandler(t *testing.T) (http.Handler, *sessions) {
 
 func TestSessionLives(t *testing.T) {
 	h, s := sessionsHandler(t)
-	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000901}`
+	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000900.5}`
 	serve(h, request("POST", "/v1/sessions", `{}`)).want(t, http.StatusCreated, known)
 	serve(h, request("POST", "/v1/sessions", "")).want(t, http.StatusCreated, known)
 	if s.ttl != 0 {
 		t.Errorf("the life without a body is %v: the manager knows the default", s.ttl)
 	}
-	serve(h, request("POST", "/v1/sessions", `{"ttl_seconds": 86400, "files": [], "more": 1}`)).want(t, http.StatusCreated, known)
+	serve(h, request("POST", "/v1/sessions", `{"ttl_seconds": 86400, "files": []}`)).want(t, http.StatusCreated, known)
 	if s.ttl != 24*time.Hour {
 		t.Errorf("the life is %v", s.ttl)
 	}
 	serve(h, request("GET", "/v1/sessions", "")).want(t, http.StatusOK, `{"sessions": [`+known+`]}`)
-	serve(h, request("PATCH", "/v1/sessions/"+knownSession, `{"ttl_seconds": 60, "more": 1}`)).want(t, http.StatusOK, known)
+	serve(h, request("PATCH", "/v1/sessions/"+knownSession, `{"ttl_seconds": 60, "more": 1}`)).want(t, http.StatusOK,
+		strings.TrimSuffix(known, "}")+`, "unknown_fields": ["more"]}`)
 	if s.ttl != time.Minute {
 		t.Errorf("the life is changed to %v", s.ttl)
 	}
 	if a := serve(h, request("DELETE", "/v1/sessions/"+knownSession, "")); a.status != http.StatusNoContent || a.body != "" {
 		t.Errorf("deleting returns %d %s", a.status, a.body)
+	}
+}
+
+// expires_at is a float in JSON, also at a whole second. It is rounded up.
+func TestExpiresAtIsAFloat(t *testing.T) {
+	h, s := sessionsHandler(t)
+	for given, want := range map[time.Time]string{
+		time.Unix(1_764_000_900, 0):           "1764000900.0",
+		time.Unix(1_764_000_900, 1):           "1764000900.001",
+		time.Unix(1_764_000_900, 250_000_000): "1764000900.25",
+		time.Unix(1_764_000_900, 999_999_999): "1764000901.0",
+	} {
+		s.expires = given
+		for _, r := range []*http.Request{request("POST", "/v1/sessions", `{}`), request("GET", "/v1/sessions", "")} {
+			if a := serve(h, r); !strings.Contains(a.body, `"expires_at":`+want+`}`) {
+				t.Errorf("%s, %v: %s", r.Method, given, a.body)
+			}
+		}
 	}
 }
 
@@ -328,7 +351,7 @@ func TestInvalidSessionRequests(t *testing.T) {
 		{"PATCH", base, `{"ttl_seconds": null}`, 422, `{"detail":[{"type":"int_type","loc":["body","ttl_seconds"],"msg":"expected integer","input":null}]}`},
 		{"PATCH", base, `{}`, 422, `{"detail":[{"type":"missing","loc":["body","ttl_seconds"],"msg":"ttl_seconds is required","input":{}}]}`},
 		{"PATCH", "/v1/sessions/x", `{"ttl_seconds": 1}`, 404, `{"detail":"Session 'x' not found"}`},
-		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":[{"type":"value_error","loc":["body","files",0,"path"],"msg":"path must be relative to the workspace, not absolute","input":"/x"}]}`},
+		{"POST", "/v1/sessions", `{"files": [{"path": "/x", "content_base64": ""}]}`, 422, `{"detail":"File paths must be relative."}`},
 		{"POST", "/v1/sessions", `{"files": [{"path": "x", "file_id": "y"}]}`, 404, `{"detail":"File with ID 'y' not found for path 'x'."}`},
 		{"POST", base + "/bash", `{"cmd": ""}`, 422, `{"detail":[{"type":"value_error","loc":["body","cmd"],"msg":"cmd must not be empty","input":""}]}`},
 		{"POST", base + "/bash", `{"cmd": 1}`, 422, `{"detail":[{"type":"string_type","loc":["body","cmd"],"msg":"expected string","input":1}]}`},
@@ -415,7 +438,7 @@ func TestSessionFilesCutShort(t *testing.T) {
 	path := "/v1/sessions/" + knownSession + "/files/a"
 	short := request("PUT", path, "12345")
 	short.Body = io.NopCloser(io.MultiReader(strings.NewReader("123"), iotestErr{io.ErrUnexpectedEOF}))
-	serve(h, short).want(t, http.StatusUnprocessableEntity, `{"detail": "the body ends early"}`)
+	serve(h, short).want(t, http.StatusBadRequest, `{"detail": "the request body is cut short or its chunks are not valid"}`)
 	chunked := request("PUT", path, "12345")
 	chunked.ContentLength = -1
 	serve(h, chunked).want(t, http.StatusLengthRequired, `{"detail": "the request must have a Content-Length"}`)

@@ -194,7 +194,7 @@ func (r *streamedRun) conclude(events *eventWriter, shape func(error) error) err
 	if err := r.sendAll(events, rest); err != nil {
 		return err
 	}
-	return events.event("result", resultEvent{executeResponse: response(r.result)})
+	return events.event("result", resultEvent{executeResponse: response(r.result, r.job.unknown)})
 }
 
 // piece is output of one stream.

@@ -6,6 +6,7 @@ const (
 	// maxStreamBody bounds the body of a request that opens a stream, in bytes.
 	maxStreamBody = 64 << 10
 	ssePath       = "/sse"
+	messagePath   = "/message"
 )
 
 // listensToMCP reports whether a request opens a stream of MCP notifications. The header

@@ -36,6 +36,8 @@ type Options struct {
 	Environment []string
 	// Workspace is the folder in which programs run. It must be absolute.
 	Workspace string
+	// Extra are additions to the containers.
+	Extra Extra
 	// Lifetime is the age at which the sweep of any server removes a container,
 	// running or not. Zero means a day.
 	Lifetime time.Duration

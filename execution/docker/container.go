@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -32,7 +33,7 @@ func (b *Backend) config(spec execution.Spec, user int, now time.Time) *containe
 	if b.opts.Command != nil {
 		command = b.opts.Command(spec)
 	}
-	return &container.Config{
+	config := &container.Config{
 		Hostname:    hardening.Hostname,
 		User:        fmt.Sprintf("%d:%d", user, hardening.User),
 		Image:       spec.Image,
@@ -45,6 +46,8 @@ func (b *Backend) config(spec execution.Spec, user int, now time.Time) *containe
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		Labels:      b.labels(spec, now),
 	}
+	b.opts.Extra.addTo(config)
+	return config
 }
 
 func isSession(spec execution.Spec) bool { return spec.Isolation == execution.IsolationSession }
@@ -81,7 +84,7 @@ func latest(session execution.SessionInfo) time.Time {
 func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfig {
 	const nanosPerCPU = 1e9
 	processes := hardening.Processes(spec)
-	return &container.HostConfig{
+	host := &container.HostConfig{
 		Sysctls:        sysctls(spec),
 		AutoRemove:     true,
 		NetworkMode:    container.NetworkMode(spec.Network),
@@ -111,6 +114,8 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 			},
 		},
 	}
+	b.opts.Extra.addToHost(host)
+	return host
 }
 
 // sysctls returns the kernel settings of a container that has its own network. A
@@ -134,7 +139,7 @@ func (b *Backend) tmpfs(spec execution.Spec, user int) map[string]string {
 	all := map[string]string{
 		b.opts.Workspace: owned(spec.WorkspaceBytes, "exec", "0700"),
 		"/tmp":           owned(spec.TempBytes, "noexec", "1777"),
-		"/dev/shm":       owned(hardening.SharedMemoryBytes, "noexec", "1777"),
+		"/dev/shm":       owned(cmp.Or(b.opts.Extra.SharedMemoryBytes, hardening.SharedMemoryBytes), "noexec", "1777"),
 		"/dev/mqueue":    covered,
 	}
 	if spec.Ptys == 0 {
