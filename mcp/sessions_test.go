@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -123,7 +124,10 @@ func TestNewSessionOfAFailedCall(t *testing.T) {
 }
 
 // So is one whose client cancels the call before its answer.
-func TestNewSessionOfACancelledCall(t *testing.T) {
+func TestNewSessionOfACancelledCall(t *testing.T) { synctest.Test(t, testNewSessionOfACancelledCall) }
+
+func testNewSessionOfACancelledCall(t *testing.T) {
+	t.Helper()
 	opts, known := options(nil), newSessions()
 	var c *client
 	known.python = func(execution.Request) (*execution.Result, error) {
@@ -134,7 +138,8 @@ func TestNewSessionOfACancelledCall(t *testing.T) {
 	}
 	opts.Sessions = known
 	c = connect(t, opts)
-	c.request("tools/call", `{"name": "execute_python", "arguments": {"code": "", "session": "new"}}`)
+	c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "", "session": "new"}}`)
+	synctest.Wait()
 	if known.begun != 1 || len(known.alive) != 0 {
 		t.Errorf("%d begun, %v alive", known.begun, known.alive)
 	}
