@@ -133,7 +133,9 @@ func TestLibraryConfusesIDsAndAnswersCancelledCalls(t *testing.T) {
 	handler := l.streamable()
 	session := begin(t.Context(), handler)
 	answer := make(chan *httptest.ResponseRecorder)
-	go func() { answer <- ask(t.Context(), handler, http.MethodPost, call(7, "wait"), "Mcp-Session-Id", session) }()
+	go func() {
+		answer <- ask(t.Context(), handler, http.MethodPost, call(7, "wait"), "Mcp-Session-Id", session)
+	}()
 	<-l.started
 	ask(t.Context(), handler, http.MethodPost, `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "7"}}`, "Mcp-Session-Id", session)
 	select {
