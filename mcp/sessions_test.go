@@ -93,7 +93,7 @@ func TestSessionToolsInvalid(t *testing.T) {
 		"a path that leaves":     {"read_file", `{"session": "s", "path": "../a"}`, `path must not contain ".." (it is "../a")`},
 		"written elsewhere":      {"write_file", `{"session": "s", "path": "/etc/passwd", "content": ""}`, `path must be relative to the workspace, not absolute (it is "/etc/passwd")`},
 		"no content":             {"write_file", `{"session": "s", "path": "a"}`, "write_file needs one of content and content_base64"},
-		"two contents":           {"write_file", `{"session": "s", "path": "a", "content": "", "content_base64": ""}`, "write_file needs one of content and content_base64"},
+		"two contents":           {"write_file", `{"session": "s", "path": "a", "content": "x", "content_base64": "eA=="}`, "write_file needs one of content and content_base64: it has content and content_base64"},
 		"no base64":              {"write_file", `{"session": "s", "path": "a", "content_base64": "%"}`, "content_base64 must be standard base64: illegal base64 data at input byte 0"},
 	} {
 		t.Run(name, func(t *testing.T) {

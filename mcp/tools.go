@@ -39,7 +39,7 @@ func (s *Server) addTools() {
 		if t.describe != nil {
 			t.Description = t.describe()
 		}
-		s.server.AddTool(t.Tool, s.guarded(t.handle))
+		s.server.AddTool(t.Tool, s.guarded(t))
 	}
 }
 
