@@ -69,19 +69,20 @@ type Config struct {
 	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000"`
 	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824"`
 
-	PoolSize        int `env:"POOL_SIZE, default=4" min:"0" max:"1000" atmost:"MAX_SANDBOXES"`
-	MaxSandboxes    int `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000"`
-	PoolStarts      int `env:"POOL_STARTS, default=4" min:"1" max:"100"`
-	PoolIdleSec     int `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000"`
-	SandboxMaxAge   int `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800"`
-	SandboxMaxRuns  int `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000"`
-	QueueSize       int `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
-	MaxSessions     int `env:"MAX_SESSIONS, default=16" min:"1" max:"10000"`
-	MaxBodyMB       int `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
-	MaxInFlightMB   int `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
-	MCPSessionTTL   int `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400"`
-	MCPOutputBytes  int `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000"`
-	ShutdownTimeout int `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600"`
+	PoolSize        int  `env:"POOL_SIZE, default=4" min:"0" max:"1000" atmost:"MAX_SANDBOXES"`
+	MaxSandboxes    int  `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000"`
+	PoolStarts      int  `env:"POOL_STARTS, default=4" min:"1" max:"100"`
+	PoolIdleSec     int  `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000"`
+	SandboxMaxAge   int  `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800"`
+	SandboxMaxRuns  int  `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000"`
+	QueueSize       int  `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
+	MaxSessions     int  `env:"MAX_SESSIONS, default=16" min:"1" max:"10000"`
+	MaxBodyMB       int  `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
+	MaxInFlightMB   int  `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
+	MCPSessionTTL   int  `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400"`
+	MCPOutputBytes  int  `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000"`
+	MCPPythonAlias  bool `env:"MCP_PYTHON_ALIAS, default=false"`
+	ShutdownTimeout int  `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600"`
 
 	DockerHost      string `env:"DOCKER_HOST"`
 	DockerContext   string `env:"DOCKER_CONTEXT"`
@@ -133,6 +134,8 @@ func (s Setting) allowed() string {
 		return fmt.Sprintf("a whole number from %s to %s", low, high) + s.bounded()
 	case s.field.Type.Kind() == reflect.Float64:
 		return fmt.Sprintf("a number from %s to %s", low, high)
+	case s.field.Type.Kind() == reflect.Bool:
+		return "true or false"
 	}
 	return "text"
 }
@@ -168,6 +171,9 @@ func (s Setting) accepts(value string) bool {
 	case reflect.Float64:
 		x, err := strconv.ParseFloat(value, 64)
 		return err == nil && s.inRange(x)
+	case reflect.Bool:
+		_, err := strconv.ParseBool(value)
+		return err == nil
 	default:
 		return words == "" || slices.Contains(strings.Fields(words), value)
 	}

@@ -72,6 +72,8 @@ type Options struct {
 	SessionTTL, FileTTL time.Duration
 	// OutputBytes is how much of a program's output a result shows. Zero means 30,000.
 	OutputBytes int
+	// PythonAlias offers execute_python as python too, for models that were trained on that name.
+	PythonAlias bool
 	// AwaitPrepared must be set if [Server.Prepared] will be called.
 	AwaitPrepared bool
 	// PublicURL is the URL of the HTTP API, without a slash at its end. Empty means the

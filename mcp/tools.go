@@ -24,13 +24,19 @@ type tool struct {
 
 // tools returns all tools, without the descriptions that change.
 func (s *Server) tools() []tool {
-	return []tool{
+	tools := []tool{
 		{s.pythonTool(), s.executePython, s.describePython},
 		{s.bashTool(), s.runBash, s.describeBash},
 		{s.readTool(), s.readFile, nil},
 		{s.writeTool(), s.writeFile, nil},
 		{s.endTool(), s.endSession, nil},
 	}
+	if s.opts.PythonAlias {
+		alias := tool{s.pythonTool(), s.executePython, s.describePython}
+		alias.Name = "python"
+		tools = append(tools, alias)
+	}
+	return tools
 }
 
 // addTools adds the tools to the library's server.
