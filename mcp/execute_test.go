@@ -63,7 +63,7 @@ func TestToolTellsTheSettings(t *testing.T) {
 		}
 	}
 	for _, tool := range list.Tools {
-		if len(tool.Description) > 2048 {
+		if len(tool.Description) > 1000 {
 			t.Errorf("the description has %d bytes", len(tool.Description))
 		}
 		if a := tool.Annotations; a.OpenWorldHint == nil || !*a.OpenWorldHint || a.DestructiveHint == nil || a.ReadOnlyHint == nil {

@@ -10,8 +10,8 @@ import (
 )
 
 // errCancelled is the cause with which the context of a request ends that its client has cancelled.
-// No answer is sent to such a request: clients take one for an answer to a request that they
-// never sent, and some close the connection.
+// No answer is sent to such a request: its client no longer knows the id, and some clients close
+// the connection then.
 var errCancelled = errors.New("the client cancelled the request")
 
 // requestKey names a request. Clients choose ids, so they are unique only within a protocol
