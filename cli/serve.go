@@ -152,6 +152,7 @@ func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 	return mcp.Options{
 		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c), Backend: s.backendName,
 		SessionTTL: seconds(c.MCPSessionTTL), FileTTL: seconds(c.FileTTLSec), OutputBytes: c.MCPOutputBytes, EnvNames: c.MCPEnvNames,
+		PythonAlias:   c.MCPPythonAlias,
 		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes,
 		InFlightBytes: int64(c.MaxInFlightMB) << 20, MaxMessageBytes: int64(c.MaxBodyMB) << 20,
 		Log: s.log,

@@ -85,6 +85,7 @@ type Config struct {
 	MaxInFlightMB   int  `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
 	MCPSessionTTL   int  `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" atmost:"SESSION_MAX_AGE_SEC"`
 	MCPEnvNames     List `env:"MCP_ENV_NAMES"`
+	MCPPythonAlias  bool `env:"MCP_PYTHON_ALIAS, default=false"`
 	MCPOutputBytes  int  `env:"MCP_OUTPUT_BYTES, default=30000" min:"1000" max:"10000000"`
 	ShutdownTimeout int  `env:"SHUTDOWN_TIMEOUT_SEC, default=30" min:"0" max:"3600"`
 
@@ -138,6 +139,8 @@ func (s Setting) allowed() string {
 		return fmt.Sprintf("a whole number from %s to %s", low, high) + s.bounded()
 	case s.field.Type.Kind() == reflect.Float64:
 		return fmt.Sprintf("a number from %s to %s", low, high)
+	case s.field.Type.Kind() == reflect.Bool:
+		return "true or false"
 	}
 	return "text"
 }
@@ -173,6 +176,9 @@ func (s Setting) accepts(value string) bool {
 	case reflect.Float64:
 		x, err := strconv.ParseFloat(value, 64)
 		return err == nil && s.inRange(x)
+	case reflect.Bool:
+		_, err := strconv.ParseBool(value)
+		return err == nil
 	default:
 		return words == "" || slices.Contains(strings.Fields(words), value)
 	}

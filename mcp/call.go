@@ -39,7 +39,7 @@ func relative(path string) string { return strings.TrimPrefix(path, workspace) }
 
 // guarded adapts a handler for the library. Every failure becomes a result with isError: a model
 // reads results, while protocol errors reach only its client.
-func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
+func (s *Server) guarded(t tool) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, call mcpsdk.CallToolRequest) (out *mcpsdk.CallToolResult, _ error) {
 		fail := func(err error) *mcpsdk.CallToolResult { return s.failure(ctx, call.Params.Name, err) }
 		if ctx.Err() != nil {
@@ -53,7 +53,12 @@ func (s *Server) guarded(handle handler) mcpserver.ToolHandlerFunc {
 		if err := s.renderer.Reserve(ctx); err != nil {
 			return fail(err), nil
 		}
-		out, err := handle(ctx, call)
+		arguments, err := asDeclared(ctx, t.InputSchema, call.Params.Arguments)
+		if err != nil {
+			return fail(err), nil
+		}
+		call.Params.Arguments = arguments
+		out, err = t.handle(ctx, call)
 		if err != nil {
 			return fail(err), nil
 		}
@@ -134,16 +139,19 @@ func (s *Server) executePython(ctx context.Context, call mcpsdk.CallToolRequest)
 
 // stage makes an input of a file of a call's.
 func stage(ctx context.Context, exchange *filestore.Exchange, index int, file inputFile) (execution.Input, error) {
-	if count(file.Content, file.ContentBase64, file.FileID) != 1 {
-		return execution.Input{}, invalid(fmt.Sprintf("files[%d] needs one of content, content_base64 and file_id", index))
+	where := fmt.Sprintf("files[%d]", index)
+	given := []*string{file.Content, file.ContentBase64, file.FileID}
+	choice, err := chosen(where, given...)
+	if err != nil {
+		return execution.Input{}, err
 	}
 	path := relative(file.Path)
-	if file.FileID != nil {
+	if choice == 2 {
 		return exchange.Input(path, *file.FileID).Found(ctx)
 	}
-	data, err := content(file.Content, file.ContentBase64)
+	data, err := plain(choice, *given[choice])
 	if err != nil {
-		return execution.Input{}, invalid(fmt.Sprintf("files[%d].%s", index, err))
+		return execution.Input{}, invalid(where + "." + err.Error())
 	}
 	return execution.Inline(path, data), nil
 }
@@ -248,9 +256,9 @@ func (s *Server) readFile(ctx context.Context, call mcpsdk.CallToolRequest) (*mc
 		return nil, err
 	}
 	*args.Path = relative(*args.Path)
-	encoded := args.Encoding != nil && *args.Encoding == "base64"
-	if args.Encoding != nil && !encoded && *args.Encoding != "text" {
-		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", execution.Clip(*args.Encoding)))
+	encoded := args.Encoding == "base64"
+	if !encoded && args.Encoding != "" && args.Encoding != "text" {
+		return nil, invalid(fmt.Sprintf("encoding is %q: must be text or base64", execution.Clip(args.Encoding)))
 	}
 	var file render.SessionFile
 	if err := s.opts.Sessions.ReadFile(ctx, *args.Session, execution.ReadRequest{Path: *args.Path, Keep: file.Keep}); err != nil {
@@ -272,10 +280,12 @@ func (s *Server) writeFile(ctx context.Context, call mcpsdk.CallToolRequest) (*m
 		return nil, err
 	}
 	*args.Path = relative(*args.Path)
-	if count(args.Content, args.ContentBase64) != 1 {
-		return nil, invalid("write_file needs one of content and content_base64")
+	given := []*string{args.Content, args.ContentBase64}
+	choice, err := chosen(writeFileTool, given...)
+	if err != nil {
+		return nil, err
 	}
-	data, err := content(args.Content, args.ContentBase64)
+	data, err := plain(choice, *given[choice])
 	if err != nil {
 		return nil, invalid(err.Error())
 	}

@@ -37,18 +37,6 @@ func optionsOf(r *runs) mcp.Options {
 	return opts
 }
 
-func TestCancelOverStdio(t *testing.T) {
-	r := newRuns()
-	c := connect(t, optionsOf(r))
-	id := c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "a"}}`)
-	<-r.begun
-	c.write(`{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}`)
-	<-r.ended
-	if m := c.read(); m.ID == nil || *m.ID != id {
-		t.Errorf("%+v", m)
-	}
-}
-
 // A client that no longer reads has left.
 func TestBrokenStdout(t *testing.T) {
 	r := newRuns()

@@ -1,7 +1,6 @@
 package mcp
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,7 +32,7 @@ func (s *Server) parseWithEnv(raw, into any, needed ...required) (env map[string
 	if !ok || len(s.opts.EnvNames) == 0 {
 		return nil, parse(raw, into, needed...) // which knows no env
 	}
-	if err := checkNames("argument", given, append(names(into), "env")); err != nil {
+	if err := checkNames("", given, append(names(into), "env"), needed); err != nil {
 		return nil, err
 	}
 	if env, err = s.variables(given["env"]); err != nil {
@@ -47,15 +46,12 @@ func (s *Server) parseWithEnv(raw, into any, needed ...required) (env map[string
 // variables returns the variables of an argument env. No error has the value of a variable.
 func (s *Server) variables(value any) (map[string]string, error) {
 	env := make(map[string]string)
-	given, ok := value.(map[string]any)
-	switch text, isText := value.(string); {
-	case value == nil, value == "": // some models fill in arguments that they mean to leave out
+	if value == nil {
 		return env, nil
-	case isText: // some models encode an object twice
-		ok = json.Unmarshal([]byte(text), &given) == nil && given != nil
 	}
+	given, ok := value.(map[string]any)
 	if !ok {
-		return nil, wrongType("env", kindOf(value), "object")
+		return nil, invalid("env must be an object")
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		text, isText := given[name].(string)
@@ -64,7 +60,7 @@ func (s *Server) variables(value any) (map[string]string, error) {
 		case !slices.Contains(s.opts.EnvNames, name):
 			return nil, invalid(fmt.Sprintf("%s must not be set: the allowed names are %s", field, strings.Join(s.opts.EnvNames, ", ")))
 		case !isText:
-			return nil, wrongType(field, kindOf(given[name]), "string")
+			return nil, invalid(field + " must be a string")
 		}
 		env[name] = text
 	}

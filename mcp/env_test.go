@@ -72,6 +72,8 @@ func TestEnv(t *testing.T) {
 		"one name":          {map[string]any{"TOKEN": secret}, map[string]string{"TOKEN": secret}},
 		"none":              {map[string]any{}, nil},
 		"null":              {nil, nil},
+		"null in text":      {"null", nil},
+		"null as a value":   {map[string]any{"TOKEN": nil}, nil},
 		"an empty text":     {"", nil},
 		"an object in text": {`{"TOKEN": "hunter2"}`, map[string]string{"TOKEN": secret}},
 	} {
@@ -101,13 +103,12 @@ func TestEnvInvalid(t *testing.T) {
 	}{
 		"another name":    {map[string]any{"PATH": secret}, "env.PATH must not be set: the allowed names are TOKEN, REGION"},
 		"another case":    {map[string]any{"token": secret}, "env.token must not be set: the allowed names are TOKEN, REGION"},
-		"a number":        {map[string]any{"TOKEN": 5}, "env.TOKEN is a number: must be a string"},
-		"null":            {map[string]any{"TOKEN": nil}, "env.TOKEN is null: must be a string"},
-		"a list":          {map[string]any{"TOKEN": []any{secret}}, "env.TOKEN is an array: must be a string"},
+		"a number":        {map[string]any{"TOKEN": 5}, "env.TOKEN must be a string"},
+		"a list":          {map[string]any{"TOKEN": []any{secret}}, "env.TOKEN must be a string"},
 		"NUL":             {map[string]any{"TOKEN": secret + "\x00"}, "env.TOKEN must not contain NUL"},
-		"a list of pairs": {[]any{"TOKEN=" + secret}, "env is an array: must be an object"},
-		"a pair":          {"TOKEN=" + secret, "env is a string: must be an object"},
-		"null in text":    {"null", "env is a string: must be an object"},
+		"a list of pairs": {[]any{"TOKEN=" + secret}, "env must be an object"},
+		"a pair":          {"TOKEN=" + secret, "env must be an object"},
+		"broken text":     {`{"TOKEN": "` + secret, "env must be an object; its text is not valid JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var received []map[string]string

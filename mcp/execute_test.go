@@ -63,7 +63,7 @@ func TestToolTellsTheSettings(t *testing.T) {
 		}
 	}
 	for _, tool := range list.Tools {
-		if len(tool.Description) > 2048 {
+		if len(tool.Description) > 1000 {
 			t.Errorf("the description has %d bytes", len(tool.Description))
 		}
 		if a := tool.Annotations; a.OpenWorldHint == nil || !*a.OpenWorldHint || a.DestructiveHint == nil || a.ReadOnlyHint == nil {
@@ -118,32 +118,32 @@ func TestCallInvalid(t *testing.T) {
 	for name, test := range map[string]struct{ arguments, want string }{
 		"nothing":          {`{}`, "the argument code is required: Python source text, as a string"},
 		"null":             {`null`, "the argument code is required: Python source text, as a string"},
-		"no object":        {`"print(1)"`, "arguments must be an object"},
-		"a list":           {`["print(1)"]`, "arguments must be an object"},
+		"no object":        {`"print(1)"`, `arguments is "print(1)": must be an object`},
+		"a list":           {`["print(1)"]`, `arguments is ["print(1)"]: must be an object`},
 		"code null":        {`{"code": null}`, "the argument code is required: Python source text, as a string"},
-		"code number":      {`{"code": 5}`, "code is a number: must be a string"},
+		"code number":      {`{"code": 5}`, "code is 5: must be a string"},
 		"unknown argument": {`{"code": "", "timeout": 5}`, `unknown argument "timeout": the known ones are code, session, files, timeout_ms, stdin, args`},
 		"first unknown":    {`{"zzz": 1, "code": "", "aaa": 5}`, `unknown argument "aaa": the known ones are code, session, files, timeout_ms, stdin, args`},
-		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": the known ones are code, session, files, timeout_ms, stdin, args`},
-		"timeout string":   {`{"code": "", "timeout_ms": "5"}`, "timeout_ms is a string: must be an integer"},
-		"timeout fraction": {`{"code": "", "timeout_ms": 5.5}`, "timeout_ms is a number 5.5: must be an integer"},
-		"timeout bool":     {`{"code": "", "timeout_ms": true}`, "timeout_ms is a bool: must be an integer"},
+		"another case":     {`{"code": "", "Stdin": "x"}`, `unknown argument "Stdin": it differs from stdin in case`},
+		"timeout string":   {`{"code": "", "timeout_ms": "soon"}`, `timeout_ms is "soon": must be an integer`},
+		"timeout fraction": {`{"code": "", "timeout_ms": 5.5}`, "timeout_ms is 5.5: must be an integer"},
+		"timeout bool":     {`{"code": "", "timeout_ms": true}`, "timeout_ms is true: must be an integer"},
 		"timeout zero":     {`{"code": "", "timeout_ms": 0}`, "timeout_ms is 0: must be at least 1"},
 		"timeout below":    {`{"code": "", "timeout_ms": -1}`, "timeout_ms is -1: must be at least 1"},
-		"stdin number":     {`{"code": "", "stdin": 5}`, "stdin is a number: must be a string"},
-		"files string":     {`{"code": "", "files": "a"}`, "files is a string: must be an array"},
-		"files object":     {`{"code": "", "files": {"path": "a"}}`, "files is an object: must be an array"},
-		"file string":      {`{"code": "", "files": ["a"]}`, "files[0] is a string: must be an object"},
+		"stdin number":     {`{"code": "", "stdin": 5}`, "stdin is 5: must be a string"},
+		"files string":     {`{"code": "", "files": "a"}`, `files is "a": must be an array`},
+		"files object":     {`{"code": "", "files": {"path": "a"}}`, `files is {"path": "a"}: must be an array`},
+		"file string":      {`{"code": "", "files": ["a"]}`, `files[0] is "a": must be an object`},
 		"unknown field":    {`{"code": "", "files": [{"path": "a", "content": ""}, {"path": "b", "text": ""}]}`, `unknown field of files[1] "text": the known ones are path, content, content_base64, file_id`},
 		"no content":       {`{"code": "", "files": [{"path": "a"}]}`, "files[0] needs one of content, content_base64 and file_id"},
-		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "", "content_base64": ""}]}`, "files[0] needs one of content, content_base64 and file_id"},
+		"both contents":    {`{"code": "", "files": [{"path": "a", "content": "x", "content_base64": "eA=="}]}`, "files[0] needs one of content, content_base64 and file_id: it has content and content_base64"},
 		"no base64":        {`{"code": "", "files": [{"path": "a", "content_base64": "%"}]}`, "files[0].content_base64 must be standard base64: illegal base64 data at input byte 0"},
 		"unknown file":     {`{"code": "", "files": [{"path": "a", "file_id": "nope"}]}`, "File with ID 'nope' not found for path 'a'."},
-		"session number":   {`{"code": "", "session": 1}`, "session is a number: must be a string"},
+		"session number":   {`{"code": "", "session": 1}`, "session is 1: must be a string"},
 		"no session":       {`{"code": "", "session": "x"}`, `Session 'x' not found: it has ended, or there never was one of that name. session="new" begins one.`},
 		"file null":        {`{"code": "", "files": [null]}`, "files[0] is null: must be an object"},
 		"path above":       {`{"code": "", "files": [{"path": "/workspace/a", "file_id": "nope"}]}`, "File with ID 'nope' not found for path 'a'."},
-		"content number":   {`{"code": "", "files": [{"path": "a", "content": 5}]}`, "files[0].content is a number: must be a string"},
+		"content number":   {`{"code": "", "files": [{"path": "a", "content": 5}]}`, "files[0].content is 5: must be a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, isError := connect(t, options(func(context.Context, execution.Request) (*execution.Result, error) {

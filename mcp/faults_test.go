@@ -11,9 +11,31 @@ import (
 // argumentSchema is what these tests need of an argument's schema.
 type argumentSchema struct {
 	Type       string                    `json:"type"`
+	About      string                    `json:"description"`
 	Required   []string                  `json:"required"`
 	Properties map[string]argumentSchema `json:"properties"`
 	Items      *argumentSchema           `json:"items"`
+}
+
+// abouts returns the length of the descriptions of a schema's fields together.
+func (s argumentSchema) abouts() int {
+	n := len(s.About)
+	for _, property := range s.Properties {
+		n += property.abouts()
+	}
+	if s.Items != nil {
+		n += s.Items.abouts()
+	}
+	return n
+}
+
+// The descriptions of a tool's arguments are short too.
+func TestArgumentsAreDescribedInShort(t *testing.T) {
+	for tool, schema := range inputSchemas(t, connect(t, longest(nil))) {
+		if n := schema.abouts(); n == 0 || n > 1000 {
+			t.Errorf("%s: %d bytes", tool, n)
+		}
+	}
 }
 
 // inputSchemas returns the schemas of the arguments of all tools.
@@ -67,7 +89,7 @@ func badValues() map[string][]bad {
 		"execute_python files[0].file_id":        {{"nope", "File with ID 'nope' not found for path 'b'"}},
 		"execute_python timeout_ms":              timeouts,
 		"execute_python args": {
-			{value: []any{"a", 5}, names: "args[1] is a number"},
+			{value: []any{"a", 5}, names: "args[1] is 5"},
 			{value: []any{nil}, names: "args[0] is null"},
 			{value: []any{"\x00"}, names: "args[0] must not contain NUL"},
 			{value: slices.Repeat([]any{""}, 257), names: "args must have at most 256 arguments"},

@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
@@ -219,7 +220,10 @@ func TestFilesOfCalls(t *testing.T) {
 }
 
 // Files of a cancelled call are deleted.
-func TestFilesOfCancelledCalls(t *testing.T) {
+func TestFilesOfCancelledCalls(t *testing.T) { synctest.Test(t, testFilesOfCancelledCalls) }
+
+func testFilesOfCancelledCalls(t *testing.T) {
+	t.Helper()
 	store := newStore(t)
 	opts := options(nil)
 	opts.Files = store
@@ -232,7 +236,8 @@ func TestFilesOfCancelledCalls(t *testing.T) {
 		return r, err
 	})
 	c = connect(t, opts)
-	c.request("tools/call", `{"name": "execute_python", "arguments": {"code": ""}}`)
+	c.send("tools/call", `{"name": "execute_python", "arguments": {"code": ""}}`)
+	synctest.Wait()
 	if left, err := store.List(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("%v %v", left, err)
 	}

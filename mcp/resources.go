@@ -13,13 +13,36 @@ import (
 	"github.com/vivarium-sandbox/vivarium/mcp/transport"
 )
 
-// addResources offers stored files as resources. They are not listed: a result names the ids
-// of its files.
+// addResources offers the list of packages, and stored files. Those are not listed: a result names
+// the ids of its files.
 func (s *Server) addResources() {
 	s.server.AddResourceTemplate(mcpsdk.NewResourceTemplate(render.FileURI+"{file_id}", "file",
 		mcpsdk.WithTemplateTitle("A file that a program has made"),
 		mcpsdk.WithTemplateDescription("The answers of the tools link to such files."),
 	), s.readResource)
+	s.server.AddResource(mcpsdk.NewResource(packagesURI, "packages",
+		mcpsdk.WithResourceTitle("Python's packages"),
+		mcpsdk.WithResourceDescription("The version of Python in the sandbox, and all packages with theirs."),
+		mcpsdk.WithMIMEType("text/plain"),
+	), s.readPackages)
+}
+
+// packagesURI is the resource that lists the packages of the sandbox. The description of
+// execute_python has room for few.
+const packagesURI = "vivarium://packages"
+
+// readPackages lists the packages. If they are unknown, because no sandbox is kept ready, it finds them.
+func (s *Server) readPackages(ctx context.Context, request mcpsdk.ReadResourceRequest) ([]mcpsdk.ResourceContents, error) {
+	s.awaitPrepared(ctx)
+	found := s.facts.Load()
+	if found == nil {
+		var err error
+		if found, err = s.findFacts(ctx); err != nil {
+			return nil, s.resourceError(ctx, err)
+		}
+		s.facts.Store(found)
+	}
+	return []mcpsdk.ResourceContents{mcpsdk.TextResourceContents{URI: request.Params.URI, MIMEType: "text/plain", Text: found.list()}}, nil
 }
 
 // mapNotFound turns a missing file into the protocol's "resource not found". The library

@@ -76,6 +76,8 @@ type Options struct {
 	// EnvNames are the environment variables that a model may set. Without any there is no
 	// argument for them.
 	EnvNames []string
+	// PythonAlias offers execute_python as python too, for models that were trained on that name.
+	PythonAlias bool
 	// AwaitPrepared must be set if [Server.Prepared] will be called.
 	AwaitPrepared bool
 	// PublicURL is the URL of the HTTP API, without a slash at its end. Empty means the

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -93,7 +94,7 @@ func TestSessionToolsInvalid(t *testing.T) {
 		"a path that leaves":     {"read_file", `{"session": "s", "path": "../a"}`, `path must not contain ".." (it is "../a")`},
 		"written elsewhere":      {"write_file", `{"session": "s", "path": "/etc/passwd", "content": ""}`, `path must be relative to the workspace, not absolute (it is "/etc/passwd")`},
 		"no content":             {"write_file", `{"session": "s", "path": "a"}`, "write_file needs one of content and content_base64"},
-		"two contents":           {"write_file", `{"session": "s", "path": "a", "content": "", "content_base64": ""}`, "write_file needs one of content and content_base64"},
+		"two contents":           {"write_file", `{"session": "s", "path": "a", "content": "x", "content_base64": "eA=="}`, "write_file needs one of content and content_base64: it has content and content_base64"},
 		"no base64":              {"write_file", `{"session": "s", "path": "a", "content_base64": "%"}`, "content_base64 must be standard base64: illegal base64 data at input byte 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +125,10 @@ func TestNewSessionOfAFailedCall(t *testing.T) {
 }
 
 // So is one whose client cancels the call before its answer.
-func TestNewSessionOfACancelledCall(t *testing.T) {
+func TestNewSessionOfACancelledCall(t *testing.T) { synctest.Test(t, testNewSessionOfACancelledCall) }
+
+func testNewSessionOfACancelledCall(t *testing.T) {
+	t.Helper()
 	opts, known := options(nil), newSessions()
 	var c *client
 	known.python = func(execution.Request) (*execution.Result, error) {
@@ -135,7 +139,8 @@ func TestNewSessionOfACancelledCall(t *testing.T) {
 	}
 	opts.Sessions = known
 	c = connect(t, opts)
-	c.request("tools/call", `{"name": "execute_python", "arguments": {"code": "", "session": "new"}}`)
+	c.send("tools/call", `{"name": "execute_python", "arguments": {"code": "", "session": "new"}}`)
+	synctest.Wait()
 	if known.begun != 1 || len(known.alive) != 0 {
 		t.Errorf("%d begun, %v alive", known.begun, known.alive)
 	}

@@ -24,7 +24,7 @@ type tool struct {
 
 // tools returns all tools, without the descriptions that change.
 func (s *Server) tools() []tool {
-	return []tool{
+	tools := []tool{
 		{s.pythonTool(), s.executePython, s.describePython},
 		{s.bashTool(), s.runBash, s.describeBash},
 		{s.readTool(), s.readFile, nil},
@@ -32,6 +32,12 @@ func (s *Server) tools() []tool {
 		{s.listTool(), s.listFiles, nil},
 		{s.endTool(), s.endSession, nil},
 	}
+	if s.opts.PythonAlias {
+		alias := tool{s.pythonTool(), s.executePython, s.describePython}
+		alias.Name = "python"
+		tools = append(tools, alias)
+	}
+	return tools
 }
 
 // addTools adds the tools to the library's server.
@@ -40,7 +46,7 @@ func (s *Server) addTools() {
 		if t.describe != nil {
 			t.Description = t.describe()
 		}
-		s.server.AddTool(t.Tool, s.guarded(t.handle))
+		s.server.AddTool(t.Tool, s.guarded(t))
 	}
 }
 

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -92,6 +93,39 @@ func Check(message []byte) error {
 	var c counter
 	c.count(message)
 	return c.err
+}
+
+// Texts decodes JSON that values of a message have as text. The limits apply to the texts
+// of a message together, as they do to a message.
+type Texts struct {
+	account *execution.Account
+	values  int
+}
+
+// NewTexts returns the Texts of a message whose request has an account.
+func NewTexts(account *execution.Account) *Texts { return &Texts{account: account} }
+
+// Decode decodes a text. It charges the account for the values, and for the text, which is copied
+// twice. The error is a [LimitError], an [*execution.Error] of the account, or the decoder's.
+func (t *Texts) Decode(text string) (any, error) {
+	data := int64(len(text))
+	if err := t.account.Take(2 * data); err != nil {
+		return nil, err
+	}
+	defer t.account.Give(data) // the first copy
+	c := counter{values: t.values}
+	encoded := []byte(text)
+	c.count(encoded)
+	if c.err != nil {
+		return nil, c.err
+	}
+	if err := t.account.Take(int64(c.values-t.values) * valueBytes); err != nil {
+		return nil, err
+	}
+	t.values = c.values
+	var value any
+	err := json.Unmarshal(encoded, &value)
+	return value, err
 }
 
 // Body returns a body that can be read until it exceeds a limit, which is a [LimitError]. It

@@ -87,3 +87,39 @@ func TestSendEvent(t *testing.T) {
 		t.Errorf("%q, flushed: %v, header: %v", got, w.Flushed, w.Header())
 	}
 }
+
+// The limits apply to the texts of a message together, and texts are charged for their copies and
+// their values.
+func TestTexts(t *testing.T) {
+	list := "[" + strings.Repeat("0,", most/2-1) + "0]"
+	texts := wire.NewTexts(nil)
+	for range 2 {
+		if value, err := texts.Decode(list); err != nil || len(value.([]any)) != most/2 {
+			t.Fatal(err)
+		}
+	}
+	if _, err := texts.Decode("[]"); !errors.Is(err, wire.ErrManyValues) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := wire.NewTexts(nil).Decode("[" + strings.Repeat("1", wire.MaxNumber+1) + "]"); !errors.Is(err, wire.ErrLongNumber) {
+		t.Errorf("a long number: %v", err)
+	}
+	for _, text := range []string{`["` + strings.Repeat("x", 6000) + `"]`, "[" + strings.Repeat("[],", 40) + "[]]"} {
+		account := execution.NewBudget(10_000).Open("")
+		if _, err := wire.NewTexts(account).Decode(text); err == nil || execution.AsError(err).Code != execution.Overloaded {
+			t.Errorf("beyond the budget: %v", err)
+		}
+	}
+	budget := execution.NewBudget(10_000)
+	account := budget.Open("")
+	if _, err := wire.NewTexts(account).Decode(`["` + strings.Repeat("x", 4000) + `"]`); err != nil {
+		t.Error(err)
+	}
+	if err := budget.Open("").Take(6000); err == nil {
+		t.Error("a decoded text is not charged")
+	}
+	account.Close()
+	if err := budget.Open("").Take(10_000); err != nil {
+		t.Error(err)
+	}
+}

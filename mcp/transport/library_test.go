@@ -128,6 +128,27 @@ func TestLibraryCancelsCallsOfStrangers(t *testing.T) {
 	<-over
 }
 
+func TestLibraryConfusesIDsAndAnswersCancelledCalls(t *testing.T) {
+	l := newLibrary()
+	handler := l.streamable()
+	session := begin(t.Context(), handler)
+	answer := make(chan *httptest.ResponseRecorder)
+	go func() {
+		answer <- ask(t.Context(), handler, http.MethodPost, call(7, "wait"), "Mcp-Session-Id", session)
+	}()
+	<-l.started
+	ask(t.Context(), handler, http.MethodPost, `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "7"}}`, "Mcp-Session-Id", session)
+	select {
+	case <-l.cancelled:
+	case <-time.After(10 * time.Second):
+		fixed(t, "the key of the requests in unanswered: the id \"7\" does not cancel 7", "")
+		ask(t.Context(), handler, http.MethodPost, `{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}`, "Mcp-Session-Id", session)
+	}
+	if w := <-answer; !strings.Contains(w.Body.String(), "cancelled") {
+		fixed(t, "sessions.open: a cancelled call is not answered", w.Body)
+	}
+}
+
 func TestLibraryRejectsPlainNotifications(t *testing.T) {
 	w := ask(t.Context(), newLibrary().streamable(), http.MethodPost, `{"jsonrpc": "2.0", "method": "notifications/initialized"}`,
 		"Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "notifications/initialized")

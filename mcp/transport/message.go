@@ -155,7 +155,7 @@ func (m message) fault() string {
 		return tooLong("method", len(m.method), maxRepeated)
 	}
 	for name, value := range m.params {
-		if value.scalar && value.bytes > maxRepeated {
+		if value.scalar && value.bytes > maxRepeated && !m.isArguments(name) {
 			return tooLong("params."+execution.Clip(name), value.bytes, maxRepeated)
 		}
 		if strings.EqualFold(name, "_meta") {
@@ -165,6 +165,12 @@ func (m message) fault() string {
 		}
 	}
 	return ""
+}
+
+// isArguments reports whether a parameter has the arguments of a tool, which some clients send as a
+// string. The library repeats nothing of them.
+func (m message) isArguments(parameter string) bool {
+	return parameter == "arguments" && m.method == string(mcpsdk.MethodToolsCall)
 }
 
 func metaFault(meta measure) string {

@@ -19,9 +19,6 @@ const (
 	// each may hold a file.
 	otherRequests = 4
 
-	// codeCancelled is the code of the Language Server Protocol, from which MCP has its
-	// cancellations, for a request that was cancelled.
-	codeCancelled = -32800
 	// codeBusy is for a request that the client may send again later. JSON-RPC leaves such
 	// codes to servers.
 	codeBusy = -32000
@@ -41,15 +38,7 @@ type peer struct {
 	closed        chan struct{} // closed when the client reads no more
 	close         func()        // closes it
 	requests      sync.WaitGroup
-
-	mu      sync.Mutex
-	waiting map[any]*request // by id
-}
-
-// request is a request that has no answer yet.
-type request struct {
-	cancel    context.CancelFunc
-	cancelled chan struct{} // closed when the client cancels it
+	unanswered    *unanswered
 }
 
 func (t *Transports) newPeer(session string) *peer {
@@ -57,7 +46,7 @@ func (t *Transports) newPeer(session string) *peer {
 	return &peer{
 		opts: t.opts, session: mcpserver.NewInProcessSession(session, nil),
 		calls: make(chan struct{}, t.opts.Parallel), others: make(chan struct{}, otherRequests),
-		answers: make(chan []byte), closed: closed, close: sync.OnceFunc(func() { close(closed) }), waiting: make(map[any]*request),
+		answers: make(chan []byte), closed: closed, close: sync.OnceFunc(func() { close(closed) }), unanswered: newUnanswered(),
 	}
 }
 
@@ -105,8 +94,8 @@ func (p *peer) dispatch(ctx context.Context, m message, done func()) {
 	refusal := m.refusal()
 	id, valid := m.decodeID()
 	switch {
-	case m.method == string(mcpsdk.MethodNotificationCancelled) && !m.hasID():
-		p.cancel(m.raw)
+	case m.isCancellation():
+		p.unanswered.cancel("", m.raw)
 		done()
 	case refusal != nil:
 		p.sendLater(refusal, done)
@@ -119,55 +108,21 @@ func (p *peer) dispatch(ctx context.Context, m message, done func()) {
 	}
 }
 
-// cancel cancels a request, whether it runs or waits.
-func (p *peer) cancel(notification json.RawMessage) {
-	var cancelled struct {
-		Params struct {
-			RequestID json.RawMessage `json:"requestId"`
-		} `json:"params"`
-	}
-	if json.Unmarshal(notification, &cancelled) != nil {
-		return
-	}
-	id, _ := message{id: cancelled.Params.RequestID}.decodeID()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r := p.waiting[id]; r != nil {
-		delete(p.waiting, id)
-		close(r.cancelled)
-		r.cancel()
-	}
-}
-
-// start answers a request when one of its slots is free.
+// start answers a request when one of its slots is free, unless the client cancels it.
 func (p *peer) start(ctx context.Context, m message, id any, done func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	r := &request{cancel, make(chan struct{})}
-	p.mu.Lock()
-	p.waiting[id] = r
-	p.mu.Unlock()
+	ctx, r, over := p.unanswered.add(ctx, requestKey{id: id})
 	p.requests.Go(func() {
 		defer done()
-		defer p.forget(id, r)
+		defer over()
 		slots := p.slotsFor(m.method)
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
-			p.send(p.answer(ctx, id, m.raw))
+			p.sendUnlessCancelled(p.answer(ctx, id, m.raw), r)
 		case <-r.cancelled:
-			p.send(errorAnswer(id, codeCancelled, "The request was cancelled before it began"))
 		case <-p.closed:
 		}
 	})
-}
-
-func (p *peer) forget(id any, r *request) {
-	r.cancel()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.waiting[id] == r {
-		delete(p.waiting, id)
-	}
 }
 
 // slotsFor returns the slots that a method's requests share. A subscription lasts as long as
@@ -194,8 +149,12 @@ func (p *peer) answer(ctx context.Context, id any, raw json.RawMessage) (answer 
 }
 
 // send waits until a message is being written, or the client reads no more. It ignores nil.
-func (p *peer) send(answer mcpsdk.JSONRPCMessage) {
-	if answer == nil {
+func (p *peer) send(answer mcpsdk.JSONRPCMessage) { p.sendUnlessCancelled(answer, new(request)) }
+
+// sendUnlessCancelled is [peer.send] for the answer to a request. It sends nothing if the client
+// cancels the request first.
+func (p *peer) sendUnlessCancelled(answer mcpsdk.JSONRPCMessage, r *request) {
+	if answer == nil || r.isCancelled() {
 		return
 	}
 	data, err := json.Marshal(answer)
@@ -205,6 +164,7 @@ func (p *peer) send(answer mcpsdk.JSONRPCMessage) {
 	}
 	select {
 	case p.answers <- data:
+	case <-r.cancelled:
 	case <-p.closed:
 	}
 }

@@ -29,8 +29,9 @@ const (
 // (v1.2.1) accepts them, or else rejects all sessions after a restart. Any other session counts
 // as alive, so that clients do not notice that the server has restarted or has forgotten it.
 type sessions struct {
-	ended *lru.Cache[string, struct{}]
-	kept  *keptSessions
+	ended      *lru.Cache[string, struct{}]
+	kept       *keptSessions
+	unanswered *unanswered
 }
 
 func newSessions() *sessions {
@@ -38,7 +39,7 @@ func newSessions() *sessions {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &sessions{ended: ended, kept: newKeptSessions()}
+	return &sessions{ended: ended, kept: newKeptSessions(), unanswered: newUnanswered()}
 }
 
 // ResolveSessionIdManager returns the protocol sessions of a request's owner. Without a request,

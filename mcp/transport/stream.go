@@ -22,6 +22,7 @@ import (
 type stream struct {
 	http.ResponseWriter
 	header http.Header // the library's, which locks it in its own way
+	events bool        // the client accepts events
 
 	mu    sync.Mutex
 	begun bool // by the library or by us
@@ -31,20 +32,16 @@ type stream struct {
 
 type streamKey struct{}
 
-// withStream puts the stream of a call into its context. It is nil if the client does not accept events.
+// withStream puts the stream of a call into its context.
 func withStream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var s *stream
-		switch {
-		case r.Method != http.MethodPost:
+		if r.Method != http.MethodPost {
 			next.ServeHTTP(w, r)
 			return
-		case acceptsEvents(r.Header):
-			s = &stream{ResponseWriter: w, header: w.Header().Clone()}
-			defer s.end()
-			w = s
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
+		s := &stream{ResponseWriter: w, header: w.Header().Clone(), events: acceptsEvents(r.Header)}
+		defer s.end(r)
+		next.ServeHTTP(s, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
 	})
 }
 
@@ -62,9 +59,11 @@ func acceptsEvents(header http.Header) bool {
 func Notify(ctx context.Context, server *mcpserver.MCPServer, method string, params map[string]any) error {
 	s, ok := ctx.Value(streamKey{}).(*stream)
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err() // a client that has cancelled the call no longer knows the token of its progress
 	case !ok:
 		return server.SendNotificationToClient(ctx, method, params)
-	case s == nil:
+	case !s.events:
 		return nil // the library would answer with events although the client does not accept them
 	}
 	data, err := json.Marshal(mcpsdk.JSONRPCNotification{
@@ -134,10 +133,20 @@ func (s *stream) Flush() {
 	}
 }
 
-func (s *stream) end() {
+// end ends the stream. A request that was cancelled has no answer, but its POST has one, so
+// that the client does not wait: no events, or no body if it accepts none.
+func (s *stream) end(r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
+	switch {
+	case s.begun || !isCancelled(r.Context()):
+	case s.events:
+		wire.EventHeader(s.ResponseWriter.Header())
+		s.ResponseWriter.WriteHeader(http.StatusOK)
+	default:
+		s.ResponseWriter.WriteHeader(http.StatusAccepted)
+	}
 }
 
 // Unwrap serves [http.ResponseController].

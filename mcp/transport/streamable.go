@@ -83,10 +83,25 @@ func (s *sessions) servePost(w http.ResponseWriter, r *http.Request, next http.H
 	}
 	switch m := parse(body); {
 	case !m.isBatch():
-		serveMessage(w, r, m, next)
+		r, over := s.open(r, m)
+		defer over()
+		s.serveMessage(w, r, m, next)
 	case s.check(w, r):
-		serveBatch(w, r, m, next)
+		s.serveBatch(w, r, m, next)
 	}
+}
+
+// open returns a request with a context that ends when the client cancels the request, and a
+// function that must be called when it is over. Since revision 2026-07-28 a client
+// cancels a request by closing it.
+func (s *sessions) open(r *http.Request, m message) (_ *http.Request, over func()) {
+	session := r.Header.Get(sessionIDHeader)
+	id, valid := m.decodeID()
+	if m.method == "" || !valid || session == "" || m.isModern(r.Header) {
+		return r, func() {}
+	}
+	ctx, _, over := s.unanswered.add(r.Context(), requestKey{session, id})
+	return r.WithContext(ctx), over
 }
 
 // serveMessage also accepts notifications that belong to no protocol session, and drops them.
@@ -94,7 +109,10 @@ func (s *sessions) servePost(w http.ResponseWriter, r *http.Request, next http.H
 // closing its request. The library (v1.2.1) would cancel the call of any client that has the
 // same id. It would reject all other notifications, because they lack what only requests must
 // declare; the official Go SDK does not declare it.
-func serveMessage(w http.ResponseWriter, r *http.Request, m message, next http.Handler) {
+//
+// A cancellation within a protocol session is ours too: the library would cancel the request 1 for
+// the id "1", and answer it.
+func (s *sessions) serveMessage(w http.ResponseWriter, r *http.Request, m message, next http.Handler) {
 	refusal := m.refusal()
 	needsSession := m.method != "" && m.method != string(mcpsdk.MethodInitialize) && r.Header.Get(sessionIDHeader) == ""
 	switch {
@@ -106,6 +124,11 @@ func serveMessage(w http.ResponseWriter, r *http.Request, m message, next http.H
 		w.WriteHeader(http.StatusAccepted)
 	case needsSession && !m.isModern(r.Header):
 		requireSession(w)
+	case m.isCancellation():
+		if s.check(w, r) {
+			s.unanswered.cancel(r.Header.Get(sessionIDHeader), m.raw)
+			w.WriteHeader(http.StatusAccepted)
+		}
 	default:
 		next.ServeHTTP(w, withBody(r, m.raw))
 	}
@@ -167,8 +190,9 @@ func (b *readOnce) Close() error {
 	return nil
 }
 
-// serveBatch answers each request of a batch with an event.
-func serveBatch(w http.ResponseWriter, r *http.Request, m message, next http.Handler) {
+// serveBatch answers each request of a batch with an event. A request can be cancelled while it
+// waits for those before it.
+func (s *sessions) serveBatch(w http.ResponseWriter, r *http.Request, m message, next http.Handler) {
 	batch, ok := m.batch()
 	if !ok {
 		http.Error(w, batchFault, http.StatusBadRequest)
@@ -185,12 +209,34 @@ func serveBatch(w http.ResponseWriter, r *http.Request, m message, next http.Han
 	} else {
 		w.WriteHeader(http.StatusAccepted)
 	}
-	for _, m := range batch {
+	requests, over := s.openAll(r, batch)
+	defer over()
+	for i, m := range batch {
 		if r.Context().Err() != nil {
 			return
 		}
+		if m.isCancellation() || isCancelled(requests[i].Context()) {
+			continue
+		}
 		answer := &stream{ResponseWriter: w, header: make(http.Header), begun: true, ours: true}
-		serveMessage(answer, r, m, next)
+		s.serveMessage(answer, requests[i], m, next)
 		answer.Flush()
+	}
+}
+
+// openAll opens the requests of a batch, and carries out its cancellations.
+func (s *sessions) openAll(r *http.Request, batch []message) (requests []*http.Request, over func()) {
+	var ends []func()
+	for _, m := range batch {
+		request, end := s.open(r, m)
+		requests, ends = append(requests, request), append(ends, end)
+		if m.isCancellation() {
+			s.unanswered.cancel(r.Header.Get(sessionIDHeader), m.raw)
+		}
+	}
+	return requests, func() {
+		for _, end := range ends {
+			end()
+		}
 	}
 }
