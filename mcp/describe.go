@@ -138,11 +138,19 @@ func (s *Server) describePython() string {
 			"Other files are linked, each with a file_id that a later call can pass in files. They are kept for %s.",
 			limits.ResultFiles, limits.ResultBytes>>20, render.Duration(s.opts.FileTTL)),
 		describeNetwork(settings.Network),
-		fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given), %d s of CPU time, %d MB of memory, %d MB of files, %s bytes of output shown.",
-			limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds(), limits.CPUTime/time.Second,
+		fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given),%s %d MB of memory, %d MB of files, %s bytes of output shown.",
+			limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds(), describeCPUTime(limits.CPUTime),
 			settings.MemoryBytes>>20, settings.WorkspaceBytes>>20, render.Grouped(int64(s.opts.OutputBytes))),
 		s.facts.Load().describe(),
 	}, "\n")
+}
+
+// describeCPUTime returns the limit on a program's CPU time, or "" if it follows timeout_ms.
+func describeCPUTime(limit time.Duration) string {
+	if limit == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d s of CPU time,", limit/time.Second)
 }
 
 // describeSandbox returns where programs run, in a few words.

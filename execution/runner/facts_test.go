@@ -126,6 +126,18 @@ func TestFactsEnd(t *testing.T) {
 			facts{exitCode: 137, signal: syscall.SIGKILL, usage: usedUp},
 			execution.End{Reason: execution.CPULimit, Signal: "SIGKILL", Message: "stopped after 6.0 s of CPU time (limit 5 s)"},
 		},
+		"CPU time is up, by the kernel's ticks": {
+			facts{exitCode: 152, signal: syscall.SIGXCPU, usage: execution.Usage{CPU: 4800 * time.Millisecond}},
+			execution.End{Reason: execution.CPULimit, Signal: "SIGXCPU", Message: "stopped after 5.0 s of CPU time (limit 5 s)"},
+		},
+		"CPU time is up by ticks, first signal caught": {
+			facts{exitCode: 137, signal: syscall.SIGKILL, usage: execution.Usage{CPU: 4800 * time.Millisecond}},
+			execution.End{Reason: execution.CPULimit, Signal: "SIGKILL", Message: "stopped after 5.0 s of CPU time (limit 5 s)"},
+		},
+		"killed long before CPU time is up": {
+			facts{exitCode: 137, signal: syscall.SIGKILL, usage: execution.Usage{CPU: 4 * time.Second}},
+			execution.End{Reason: execution.Signal, Signal: "SIGKILL"},
+		},
 		"killed for memory after much CPU time": {
 			facts{exitCode: 137, signal: syscall.SIGKILL, usage: usedUp, memoryKills: 1},
 			execution.End{Reason: execution.MemoryLimit, Signal: "SIGKILL", Message: "the kernel stopped it: more memory than the sandbox has"},
@@ -159,6 +171,7 @@ func TestFactsEnd(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			test.facts.reconcile(limits)
 			if diff := cmp.Diff(test.want, test.facts.end(1500*time.Millisecond, limits)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

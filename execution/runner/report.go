@@ -63,6 +63,7 @@ func (r *report) take(f frame) error {
 			return err
 		}
 		r.facts.clamp(time.Since(r.sent), r.limits)
+		r.facts.reconcile(r.limits)
 		r.ended = true
 	case f.kind == kindData && r.file != nil:
 		return r.addData(f.payload)
