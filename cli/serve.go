@@ -46,6 +46,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	if err != nil {
 		return err
 	}
+	c = s.config
 	defer func() { err = errors.Join(err, s.close(0)) }()
 	if err := s.require(ctx, c); err != nil {
 		return err

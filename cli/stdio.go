@@ -38,6 +38,7 @@ func stdio(ctx context.Context, system System) error {
 	if err != nil {
 		return err
 	}
+	c = s.config
 	files := openFilesLazily(ctx, c, log)
 	door := mcp.New(mcpOptions(c, s, files))
 	stop := s.background(ctx, s.sweep, s.warm(prepared(c, door)))
