@@ -128,7 +128,7 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 		end.Message = "it failed after the kernel refused it more processes or threads"
 	case failed && (f.workspaceFull || f.tempFull):
 		end.Reason = execution.WorkspaceLimit
-		end.Message = "it failed with no room left in " + strings.Join(f.fullPlaces(), " and ")
+		end.Message = "it failed with no room left in " + strings.Join(f.fullPlaces(limits), " and ")
 	}
 	return end
 }
@@ -160,13 +160,13 @@ func (f *facts) reconcile(limits execution.Limits) {
 	}
 }
 
-func (f *facts) fullPlaces() []string {
+func (f *facts) fullPlaces(limits execution.Limits) []string {
 	var places []string
 	if f.workspaceFull {
-		places = append(places, "the workspace")
+		places = append(places, fmt.Sprintf("the workspace (WORKSPACE_LIMIT_MB is %d)", limits.WorkspaceBytes>>20))
 	}
 	if f.tempFull {
-		places = append(places, "/tmp")
+		places = append(places, "/tmp (TMP_LIMIT_MB)")
 	}
 	return places
 }

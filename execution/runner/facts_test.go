@@ -98,7 +98,7 @@ func TestFactsParseRefuses(t *testing.T) {
 }
 
 func TestFactsEnd(t *testing.T) {
-	limits := execution.Limits{CPUTime: 5 * time.Second}
+	limits := execution.Limits{CPUTime: 5 * time.Second, WorkspaceBytes: 64 << 20}
 	usedUp := execution.Usage{CPU: 6 * time.Second}
 	for name, test := range map[string]struct {
 		facts facts
@@ -154,15 +154,15 @@ func TestFactsEnd(t *testing.T) {
 		"no more processes, survived": {facts{refusedProcesses: 9}, execution.End{Reason: execution.Exited}},
 		"a full workspace": {
 			facts{exitCode: 1, workspaceFull: true},
-			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace"},
+			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace (WORKSPACE_LIMIT_MB is 64)"},
 		},
 		"a full /tmp": {
 			facts{exitCode: 1, tempFull: true},
-			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in /tmp"},
+			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in /tmp (TMP_LIMIT_MB)"},
 		},
 		"both full": {
 			facts{exitCode: 1, workspaceFull: true, tempFull: true},
-			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace and /tmp"},
+			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace (WORKSPACE_LIMIT_MB is 64) and /tmp (TMP_LIMIT_MB)"},
 		},
 		"both full, survived": {facts{workspaceFull: true, tempFull: true}, execution.End{Reason: execution.Exited}},
 		"memory comes before processes": {

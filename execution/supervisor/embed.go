@@ -29,7 +29,7 @@ func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover
 		program/tracebacks program/display program/ending program/program
-		pid1/channel pid1/workspace pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run
+		pid1/channel pid1/workspace pid1/tempfiles pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run
 		pid1/sandbox pid1/main`)
 	switch isolation {
 	case execution.IsolationRun:
