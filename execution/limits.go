@@ -38,7 +38,7 @@ type Limits struct {
 const cpuSlack = 5 * time.Second
 
 // For returns the limits of a run with a timeout. Where CPUTime follows the timeout, a
-// process can compute during all of it, on as many processors as there may be: then the
+// process can compute during all of it, on all processors: then the
 // timeout ends the run, not CPUTime. Without a cgroup no quota bounds the processors.
 func (l Limits) For(timeout time.Duration) Limits {
 	if l.CPUTime == 0 {
