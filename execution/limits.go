@@ -38,8 +38,8 @@ type Limits struct {
 const cpuSlack = 5 * time.Second
 
 // For returns the limits of a run with a timeout. Where CPUTime follows the timeout, a
-// process can compute during all of it, on all processors: then the
-// timeout ends the run, not CPUTime. Without a cgroup no quota bounds the processors.
+// process can compute during all of it, on all processors: then the timeout ends the run,
+// not CPUTime. Without a cgroup no quota bounds the processors.
 func (l Limits) For(timeout time.Duration) Limits {
 	if l.CPUTime == 0 {
 		processors := math.Ceil(max(l.CPUs, float64(runtime.NumCPU())))
