@@ -421,9 +421,9 @@ func mustRun(t *testing.T, s *server, body request) *answer {
 	return a
 }
 
-// skippedBeside returns the skipped files that are not in a folder.
+// skippedBeside returns the skipped files that are not in a folder, nor the folder itself.
 func (a *answer) skippedBeside(folder string) []skip {
-	return slices.DeleteFunc(slices.Clone(a.SkippedFiles), func(s skip) bool { return strings.HasPrefix(s.Path, folder) })
+	return slices.DeleteFunc(slices.Clone(a.SkippedFiles), func(s skip) bool { return strings.HasPrefix(s.Path+"/", folder) })
 }
 
 func (a *answer) exitCode() string {

@@ -81,7 +81,7 @@ class TempFilesTest(unittest.TestCase):
         self.write(*(f"{number:03}" for number in range(tempfiles.MAX_LISTED + 7)))
         posted = self.posted({})
         self.assertEqual(len(posted), tempfiles.MAX_LISTED + 1)
-        self.assertEqual(posted[-1], "/tmp\0" + "7 more files are there, which is not returned")
+        self.assertEqual(posted[-1], "/tmp\0" + "at least 7 more files are there, which is not returned")
 
     def test_the_search_is_bounded(self) -> None:
         self.write(*(f"{number:04}" for number in range(tempfiles.MAX_SEARCHED + 10)))
