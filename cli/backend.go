@@ -55,16 +55,16 @@ const memoryTime = 2 * time.Second
 
 // fit returns the settings for the machine on which sandboxes run. If its memory is not
 // known because no engine answers yet, that of this machine stands in.
-func fit(c config.Config, b backend, log *slog.Logger) (config.Config, error) {
+func fit(ctx context.Context, c config.Config, b backend, log *slog.Logger) (config.Config, error) {
 	if !c.FollowsMachine() {
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), memoryTime)
+	ctx, cancel := context.WithTimeout(ctx, memoryTime)
 	defer cancel()
 	memory, err := b.Memory(ctx)
 	if err != nil {
 		memory, _ = local.Memory()
-		log.Debug("settings follow this machine's memory, since no engine answers", "error", err)
+		log.DebugContext(ctx, "settings follow this machine's memory, since no engine answers", "error", err)
 	}
 	if c, err = c.ForMachine(memory); err != nil {
 		return c, fmt.Errorf("settings:\n%w", err)

@@ -78,7 +78,7 @@ func TestLimitsFollowTheEnginesMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	engine := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Api-Version", "1.41")
 		_, _ = io.WriteString(w, `{"MemTotal": 1073741824}`)
 	})}

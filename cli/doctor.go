@@ -166,7 +166,7 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 		return
 	}
 	launcher := launch.NewLauncher(backend, slog.New(slog.DiscardHandler))
-	if c, err = fit(c, backend, slog.New(slog.DiscardHandler)); err != nil {
+	if c, err = fit(ctx, c, backend, slog.New(slog.DiscardHandler)); err != nil {
 		finding(missing, "%s", oneLine(err))
 		return
 	}

@@ -95,7 +95,7 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if _, asked := system.Lookup("LOG_LEVEL"); !asked {
 		log = warnings(c, system) // stderr belongs to the program
 	}
-	s, err := newService(c, system, log)
+	s, err := newService(ctx, c, system, log)
 	if err != nil {
 		return err
 	}

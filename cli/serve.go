@@ -42,7 +42,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 		return err
 	}
 	limitMemory(c, system)
-	s, err := newService(c, system, log)
+	s, err := newService(ctx, c, system, log)
 	if err != nil {
 		return err
 	}

@@ -47,12 +47,12 @@ type service struct {
 
 // newService builds the service. It starts nothing. It contacts no engine yet, except for
 // the memory of its machine, if settings follow that.
-func newService(c config.Config, system System, log *slog.Logger) (*service, error) {
+func newService(ctx context.Context, c config.Config, system System, log *slog.Logger) (*service, error) {
 	backend, err := newBackend(c, system, log)
 	if err != nil {
 		return nil, err
 	}
-	c, err = fit(c, backend, log)
+	c, err = fit(ctx, c, backend, log)
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())
 	}

@@ -34,7 +34,7 @@ func stdio(ctx context.Context, system System) error {
 	// signal would kill the process before it ends its sandboxes.
 	signal.Ignore(syscall.SIGPIPE)
 	limitMemory(c, system)
-	s, err := newService(c, system, log)
+	s, err := newService(ctx, c, system, log)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func Memory() (int64, error) {
 	if err := unix.Sysinfo(&machine); err != nil {
 		return 0, err
 	}
-	memory := int64(min(uint64(machine.Totalram)*uint64(machine.Unit), math.MaxInt64)) //nolint:gosec,unconvert // G115: it fits; the types differ by machine
+	memory := int64(min(uint64(machine.Totalram)*uint64(machine.Unit), math.MaxInt64)) //nolint:unconvert // the types differ by machine
 	return min(memory, groupMemory()), nil
 }
 

@@ -77,4 +77,6 @@ def post(channel: Channel, before: "dict[str, tuple[int, int, int]]", place: str
     for path in made[:MAX_LISTED]:
         channel.post(b"S", path.encode("utf-8", "backslashreplace") + b"\0" + REASON.encode())
     if len(made) > MAX_LISTED:
-        channel.post(b"S", f"{place}\0at least {len(made) - MAX_LISTED} more files are there, which is not returned".encode())
+        channel.post(
+            b"S", f"{place}\0at least {len(made) - MAX_LISTED} more files are there, which is not returned".encode()
+        )
