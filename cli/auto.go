@@ -116,6 +116,16 @@ func (a *autoBackend) InstanceID() string {
 	return a.engine.InstanceID()
 }
 
+// Memory returns the memory of the engine's machine, if an engine answers, and of this
+// machine otherwise. It decides nothing.
+func (a *autoBackend) Memory(ctx context.Context) (int64, error) {
+	memory, err := a.engine.Memory(ctx)
+	if err == nil || a.engineOnly {
+		return memory, err
+	}
+	return a.here.Memory(ctx)
+}
+
 // Close closes both backends.
 func (a *autoBackend) Close() error { return errors.Join(a.engine.Close(), a.here.Close()) }
 

@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -22,6 +25,9 @@ type backend interface {
 	execution.SessionBackend
 	// InstanceID returns the name of this server.
 	InstanceID() string
+	// Memory returns how many bytes of memory all sandboxes may take together: that of the
+	// machine on which they run.
+	Memory(ctx context.Context) (int64, error)
 	Close() error
 }
 
@@ -42,6 +48,28 @@ func newBackend(c config.Config, system System, log *slog.Logger) (backend, erro
 		return nil, err
 	}
 	return newAuto(c, engine, here, log), nil
+}
+
+// memoryTime bounds the question how much memory a machine has.
+const memoryTime = 2 * time.Second
+
+// fit returns the settings for the machine on which sandboxes run. If its memory is not
+// known because no engine answers yet, that of this machine stands in.
+func fit(ctx context.Context, c config.Config, b backend, log *slog.Logger) (config.Config, error) {
+	if !c.FollowsMachine() {
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, memoryTime)
+	defer cancel()
+	memory, err := b.Memory(ctx)
+	if err != nil {
+		memory, _ = local.Memory()
+		log.DebugContext(ctx, "settings follow this machine's memory, since no engine answers", "error", err)
+	}
+	if c, err = c.ForMachine(memory); err != nil {
+		return c, fmt.Errorf("settings:\n%w", err)
+	}
+	return c, nil
 }
 
 // newDocker returns the backend of the engine that the settings name. The progress

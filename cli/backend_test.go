@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -94,6 +95,27 @@ func TestDecisionIsKept(t *testing.T) {
 	}
 	if code := stop(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// The limits follow the machine of the engine, where that answers.
+func TestLimitsFollowTheEnginesMachine(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "engine.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Api-Version", "1.41")
+		_, _ = io.WriteString(w, `{"MemTotal": 1073741824}`)
+	})}
+	go func() { _ = engine.Serve(listener) }()
+	defer func() { _ = engine.Close() }()
+	for _, backend := range []string{"auto", "docker"} {
+		o := run(t, []string{"EXECUTOR_BACKEND=" + backend, "DOCKER_HOST=unix://" + socket, "WORKSPACE_LIMIT_MB=300"}, "", "exec", "pass")
+		if want := "WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256 unless it is set"; o.code != 125 || !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: %+v", backend, o)
+		}
 	}
 }
 

@@ -166,6 +166,12 @@ func examineIsolation(ctx context.Context, backend backend, c config.Config, fin
 		return
 	}
 	launcher := launch.NewLauncher(backend, slog.New(slog.DiscardHandler))
+	if c, err = fit(ctx, c, backend, slog.New(slog.DiscardHandler)); err != nil {
+		finding(missing, "%s", oneLine(err))
+		return
+	}
+	finding(good, "a sandbox has %d MB of memory (MEMORY_LIMIT_MB), of which files take at most %d MB (WORKSPACE_LIMIT_MB) and %d MB (TMP_LIMIT_MB)",
+		c.MemoryLimitMB, c.WorkspaceLimitMB, c.TmpLimitMB)
 	spec := execution.Spec{Image: digest, Settings: sandboxSettings(c)}
 	var refusal error
 	if spec.Isolation != execution.IsolationContainer {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -120,16 +119,22 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if level, _ := system.Lookup("LOG_LEVEL"); level == "" {
 		log = warnings(c, system) // stderr belongs to the program
 	}
-	s, err := newService(c, system, log)
+	s, err := newService(ctx, c, system, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close(0)) }()
+	out, err := newOutFolder(o.out)
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	req.Keep = out.keep
 	result, err := s.executor.Execute(ctx, req)
 	if err != nil {
-		return o.nameFlags(err)
+		out.discard()
+		return errors.Join(o.nameFlags(err), out.close())
 	}
-	return o.show(system, result)
+	return o.show(system, result, out.close())
 }
 
 // nameFlags replaces the faults of a request with those of the flags it came from.
@@ -268,8 +273,9 @@ func isProgramFile(code string) bool {
 	return err == nil && status.Mode().IsRegular()
 }
 
-// show prints the result of a run and returns the exit code as an error.
-func (o execOptions) show(system System, r *execution.Result) error {
+// show prints the result of a run and returns the exit code as an error. saving is why not
+// all files could be saved, or nil.
+func (o execOptions) show(system System, r *execution.Result, saving error) error {
 	if _, err := io.WriteString(system.Stdout, r.Stdout); err != nil {
 		return fmt.Errorf("the program's output is lost: %w", err)
 	}
@@ -281,10 +287,9 @@ func (o execOptions) show(system System, r *execution.Result) error {
 		note("%s", describeEnd(r.End))
 	}
 	switch {
+	case saving != nil:
+		return fmt.Errorf("--out: %w", saving)
 	case o.out != "":
-		if err := writeFiles(o.out, r.Files); err != nil {
-			return fmt.Errorf("--out: %w", err)
-		}
 	case len(r.Files) == 1:
 		note("1 file written; --out FOLDER saves it")
 	case len(r.Files) > 1:
@@ -312,26 +317,4 @@ func describeEnd(end execution.End) string {
 		text += ": " + end.Message
 	}
 	return text
-}
-
-// writeFiles writes a run's files below a folder, and nowhere else: the program
-// chose their names.
-func writeFiles(folder string, files []execution.File) (err error) {
-	if err := os.MkdirAll(folder, 0o750); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	for _, file := range files {
-		if err := root.MkdirAll(path.Dir(file.Path), 0o750); err != nil {
-			return err
-		}
-		if err := root.WriteFile(file.Path, file.Content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,6 +40,52 @@ func tree(t *testing.T, folder string) map[string]string {
 		t.Fatal(err)
 	}
 	return files
+}
+
+// writeFiles saves files as a run's are saved that arrive one after the other.
+func writeFiles(folder string, files []execution.File) error {
+	out, err := newOutFolder(folder)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		_, _ = out.keep(context.Background(), file.Path, bytes.NewReader(file.Content))
+	}
+	return out.close()
+}
+
+// A folder that cannot be made is an error before the run.
+func TestOutFolderThatIsAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newOutFolder(file); err == nil {
+		t.Error("no error")
+	}
+}
+
+// Nothing is left of a file that did not arrive whole, nor of a run that failed.
+func TestOutFolderKeepsNoParts(t *testing.T) {
+	folder := t.TempDir()
+	out, err := newOutFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	torn := errors.New("torn")
+	if _, err := out.keep(t.Context(), "a", io.MultiReader(strings.NewReader("half"), iotest.ErrReader(torn))); !errors.Is(err, torn) {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := out.keep(t.Context(), "b", strings.NewReader("whole")); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(map[string]string{"b": "whole"}, tree(t, folder)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	out.discard()
+	if err := out.close(); err != nil || len(tree(t, folder)) > 0 {
+		t.Errorf("%v, left is %v", err, tree(t, folder))
+	}
 }
 
 func TestWriteFiles(t *testing.T) {
@@ -147,7 +195,7 @@ func TestShow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, stdout, stderr := system("")
-			err := execOptions{}.show(s, &test.result)
+			err := execOptions{}.show(s, &test.result, nil)
 			var code exitError
 			if errors.As(err, &code); int(code) != test.code || (err == nil) != (test.code == 0) {
 				t.Errorf("the error is %v", err)
@@ -159,28 +207,21 @@ func TestShow(t *testing.T) {
 	}
 }
 
-func TestShowKeepsFiles(t *testing.T) {
-	folder := t.TempDir()
+// With --out nothing is said of files, and the exit code is the program's.
+func TestShowWithSavedFiles(t *testing.T) {
 	s, _, stderr := system("")
 	three := 3
-	err := execOptions{out: folder}.show(s, &execution.Result{
-		ExitCode: &three, End: execution.End{Reason: execution.Exited}, Files: []execution.File{{Path: "d/a", Content: []byte("x")}},
-	})
+	err := execOptions{out: "folder"}.show(s, &execution.Result{
+		ExitCode: &three, End: execution.End{Reason: execution.Exited}, Files: []execution.File{{Path: "d/a"}},
+	}, nil)
 	if code := exitError(0); !errors.As(err, &code) || code != 3 || stderr.Len() > 0 {
 		t.Errorf("%v, stderr %q", err, stderr)
 	}
-	if diff := cmp.Diff(map[string]string{"d/a": "x"}, tree(t, folder)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
 }
 
-func TestShowCannotKeepFiles(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+func TestShowWithUnsavedFiles(t *testing.T) {
 	s, _, _ := system("")
-	err := execOptions{out: file}.show(s, &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}})
+	err := execOptions{out: "folder"}.show(s, &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited}}, io.ErrShortWrite)
 	if err == nil || !strings.HasPrefix(err.Error(), "--out: ") {
 		t.Errorf("the error is %v", err)
 	}
@@ -339,7 +380,7 @@ func TestDemoFails(t *testing.T) {
 
 func TestShowSaysWhatIsMissing(t *testing.T) {
 	s, _, stderr := system("")
-	_ = execOptions{}.show(s, &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited, Message: "not all files could be fetched: x"}})
+	_ = execOptions{}.show(s, &execution.Result{ExitCode: new(int), End: execution.End{Reason: execution.Exited, Message: "not all files could be fetched: x"}}, nil)
 	if !strings.Contains(stderr.String(), "not all files") {
 		t.Errorf("stderr %q", stderr)
 	}

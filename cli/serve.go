@@ -42,10 +42,11 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 		return err
 	}
 	limitMemory(c, system)
-	s, err := newService(c, system, log)
+	s, err := newService(ctx, c, system, log)
 	if err != nil {
 		return err
 	}
+	c = s.config
 	defer func() { err = errors.Join(err, s.close(0)) }()
 	if err := s.require(ctx, c); err != nil {
 		return err

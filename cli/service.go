@@ -41,14 +41,21 @@ type service struct {
 	executor *execution.Executor
 	sessions *session.Manager
 	log      *slog.Logger
+	// config has the settings, of which some follow the machine that the sandboxes run on.
+	config config.Config
 }
 
-// newService builds the service. It starts nothing and contacts no engine yet.
-func newService(c config.Config, system System, log *slog.Logger) (*service, error) {
+// newService builds the service. It starts nothing. It contacts no engine yet, except for
+// the memory of its machine, if settings follow that.
+func newService(ctx context.Context, c config.Config, system System, log *slog.Logger) (*service, error) {
 	warnIgnored(c, log)
 	backend, err := newBackend(c, system, log)
 	if err != nil {
 		return nil, err
+	}
+	c, err = fit(ctx, c, backend, log)
+	if err != nil {
+		return nil, errors.Join(err, backend.Close())
 	}
 	launcher := launch.NewLauncher(backend, log)
 	start := func(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
@@ -70,7 +77,7 @@ func newService(c config.Config, system System, log *slog.Logger) (*service, err
 	}
 	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: c.Image, Settings: sandboxSettings(c)}
 	return &service{
-		backend: backend, launcher: launcher, pool: sandboxes, keeper: keeper, log: log,
+		backend: backend, launcher: launcher, pool: sandboxes, keeper: keeper, log: log, config: c,
 		executor: execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize}),
 		sessions: newSessions(c, backend, digests, log),
 	}, nil

@@ -24,8 +24,8 @@ func defaults(t *testing.T) config.Config {
 func TestSettingsReachTheirPlaces(t *testing.T) {
 	c := defaults(t)
 	wantLimits := execution.Limits{
-		MaxTimeout: time.Minute, CPUTime: 5 * time.Second, OutputBytes: 1_000_000, WorkspaceBytes: 64 << 20,
-		ResultFiles: 100, ResultFileBytes: 100 << 20, ResultBytes: 20 << 20, CPUs: 1, MemoryBytes: 256 << 20,
+		MaxTimeout: time.Minute, OutputBytes: 1_000_000, WorkspaceBytes: 512 << 20,
+		ResultFiles: 100, ResultFileBytes: 100 << 20, ResultBytes: 512 << 20, CPUs: 1, MemoryBytes: 1024 << 20,
 	}
 	if diff := cmp.Diff(wantLimits, limits(c)); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
@@ -33,7 +33,7 @@ func TestSettingsReachTheirPlaces(t *testing.T) {
 	c.Runtime = "runsc"
 	wantSettings := execution.Settings{
 		Isolation: execution.IsolationAuto, Preload: "auto",
-		Network: "none", Runtime: "runsc", MemoryBytes: 256 << 20, CPUs: 1, Processes: 64, WorkspaceBytes: 64 << 20, TempBytes: 64 << 20,
+		Network: "none", Runtime: "runsc", MemoryBytes: 1024 << 20, CPUs: 1, Processes: 64, WorkspaceBytes: 512 << 20, TempBytes: 256 << 20,
 	}
 	if diff := cmp.Diff(wantSettings, sandboxSettings(c)); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)

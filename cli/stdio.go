@@ -34,10 +34,11 @@ func stdio(ctx context.Context, system System) error {
 	// signal would kill the process before it ends its sandboxes.
 	signal.Ignore(syscall.SIGPIPE)
 	limitMemory(c, system)
-	s, err := newService(c, system, log)
+	s, err := newService(ctx, c, system, log)
 	if err != nil {
 		return err
 	}
+	c = s.config
 	files := openFilesLazily(ctx, c, log)
 	door := mcp.New(mcpOptions(c, s, files))
 	stop := s.background(ctx, s.sweep, s.warm(prepared(c, door)))

@@ -25,7 +25,8 @@ var settingsText string
 // what is allowed: min and max for numbers, oneof for words, alias for other names of
 // these. atmost names a setting
 // that this one must not exceed; with part, it must not exceed the value divided by
-// that. settings.txt describes each setting, and what other text is allowed.
+// that. follows describes the value of a setting that depends on others if it is not
+// set (see derived.go). settings.txt describes each setting, and what other text is allowed.
 type Config struct {
 	Host      string `env:"HOST, default=127.0.0.1"`
 	Port      int    `env:"PORT, default=8000" min:"0" max:"65535"`
@@ -55,17 +56,17 @@ type Config struct {
 	PreloadModules string `env:"PRELOAD_MODULES, default=auto"`
 
 	MaxExecTimeoutMS int     `env:"MAX_EXEC_TIMEOUT_MS, default=60000" min:"1" max:"86400000"`
-	CPUTimeLimitSec  int     `env:"CPU_TIME_LIMIT_SEC, default=5" min:"1" max:"86400"`
+	CPUTimeLimitSec  int     `env:"CPU_TIME_LIMIT_SEC" min:"1" max:"86400" follows:"what fits in timeout_ms"`
 	CPULimit         float64 `env:"CPU_LIMIT, default=1" min:"0.01" max:"1024"`
-	MemoryLimitMB    int     `env:"MEMORY_LIMIT_MB, default=256" min:"32" max:"1048576"`
+	MemoryLimitMB    int     `env:"MEMORY_LIMIT_MB" min:"32" max:"1048576" follows:"1024, or a quarter of the machine's memory if that is less"`
 	PidsLimit        int     `env:"PIDS_LIMIT, default=64" min:"4" max:"32768"`
 	PtyLimit         int     `env:"PTY_LIMIT, default=0" min:"0" max:"256"`
-	WorkspaceLimitMB int     `env:"WORKSPACE_LIMIT_MB, default=64" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB"`
-	TmpLimitMB       int     `env:"TMP_LIMIT_MB, default=64" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB"`
+	WorkspaceLimitMB int     `env:"WORKSPACE_LIMIT_MB" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB" follows:"half of MEMORY_LIMIT_MB, or MAX_FILE_SIZE_MB if that is more"`
+	TmpLimitMB       int     `env:"TMP_LIMIT_MB" min:"1" max:"1048576" atmost:"MEMORY_LIMIT_MB" follows:"a quarter of MEMORY_LIMIT_MB, or 64 if that is more"`
 	MaxOutputBytes   int     `env:"MAX_OUTPUT_BYTES, default=1000000" min:"1" max:"1073741824"`
 	MaxFileSizeMB    int     `env:"MAX_FILE_SIZE_MB, default=100" min:"1" max:"102400" atmost:"FILE_STORE_MAX_MB"`
 	MaxResultFiles   int     `env:"MAX_RESULT_FILES, default=100" min:"0" max:"10000"`
-	MaxResultMB      int     `env:"MAX_RESULT_MB, default=20" min:"1" max:"1024"`
+	MaxResultMB      int     `env:"MAX_RESULT_MB" min:"1" max:"1048576" follows:"WORKSPACE_LIMIT_MB, or MAX_FILE_SIZE_MB if that is more"`
 
 	FileStorageDir string `env:"FILE_STORAGE_DIR"`
 	FileStorageURL string `env:"FILE_STORAGE_URL"`
@@ -94,11 +95,15 @@ type Config struct {
 	DockerTLSVerify string `env:"DOCKER_TLS_VERIFY"`
 	DockerCertPath  string `env:"DOCKER_CERT_PATH"`
 	DockerConfig    string `env:"DOCKER_CONFIG"`
+
+	given map[string]bool // the variables that are set
 }
 
 // Setting describes one setting.
 type Setting struct {
 	Name, Default, Allowed, Help string
+	// Follows describes the value of a setting without a fixed default, if it is not set.
+	Follows string
 
 	field reflect.StructField
 }
@@ -108,8 +113,11 @@ func Settings() []Setting {
 	var settings []Setting
 	texts := descriptions()
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		if !field.IsExported() {
+			continue
+		}
 		name, rest, _ := strings.Cut(field.Tag.Get("env"), ", ")
-		s := Setting{Name: name, Default: strings.TrimPrefix(rest, "default="), field: field}
+		s := Setting{Name: name, Default: strings.TrimPrefix(rest, "default="), Follows: field.Tag.Get("follows"), field: field}
 		s.Help, s.Allowed, _ = strings.Cut(texts[name], " allowed: ")
 		if s.Allowed == "" {
 			s.Allowed = s.allowed()
@@ -195,11 +203,11 @@ func (s Setting) inRange(x float64) bool {
 func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config, error) {
 	var faults []error
 	settings := byName()
-	given := lookup
+	values := lookup
 	if backend, _ := lookup("EXECUTOR_BACKEND"); settings["EXECUTOR_BACKEND"].canonical(backend) != "local" {
 		text, _ := lookup(runArgsName)
 		args := parseRunArgs(text)
-		given, faults = args.overlay(lookup, settings)
+		values, faults = args.overlay(lookup, settings)
 	}
 	// The library stops at the first fault. So values are checked before it parses
 	// them, and a wrong one is replaced by the default.
@@ -217,7 +225,7 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 	})
 	var c Config
 	err := envconfig.ProcessWith(ctx, &envconfig.Config{
-		Target: &c, Lookuper: lookuper(given), Mutators: []envconfig.Mutator{check},
+		Target: &c, Lookuper: lookuper(values), Mutators: []envconfig.Mutator{check},
 	})
 	if err != nil {
 		return Config{}, fmt.Errorf("settings: %w", err)
@@ -227,10 +235,9 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 			faults = append(faults, fmt.Errorf("FILE_STORAGE_DIR: %w", err))
 		}
 	}
-	faults = append(faults, c.keepBounds(func(name string) bool {
-		value, _ := given(name)
-		return value != ""
-	})...)
+	c.given = givenNames(values)
+	c.derive(mostDefaultMB)
+	faults = append(faults, c.keepBounds()...)
 	faults = append(faults, c.contradictions()...)
 	return c, errors.Join(faults...)
 }
@@ -241,30 +248,6 @@ func byName() map[string]Setting {
 		settings[s.Name] = s
 	}
 	return settings
-}
-
-// keepBounds finds settings that exceed the one that bounds them. A default is lowered
-// instead, so that users can lower one setting without setting another.
-func (c *Config) keepBounds(set func(name string) bool) []error {
-	var faults []error
-	fields, settings := reflect.ValueOf(c).Elem(), byName()
-	for _, s := range Settings() {
-		name, part := s.bound()
-		if name == "" {
-			continue
-		}
-		value, bound := fields.FieldByIndex(s.field.Index), fields.FieldByIndex(settings[name].field.Index).Int()
-		switch {
-		case value.Int() <= bound/part:
-		case !set(s.Name):
-			value.SetInt(bound / part)
-		case part > 1:
-			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s / %d, which is %d", s.Name, value.Int(), name, part, bound/part))
-		default:
-			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s, which is %d", s.Name, value.Int(), name, bound))
-		}
-	}
-	return faults
 }
 
 // contradictions finds settings that are allowed alone but not together, and faults
@@ -370,7 +353,7 @@ func Table() string {
 	var b strings.Builder
 	b.WriteString("| name | default | allowed | meaning |\n|---|---|---|---|\n")
 	for _, s := range Settings() {
-		value := ""
+		value := s.Follows
 		if s.Default != "" {
 			value = "`" + s.Default + "`"
 		}

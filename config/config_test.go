@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write docs/settings.md anew")
 func TestSettingsDocument(t *testing.T) {
 	const path = "../docs/settings.md"
 	want := "# Settings\n\nAll come from the environment; one that is empty counts as unset. A default that exceeds what another setting\n" +
-		"allows gives way to it. This table is generated from config/config.go (go tool task generate).\n\n" + config.Table()
+		"allows gives way to it, and some defaults follow other settings. This table is generated from config/config.go (go tool task generate).\n\n" + config.Table()
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestLoadValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Port != 9001 || c.CPULimit != 0.5 || c.LogFormat != "json" || c.MemoryLimitMB != 256 {
+	if c.Port != 9001 || c.CPULimit != 0.5 || c.LogFormat != "json" || c.MemoryLimitMB != 1024 {
 		t.Errorf("wrong values: %+v", c)
 	}
 }
@@ -145,7 +145,7 @@ func TestRelativeStorage(t *testing.T) {
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
 		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
-		"WORKSPACE_LIMIT_MB": "300", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm", "MAX_BODY_MB": "100",
+		"WORKSPACE_LIMIT_MB": "3000", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm", "MAX_BODY_MB": "100",
 		"MCP_ENV_NAMES": "TOKEN, FOO-BAR",
 	})
 	if err == nil {
@@ -157,7 +157,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`CPU_LIMIT is "NaN": must be a number from 0.01 to 1024`,
 		`MAX_OUTPUT_BYTES is "1e6": must be a whole number from 1 to 1073741824`,
 		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
-		`WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256`,
+		`WORKSPACE_LIMIT_MB is 3000: must be at most MEMORY_LIMIT_MB, which is 1024 unless it is set`,
 		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules separated by commas`,
 		`MAX_BODY_MB is 100: must be at most MAX_IN_FLIGHT_MB / 10, which is 51`,
 		`MCP_ENV_NAMES has "FOO-BAR": must be names of ASCII letters, digits and _, separated by commas, without VIVARIUM_ in front`,

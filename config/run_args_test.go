@@ -17,11 +17,11 @@ func TestRunArgs(t *testing.T) {
 	for text, want := range map[string]func(*config.Config){
 		"":                            func(*config.Config) {},
 		"  ":                          func(*config.Config) {},
-		"--memory 512m":               func(c *config.Config) { c.MemoryLimitMB = 512 },
+		"--memory 512m":               func(c *config.Config) { c.MemoryLimitMB, c.WorkspaceLimitMB, c.TmpLimitMB = 512, 256, 128 },
 		"-m 1g --memory-swap=1024MiB": func(c *config.Config) { c.MemoryLimitMB = 1024 },
-		"-m512M":                      func(c *config.Config) { c.MemoryLimitMB = 512 },
-		"-m=536870912":                func(c *config.Config) { c.MemoryLimitMB = 512 },
-		"--memory 0.5g --memory 512m": func(c *config.Config) { c.MemoryLimitMB = 512 },
+		"-m512M":                      func(c *config.Config) { c.MemoryLimitMB, c.WorkspaceLimitMB, c.TmpLimitMB = 512, 256, 128 },
+		"-m=536870912":                func(c *config.Config) { c.MemoryLimitMB, c.WorkspaceLimitMB, c.TmpLimitMB = 512, 256, 128 },
+		"--memory 0.5g --memory 512m": func(c *config.Config) { c.MemoryLimitMB, c.WorkspaceLimitMB, c.TmpLimitMB = 512, 256, 128 },
 		"--cpus=1.5 --pids-limit 128": func(c *config.Config) { c.CPULimit, c.PidsLimit = 1.5, 128 },
 		"--network backend":           func(c *config.Config) { c.Network = "backend" },
 		"--net=backend --runtime kata": func(c *config.Config) {
@@ -95,8 +95,8 @@ func TestRunArgsRefused(t *testing.T) {
 		"--rm python3": `"python3", which is not a flag`, "--": `"--", which is not a flag`, "--memory": "--memory without a value",
 		"-m lots": `--memory "lots": must be a size`, "-m 4m": `--memory "4m": must be a whole number from 32 to 1048576, as MEMORY_LIMIT_MB`,
 		"-m 1000000b": "must be a whole number of megabytes", "--cpus many": "as CPU_LIMIT", "--cpus 0": "as CPU_LIMIT", "--pids-limit -1": "as PIDS_LIMIT",
-		"--memory 512m --memory 1g": "must be given once", "--memory-swap 1g": "sandboxes have no swap", "--memory-swap -1": "must be a size",
-		"--shm-size 1g": "must be at most the memory of a sandbox", "--tmpfs /data": `--tmpfs "/data": must be /tmp or /workspace`, "--tmpfs /tmp:exec": `has the option "exec"`,
+		"--memory 512m --memory 1g": "must be given once", "--memory-swap 2g": "sandboxes have no swap", "--memory-swap -1": "must be a size",
+		"--shm-size 2g": "must be at most the memory of a sandbox", "--tmpfs /data": `--tmpfs "/data": must be /tmp or /workspace`, "--tmpfs /tmp:exec": `has the option "exec"`,
 		"--ulimit nofile=1": "must be of cpu, fsize", "--ulimit nproc=1": "PIDS_LIMIT", "--ulimit core": "must be NAME=SOFT", "--ulimit cpu=-1": "must be NAME=SOFT",
 		"-e A": "must be NAME=VALUE", "-e =x": "must be NAME=VALUE", "-e LD_PRELOAD=x": "must not set LD_PRELOAD", "-e PATH=/": "must not set PATH",
 		"--env-file x": "give each variable with --env", "--label vivarium.session=x": "must not begin with vivarium.", "--cpuset-cpus all": "must be numbers and ranges",
@@ -141,7 +141,7 @@ func TestRunArgsAgreeWithSettings(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "TMP_LIMIT_MB is 64: must be at most MEMORY_LIMIT_MB, which is 48") {
 		t.Errorf("a bound: %v", err)
 	}
-	if c, err := load(t, map[string]string{runArgs: "-m 512m --network x", "EXECUTOR_BACKEND": "local"}); err != nil || c.MemoryLimitMB != 256 {
+	if c, err := load(t, map[string]string{runArgs: "-m 512m --network x", "EXECUTOR_BACKEND": "local"}); err != nil || c.MemoryLimitMB != 1024 {
 		t.Errorf("without Docker: %d %v", c.MemoryLimitMB, err)
 	}
 }

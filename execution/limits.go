@@ -4,17 +4,19 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"time"
 )
 
-// Limits bound every run. All fields must be positive, except that CPUs and
+// Limits bound every run. All fields must be positive, except that CPUTime, CPUs and
 // MemoryBytes may be zero.
 type Limits struct {
 	// MaxTimeout is the longest Timeout a request may ask for.
 	MaxTimeout time.Duration
 	// CPUTime bounds each process of a program, in whole seconds
 	// (RLIMIT_CPU). The wall clock and the container's cpu quota bound the sum.
+	// Zero means that it follows the run's timeout: see For.
 	CPUTime time.Duration
 	// OutputBytes is how much of stdout and of stderr each is kept.
 	OutputBytes int
@@ -30,6 +32,20 @@ type Limits struct {
 	// reported. Zero means that it is not known.
 	CPUs        float64
 	MemoryBytes int64
+}
+
+// cpuSlack is what a process may take beyond its timeout until it has ended.
+const cpuSlack = 5 * time.Second
+
+// For returns the limits of a run with a timeout. Where CPUTime follows the timeout, a
+// process can compute during all of it, on all processors: then the timeout ends the run,
+// not CPUTime. Without a cgroup no quota bounds the processors.
+func (l Limits) For(timeout time.Duration) Limits {
+	if l.CPUTime == 0 {
+		processors := math.Ceil(max(l.CPUs, float64(runtime.NumCPU())))
+		l.CPUTime = time.Duration(math.Ceil((timeout+cpuSlack).Seconds()*processors)) * time.Second
+	}
+	return l
 }
 
 // checkTimeout returns the fault of a timeout, if it has one. One that is too long

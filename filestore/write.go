@@ -106,7 +106,7 @@ func (m *meter) charge(size int64) error {
 	}
 	if !m.store.usage.take(m.id, more, all) {
 		return &execution.Error{Code: execution.StoreFull, Message: fmt.Sprintf(
-			"The file store is full: all files together may have %d MB. Delete files, or wait until some expire", all>>20)}
+			"The file store is full: all files together may have %d MB (FILE_STORE_MAX_MB). Delete files, or wait until some expire", all>>20)}
 	}
 	m.charged += more
 	return nil

@@ -65,7 +65,7 @@ func uploadIllustration() illustration {
 			}},
 			http.StatusInsufficientStorage: {"The file store is full", []sample{
 				refusal("full", "More than FILE_STORE_MAX_MB",
-					"The file store is full: all files together may have 4096 MB. Delete files, or wait until some expire"),
+					"The file store is full: all files together may have 4096 MB (FILE_STORE_MAX_MB). Delete files, or wait until some expire"),
 			}},
 		},
 	}

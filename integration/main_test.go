@@ -209,7 +209,7 @@ func startProcess(env []string) (*server, error) { return launchBinary(shared.bi
 
 func launchBinary(binary string, env []string) (*server, error) {
 	cmd := exec.Command(binary, "serve")
-	cmd.Env = slices.Concat(os.Environ(), with(slimImage, "HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json"), env)
+	cmd.Env = slices.Concat(os.Environ(), with(slimImage, "HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json"), smallLimits(), env)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -231,6 +231,12 @@ func launchBinary(binary string, env []string) (*server, error) {
 	case <-time.After(patience):
 		return nil, errors.Join(errors.New("the server does not listen"), cmd.Process.Kill())
 	}
+}
+
+// smallLimits returns the limits of servers that tests do not give others: programs that
+// reach them end soon. A test of a default sets the variable to nothing.
+func smallLimits() []string {
+	return []string{"MEMORY_LIMIT_MB=256", "CPU_TIME_LIMIT_SEC=5", "WORKSPACE_LIMIT_MB=64", "TMP_LIMIT_MB=64", "MAX_RESULT_MB=20"}
 }
 
 func (s *server) readLog(stderr io.Reader, listening chan<- struct{}) {
@@ -413,6 +419,11 @@ func mustRun(t *testing.T, s *server, body request) *answer {
 		t.Fatalf("status %d: %v", a.status, a.Detail)
 	}
 	return a
+}
+
+// skippedBeside returns the skipped files that are not in a folder, nor the folder itself.
+func (a *answer) skippedBeside(folder string) []skip {
+	return slices.DeleteFunc(slices.Clone(a.SkippedFiles), func(s skip) bool { return strings.HasPrefix(s.Path+"/", folder) })
 }
 
 func (a *answer) exitCode() string {

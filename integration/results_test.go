@@ -35,7 +35,7 @@ func onBoth(t *testing.T, test func(t *testing.T, s *server)) {
 func checkResults(t *testing.T, s *server) {
 	t.Helper()
 	in, deep := s.upload(t, "in", "in"), s.upload(t, "deep", "deep")
-	for _, m := range slices.Concat(links(), shapes()) {
+	for _, m := range slices.Concat(links(), shapes(), usualPlaces()) {
 		t.Run(m.name, func(t *testing.T) {
 			a := mustRun(t, s, request{
 				"code": "import os\n" + m.code + "\nNone", "timeout_ms": 10000,
@@ -104,7 +104,7 @@ func shapes() []made {
 		{name: "a sparse file", code: "open('s', 'wb').truncate(5 << 20)", files: byPath{"s": zeros}},
 		{
 			name: "sparse giants", code: "open('a', 'wb').truncate(10 << 30)\nopen('b', 'wb').truncate(50 << 20)\nopen('c', 'wb').write(b'small')",
-			files: byPath{"c": "small"}, skipped: byPath{"a": "it has 10737418240 bytes, more than", "b": "together"},
+			files: byPath{"c": "small"}, skipped: byPath{"a": "it has 10737418240 bytes, more than MAX_FILE_SIZE_MB, which is 100", "b": "more than MAX_RESULT_MB together, which is 20"},
 		},
 		{name: "devices", code: `import stat
 for kind in (stat.S_IFCHR, stat.S_IFBLK):
@@ -143,6 +143,31 @@ for n in (b"\xff", b"a\xc3", b"\xed\xa0\x80"): open(n, "w").write("x")`,
 		{name: "files without a name", code: "f = open('gone', 'w'); f.write('x'); f.flush(); os.remove('gone'); g = os.open('.', os.O_TMPFILE | os.O_RDWR); os.write(g, b'x')"},
 		{name: "an input that is rewritten as it was", code: "open('in.txt', 'w').write('in')", files: byPath{"in.txt": "in"}},
 		{name: "an input that is touched as of old", code: "s = os.stat('in.txt'); open('in.txt', 'w').write('IN'); os.utime('in.txt', ns=(s.st_atime_ns, s.st_mtime_ns))", files: byPath{"in.txt": "IN"}},
+	}
+}
+
+// usualPlaces are files where programs for other code interpreters put them.
+func usualPlaces() []made {
+	const elsewhere = "it is in /tmp, which is not returned"
+	return []made{
+		{
+			name: "other names of the workspace", code: `for n, place in enumerate(("/mnt/data", "/home/user", "/content", "/output", "/app/output", "/data")):
+    open(f"{place}/{n}.txt", "w").write(place)
+print(open("/data/in.txt").read(), len(os.listdir("/mnt/data")))`, stdout: "in 9\n",
+			files: byPath{"0.txt": "/mnt/data", "1.txt": "/home/user", "2.txt": "/content", "3.txt": "/output", "4.txt": "/app/output", "5.txt": "/data"},
+		},
+		{name: "names that cannot be replaced", code: `for place in ("/mnt/data", "/home/user", "/content", "/output", "/app/output", "/data"):
+    for change in (os.unlink, os.rmdir, lambda p: os.rename(p, p + "-"), lambda p: os.symlink("/tmp", os.path.dirname(p) + "/new")):
+        try: change(place); print(place)
+        except OSError: pass`},
+		{
+			name: "files in /tmp", code: `import tempfile
+os.makedirs("/tmp/a/b"); open("/tmp/a/b/c", "w"); open("/tmp/d.csv", "w").write("x"); open("/tmp/.hidden", "w"); os.mkdir("/tmp/empty")
+open(tempfile.mkstemp()[1], "w"); open(tempfile.mkdtemp() + "/e", "w"); os.symlink("/etc/passwd", "/tmp/link")`,
+			skipped: byPath{"/tmp/a/b/c": elsewhere, "/tmp/d.csv": elsewhere},
+		},
+		{name: "nothing in /tmp", code: "open('/tmp/gone', 'w'); os.remove('/tmp/gone'); os.makedirs('/tmp/.config/x')"},
+		{name: "its own name", code: "import socket\nprint(socket.gethostbyname(socket.gethostname()), bool(socket.getfqdn()))", stdout: "127.0.0.1 True\n"},
 	}
 }
 

@@ -31,7 +31,7 @@ func TestDockerWalls(t *testing.T) {
 		"cpu quota":               h.NanoCPUs == 1e9,
 		"workspace in memory":     strings.Contains(h.Tmpfs["/workspace"], "size=67108864") && strings.Contains(h.Tmpfs["/workspace"], "nosuid,nodev"),
 		"/tmp in memory":          strings.Contains(h.Tmpfs["/tmp"], "noexec"),
-		"small /dev/shm":          strings.Contains(h.Tmpfs["/dev/shm"], "size=16777216"),
+		"small /dev/shm":          strings.Contains(h.Tmpfs["/dev/shm"], "size=67108864"),
 		"no terminals":            strings.HasPrefix(h.Tmpfs["/dev/pts"], "ro,"),
 		"first victims":           h.OomScoreAdj == 500,
 		"stdin ends with us":      c.Config.OpenStdin && c.Config.StdinOnce,

@@ -62,9 +62,17 @@ func (s *Server) describePython() string {
 
 func (s *Server) describeLimits() string {
 	limits, settings := s.opts.Limits, s.opts.Settings
-	return fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given), %d s of CPU time, %d MB of memory, %d MB of files, %s bytes of output.",
-		limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds(), limits.CPUTime/time.Second,
+	return fmt.Sprintf("Limits: timeout_ms at most %d (%d if not given),%s %d MB of memory, %d MB of files, %s bytes of output.",
+		limits.MaxTimeout.Milliseconds(), s.defaultTimeout().Milliseconds(), describeCPUTime(limits.CPUTime),
 		settings.MemoryBytes>>20, settings.WorkspaceBytes>>20, render.Grouped(int64(s.opts.OutputBytes)))
+}
+
+// describeCPUTime returns the limit on a program's CPU time, or "" if it follows timeout_ms.
+func describeCPUTime(limit time.Duration) string {
+	if limit == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d s of CPU time,", limit/time.Second)
 }
 
 // describeSandbox returns where programs run, in a few words.

@@ -57,6 +57,10 @@ func TestToolTellsTheSettings(t *testing.T) {
 	if err := json.Unmarshal(connect(t, opts).request("tools/list", `{}`).Result, &list); err != nil || len(list.Tools) != 6 {
 		t.Fatalf("%+v, %v", list, err)
 	}
+	opts.Limits.CPUTime = 0 // it follows timeout_ms
+	if text := string(connect(t, opts).request("tools/list", `{}`).Result); strings.Contains(text, " s of CPU time") {
+		t.Errorf("a limit is described that is not set: %s", text)
+	}
 	for _, want := range []string{"There is a network.", "at most 12345 (", "66 s", "777 MB", "for 1 hour", "at most 55 of 44 MB in all"} {
 		if !strings.Contains(list.Tools[1].Description, want) {
 			t.Errorf("%q is not in the description: %s", want, list.Tools[1].Description)

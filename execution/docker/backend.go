@@ -67,7 +67,8 @@ type Backend struct {
 	negotiated  atomic.Bool   // the client uses the engine's version
 
 	users    hardening.Users
-	remapped atomic.Bool // the engine maps users, and knows few
+	remapped atomic.Bool  // the engine maps users, and knows few
+	memory   atomic.Int64 // bytes of its machine, when negotiated
 
 	mu    sync.Mutex
 	alive map[string]int // the users of containers that this server holds, by id
@@ -147,6 +148,7 @@ func (b *Backend) connect(ctx context.Context) error {
 	b.remapped.Store(slices.ContainsFunc(info.SecurityOptions, func(option string) bool {
 		return strings.HasPrefix(option, "name=userns") || strings.HasPrefix(option, "name=rootless")
 	}))
+	b.memory.Store(info.MemTotal)
 	b.negotiated.Store(true)
 	return nil
 }
@@ -160,6 +162,15 @@ func (b *Backend) Health(ctx context.Context) error {
 		return b.unavailable(err)
 	}
 	return nil
+}
+
+// Memory returns how many bytes of memory the engine's machine has. Zero means that the
+// engine does not say.
+func (b *Backend) Memory(ctx context.Context) (int64, error) {
+	if err := b.connect(ctx); err != nil {
+		return 0, err
+	}
+	return b.memory.Load(), nil
 }
 
 // Version returns the engine's version.

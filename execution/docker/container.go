@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -85,6 +86,7 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 	const nanosPerCPU = 1e9
 	processes := hardening.Processes(spec)
 	host := &container.HostConfig{
+		ExtraHosts:     extraHosts(spec),
 		Sysctls:        sysctls(spec),
 		AutoRemove:     true,
 		NetworkMode:    container.NetworkMode(spec.Network),
@@ -118,6 +120,15 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 	return host
 }
 
+// extraHosts makes the host name of a sandbox known to it, on any network and in any image.
+// A container that joins another's network also has the other's hosts.
+func extraHosts(spec execution.Spec) []string {
+	if strings.HasPrefix(spec.Network, "container:") {
+		return nil
+	}
+	return []string{hardening.Hostname + ":127.0.0.1"}
+}
+
 // sysctls returns the kernel settings of a container that has its own network. A
 // shared network keeps its settings.
 func sysctls(spec execution.Spec) map[string]string {
@@ -139,7 +150,7 @@ func (b *Backend) tmpfs(spec execution.Spec, user int) map[string]string {
 	all := map[string]string{
 		b.opts.Workspace: owned(spec.WorkspaceBytes, "exec", "0700"),
 		"/tmp":           owned(spec.TempBytes, "noexec", "1777"),
-		"/dev/shm":       owned(cmp.Or(b.opts.Extra.SharedMemoryBytes, hardening.SharedMemoryBytes), "noexec", "1777"),
+		"/dev/shm":       owned(cmp.Or(b.opts.Extra.SharedMemoryBytes, hardening.SharedMemoryBytes(spec.MemoryBytes)), "noexec", "1777"),
 		"/dev/mqueue":    covered,
 	}
 	if spec.Ptys == 0 {

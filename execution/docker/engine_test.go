@@ -49,6 +49,12 @@ var version = regexp.MustCompile(`^/v1\.\d+`)
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
+	return newEngineOf(t, "{}")
+}
+
+// newEngineOf makes an engine that describes itself with some JSON.
+func newEngineOf(t *testing.T, info string) *engine {
+	t.Helper()
 	folder, err := os.MkdirTemp("", "engine") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +74,7 @@ func newEngine(t *testing.T) *engine {
 		w.Header().Set("Api-Version", "1.41")
 		w.Header().Set("Ostype", "linux")
 	})
-	e.handle("GET /info", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
+	e.handle("GET /info", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, info) })
 	return e
 }
 

@@ -49,7 +49,11 @@ func (e Extra) addTo(config *container.Config) {
 
 // addToHost adds to a container's restrictions.
 func (e Extra) addToHost(host *container.HostConfig) {
-	host.DNS, host.DNSSearch, host.DNSOptions, host.ExtraHosts = e.DNS, e.DNSSearch, e.DNSOptions, e.Hosts
+	host.DNS, host.DNSSearch, host.DNSOptions = e.DNS, e.DNSSearch, e.DNSOptions
+	if e.Hostname != "" {
+		host.ExtraHosts = append(host.ExtraHosts, e.Hostname+":127.0.0.1")
+	}
+	host.ExtraHosts = append(host.ExtraHosts, e.Hosts...)
 	host.CpusetCpus, host.CpusetMems, host.CPUShares = e.CPUs, e.MemoryNodes, e.CPUShares
 	for _, limit := range e.Ulimits {
 		host.Ulimits = append(host.Ulimits, &units.Ulimit{Name: limit.Name, Soft: limit.Soft, Hard: limit.Hard})

@@ -75,7 +75,8 @@ func TestExtra(t *testing.T) {
 	want := plain
 	want.Hostname, want.Env, want.Labels = "box", got.Env, got.Labels
 	host := &want.HostConfig
-	host.Dns, host.DnsSearch, host.DnsOptions, host.ExtraHosts = []string{"10.0.0.2"}, []string{"x.example"}, []string{"ndots:1"}, []string{"a:10.0.0.3"}
+	host.Dns, host.DnsSearch, host.DnsOptions, host.ExtraHosts = []string{"10.0.0.2"}, []string{"x.example"}, []string{"ndots:1"},
+		[]string{"sandbox:127.0.0.1", "box:127.0.0.1", "a:10.0.0.3"}
 	host.CpusetCpus, host.CpusetMems, host.CPUShares = "0-1", "0", 512
 	host.Ulimits = append(slices.Clone(host.Ulimits), docker.Ulimit{Name: "fsize", Soft: 1, Hard: 2})
 	for _, path := range []string{"/dev/shm", "/tmp", "/workspace"} { // each container has another user

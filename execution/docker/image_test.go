@@ -311,6 +311,23 @@ func TestNegotiationGivesUpWithItsContext(t *testing.T) {
 	}
 }
 
+// The memory is that of the engine's machine, which may be another.
+func TestMemory(t *testing.T) {
+	e := newEngine(t)
+	b := e.backend(docker.Options{})
+	if _, err := b.Memory(t.Context()); err != nil {
+		t.Errorf("of an engine that does not say: %v", err)
+	}
+	other := newEngineOf(t, `{"MemTotal": 12345678}`)
+	if got, err := other.backend(docker.Options{}).Memory(t.Context()); err != nil || got != 12345678 {
+		t.Errorf("%d, %v", got, err)
+	}
+	other.server.Close()
+	if _, err := other.backend(docker.Options{}).Memory(t.Context()); err == nil {
+		t.Error("an engine that is not there has memory")
+	}
+}
+
 func TestHealthAndVersion(t *testing.T) {
 	e := newEngine(t)
 	e.handle("GET /version", say(http.StatusOK, map[string]any{"Version": "20.10.24"}))

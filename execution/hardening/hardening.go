@@ -17,13 +17,17 @@ const User = 65532
 // Hostname is the host name in a sandbox.
 const Hostname = "sandbox"
 
+// WorkspaceNames returns other names of the workspace: where other code interpreters keep
+// files, so that programs written for them find theirs. Each is a link, in the local backend's
+// root and in our images.
+func WorkspaceNames() []string {
+	return []string{"/mnt/data", "/home/user", "/content", "/output", "/app/output", "/data"}
+}
+
 const (
 	// OpenFiles is the supervisor's limit on open files per process. The supervisor sets a
 	// lower limit for programs.
 	OpenFiles = 4096
-	// SharedMemoryBytes is the size of /dev/shm, which holds the semaphores of
-	// multiprocessing and small shared arrays.
-	SharedMemoryBytes = 16 << 20
 	// Signals is the limit on pending signals and on timers, for all processes of a user
 	// together.
 	Signals = 1024
@@ -34,6 +38,14 @@ const (
 	// they end before their supervisor.
 	VictimScore = 500
 )
+
+// SharedMemoryBytes returns the size of /dev/shm in a sandbox with so many bytes of memory.
+// It holds the semaphores of multiprocessing and arrays that processes share, which count
+// as memory.
+func SharedMemoryBytes(memory int64) int64 {
+	const least, part = 16 << 20, 4
+	return max(least, memory/part)
+}
 
 // Inodes returns the limit on files and folders of a file system with so many bytes: as many
 // as fit if each takes a page, and at least 1024.

@@ -69,7 +69,11 @@ type tree struct {
 	Device bool
 }
 
-type link struct{ Name, Target string }
+type link struct {
+	Name, Target string
+	// Optional links are left out where something else has their name.
+	Optional bool
+}
 
 type file struct {
 	Path string

@@ -40,21 +40,24 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 			textFile("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 		},
 		Links: []link{
-			{"/dev/fd", "/proc/self/fd"},
-			{"/dev/stdin", "/proc/self/fd/0"},
-			{"/dev/stdout", "/proc/self/fd/1"},
-			{"/dev/stderr", "/proc/self/fd/2"},
+			{Name: "/dev/fd", Target: "/proc/self/fd"},
+			{Name: "/dev/stdin", Target: "/proc/self/fd/0"},
+			{Name: "/dev/stdout", Target: "/proc/self/fd/1"},
+			{Name: "/dev/stderr", Target: "/proc/self/fd/2"},
 		},
 		Spaces: []space{
 			{Path: b.opts.Workspace, Mode: "0700", Bytes: spec.WorkspaceBytes},
 			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
-			{Path: "/dev/shm", Mode: "1777", Bytes: hardening.SharedMemoryBytes, NoExec: true},
+			{Path: "/dev/shm", Mode: "1777", Bytes: hardening.SharedMemoryBytes(spec.MemoryBytes), NoExec: true},
 		},
 	}
 	if p.Ptys = spec.Ptys; p.Ptys > 0 {
-		p.Links = append(p.Links, link{"/dev/ptmx", "pts/ptmx"})
+		p.Links = append(p.Links, link{Name: "/dev/ptmx", Target: "pts/ptmx"})
 	}
 	p.Links = append(p.Links, b.rootLinks()...)
+	for _, path := range hardening.WorkspaceNames() {
+		p.Links = append(p.Links, link{Name: path, Target: b.opts.Workspace, Optional: true})
+	}
 	p.Files = append(p.Files, begins.files...)
 	if len(py.preload) > 0 {
 		p.Files = append(p.Files, textFile("/opt/vivarium/preload", "%s\n", strings.Join(py.preload, ",")))
@@ -142,7 +145,7 @@ func (b *Backend) rootLinks() []link {
 	var all []link
 	for _, name := range systemFolders() {
 		if target, err := os.Readlink(filepath.Join(b.opts.Rootfs, name)); err == nil {
-			all = append(all, link{name, target})
+			all = append(all, link{Name: name, Target: target})
 		}
 	}
 	return all

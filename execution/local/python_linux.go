@@ -76,12 +76,14 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 	if err != nil {
 		return python{}, err
 	}
+	shim := describeShim(path)
+	named += shim
 	if known, ok := b.knownBy(named); ok {
 		return known, nil
 	}
 	p := python{path: path, named: named, compiled: &compiled{}}
 	if !isBelow(path, "/usr") && !isBelow(path, "/bin") || !isBelow(target, "/usr") || !strings.HasPrefix(filepath.Base(target), "python3") {
-		if err := p.ask(ctx, name); err != nil {
+		if err := p.askThrough(ctx, shim, name); err != nil {
 			return python{}, err
 		}
 		if p.found = p.identity(); p.found == "" {
@@ -175,6 +177,28 @@ func digestOf(parts ...string) string {
 }
 
 func isBelow(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+
+// askThrough asks the interpreter that a shim chose before, or else the shim itself. shim is
+// what describeShim returns; it is empty for an interpreter.
+func (p *python) askThrough(ctx context.Context, shim, name string) error {
+	if shim == "" {
+		return p.ask(ctx, name)
+	}
+	remembered := openChoices()
+	if choice := remembered.get(shim); choice != "" {
+		chosen := *p
+		chosen.path = choice
+		if chosen.ask(ctx, name) == nil {
+			*p = chosen
+			return nil
+		}
+	}
+	err := p.ask(ctx, name)
+	if err == nil {
+		remembered.put(shim, p.path)
+	}
+	return err
+}
 
 // ask runs facts.py with an interpreter, outside of the sandbox. That is safe: the
 // interpreter is the user's own, and runs no program's code.

@@ -213,7 +213,7 @@ func furnish(p plan, trees []opened, owner []string) error {
 		}
 	}
 	for _, l := range p.Links {
-		if err := os.Symlink(l.Target, below(l.Name)); err != nil {
+		if err := l.make(); err != nil {
 			return step(err, "making a root")
 		}
 	}
@@ -239,6 +239,27 @@ func furnish(p plan, trees []opened, owner []string) error {
 		}
 	}
 	return nil
+}
+
+// make makes the link, below the working directory.
+func (l link) make() error {
+	name := below(l.Name)
+	if !l.Optional {
+		return os.Symlink(l.Target, name)
+	}
+	// What a root file system has itself stays as it is, and a folder of it that is
+	// mounted read-only.
+	if _, err := os.Lstat(name); err == nil {
+		return nil
+	}
+	err := os.MkdirAll(filepath.Dir(name), 0o755)
+	if err == nil {
+		err = os.Symlink(l.Target, name)
+	}
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	return err
 }
 
 // writeFile writes a planned file. It replaces one of a root file system. If that has

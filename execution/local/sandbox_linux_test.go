@@ -154,6 +154,12 @@ def writable(path):
         return True
     except OSError:
         return False
+def removed(path):
+    try:
+        os.symlink("/tmp", path) if path.endswith("new") else os.unlink(path)
+        return True
+    except OSError:
+        return False
 def reachable():
     try:
         socket.create_connection(("192.0.2.1", 80), 1)
@@ -169,6 +175,8 @@ print(json.dumps({
     "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:3], "processes": [p for p in os.listdir("/proc") if p.isdigit()],
     "caps": sorted({status[c] for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}), "nnp": status["NoNewPrivs"], "filter": status["Seccomp"],
     "writable": [p for p in ("/", "/usr", "/etc", "/dev", "/proc/sys", "/sys", "/workspace", "/tmp", "/dev/shm", "/dev/mqueue") if writable(p)],
+    "names": sorted(p for p in ("/mnt/data", "/home/user", "/content", "/output", "/app/output", "/data") if os.path.samefile(p, "/workspace") and writable(p)),
+    "replaced": [p for p in ("/mnt/data", "/data", "/app/new", "/mnt/data/../new") if removed(p)], "address": socket.gethostbyname(socket.gethostname()),
     "network": reachable(), "mount": libc.mount(b"none", b"/tmp", b"tmpfs", 0, None), "errno": ctypes.get_errno(),
 }))
 `
@@ -176,7 +184,8 @@ print(json.dumps({
 type viewed struct {
 	PID                                           int
 	User, FDs                                     []int
-	Host, Folder, NNP, Filter                     string
+	Host, Folder, NNP, Filter, Address            string
+	Names, Replaced                               []string
 	Root, Etc, Devices, Caps, Writable, Processes []string
 	Network                                       any
 	Mount, Errno                                  int
@@ -207,7 +216,13 @@ func TestWalls(t *testing.T) {
 	if got.Network != "Network is unreachable" {
 		t.Errorf("the network: %v", got.Network)
 	}
-	allowed := []string{"bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "sbin", "sys", "tmp", "usr", "workspace"}
+	if want := hardening.WorkspaceNames(); !slices.Equal(got.Names, slices.Sorted(slices.Values(want))) || len(got.Replaced) > 0 {
+		t.Errorf("the workspace is also at %v, not at %v; it can replace %v", got.Names, want, got.Replaced)
+	}
+	if got.Address != "127.0.0.1" {
+		t.Errorf("its own name leads to %q", got.Address)
+	}
+	allowed := []string{"app", "bin", "content", "data", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "mnt", "opt", "output", "proc", "sbin", "sys", "tmp", "usr", "workspace"}
 	if foreign := except(got.Root, allowed); len(foreign) > 0 {
 		t.Errorf("the root has %v", foreign)
 	}

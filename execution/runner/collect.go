@@ -71,7 +71,11 @@ func (c *collection) keepFile(ctx context.Context) error {
 	case !errors.Is(content.err, io.EOF):
 		return content.err
 	case err != nil:
-		c.report.skipFile("it could not be stored: " + execution.AsError(err).Message)
+		reason := "it could not be stored: " + execution.AsError(err).Message
+		if c.sandbox.lasting {
+			reason += "; it stays in the session"
+		}
+		c.report.skipFile(reason)
 		c.sandbox.log.WarnContext(ctx, "a file that a run made could not be kept", "error", err)
 	default:
 		c.report.file.ID = id

@@ -128,7 +128,7 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 		end.Message = "it failed after the kernel refused it more processes or threads"
 	case failed && (f.workspaceFull || f.tempFull):
 		end.Reason = execution.WorkspaceLimit
-		end.Message = "it failed with no room left in " + strings.Join(f.fullPlaces(), " and ")
+		end.Message = "it failed with no room left in " + strings.Join(f.fullPlaces(limits), " and ")
 	}
 	return end
 }
@@ -144,16 +144,29 @@ func signalName(signal syscall.Signal) string {
 // outOfCPU reports whether the kernel ended the program for its CPU time: by
 // SIGXCPU at the limit, or by SIGKILL a second later when it caught that.
 func (f *facts) outOfCPU(limits execution.Limits) bool {
-	return f.signal == syscall.SIGXCPU || f.signal == syscall.SIGKILL && f.memoryKills == 0 && f.usage.CPU >= limits.CPUTime
+	return f.signal == syscall.SIGXCPU || f.signal == syscall.SIGKILL && f.memoryKills == 0 && f.usage.CPU >= limits.CPUTime-limits.CPUTime/tickError
 }
 
-func (f *facts) fullPlaces() []string {
+// tickError is the part of a time by which the kernel's two clocks differ at most. The
+// limit holds for what it counts by ticks, in which a process ran or did not. The usage
+// is what the scheduler measured, which may be less.
+const tickError = 10
+
+// reconcile raises the usage of a program that was ended at a limit to that limit: the
+// kernel has counted so much.
+func (f *facts) reconcile(limits execution.Limits) {
+	if f.outOfCPU(limits) && !f.timedOut {
+		f.usage.CPU = max(f.usage.CPU, limits.CPUTime)
+	}
+}
+
+func (f *facts) fullPlaces(limits execution.Limits) []string {
 	var places []string
 	if f.workspaceFull {
-		places = append(places, "the workspace")
+		places = append(places, fmt.Sprintf("the workspace (WORKSPACE_LIMIT_MB is %d)", limits.WorkspaceBytes>>20))
 	}
 	if f.tempFull {
-		places = append(places, "/tmp")
+		places = append(places, "/tmp (TMP_LIMIT_MB)")
 	}
 	return places
 }

@@ -98,7 +98,7 @@ func TestFactsParseRefuses(t *testing.T) {
 }
 
 func TestFactsEnd(t *testing.T) {
-	limits := execution.Limits{CPUTime: 5 * time.Second}
+	limits := execution.Limits{CPUTime: 5 * time.Second, WorkspaceBytes: 64 << 20}
 	usedUp := execution.Usage{CPU: 6 * time.Second}
 	for name, test := range map[string]struct {
 		facts facts
@@ -126,6 +126,18 @@ func TestFactsEnd(t *testing.T) {
 			facts{exitCode: 137, signal: syscall.SIGKILL, usage: usedUp},
 			execution.End{Reason: execution.CPULimit, Signal: "SIGKILL", Message: "stopped after 6.0 s of CPU time (limit 5 s)"},
 		},
+		"CPU time is up, by the kernel's ticks": {
+			facts{exitCode: 152, signal: syscall.SIGXCPU, usage: execution.Usage{CPU: 4800 * time.Millisecond}},
+			execution.End{Reason: execution.CPULimit, Signal: "SIGXCPU", Message: "stopped after 5.0 s of CPU time (limit 5 s)"},
+		},
+		"CPU time is up by ticks, first signal caught": {
+			facts{exitCode: 137, signal: syscall.SIGKILL, usage: execution.Usage{CPU: 4800 * time.Millisecond}},
+			execution.End{Reason: execution.CPULimit, Signal: "SIGKILL", Message: "stopped after 5.0 s of CPU time (limit 5 s)"},
+		},
+		"killed long before CPU time is up": {
+			facts{exitCode: 137, signal: syscall.SIGKILL, usage: execution.Usage{CPU: 4 * time.Second}},
+			execution.End{Reason: execution.Signal, Signal: "SIGKILL"},
+		},
 		"killed for memory after much CPU time": {
 			facts{exitCode: 137, signal: syscall.SIGKILL, usage: usedUp, memoryKills: 1},
 			execution.End{Reason: execution.MemoryLimit, Signal: "SIGKILL", Message: "the kernel stopped it: more memory than the sandbox has"},
@@ -142,15 +154,15 @@ func TestFactsEnd(t *testing.T) {
 		"no more processes, survived": {facts{refusedProcesses: 9}, execution.End{Reason: execution.Exited}},
 		"a full workspace": {
 			facts{exitCode: 1, workspaceFull: true},
-			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace"},
+			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace (WORKSPACE_LIMIT_MB is 64)"},
 		},
 		"a full /tmp": {
 			facts{exitCode: 1, tempFull: true},
-			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in /tmp"},
+			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in /tmp (TMP_LIMIT_MB)"},
 		},
 		"both full": {
 			facts{exitCode: 1, workspaceFull: true, tempFull: true},
-			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace and /tmp"},
+			execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in the workspace (WORKSPACE_LIMIT_MB is 64) and /tmp (TMP_LIMIT_MB)"},
 		},
 		"both full, survived": {facts{workspaceFull: true, tempFull: true}, execution.End{Reason: execution.Exited}},
 		"memory comes before processes": {
@@ -159,6 +171,7 @@ func TestFactsEnd(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			test.facts.reconcile(limits)
 			if diff := cmp.Diff(test.want, test.facts.end(1500*time.Millisecond, limits)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -31,7 +31,7 @@
 //	A  the code is being let go: from here on the run counts
 //	O  some of stdout              E  some of stderr
 //	X  the program has ended, and everything it left: lines of facts
-//	M  one form of a value that the program displayed: "1" if it is the first
+//	B  one form of a value that the program displayed: "1" if it is the first
 //	   form of the value, else "0", and a media type; followed by
 //	D  some of its data
 //	F  the path of a file that the run made or changed, followed by
@@ -88,7 +88,7 @@ const (
 	kindStdout  = 'O'
 	kindStderr  = 'E'
 	kindEnded   = 'X'
-	kindForm    = 'M'
+	kindForm    = 'B'
 	kindTorn    = 'T'
 	kindEntry   = 'M'
 	kindSkipped = 'S'

@@ -67,6 +67,7 @@ func (r *report) take(f frame) error {
 			return err
 		}
 		r.facts.clamp(time.Since(r.sent), r.limits)
+		r.facts.reconcile(r.limits)
 		r.ended = true
 	case f.kind == kindData && r.file != nil:
 		return r.addData(f.payload)
@@ -179,6 +180,8 @@ const (
 	// bytes. Escaped, they are up to four times as long.
 	maxShownPath = 1000
 	maxReason    = 250
+	// maxTempListed is how many entries there may be for what is in /tmp.
+	maxTempListed = 21
 	// maxSkipSize bounds the paths and reasons of all skipped files of a run.
 	maxSkipSize = 1 << 20
 )
@@ -191,7 +194,7 @@ func (r *report) skipFile(reason string) {
 
 func (r *report) addSkipped(payload []byte) error {
 	path, reason, _ := strings.Cut(string(payload), "\x00")
-	if r.listed++; r.listed > r.limits.ResultFiles+1 {
+	if r.listed++; r.listed > r.limits.ResultFiles+1+maxTempListed {
 		return fmt.Errorf("%w: too many skipped files", errFrame)
 	}
 	r.skip(path, shown(reason, maxReason))

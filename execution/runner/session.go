@@ -119,10 +119,7 @@ func (c *sessionConn) RunPython(ctx context.Context, req execution.Request, limi
 
 // RunBash runs a command in a shell of its own.
 func (c *sessionConn) RunBash(ctx context.Context, cmd execution.Command, limits execution.Limits) (*execution.Result, error) {
-	return c.call(ctx, task{
-		operation: runBash, code: cmd.Command, env: cmd.Env, args: cmd.Args, timeout: cmd.Timeout,
-		keep: cmd.Keep, started: cmd.Started, output: cmd.Output, limits: limits,
-	})
+	return c.call(ctx, bashTask(cmd, limits))
 }
 
 // SetEnd sends the supervisor the time at which the session ends. A connection on which that fails

@@ -47,7 +47,14 @@ type task struct {
 func pythonTask(req execution.Request, limits execution.Limits) task {
 	return task{
 		operation: runPython, code: req.Code, stdin: req.Stdin, env: req.Env, args: req.Args, interactive: req.Interactive, timeout: req.Timeout,
-		files: req.Files, keep: req.Keep, started: req.Started, output: req.Output, limits: limits,
+		files: req.Files, keep: req.Keep, started: req.Started, output: req.Output, limits: limits.For(req.Timeout),
+	}
+}
+
+func bashTask(cmd execution.Command, limits execution.Limits) task {
+	return task{
+		operation: runBash, code: cmd.Command, env: cmd.Env, args: cmd.Args, timeout: cmd.Timeout,
+		keep: cmd.Keep, started: cmd.Started, output: cmd.Output, limits: limits.For(cmd.Timeout),
 	}
 }
 

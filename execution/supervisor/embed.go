@@ -30,7 +30,7 @@ func modulesOf(isolation execution.Isolation) []string {
 		shared/kernel shared/handover
 		program/tracebacks program/hooks program/display program/magics program/compiling program/shell program/ipython
 		program/loops program/ending program/environment program/program
-		pid1/channel pid1/workspace pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run pid1/results
+		pid1/channel pid1/workspace pid1/tempfiles pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run pid1/results
 		pid1/sandbox pid1/main`)
 	switch isolation {
 	case execution.IsolationRun:

@@ -40,7 +40,7 @@ class Results:
     def send_item(self, kind: bytes, size: int) -> None:
         """Sends one representation. Raises OSError."""
         self.room -= size
-        self.channel.post(b"M", (b"1" if self.begins else b"0") + kind)
+        self.channel.post(b"B", (b"1" if self.begins else b"0") + kind)
         self.begins = False
         while size > 0 and (data := os.read(self.fd, min(CHUNK, size))):
             self.channel.send(b"D", data)

@@ -4,6 +4,8 @@ import os
 import sys
 import time
 
+import tempfiles
+
 from errno import ENOSPC
 
 from channel import Channel, Gone
@@ -72,6 +74,7 @@ class Sandbox:
                 send_files(channel, self.root, changes(channel, self.root, staged, MAIN_FILE), job.limits)
         except OSError as error:
             channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        tempfiles.post(channel, {})
         channel.send(b"Z")
 
     def stamps(self) -> "dict[str, tuple[int, int, int]]":

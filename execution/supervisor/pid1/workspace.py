@@ -81,17 +81,22 @@ def enter(folder: int, name: str) -> int:
     return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
 
 
+def open_folder(parent: int, name: str) -> int:
+    """Opens a folder in an open folder for listing. Raises OSError, also for a link."""
+    place = enter(parent, name)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+    finally:
+        os.close(place)
+
+
 def walk_folder(parent: int, name: str, path: str, depth: int, budget: "list[int]") -> "Iterator[Found]":
     """Yields the entries of the folder `name` in an open folder."""
     if depth > MAX_DEPTH:
         yield Found(path, f"it lies more than {MAX_DEPTH} folders deep")
         return
     try:
-        place = enter(parent, name)
-        try:
-            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
-        finally:
-            os.close(place)
+        folder = open_folder(parent, name)
     except OSError as error:
         yield Found(path, os.strerror(error.errno).lower())
         return
@@ -177,18 +182,28 @@ def any_change(channel: Channel, workspace: int, before: "dict[str, tuple[int, i
         return True
 
 
-def send_files(channel: Channel, workspace: int, changed: "Iterable[Found]", limits: "dict[str, int]") -> None:
-    """Sends what the run made or changed, within the limits. Reports what is not sent and why. Raises Gone."""
+def limit_fault(size: int, files: int, total: int, limits: "dict[str, int]") -> str:
+    """Returns which limit a file exceeds, if only `files` more files and `total` more bytes may be sent, or ''."""
+    if files <= 0:
+        return f"the run made more files than MAX_RESULT_FILES, which is {limits['files']}"
+    if size > limits["file_bytes"]:
+        return f"it has {size} bytes, more than MAX_FILE_SIZE_MB, which is {limits['file_bytes'] >> 20}"
+    if size > total:
+        return f"the run's files have more than MAX_RESULT_MB together, which is {limits['total_bytes'] >> 20}"
+    return ""
+
+
+def send_files(
+    channel: Channel, workspace: int, changed: "Iterable[Found]", limits: "dict[str, int]", kept: str = ""
+) -> None:
+    """Sends what the run made or changed, within the limits. Reports what is not sent and why. `kept` is added to the
+    reason of a file that exceeds a limit. Raises Gone."""
     files, total = limits["files"], limits["total_bytes"]
     skipped = 0
     for found in changed:
         reason = found.reason
-        if not reason and files <= 0:
-            reason = f"the run made more than {limits['files']} files"
-        elif not reason and found.size > limits["file_bytes"]:
-            reason = f"it has {found.size} bytes, more than {limits['file_bytes']}"
-        elif not reason and found.size > total:
-            reason = f"the run's files have more than {limits['total_bytes']} bytes together"
+        if not reason and (fault := limit_fault(found.size, files, total, limits)):
+            reason = fault + kept
         if not reason:
             reason = send_file(channel, workspace, found)
         if not reason:

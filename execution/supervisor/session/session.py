@@ -18,6 +18,8 @@ import os
 import select
 import time
 
+import tempfiles
+
 from errno import EAGAIN, ECANCELED, EFBIG
 
 from channel import Channel, Gone
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 MIN_CHECK_PAUSE = 2 * WATCH_SECONDS  # seconds
 MAX_CHECK_PAUSE = 1.0  # seconds between checks of a session that does nothing: each costs 0.3 ms of CPU time
 STALE_SECONDS = 0.5  # if the start of a call takes longer, this process was frozen
+KEPT = "; it stays in the session: read it there (GET .../files/PATH, or the tool read_file)"
 EMPTY_FACTS = fields(
     exit_code=0, signal=0, timed_out=0, wall_us=0, kill_us=0, cpu_us=0, peak_kb=0, memory_kills=0, refused_processes=0,
     full=0, state_lost=0,
@@ -258,7 +261,8 @@ class Session:
         """Runs a cell in the session's interpreter, or in a new one if that ends before it reads the cell. Raises
         OSError."""
         before = self.sandbox.stamps()
-        await_tick(before.values())
+        before_temp = {found.path: found.stamp for found in tempfiles.find()}
+        await_tick([*before.values(), *before_temp.values()])
         run = self.prepare_cell(job)
         if not self.start(run):
             return
@@ -268,9 +272,10 @@ class Session:
         self.channel.post(b"X", self.facts(run))
         send_results(self.channel, job.limits["output_bytes"])
         try:
-            send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits)
+            send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits, KEPT)
         except OSError as error:
             self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+        tempfiles.post(self.channel, before_temp)
         self.channel.send(b"Z")
 
     def make_interpreter(self, job: Job) -> Interpreter:

@@ -47,12 +47,12 @@ class ResultsTest(unittest.TestCase):
     def test_all_is_sent(self) -> None:
         content = item(True, b"a/b", b"x") + item(False, b"c/d", b"") + item(True, b"a/b", b"y")
         self.assertEqual(
-            self.sent(content), [(b"M", b"1a/b"), (b"D", b"x"), (b"M", b"0c/d"), (b"M", b"1a/b"), (b"D", b"y")]
+            self.sent(content), [(b"B", b"1a/b"), (b"D", b"x"), (b"B", b"0c/d"), (b"B", b"1a/b"), (b"D", b"y")]
         )
 
     def test_what_does_not_fit_is_left_out(self) -> None:
         content = item(True, b"a/b", b"x" * 50) + item(False, b"c/d", b"y") + item(False, b"e/f", b"z" * 10)
-        self.assertEqual(self.sent(content, 10), [(b"M", b"1c/d"), (b"D", b"y")])
+        self.assertEqual(self.sent(content, 10), [(b"B", b"1c/d"), (b"D", b"y")])
 
     def test_it_ends_where_the_file_does(self) -> None:
         for content in (b"", b"x", RESULT_ITEM.pack(True, 3, 1), RESULT_ITEM.pack(True, 3, 1 << 30) + b"a/bx"):

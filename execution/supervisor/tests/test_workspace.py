@@ -54,6 +54,16 @@ class WorkspaceTest(unittest.TestCase):
             len(list(workspace.changes(self.channel, self.root, {}))), 2
         )  # in a session the name is not reserved
 
+    def test_a_limit_names_its_setting(self) -> None:
+        limits = {"files": 2, "file_bytes": 5 << 20, "total_bytes": 7 << 20}
+        for size, files, total, want in (
+            (5 << 20, 1, 7 << 20, ""),
+            (1, 0, 7 << 20, "the run made more files than MAX_RESULT_FILES, which is 2"),
+            (6 << 20, 1, 7 << 20, "it has 6291456 bytes, more than MAX_FILE_SIZE_MB, which is 5"),
+            (2, 1, 1, "the run's files have more than MAX_RESULT_MB together, which is 7"),
+        ):
+            self.assertEqual(workspace.limit_fault(size, files, total, limits), want)
+
     def test_links_are_not_followed(self) -> None:
         os.symlink("/etc", f"{self.path}/d")
         os.symlink("/etc/passwd", f"{self.path}/f")

@@ -1,0 +1,92 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+)
+
+const (
+	// mostDefaultMB is MEMORY_LIMIT_MB where it is not set: on a machine with at least
+	// machineParts times as much.
+	mostDefaultMB = 1024
+	machineParts  = 4
+	// leastMemoryMB is the least MEMORY_LIMIT_MB, on a machine of any size.
+	leastMemoryMB = 32
+	// leastTmpMB is how large /tmp is in a sandbox that has little memory.
+	leastTmpMB = 64
+)
+
+// givenNames returns the variables that are set. One that is empty counts as unset.
+func givenNames(lookup func(name string) (string, bool)) map[string]bool {
+	set := make(map[string]bool)
+	for _, s := range Settings() {
+		value, _ := lookup(s.Name)
+		set[s.Name] = value != ""
+	}
+	return set
+}
+
+// ForMachine returns the settings for sandboxes on a machine with so many bytes of memory;
+// zero means that it is not known. Those that are not set and depend on it follow it. The error names those that are set
+// and do not fit.
+func (c Config) ForMachine(memory int64) (Config, error) {
+	if memory <= 0 {
+		return c, nil
+	}
+	c.derive(int(min(mostDefaultMB, memory>>20/machineParts)))
+	return c, errors.Join(c.keepBounds()...)
+}
+
+// FollowsMachine reports whether settings depend on the memory of the machine.
+func (c Config) FollowsMachine() bool { return !c.given["MEMORY_LIMIT_MB"] }
+
+// derive sets the settings that are not set and follow others. What the files of a sandbox
+// take is memory, so their limits are parts of it. The time of a processor follows each
+// request's timeout: it stays 0.
+func (c *Config) derive(memoryMB int) {
+	follow := func(name string, value *int, followed int) {
+		if !c.given[name] {
+			*value = followed
+		}
+	}
+	const half, quarter = 2, 4
+	follow("MEMORY_LIMIT_MB", &c.MemoryLimitMB, max(leastMemoryMB, memoryMB))
+	_ = c.keepBounds() // others follow what is within its bounds; the caller reports faults
+	follow("WORKSPACE_LIMIT_MB", &c.WorkspaceLimitMB, max(c.MemoryLimitMB/half, c.MaxFileSizeMB))
+	follow("TMP_LIMIT_MB", &c.TmpLimitMB, max(c.MemoryLimitMB/quarter, leastTmpMB))
+	_ = c.keepBounds()
+	follow("MAX_RESULT_MB", &c.MaxResultMB, max(c.WorkspaceLimitMB, c.MaxFileSizeMB))
+}
+
+// keepBounds finds settings that exceed the one that bounds them. A default is lowered
+// instead, so that users can lower one setting without setting another.
+func (c *Config) keepBounds() []error {
+	var faults []error
+	fields, settings := reflect.ValueOf(c).Elem(), byName()
+	for _, s := range Settings() {
+		name, part := s.bound()
+		if name == "" {
+			continue
+		}
+		value, bound := fields.FieldByIndex(s.field.Index), fields.FieldByIndex(settings[name].field.Index).Int()
+		switch {
+		case value.Int() <= bound/part:
+		case !c.given[s.Name]:
+			value.SetInt(bound / part)
+		case part > 1:
+			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s / %d, which is %d%s", s.Name, value.Int(), name, part, bound/part, c.unless(name)))
+		default:
+			faults = append(faults, fmt.Errorf("%s is %d: must be at most %s, which is %d%s", s.Name, value.Int(), name, bound, c.unless(name)))
+		}
+	}
+	return faults
+}
+
+// unless returns what an error adds to the value of a setting that is not set, or "".
+func (c Config) unless(name string) string {
+	if c.given[name] {
+		return ""
+	}
+	return " unless it is set"
+}
