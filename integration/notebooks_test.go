@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	mcpclient "github.com/mark3labs/mcp-go/client"
 )
 
 // notebooks are programs as notebooks and chats have them.
@@ -40,6 +42,25 @@ func TestNotebooks(t *testing.T) {
 		atEnd := program{stderr: "~<sys>:"}
 		atEnd.check(t, mustRun(t, s, request{"code": "async def m(): pass\nx = m()"}))
 	})
+}
+
+// A model sends the same programs.
+func TestNotebooksOverMCP(t *testing.T) {
+	c, err := mcpclient.NewStreamableHttpClient(shared.server.url + "/mcp")
+	c = connect(t, c, err)
+	for _, p := range notebooks() {
+		t.Run(p.name, func(t *testing.T) {
+			text, failed := call(t, c, patient(request{"code": p.code}))
+			for _, want := range []string{p.stdout, p.stderr} {
+				if !strings.Contains(text, strings.TrimPrefix(want, "~")) {
+					t.Errorf("%q is not in %q", want, text)
+				}
+			}
+			if failed != (p.exit != "") {
+				t.Errorf("failed: %t; %s", failed, text)
+			}
+		})
+	}
 }
 
 func TestSessionNotebooks(t *testing.T) {
