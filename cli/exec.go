@@ -162,7 +162,7 @@ func (o execOptions) describeFault(f execution.FieldError) string {
 			return f.Describe(fmt.Sprintf("argument %d behind --", f.Index+1))
 		}
 		return f.Describe("what follows --")
-	case execution.FieldCommand, execution.FieldPath: // of sessions
+	case execution.FieldCommand, execution.FieldPath, execution.FieldTarget, execution.FieldArchive: // of sessions
 	}
 	return f.String()
 }

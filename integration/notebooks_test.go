@@ -36,6 +36,7 @@ func notebooks() []program {
 
 func TestNotebooks(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
+		t.Helper()
 		for _, p := range notebooks() {
 			t.Run(p.name, func(t *testing.T) { p.check(t, mustRun(t, s, request{"code": p.code})) })
 		}
@@ -114,6 +115,7 @@ display(H(), Markdown("# x"))
 display(JSON({"a": [1]}))
 b"text"`
 	onBoth(t, func(t *testing.T, s *server) {
+		t.Helper()
 		var answer struct {
 			Stdout  string
 			Results []map[string]any
@@ -186,6 +188,7 @@ signal.signal(signal.SIGUSR1, lambda *_: print("signal"))
 signal.raise_signal(signal.SIGUSR1)
 os.abort()`
 	onBoth(t, func(t *testing.T, s *server) {
+		t.Helper()
 		for range 3 {
 			program{stdout: "True True python3\nsignal\n", exit: "134"}.check(t, mustRun(t, s, request{"code": code}))
 		}

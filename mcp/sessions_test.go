@@ -262,8 +262,10 @@ func TestListFiles(t *testing.T) {
 		}
 	}
 	listing.Entries = []execution.Entry{
-		{Path: "data", Kind: execution.KindFolder}, {Path: "data/a b.csv", Kind: execution.KindFile, Size: 12345},
-		{Path: "link", Kind: execution.KindLink, Size: 3}, {Path: "pipe", Kind: execution.KindOther},
+		{Path: "data", Kind: execution.KindFolder},
+		{Path: "data/a b.csv", Kind: execution.KindFile, Size: 12345},
+		{Path: "link", Kind: execution.KindLink, Size: 3},
+		{Path: "pipe", Kind: execution.KindOther},
 	}
 	listing.Skipped = []execution.SkippedFile{{Path: "bad\\x0a", Reason: "its name has a control character"}, {Reason: "there are more"}}
 	want := "data/\ndata/a b.csv  12,345 bytes\nlink  (link)\npipe  (not a regular file)\n" +

@@ -21,14 +21,22 @@ func TestDisplays(t *testing.T) {
 	}{
 		"forms of values": {
 			[]frame{
-				end, {kindForm, []byte("1text/plain")}, {kindData, []byte("a")}, {kindForm, []byte("0text/html")},
-				{kindData, []byte("b")}, {kindData, []byte("c")}, {kindForm, []byte("1image/png")}, {kindDone, nil},
+				end,
+				{kindForm, []byte("1text/plain")},
+				{kindData, []byte("a")},
+				{kindForm, []byte("0text/html")},
+				{kindData, []byte("b")},
+				{kindData, []byte("c")},
+				{kindForm, []byte("1image/png")},
+				{kindDone, nil},
 			},
-			[][]execution.Representation{{form("text/plain", "a"), form("text/html", "bc")}, {form("image/png", "")}}, false,
+			[][]execution.Representation{{form("text/plain", "a"), form("text/html", "bc")}, {form("image/png", "")}},
+			false,
 		},
 		"no media type": {
 			[]frame{end, {kindForm, []byte("1nonsense")}, {kindData, []byte("a")}, {kindForm, []byte("0a/b")}, {kindDone, nil}},
-			[][]execution.Representation{{form("a/b", "")}}, false,
+			[][]execution.Representation{{form("a/b", "")}},
+			false,
 		},
 		"more than allowed": {
 			[]frame{end, {kindForm, []byte("1a/b")}, {kindData, []byte("123456789")}}, [][]execution.Representation{{form("a/b", "")}}, true,
