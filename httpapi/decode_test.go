@@ -64,9 +64,9 @@ func TestLastLineInteractiveInvalid(t *testing.T) {
 // The names of fields match exactly, and the last of two fields of one name counts.
 func TestNamesMatchExactly(t *testing.T) {
 	for body, want := range map[string]execution.Request{
-		`{"code": "a", "CODE": "b", "Code": "c"}`:                   {Code: "a", Interactive: true},
-		`{"code": "a", "code": "b"}`:                                {Code: "b", Interactive: true},
-		`{"code": "a", "Stdin": "b", "TIMEOUT_MS": "x", "ﬁles": 5}`: {Code: "a", Interactive: true},
+		`{"code": "a", "CODE": "b", "Code": "c"}`:                                                                {Code: "a", Interactive: true},
+		`{"code": "a", "code": "b"}`:                                                                             {Code: "b", Interactive: true},
+		`{"code": "a", "Stdin": "b", "TIMEOUT_MS": "x", "\ufb01les": 5}`:                                         {Code: "a", Interactive: true},
 		`{"code": "a", "last_line_interactive": 5, "stdin": "x", "stdin": null, "last_line_interactive": false}`: {Code: "a"},
 		`{"code": "a", "files": [{"path": "x", "Path": 5, "content_base64": "", "FILE_ID": "y"}], "files": []}`:  {Code: "a", Interactive: true},
 	} {
