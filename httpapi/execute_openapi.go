@@ -65,10 +65,6 @@ func runRequests() []sample {
 	stdin, id := "Ada\n", exampleFileID
 	return []sample{
 		{"expression", "Show the value of the last line", executeRequest{Code: "import math\n\nprint(\"The area is\")\nmath.pi * 2 ** 2"}},
-		{"environment", "Environment variables and arguments", executeRequest{
-			Code: "import os, sys\n\nprint(os.environ[\"REGION\"], sys.argv[1:])",
-			Args: []string{"--fast"}, Env: map[string]string{"REGION": "eu"},
-		}},
 		{"failure", "A program that fails", executeRequest{Code: "1 / 0"}},
 		{"files", "Stage a file and return the file that the program writes", executeRequest{
 			Code: `import csv
@@ -85,18 +81,24 @@ len(rows)`,
 			Code:  `print(open("data/scores.csv").read())`,
 			Files: []inputFile{{Path: "data/scores.csv", FileID: &id}},
 		}},
+		{"variables", "Environment variables and arguments", executeRequest{
+			Code: "import os, sys\n\nprint(os.environ[\"REGION\"], sys.argv[1:])",
+			Args: []string{"--fast"}, Env: map[string]string{"REGION": "eu"},
+		}},
 	}
 }
 
 func runAnswers() []sample {
+	valued := ended(0, "The area is\n12.566370614359172\n", "")
+	valued.Results = []displayed{{"text/plain": "12.566370614359172"}}
 	withFile := ended(0, "2\n", "")
+	withFile.Results = []displayed{{"text/plain": "2"}}
 	withFile.Files = []outputFile{{Path: "total.txt", Kind: "file", FileID: exampleFileID, SizeBytes: 3}}
 	timedOut := ended(0, "", "")
 	timedOut.ExitCode, timedOut.TimedOut, timedOut.DurationMS = nil, true, 504
 	timedOut.End = end{Reason: execution.Timeout, Message: "stopped after 500 ms"}
 	return []sample{
-		{"expression", "Show the value of the last line", ended(0, "The area is\n12.566370614359172\n", "")},
-		{"environment", "Environment variables and arguments", ended(0, "eu ['--fast']\n", "")},
+		{"expression", "Show the value of the last line", valued},
 		{"failure", "A program that fails", ended(1, "", `Traceback (most recent call last):
   File "/workspace/__main__.py", line 1, in <module>
     1 / 0
@@ -106,6 +108,7 @@ ZeroDivisionError: division by zero
 		{"files", "Stage a file and return the file that the program writes", withFile},
 		{"stdin", "Standard input", ended(0, "Hello, Ada!\n", "")},
 		{"timeout", "A program that does not end", timedOut},
+		{"variables", "Environment variables and arguments", ended(0, "eu ['--fast']\n", "")},
 	}
 }
 

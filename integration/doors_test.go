@@ -108,7 +108,7 @@ func TestSameAnswerThroughEveryDoor(t *testing.T) {
 				t.Errorf("exception: %q (error %v)", text, failed)
 			}
 			text, failed = call(t, c, map[string]any{"code": "1", "lang": "py"})
-			if !failed || text != `unknown argument "lang": the known ones are code, session, files, timeout_ms, stdin` {
+			if !failed || text != `unknown argument "lang": the known ones are code, session, files, timeout_ms, stdin, args` {
 				t.Errorf("unknown argument: %q (error %v)", text, failed)
 			}
 		})

@@ -4,6 +4,7 @@ import io
 import linecache
 import os
 
+from hooks import wrapping
 from tracebacks import OURS
 
 TYPE_CHECKING = False
@@ -46,8 +47,7 @@ class Cells:
                 return self.cell_of(thing) or str(find(thing))
             return str(find(thing))
 
-        getfile.__doc__ = find.__doc__
-        inspect.getfile = getfile
+        inspect.getfile = wrapping(find, getfile)
 
     def cell_of(self, kind: type) -> str:
         """Returns the name of the newest cell that defines a class, or ''."""
@@ -75,7 +75,7 @@ class Cells:
                 data["init_main_from_path"] = self.write_definitions()
             return data
 
-        spawn.get_preparation_data = get_preparation_data
+        spawn.get_preparation_data = wrapping(prepare, get_preparation_data)
 
     def write_definitions(self) -> str:
         """Writes a module with what cells define, unless there is one. Returns its path."""

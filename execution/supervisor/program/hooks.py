@@ -84,6 +84,14 @@ class Provider:
         self.fill(module)
 
 
+def wrapping(original: "Any", replacement: "Callable[..., Any]") -> "Callable[..., Any]":
+    """Returns a function that replaces another, with the other's names: libraries look at them."""
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(replacement, name, getattr(original, name))
+    setattr(replacement, "__wrapped__", original)
+    return replacement
+
+
 def show_plots(screen: "Display") -> "Change":
     """Replaces plt.show. A Matplotlib backend of our own would do that too. But then MPLBACKEND would name it for the
     Pythons that a program starts, which could not import it."""
@@ -110,8 +118,7 @@ def notice_saved_figures(screen: "Display") -> "Change":
             screen.figure_saved(figure, fname, begin, kwargs.get("format"))
             return result
 
-        savefig.__doc__ = save.__doc__
-        module.Figure.savefig = savefig
+        module.Figure.savefig = wrapping(save, savefig)
 
     return change
 
@@ -127,8 +134,7 @@ def show_animations(screen: "Display") -> "Change":
             with screen.ignoring_figures(animation._fig):
                 return save(animation, *args, **kwargs)
 
-        save_animation.__doc__ = save.__doc__
-        module.Animation.save = save_animation
+        module.Animation.save = wrapping(save, save_animation)
 
     return change
 

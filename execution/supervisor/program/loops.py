@@ -1,6 +1,7 @@
 """Code that awaits outside of functions, beside code that runs event loops of its own."""
 
 from compiling import COROUTINE_FLAG
+from hooks import wrapping
 from tracebacks import OURS
 
 TYPE_CHECKING = False
@@ -48,8 +49,7 @@ def set_apart(asyncio: "Any", run: "Callable[..., Any]") -> "Callable[..., Any]"
             if swap and task is not None:
                 swap(outer, task)
 
-    run_apart.__doc__ = run.__doc__
-    return run_apart
+    return wrapping(run, run_apart)
 
 
 async def run_coroutines(codes: "list[CodeType]", namespace: "dict[str, object]") -> "Optional[BaseException]":
