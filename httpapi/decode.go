@@ -60,7 +60,10 @@ func unmarshal(data []byte, into any) error {
 	if err := d.set(target, value, ""); err != nil {
 		return err
 	}
-	if body, ok := reflect.TypeAssert[noting](reflect.Indirect(target).Addr()); ok {
+	if target = reflect.Indirect(target); !target.IsValid() {
+		return nil // it is null, which the library's validation refuses
+	}
+	if body, ok := reflect.TypeAssert[noting](target.Addr()); ok {
 		body.note(d)
 	}
 	return nil

@@ -270,6 +270,8 @@ func TestSessionLives(t *testing.T) {
 	known := `{"session_id": "` + knownSession + `", "expires_at": 1764000900.5}`
 	serve(h, request("POST", "/v1/sessions", `{}`)).want(t, http.StatusCreated, known)
 	serve(h, request("POST", "/v1/sessions", "")).want(t, http.StatusCreated, known)
+	serve(h, request("POST", "/v1/sessions", "null")).want(t, http.StatusUnprocessableEntity,
+		`{"detail":[{"type":"dict_type","loc":["body"],"msg":"expected object","input":null}]}`)
 	if s.ttl != 0 {
 		t.Errorf("the life without a body is %v: the manager knows the default", s.ttl)
 	}

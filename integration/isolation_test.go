@@ -142,7 +142,7 @@ print(end="")`,
 			`import builtins, json, decimal, gc, signal
 print(callable(json.dumps), callable(sum), "/mark" in sys.path, "mark" in sys.modules, hasattr(sys, "mark"), sys.getrecursionlimit(),
       gc.isenabled(), decimal.getcontext().prec, callable(sys.displayhook), signal.getsignal(signal.SIGUSR1), sys.get_int_max_str_digits())`,
-			"True True False False False 1000 True 28 True 0 4300",
+			"True True False False False 1000 True 28 True 0 0",
 		},
 		{"host name", `print(call("sethostname", b"mark", 4), call("setdomainname", b"mark", 4))`, `print(os.uname().nodename)`, "sandbox"},
 		{

@@ -47,8 +47,8 @@ class ImportHooks:
         if name not in self.changes and name not in self.provided:
             return None
         found = None
-        for finder in sys.meta_path:
-            if finder is not self and (found := finder.find_spec(name, path, target)):
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            if found := finder.find_spec(name, path, target):
                 break
         if name in self.provided:
             new_spec: "Any" = type(sys.__spec__)
