@@ -29,7 +29,8 @@ class Cells:
         text = source.decode("utf-8", "replace")
         name = f"<cell {len(self.texts) + 1}>"
         self.texts[name] = text
-        lines = io.StringIO(text, newline=None).readlines()  # as the compiler splits them; splitlines splits at more
+        # Split as the compiler does; splitlines splits at more. The last line ends too, as in linecache.
+        lines = io.StringIO(text + "\n" * (text[-1:] not in ("\n", "")), newline=None).readlines()
         linecache.cache[name] = len(source), None, lines, name
         return name
 

@@ -154,7 +154,7 @@ class Display:
         OSError."""
         if is_a(value, "matplotlib.figure", "Figure"):
             try:
-                return {"image/png": self.save_figure(value)}
+                return {"image/png": self.save_figure(value) if self.is_new(value) else self.draw(value)}
             except OSError:
                 raise
             except Exception:
@@ -193,10 +193,7 @@ class Display:
     # Files.
 
     def save(self, data: "bytes | bytearray", kind: str, ending: str) -> str:
-        """Saves a file under the next free number, unless it was saved already. Returns its path. Raises OSError."""
-        for path, size in self.saved.items():
-            if size == len(data) and has_content(path, data):
-                return path
+        """Saves a file under the next free number. Returns its path. Raises OSError."""
         while True:
             self.numbers[kind] = number = self.numbers.get(kind, 0) + 1
             path = f"{self.workspace}/{kind}-{number}.{ending}"
@@ -236,13 +233,18 @@ class Display:
         """Reports whether a figure has changed since it was saved, or was not."""
         return figure.stale or not hasattr(figure, "_displayed")
 
-    def save_figure(self, figure: "Any") -> bytes:
-        """Saves a Matplotlib figure and returns the picture. Raises whatever drawing it raises."""
+    def draw(self, figure: "Any") -> bytes:
+        """Returns a picture of a figure. Raises whatever drawing it raises."""
         image = io.BytesIO()
         with self.ignoring_figures():
             figure.savefig(image, format="png")
-        self.mark(figure, self.save(image.getvalue(), "figure", "png"))
         return image.getvalue()
+
+    def save_figure(self, figure: "Any") -> bytes:
+        """Saves a Matplotlib figure and returns the picture. Raises whatever drawing it raises."""
+        image = self.draw(figure)
+        self.mark(figure, self.save(image, "figure", "png"))
+        return image
 
     def figure_saved(self, figure: "Any", target: "Any", begin: int, kind: "Optional[str]") -> None:
         """Notes that the program has saved a figure. A picture in a buffer will be shown."""

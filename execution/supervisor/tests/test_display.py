@@ -81,10 +81,10 @@ class DisplayTest(unittest.TestCase):
         self.assertEqual(found, b"".join(packed))
         self.assertEqual(self.out.getvalue(), "7\n# x\n")
 
-    def test_each_picture_is_saved_once(self) -> None:
+    def test_what_the_program_saves_too_is_not_saved(self) -> None:
         picture = type("A", (), {"_repr_png_": lambda self: b"x"})
         self.screen.display(picture(), picture())
-        self.assertEqual(self.files(), ["figure-1.png"])
+        self.assertEqual(self.files(), ["figure-1.png", "figure-2.png"])
         with open(f"{self.screen.workspace}/mine.png", "wb") as file:
             file.write(b"x")
         self.screen.finish()
