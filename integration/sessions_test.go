@@ -361,8 +361,8 @@ func TestSessionResults(t *testing.T) {
 		}},
 		slow("costs nothing but its picture", "matplotlib.text.Text.draw = real; None", "", "figure-3.png"),
 		slow("closed", "plt.close('all')", "", ""),
-		slow("display", "display(plt.figure())", "~Figure", "figure-5.png"),
-		slow("a figure and a fork that runs on", "fig, _ = plt.subplots()\nif os.fork(): os.wait()", "~", "figure-6.png"),
+		slow("display", "display(plt.figure())", "~Figure", "figure-4.png"),
+		slow("a figure and a fork that runs on", "fig, _ = plt.subplots()\nif os.fork(): os.wait()", "~", "figure-5.png"),
 		slow("closed again", "plt.close('all')", "", ""),
 		slow("a frame", "import pandas as pd\npd.DataFrame({'a': [1]})", "   a\n0  1\n", ""),
 	})

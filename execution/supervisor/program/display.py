@@ -226,7 +226,7 @@ class Display:
 
     def mark(self, figure: "Any", path: str) -> None:
         """Marks a figure as saved, in a file of ours or elsewhere ("")."""
-        figure.stale = False  # drawing does not reset it for some of Matplotlib's artists; a later change must show
+        figure.stale = False
         figure.__dict__["_displayed"] = path
 
     def is_new(self, figure: "Any") -> bool:
@@ -238,6 +238,7 @@ class Display:
         image = io.BytesIO()
         with self.ignoring_figures():
             figure.savefig(image, format="png")
+        figure.stale = False  # drawing does not reset it for some of Matplotlib's artists; a later change must show
         return image.getvalue()
 
     def save_figure(self, figure: "Any") -> bytes:
