@@ -128,7 +128,7 @@ time.sleep(9)`, killed},
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), binary, "exec", "--timeout", "8s", fill+test.code)
 			cmd.Dir = folder
-			cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + folder, "EXECUTOR_BACKEND=local", "LOCAL_PYTHON=" + hostPython}
+			cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + folder, "EXECUTOR_BACKEND=local", "LOCAL_PYTHON=" + hostPython, "MEMORY_LIMIT_MB=256"}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 			out, err := cmd.CombinedOutput()
 			if cmd.ProcessState == nil {
@@ -194,8 +194,10 @@ func TestLocalHostIsNotSeen(t *testing.T) {
 		{
 			name: "folders of the host's",
 			code: `import os
-for path in ("/home", "/root", "/var", "/run", "/srv", "/mnt", "/media", "/boot", "/etc/shadow", "/etc/ssh", "/etc/machine-id", "/etc/hostname", "/sys/class", ` + quote(marks) + `):
+print(os.listdir("/home"), os.listdir("/mnt")) # the workspace's other names
+for path in ("/root", "/var", "/run", "/srv", "/media", "/boot", "/etc/shadow", "/etc/ssh", "/etc/machine-id", "/etc/hostname", "/sys/class", ` + quote(marks) + `):
     if os.path.lexists(path): print(path)`,
+			stdout: "['user'] ['data']\n",
 		},
 		{name: "users of the host's", code: "print([line.split(':')[0] for line in open('/etc/passwd')])", stdout: "['root', 'sandbox']\n"},
 		{

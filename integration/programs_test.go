@@ -233,7 +233,7 @@ None`, files: "a/b/c h", skipped: 7},
 		{name: "5,000 files", code: "for i in range(5000): open(f'{i:04}', 'w').close()", timeout: 10000, files: firstHundred(), skipped: 101},
 		{name: "deep folders", code: "import os\nfor i in range(100): os.mkdir('d'); os.chdir('d')\nopen('x', 'w').close()", skipped: 1},
 		{name: "remove the workspace", code: "import shutil, os\nos.chdir('/')\nshutil.rmtree('/workspace')", exit: "1", stderr: "~Read-only file system"},
-		{name: "modules cleared", code: "import sys; sys.modules.clear()", exit: "1", stderr: "~RuntimeError"},
+		{name: "modules cleared", code: "import sys; sys.modules.clear()"},
 	}
 }
 
