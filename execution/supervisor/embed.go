@@ -28,8 +28,8 @@ var loadSource string
 func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover
-		program/tracebacks program/hooks program/display program/magics program/compiling program/shell program/ipython
-		program/loops program/ending program/environment program/program
+		program/tracebacks program/hooks program/display program/magics program/compiling program/timing
+		program/shell program/ipython program/loops program/ending program/environment program/program
 		pid1/channel pid1/workspace pid1/tempfiles pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run pid1/results
 		pid1/sandbox pid1/main`)
 	switch isolation {
@@ -52,7 +52,8 @@ func modulesOf(isolation execution.Isolation) []string {
 func fileName(module string) string {
 	group, name := path.Split(module)
 	switch {
-	case module == "program/display", module == "program/hooks", module == "program/shell", module == "program/ipython":
+	case module == "program/display", module == "program/hooks", module == "program/shell", module == "program/timing",
+		module == "program/ipython":
 		return "<importlib._bootstrap " + name + ">"
 	case group == "program/", group == "zygote/":
 		return "<sys>"

@@ -2,9 +2,9 @@
 
 import os
 import sys
-import time
 
 from compiling import compile_program
+from timing import measure, timed
 from tracebacks import OURS
 
 TYPE_CHECKING = False
@@ -40,14 +40,6 @@ def has_network() -> bool:
             return any(":" in line and line.split(":")[0].strip() != "lo" for line in devices)
     except OSError:
         return True  # it is not known
-
-
-def in_words(seconds: float) -> str:
-    """Returns a duration with its unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{max(0.0, seconds) * 1e9:.0f} ns"
 
 
 class Unused:
@@ -283,48 +275,25 @@ class Shell:
         path, line = self.caller()
         self.execute(cell, path, line)
 
-    def timed(self, run: "Callable[[], object]") -> object:
-        """Calls a function and prints the time that it took."""
-        wall, before = time.perf_counter(), os.times()
-        try:
-            return run()
-        finally:
-            after, wall = os.times(), time.perf_counter() - wall
-            user = after.user + after.children_user - before.user - before.children_user
-            system = after.system + after.children_system - before.system - before.children_system
-            print(f"CPU times: user {in_words(user)}, sys: {in_words(system)}, total: {in_words(user + system)}")
-            print(f"Wall time: {in_words(wall)}")
-
     def magic_time(self, line: str) -> object:
         """Runs a statement and prints the time that it takes. Returns the value of an expression."""
         try:
             code = compile(line, "<timed>", "eval", dont_inherit=True)
         except SyntaxError:
-            return self.timed(lambda: self.execute(line, "<timed>"))
-        return self.timed(lambda: eval(code, self.user_ns))
+            return timed(lambda: self.execute(line, "<timed>"))
+        return timed(lambda: eval(code, self.user_ns))
 
     def cell_time(self, line: str, cell: str) -> None:
         """Runs the cell and prints the time that it takes."""
-        self.timed(lambda: self.run_here(cell))
+        timed(lambda: self.run_here(cell))
 
     def magic_timeit(self, line: str, cell: "Optional[str]" = None) -> None:
         """Measures a statement: `%timeit [-n N] [-r R] statement`."""
         import getopt
-        import statistics
-        import timeit
 
         options, rest = getopt.getopt(line.split(" "), "n:r:qo")
         asked = dict(options)
-        statement = " ".join(rest)
-        timer = timeit.Timer(
-            cell if cell is not None else statement, statement if cell is not None else "pass", globals=self.user_ns
-        )
-        loops = int(asked.get("-n", 0)) or timer.autorange()[0]
-        runs = [seconds / loops for seconds in timer.repeat(int(asked.get("-r", 7)), loops)]
-        print(
-            f"{in_words(statistics.mean(runs))} ± {in_words(statistics.pstdev(runs))} per loop"
-            f" (mean ± std. dev. of {len(runs)} runs, {loops:,} loop{'s' * (loops > 1)} each)"
-        )
+        measure(" ".join(rest), cell, self.user_ns, int(asked.get("-n", 0)), int(asked.get("-r", 7)))
 
     cell_timeit = magic_timeit
 
