@@ -197,3 +197,18 @@ func TestSessionOfAnEarlierVersion(t *testing.T) {
 		session.Detach()
 	})
 }
+
+// One that does not read is not waited for, and its connection is given up.
+func TestSessionSetEndUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		session, err := hostOf(newDeafInstance(t, func(s *supervisor) { s.say('R', greeting+"isolation=session\n") })).Start(t.Context(), execution.Spec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Detach()
+		began := time.Now()
+		if err := session.SetEnd(t.Context(), began); err == nil || time.Since(began) != time.Second || session.Usable() {
+			t.Errorf("it returns %v after %v, usable: %v", err, time.Since(began), session.Usable())
+		}
+	})
+}
