@@ -217,6 +217,15 @@ func TestCallResult(t *testing.T) {
 			&execution.Result{ExitCode: &two, End: execution.End{Reason: execution.WorkspaceLimit, Message: "it failed with no room left in /tmp"}},
 			"[It failed with no room left in /tmp. The working directory has 64 MB and /tmp 32 MB: write less, or delete what is not needed.]\n", true,
 		},
+		"HTML": {
+			&execution.Result{Stdout: "<H>\n", ExitCode: new(int), End: execution.End{Reason: execution.Exited}, Displayed: [][]execution.Representation{
+				{{Type: "text/plain", Data: []byte("<H>")}, {Type: "text/html", Data: []byte("<b>x</b>")}},
+				{{Type: "text/plain", Data: []byte("   a\n0  1")}, {Type: "text/html", Data: []byte("<table>")}},
+				{{Type: "text/html", Data: []byte("<img>")}, {Type: "image/png", Data: []byte("png")}},
+				{{Type: "text/html", Data: []byte(strings.Repeat("long ", 1000))}},
+			}},
+			"<H>\n[HTML]\n<b>x</b>\n[HTML]\n" + strings.Repeat("long ", 400) + "...\n", false,
+		},
 		"what terminals heed": {
 			&execution.Result{
 				Stdout: "\x1b[31mred\x1b[0m \x1b]8;;http://x\x1b\\link\x07\n 10%\r 20%\rdone\r\n\u202eabc\u2066\x00\ttab\n", ExitCode: new(int),

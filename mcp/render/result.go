@@ -42,6 +42,7 @@ type page struct {
 func (r *Renderer) Result(ctx context.Context, outcome Outcome) *mcpsdk.CallToolResult {
 	p := &page{Renderer: r, outcome: outcome}
 	p.addOutput(ctx)
+	p.addDisplayed()
 	p.addEnding()
 	p.addFiles(ctx)
 	p.addSkipped()
