@@ -484,13 +484,13 @@ func mustList(t *testing.T, s *server) []string {
 func TestDockerFallback(t *testing.T) {
 	const image = "vivarium/volume:integration"
 	build := exec.Command("docker", "build", "-q", "-t", image, "-")
-	build.Stdin = strings.NewReader("FROM " + slimImage + "\nVOLUME /data\n")
+	build.Stdin = strings.NewReader("FROM " + slimImage + "\nVOLUME /volume\n")
 	build.Env = append(build.Environ(), "DOCKER_BUILDKIT=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", image).Run() })
-	const why = "programs could leave files for others at /data"
+	const why = "programs could leave files for others at /volume"
 
 	s := startServer(t, "PYTHON_EXECUTOR_DOCKER_IMAGE="+image, "POOL_SIZE=1")
 	program{stdout: "42\n"}.check(t, mustRun(t, s, request{"code": "print(6*7)"}))
