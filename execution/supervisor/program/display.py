@@ -109,7 +109,6 @@ class Display:
 
     def __init__(self) -> None:
         self.workspace = ""
-        self.hooks: "Optional[ImportHooks]" = None
         self.numbers: "dict[str, int]" = {}  # the last number used for each kind of file
         self.saved: "dict[str, int]" = {}  # the files that were saved, and their sizes
         self.buffered: "list[tuple[bytes, str]]" = []  # pictures that the program drew into buffers, and their endings
@@ -120,8 +119,7 @@ class Display:
         self.workspace = workspace
         sys.modules["builtins"].__dict__["display"] = self.display
         sys.displayhook = self.display_last
-        self.hooks = install(self)
-        return self.hooks
+        return install(self)
 
     # Values.
 
@@ -275,13 +273,16 @@ class Display:
         """Returns a context in which figures are saved as parts of something else. At its end one figure is marked."""
         return Ignoring(self, figure)
 
+    def show_if_new(self, figure: "Any") -> None:
+        """Saves and records a figure, unless it was saved and has not changed since."""
+        if self.is_new(figure):
+            self.record({"text/plain": repr(figure), "image/png": self.save_figure(figure)})
+
     def show_figures(self) -> None:
         """Saves all open figures and closes them."""
         pyplot = sys.modules[PYPLOT]
         for number in pyplot.get_fignums():
-            figure = pyplot.figure(number)
-            if self.is_new(figure):
-                self.record({"text/plain": repr(figure), "image/png": self.save_figure(figure)})
+            self.show_if_new(pyplot.figure(number))
             pyplot.close(number)
 
     def save_open_figures(self) -> None:
@@ -291,9 +292,7 @@ class Display:
             return
         try:
             for number in pyplot.get_fignums():
-                figure = pyplot.figure(number)
-                if self.is_new(figure):
-                    self.record({"text/plain": repr(figure), "image/png": self.save_figure(figure)})
+                self.show_if_new(pyplot.figure(number))
         except Exception as error:
             print(f"an open figure could not be saved: {type(error).__name__}: {error}", file=sys.stderr)
 
