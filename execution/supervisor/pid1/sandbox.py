@@ -18,7 +18,7 @@ from program import MAIN_FILE
 from results import send_results
 from run import Run, receive_job
 from watches import KernelWatch, Pressure, Watches
-from workspace import any_change, await_tick, changes, send_files, walk
+from workspace import any_change, await_tick, changes, post_skipped, send_files, walk
 
 PROTOCOL = 3
 PYTHON = ".".join(map(str, sys.version_info[:3]))
@@ -73,7 +73,7 @@ class Sandbox:
                 program.await_gone(channel)
                 send_files(channel, self.root, changes(channel, self.root, staged, MAIN_FILE), job.limits)
         except OSError as error:
-            channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+            post_skipped(channel, ".", os.strerror(error.errno).lower())
         tempfiles.post(channel, {})
         channel.send(b"Z")
 

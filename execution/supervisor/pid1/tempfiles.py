@@ -3,7 +3,7 @@
 import os
 
 from channel import Channel
-from workspace import MAX_DEPTH, Found, open_folder, stamp_of
+from workspace import MAX_DEPTH, Found, open_folder, post_skipped, stamp_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +75,6 @@ def post(channel: Channel, before: "dict[str, tuple[int, int, int]]", place: str
     """Queues a report of the files in /tmp that were made or changed. `before` has the stamps of those that existed."""
     made = sorted(file.path for file in find(place) if before.get(file.path) != file.stamp)
     for path in made[:MAX_LISTED]:
-        channel.post(b"S", path.encode("utf-8", "backslashreplace") + b"\0" + REASON.encode())
+        post_skipped(channel, path, REASON)
     if len(made) > MAX_LISTED:
-        channel.post(
-            b"S", f"{place}\0at least {len(made) - MAX_LISTED} more files are there, which is not returned".encode()
-        )
+        post_skipped(channel, place, f"at least {len(made) - MAX_LISTED} more files are there, which is not returned")

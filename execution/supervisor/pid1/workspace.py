@@ -81,9 +81,9 @@ def enter(folder: int, name: str) -> int:
     return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
 
 
-def open_folder(parent: int, name: str) -> int:
-    """Opens a folder in an open folder for listing. Raises OSError, also for a link."""
-    place = enter(parent, name)
+def open_folder(root: int, path: str) -> int:
+    """Opens a folder below an open one for listing; "" is that one itself. Follows no links. Raises OSError."""
+    place = descend(root, path.split("/") if path else [])
     try:
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
     finally:
@@ -193,6 +193,11 @@ def limit_fault(size: int, files: int, total: int, limits: "dict[str, int]") -> 
     return ""
 
 
+def post_skipped(channel: Channel, path: str, reason: str) -> None:
+    """Queues a frame about what is not returned."""
+    channel.post(b"S", path.encode("utf-8", "backslashreplace") + b"\0" + reason.encode())
+
+
 def send_files(
     channel: Channel, workspace: int, changed: "Iterable[Found]", limits: "dict[str, int]", kept: str = ""
 ) -> None:
@@ -211,9 +216,9 @@ def send_files(
             total -= found.size
         elif skipped < limits["files"]:
             skipped += 1
-            channel.post(b"S", found.path.encode("utf-8", "backslashreplace") + b"\0" + reason.encode())
+            post_skipped(channel, found.path, reason)
         else:
-            channel.post(b"S", b"\0and more; the list was cut here")
+            post_skipped(channel, "", "and more; the list was cut here")
             return
 
 

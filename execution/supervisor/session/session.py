@@ -41,13 +41,22 @@ from session_files import (
     delete,
     kind_of,
     move,
-    open_folder,
     send_list,
     send_tree,
 )
 from session_processes import Family, Interpreter, Shell, has_children
 from staging import Staging
-from workspace import Found, await_tick, changes, open_beneath, send_file, send_files, stamp_of
+from workspace import (
+    Found,
+    await_tick,
+    changes,
+    open_beneath,
+    open_folder,
+    post_skipped,
+    send_file,
+    send_files,
+    stamp_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +232,7 @@ class Session:
         self.channel.post(b"X", EMPTY_FACTS)
         send_entry(self.channel, Entry(path, status))
         if reason := send_file(self.channel, self.root, found):
-            self.channel.post(b"S", path.encode() + b"\0" + reason.encode())
+            post_skipped(self.channel, path, reason)
         self.channel.send(b"Z")
 
     def show_folder(self, job: Job, pack: bool) -> None:
@@ -241,7 +250,7 @@ class Session:
             else:
                 send_list(self.channel, entries, left)
         except OSError as error:
-            self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+            post_skipped(self.channel, ".", os.strerror(error.errno).lower())
         self.channel.send(b"Z")
 
     def change_file(self, job: Job, rename: bool) -> None:
@@ -274,7 +283,7 @@ class Session:
         try:
             send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits, KEPT)
         except OSError as error:
-            self.channel.post(b"S", b".\0" + os.strerror(error.errno).lower().encode())
+            post_skipped(self.channel, ".", os.strerror(error.errno).lower())
         tempfiles.post(self.channel, before_temp)
         self.channel.send(b"Z")
 

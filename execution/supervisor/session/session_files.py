@@ -7,7 +7,18 @@ from errno import EEXIST, EINVAL
 
 from channel import Channel
 from kernel import CHUNK
-from workspace import MAX_DEPTH, MAX_PATH, Found, descend, enter, name_fault, send_file, stamp_of
+from workspace import (
+    MAX_DEPTH,
+    MAX_PATH,
+    Found,
+    descend,
+    enter,
+    name_fault,
+    open_folder,
+    post_skipped,
+    send_file,
+    stamp_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,15 +47,6 @@ class Entry:
         if self.is_folder() or self.is_file():
             return "folder" if self.is_folder() else "file"
         return "link" if self.status is not None and stat.S_ISLNK(self.status.st_mode) else "other"
-
-
-def open_folder(root: int, path: str) -> int:
-    """Opens a folder below an open one for reading; "" is that one itself. Follows no links. Raises OSError."""
-    place = descend(root, path.split("/") if path else [])
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
-    finally:
-        os.close(place)
 
 
 def tree(folder: int, prefix: str, left: "list[int]", depth: int = 0) -> "Iterator[Entry]":
@@ -118,8 +120,7 @@ def send_entry(channel: Channel, entry: Entry) -> None:
     """Queues a frame about an entry."""
     status = entry.status
     if status is None:
-        path = entry.path.encode("utf-8", "backslashreplace")
-        channel.post(b"S", path + b"\0" + entry.reason.encode())
+        post_skipped(channel, entry.path, entry.reason)
         return
     size = 0 if entry.is_folder() else status.st_size
     executable = int(bool(status.st_mode & 0o100))
@@ -132,7 +133,7 @@ def send_entry(channel: Channel, entry: Entry) -> None:
 def send_end(channel: Channel, left: "list[int]", most: int) -> None:
     """Queues a frame that says so where there are more entries than may be sent."""
     if left[0] < 0:
-        channel.post(b"S", b"\0" + f"there are more than {most} entries; the list was cut here".encode())
+        post_skipped(channel, "", f"there are more than {most} entries; the list was cut here")
 
 
 def send_list(channel: Channel, entries: "Iterator[Entry]", left: "list[int]") -> None:
