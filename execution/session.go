@@ -90,7 +90,7 @@ type SessionBackend interface {
 	// Sessions lists the sessions that run, whichever server started them.
 	Sessions(ctx context.Context) ([]SessionInfo, error)
 	// Announce records when a running session ends, and its idle time, for [Sessions]
-	// of every server. What Sessions then returns may be a second later.
+	// of every server.
 	Announce(ctx context.Context, session SessionInfo) error
 	// End ends a session and returns when it is gone. It succeeds if there is none.
 	End(ctx context.Context, id string) error

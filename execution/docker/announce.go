@@ -19,68 +19,20 @@ import (
 //
 // with both times in milliseconds, the first since 1970.
 
-// announceStep is how much later than a session's end its container's name may say that
-// it ends. Calls that follow each other closely then need no rename each: the engine
-// takes some milliseconds, and writes to its disk.
-const announceStep = time.Second
-
-// announced is what the name of a session's container says, or its labels.
-type announced struct {
-	container     string
-	expires, idle int64 // milliseconds
-}
-
-// covers reports whether an announcement need not be made again for a session.
-func (a announced) covers(session execution.SessionInfo) bool {
-	ahead := time.UnixMilli(a.expires).Sub(session.Expires)
-	return a.idle == session.Idle.Milliseconds() && 0 <= ahead && ahead <= announceStep
-}
-
-// Announce renames the container of a session, unless its name says enough already.
+// Announce renames the container of a session.
 func (b *Backend) Announce(ctx context.Context, session execution.SessionInfo) error {
-	present, known := b.announcedOf(session.ID)
-	if !known {
-		found, err := b.sessionContainers(ctx, labelSession+"="+session.ID)
-		if err != nil {
-			return err
-		}
-		if len(found) == 0 {
-			return execution.SessionNotFound(session.ID)
-		}
-		session, _ := sessionOf(found[0])
-		present = announced{found[0].ID, session.Expires.UnixMilli(), session.Idle.Milliseconds()}
+	found, err := b.sessionContainers(ctx, labelSession+"="+session.ID)
+	if err != nil {
+		return err
 	}
-	if present.covers(session) {
-		return nil
+	if len(found) == 0 {
+		return execution.SessionNotFound(session.ID)
 	}
-	next := announced{present.container, session.Expires.Add(announceStep).UnixMilli(), session.Idle.Milliseconds()}
-	name := fmt.Sprintf("vivarium-%s-%d-%d", session.ID, next.expires, next.idle)
-	if err := b.client.ContainerRename(ctx, next.container, name); err != nil {
+	name := fmt.Sprintf("vivarium-%s-%d-%d", session.ID, session.Expires.UnixMilli(), session.Idle.Milliseconds())
+	if err := b.client.ContainerRename(ctx, found[0].ID, name); err != nil {
 		return b.unavailable(fmt.Errorf("rename: %w", err))
 	}
-	b.note(session.ID, next)
 	return nil
-}
-
-// note remembers what is announced of a session that this server is connected to.
-func (b *Backend) note(session string, what announced) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.announcements[session] = what
-}
-
-func (b *Backend) announcedOf(session string) (announced, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	present, known := b.announcements[session]
-	return present, known
-}
-
-// unnote forgets a session: another server may announce another end of it.
-func (b *Backend) unnote(session string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.announcements, session)
 }
 
 // renamed returns what the name of a session's container says, if it says anything.

@@ -72,8 +72,6 @@ type Backend struct {
 
 	mu    sync.Mutex
 	alive map[string]int // the users of containers that this server holds, by id
-	// announcements are those of the sessions that this server is connected to, by id.
-	announcements map[string]announced
 }
 
 // New makes a Backend. It does not talk to the engine yet.
@@ -98,7 +96,6 @@ func New(opts Options) (*Backend, error) {
 	b := &Backend{
 		client: client, opts: opts, id: newID(), seccomp: profiles,
 		progress: opts.Progress, negotiation: make(chan struct{}, 1), alive: make(map[string]int),
-		announcements: make(map[string]announced),
 	}
 	if b.progress == nil {
 		b.progress = io.Discard

@@ -35,7 +35,7 @@ const (
 type instance struct {
 	backend *Backend
 	id      string
-	session string // the session it belongs to, or "": one does not end with the stream
+	session bool // it belongs to a session, and does not end with the stream
 	conn    types.HijackedResponse
 	in      *bufio.Reader // of conn
 	ended   chan struct{} // closed when the stream from the container has ended
@@ -70,13 +70,10 @@ func (b *Backend) Start(ctx context.Context, spec execution.Spec) (execution.Ins
 		conn.Close()
 		return nil, b.abandon(ctx, id, fmt.Errorf("start: %w", execution.WithCause(startCause(spec, err), err)))
 	}
-	if isSession(spec) {
-		b.note(spec.Session.ID, announced{id, spec.Session.Expires.UnixMilli(), spec.Session.Idle.Milliseconds()})
-	}
-	return b.newInstance(id, conn, spec.Session.ID), nil
+	return b.newInstance(id, conn, isSession(spec)), nil
 }
 
-func (b *Backend) newInstance(id string, conn types.HijackedResponse, session string) *instance {
+func (b *Backend) newInstance(id string, conn types.HijackedResponse, session bool) *instance {
 	return &instance{
 		backend: b, id: id, session: session, conn: conn, in: bufio.NewReaderSize(conn.Reader, chunkBytes),
 		ended: make(chan struct{}), gone: make(chan struct{}),
@@ -219,7 +216,7 @@ func (i *instance) Diagnostics() string {
 // Destroy asks PID 1 to end, by ending its stdin, and has the engine kill it
 // if that takes too long. The stream must be read meanwhile, or PID 1 cannot end. The
 // engine removes the container by itself.
-func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, i.session == "") }
+func (i *instance) Destroy(ctx context.Context) error { return i.end(ctx, !i.session) }
 
 // Kill has the engine kill PID 1, which may be stopped or paused.
 func (i *instance) Kill(ctx context.Context) error { return i.end(ctx, false) }
@@ -244,9 +241,6 @@ func (i *instance) end(ctx context.Context, ask bool) error {
 func (i *instance) Detach() {
 	i.conn.Close()
 	i.backend.drop(i.id)
-	if i.session != "" {
-		i.backend.unnote(i.session)
-	}
 }
 
 func (i *instance) finish(ctx context.Context, ask bool) error {

@@ -58,9 +58,7 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 		return nil, b.unavailable(fmt.Errorf("attach: %w", err))
 	}
 	b.hold(found[0].ID, 0)
-	session, _ := sessionOf(found[0])
-	b.note(id, announced{found[0].ID, session.Expires.UnixMilli(), session.Idle.Milliseconds()})
-	return b.newInstance(found[0].ID, conn, id), nil
+	return b.newInstance(found[0].ID, conn, true), nil
 }
 
 // End removes the containers of a session.

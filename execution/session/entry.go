@@ -28,8 +28,9 @@ type entry struct {
 	// Manager.mu, and changed with both.
 	conn execution.Session
 
-	mu   sync.Mutex
-	info execution.SessionInfo // as it is announced; mu guards it
+	mu        sync.Mutex
+	info      execution.SessionInfo // as its client knows it; mu guards it
+	announced execution.SessionInfo // as other servers know it; mu guards it
 }
 
 // current returns the session as it is now.
@@ -39,10 +40,28 @@ func (e *entry) current() execution.SessionInfo {
 	return e.info
 }
 
-func (e *entry) set(info execution.SessionInfo) {
+// announcement returns what was announced last of the session.
+func (e *entry) announcement() execution.SessionInfo {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.info = info
+	return e.announced
+}
+
+func (e *entry) set(info, announced execution.SessionInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info, e.announced = info, announced
+}
+
+// known returns the session as its client knows it, if found is what was announced.
+// Otherwise another server has changed it, and known returns found.
+func (e *entry) known(found execution.SessionInfo) execution.SessionInfo {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if found.Idle == e.announced.Idle && found.Expires.Equal(e.announced.Expires) {
+		return e.info
+	}
+	return found
 }
 
 // over reports whether the session has expired or is being ended.
@@ -65,22 +84,22 @@ func (m *Manager) adopt(info execution.SessionInfo, conn execution.Session) *ent
 // addLocked adds a session until it expires, and then makes sure that it is gone. It
 // needs m.mu.
 func (m *Manager) addLocked(info execution.SessionInfo) *entry {
-	e := &entry{id: info.ID, owner: info.Owner, info: info, callSlot: semaphore.NewWeighted(1)}
+	e := &entry{id: info.ID, owner: info.Owner, info: info, announced: info, callSlot: semaphore.NewWeighted(1)}
 	e.expiry = time.AfterFunc(time.Until(info.Expires)+endGrace, func() { m.expire(e) })
 	m.known[info.ID] = e
 	return e
 }
 
-// update changes what is known of a session.
-func (m *Manager) update(e *entry, info execution.SessionInfo) {
+// update changes what is known of a session, and what was announced of it.
+func (m *Manager) update(e *entry, info, announced execution.SessionInfo) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.updateLocked(e, info)
+	m.updateLocked(e, info, announced)
 }
 
 // updateLocked is update. It needs m.mu.
-func (m *Manager) updateLocked(e *entry, info execution.SessionInfo) {
-	e.set(info)
+func (m *Manager) updateLocked(e *entry, info, announced execution.SessionInfo) {
+	e.set(info, announced)
 	if m.known[e.id] == e && m.lasting.Err() == nil {
 		e.expiry.Reset(time.Until(info.Expires) + endGrace)
 	}
@@ -105,7 +124,7 @@ func (m *Manager) refresh(ctx context.Context, e *entry) {
 	running, err := m.opts.Host.Sessions(ctx)
 	i := slices.IndexFunc(running, func(s execution.SessionInfo) bool { return s.ID == e.id })
 	if err == nil && i >= 0 {
-		m.update(e, running[i])
+		m.update(e, running[i], running[i])
 	}
 }
 

@@ -44,6 +44,9 @@ type sandbox struct {
 	calls []execution.Request                                                         // a command or a path is the Code
 	do    func(ctx context.Context, req execution.Request) (*execution.Result, error) // nil: echoes
 	links []*link
+
+	announced int  // how often
+	deaf      bool // the supervisor learns no end
 }
 
 type link struct {
@@ -113,6 +116,7 @@ func (h *host) Announce(_ context.Context, info execution.SessionInfo) error {
 		return execution.SessionNotFound(info.ID)
 	}
 	s.info = info
+	s.announced++
 	return s.check()
 }
 
@@ -191,6 +195,9 @@ func (l *link) call(ctx context.Context, req execution.Request) (*execution.Resu
 func (l *link) SetEnd(_ context.Context, end time.Time) error {
 	l.host.mu.Lock()
 	defer l.host.mu.Unlock()
+	if l.sandbox.deaf {
+		return errors.New("it does not hear")
+	}
 	l.sandbox.end = end
 	return l.sandbox.check()
 }

@@ -15,6 +15,11 @@ func (m *Manager) List(ctx context.Context) ([]execution.SessionInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, s := range running {
+		if e := m.get(s.ID); e != nil {
+			running[i] = e.known(s)
+		}
+	}
 	now, owner := time.Now(), execution.OwnerOf(ctx)
 	running = slices.DeleteFunc(running, func(s execution.SessionInfo) bool {
 		return s.Owner != owner || !now.Before(s.Expires)
@@ -49,7 +54,7 @@ func (m *Manager) find(ctx context.Context, id string) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.known[id]; e != nil {
-		m.updateLocked(e, running[i]) // another server has renewed it, or another call was faster
+		m.updateLocked(e, running[i], running[i]) // another server has renewed it, or another call was faster
 		return e, nil
 	}
 	return m.addLocked(running[i]), nil //nolint:contextcheck // its end has nothing to do with this call

@@ -16,34 +16,59 @@ const (
 	holdPause = callGrace / 2
 	// moveTime bounds a change of a session's end.
 	moveTime = 5 * time.Second
+	// maxReserve is not more than endGrace: no session outlasts its end by more.
+	maxReserve = endGrace
 )
 
 var errCannotMove = &execution.Error{
 	Code: execution.Unavailable, Message: "an earlier version of the server started the session; it cannot be extended",
 }
 
-// move changes when a session ends, and its idle time: for other servers, for the
-// session's supervisor, and here. The sandbox must be gone by the end that was announced
-// last, even if this server dies in between. So a later end is announced first, and an
-// earlier one last. It needs the session's slot and a connection.
+// reserveOf returns how much later than its end a session is announced to end: a tenth of its
+// idle time, at most maxReserve. Calls that follow each other closely then need no
+// announcement each, which takes longer than a call: 2 ms on the local backend.
+func reserveOf(idle time.Duration) time.Duration {
+	return min(idle/10, maxReserve).Truncate(time.Millisecond)
+}
+
+// move changes when a session ends, and its idle time: here, and for other servers and the
+// session's supervisor unless what was announced covers it. It needs the session's slot and
+// a connection.
 func (m *Manager) move(ctx context.Context, e *entry, end time.Time, idle time.Duration) error {
+	next, announced := e.current(), e.announcement()
+	next.Expires, next.Idle = end, idle
+	ahead := announced.Expires.Sub(end)
+	if idle != announced.Idle || ahead < 0 || ahead > reserveOf(idle) {
+		return m.announce(ctx, e, next)
+	}
+	m.update(e, next, announced)
+	return nil
+}
+
+// announce tells other servers and the session's supervisor when a session ends. The sandbox
+// must be gone by the end that was announced last, even if this server dies in between. So
+// a later end is announced first, and an earlier one last.
+func (m *Manager) announce(ctx context.Context, e *entry, next execution.SessionInfo) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveTime)
 	defer cancel()
-	next := e.current()
-	earlier := end.Before(next.Expires)
-	next.Expires, next.Idle = end, idle
+	announced := next
+	announced.Expires = next.Expires.Add(reserveOf(next.Idle))
 	steps := []func() error{
-		func() error { return m.opts.Host.Announce(ctx, next) },
-		func() error { return e.conn.SetEnd(ctx, end) },
+		func() error { return m.opts.Host.Announce(ctx, announced) },
+		func() error { return e.conn.SetEnd(ctx, announced.Expires) },
 	}
-	if earlier {
+	if announced.Expires.Before(e.announcement().Expires) {
 		slices.Reverse(steps)
 	}
 	if err := steps[0](); err != nil {
 		return err
 	}
-	m.update(e, next)
-	return steps[1]()
+	m.update(e, next, announced)
+	if err := steps[1](); err != nil {
+		m.update(e, next, execution.SessionInfo{}) // the next call announces again
+		return err
+	}
+	return nil
 }
 
 // hold makes sure that a session outlasts a call that may still take some time. It
@@ -132,7 +157,7 @@ func (m *Manager) Extend(ctx context.Context, id string, idle time.Duration) (ex
 func (m *Manager) extendBusy(e *entry, idle time.Duration) execution.SessionInfo {
 	session := e.current()
 	session.Idle = idle
-	m.update(e, session)
+	m.update(e, session, e.announcement())
 	if renewed := session.Renewed(time.Now()); renewed.After(session.Expires) {
 		session.Expires = renewed
 	}
