@@ -1,6 +1,7 @@
 """Compiles the supervisor's modules in a child process, and loads them.
 
-The arguments are the name, the file name and the source of each module, in load order, then "--" and the supervisor's own arguments.
+The arguments are the names of the modules that load.py leaves for later; the name, the file name and the source of each
+module, in load order; "--"; and the supervisor's own arguments.
 The child process matters: what compiling leaves in the heap would be copied, mapped and unmapped again with each run's
 process. Without it a run is a tenth cheaper."""
 
@@ -19,8 +20,9 @@ out, into = os.pipe()
 pid = os.fork()
 if pid == 0:
     with open(into, "wb") as pipe:
-        modules = zip(sys.argv[1:end:3], sys.argv[2:end:3], sys.argv[3:end:3])
-        marshal.dump([(name, compile(source, file, "exec")) for name, file, source in modules], pipe)
+        later = sys.argv[1].split()
+        modules = zip(sys.argv[2:end:3], sys.argv[3:end:3], sys.argv[4:end:3])
+        marshal.dump([(n, (f, s) if n in later else compile(s, f, "exec")) for n, f, s in modules], pipe)
     os._exit(0)
 os.close(into)
 with open(out, "rb") as pipe:

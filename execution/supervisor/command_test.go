@@ -11,8 +11,8 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
-// The arguments are python3 -I -c, the loader, a name, a file name and a source for each module, "--", and
-// the supervisor's own.
+// The arguments are python3 -I -c, the loader, the modules to load later, a name, a file name and a source for each
+// module, "--", and the supervisor's own.
 func TestCommand(t *testing.T) {
 	makeCommand, err := supervisor.NewCommand()
 	if err != nil {

@@ -28,8 +28,8 @@ var loadSource string
 func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover
-		program/tracebacks program/hooks program/display program/magics program/compiling program/timing
-		program/shell program/ipython program/loops program/ending program/environment program/program
+		program/tracebacks program/hooks program/gallery program/libraries program/display program/magics program/compiling
+		program/timing program/shell program/ipython program/loops program/ending program/environment program/program
 		pid1/channel pid1/workspace pid1/tempfiles pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run pid1/results
 		pid1/sandbox pid1/main`)
 	switch isolation {
@@ -53,7 +53,7 @@ func fileName(module string) string {
 	group, name := path.Split(module)
 	switch {
 	case module == "program/display", module == "program/hooks", module == "program/shell", module == "program/timing",
-		module == "program/ipython":
+		module == "program/ipython", module == "program/gallery", module == "program/libraries":
 		return "<importlib._bootstrap " + name + ">"
 	case group == "program/", group == "zygote/":
 		return "<sys>"
@@ -62,10 +62,14 @@ func fileName(module string) string {
 	}
 }
 
-// sources returns the name, the file name and the source of each module, in the order of
-// modulesOf.
+// later are the names of the modules that are loaded when something of them is used. Modules
+// import them as a whole ("import shell").
+const later = "gallery libraries magics timing shell ipython loops session_files"
+
+// sources returns later, and the name, the file name and the source of each module, in the
+// order of modulesOf.
 func sources(isolation execution.Isolation) ([]string, error) {
-	var all []string
+	all := []string{later}
 	for _, file := range modulesOf(isolation) {
 		source, err := moduleFiles.ReadFile(file + ".py")
 		if err != nil {

@@ -2,7 +2,8 @@
 
 import _ast
 
-from magics import translate_cell, translate_line
+import magics
+
 from tracebacks import OURS
 
 TYPE_CHECKING = False
@@ -40,6 +41,11 @@ def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeTy
     return [body, compile(_ast.Interactive([last]), path, "single", flags, dont_inherit=True)]
 
 
+def awaits(codes: "list[CodeType]") -> bool:
+    """Reports whether any of the code awaits outside of functions."""
+    return any(code.co_flags & COROUTINE_FLAG for code in codes)
+
+
 def is_silenced(source: bytes, last: "_ast.Expr") -> bool:
     """Reports whether a semicolon follows the last expression, perhaps after brackets and comments."""
     if b";" not in source:
@@ -56,9 +62,9 @@ def python_of(source: bytes, path: str, error: SyntaxError) -> bytes:
         lines = source.decode("utf-8").split("\n")
     except UnicodeDecodeError:
         raise error from None
-    if translate_cell(lines):
+    if magics.translate_cell(lines):
         return "\n".join(lines).encode()
-    while translate_line(lines, (error.lineno or 0) - 1):
+    while magics.translate_line(lines, (error.lineno or 0) - 1):
         source = "\n".join(lines).encode()
         try:
             parse(source, path)

@@ -10,7 +10,7 @@ from tracebacks import OURS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hooks import ImportHooks
+    from collections.abc import Callable
     from shell import Shell
     from typing import Any, Optional
 
@@ -303,47 +303,25 @@ NAMES: "dict[str, Any]" = {
 }  # fmt: skip
 
 
-def provide(hooks: "ImportHooks", shell: "Shell") -> None:
-    """Provides IPython to programs in this process and its forks, and get_ipython as a builtin."""
-
-    def get_ipython() -> "Shell":
-        """Returns the object that runs magics and commands."""
-        return shell
-
-    def fill_display(module: "Any") -> None:
-        module.__dict__.update(NAMES, set_matplotlib_close=set_matplotlib_formats)
-        for name in ("HTML", "Markdown", "Latex", "SVG", "JSON", "Javascript", "Pretty"):
-            module.__dict__["display_" + name.lower()] = display_as(NAMES[name])
-
-    def fill_package(module: "Any") -> None:
-        module.__dict__.update(get_ipython=get_ipython, __version__="8.30.0", version_info=(8, 30, 0, ""))
-
-    def fill_getipython(module: "Any") -> None:
-        module.get_ipython = get_ipython
-
-    def fill_shell(module: "Any") -> None:
-        module.InteractiveShell = type(shell)
-
-    def fill_magic(module: "Any") -> None:
+def fill(module: "Any", get_ipython: "Callable[[], Shell]") -> None:
+    """Fills one of the modules that hooks.py lists in IPYTHON."""
+    names = module.__dict__
+    name = module.__name__
+    if name in ("IPython", "IPython.core.getipython"):
+        names.update(get_ipython=get_ipython)
+    if name == "IPython":
+        names.update(__version__="8.30.0", version_info=(8, 30, 0, ""))
+    elif "display" in name:
+        names.update(NAMES, set_matplotlib_close=set_matplotlib_formats)
+        for kind in ("HTML", "Markdown", "Latex", "SVG", "JSON", "Javascript", "Pretty"):
+            names["display_" + kind.lower()] = display_as(NAMES[kind])
+    elif name == "IPython.core.interactiveshell":
+        names.update(InteractiveShell=type(get_ipython()))
+    elif name == "IPython.core.magic":
         for kind in ("line", "cell", "line_cell"):
-            module.__dict__[f"register_{kind}_magic"] = register(shell, kind)
-
-    def fill_pylabtools(module: "Any") -> None:
-        module.backend2gui = {}
-
-    displays = ("IPython.display", "IPython.core.display", "IPython.core.display_functions", "IPython.lib.display")
-    hooks.provided.update(dict.fromkeys(displays, fill_display))
-    hooks.provided.update(dict.fromkeys(("IPython.core", "IPython.lib"), lambda module: None))
-    hooks.provided.update(
-        {
-            "IPython": fill_package,
-            "IPython.core.getipython": fill_getipython,
-            "IPython.core.interactiveshell": fill_shell,
-            "IPython.core.magic": fill_magic,
-            "IPython.core.pylabtools": fill_pylabtools,
-        }
-    )
-    sys.modules["builtins"].__dict__["get_ipython"] = get_ipython
+            names[f"register_{kind}_magic"] = register(get_ipython(), kind)
+    elif name == "IPython.core.pylabtools":
+        names.update(backend2gui={})
 
 
 def register(shell: "Shell", kind: str) -> "Any":

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 OURS.append(globals())
 
 
-def awaits(codes: "list[CodeType]") -> bool:
-    """Reports whether any of the code awaits outside of functions."""
-    return any(code.co_flags & COROUTINE_FLAG for code in codes)
-
-
 def import_asyncio() -> "Any":
     """Imports asyncio, which takes 30 ms and only programs that await need. Code that runs in an event loop may then run
     others, as asyncio.run does: the first one waits meanwhile."""

@@ -7,18 +7,17 @@ import sys
 import time
 import traceback
 
+import loops
+
 from cells import Cells
 from child import become_child
-from compiling import compile_program
+from compiling import awaits, compile_program
 from display import screen
 from environment import CallEnvironment
 from handover import CELL, CELL_END, DONE_FD, Pipes
-from ipython import provide
 from kernel import CHUNK, Filter, libc, limit, write_all
-from loops import awaits, import_asyncio, run_coroutines
 from outputs import Outputs
-from program import MAIN_FILE, exit_status_of, lift_digit_limit, make_main, make_streams
-from shell import Shell
+from program import MAIN_FILE, exit_status_of, lift_digit_limit, make_main, make_streams, provide_ipython
 from tracebacks import OURS, report, without_ours
 
 TYPE_CHECKING = False
@@ -234,12 +233,12 @@ class Notebook:
                 exec(code, self.namespace)
             return
         self.busy = False  # an interrupt, which is repeated, would leave asyncio half imported
-        asyncio = import_asyncio()
+        asyncio = loops.import_asyncio()
         self.busy = True
         if self.loop is None or self.loop.is_closed():
             self.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
-        task = self.loop.create_task(run_coroutines(codes, self.namespace))
+        task = self.loop.create_task(loops.run_coroutines(codes, self.namespace))
         try:
             error = self.loop.run_until_complete(task)
         except KeyboardInterrupt as interrupt:
@@ -285,7 +284,7 @@ def become_interpreter(pipes: Pipes, workspace: str, program_filter: Filter) -> 
         notebook = Notebook(workspace)
         hooks = screen.install(workspace)
         notebook.cells.install(hooks)
-        provide(hooks, Shell(notebook.run_codes))
+        provide_ipython(hooks, notebook.run_codes)
         lift_digit_limit()
         notebook.serve()
     finally:

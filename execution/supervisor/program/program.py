@@ -7,12 +7,15 @@ import resource
 import select
 import sys
 
-from compiling import compile_program
+import ipython
+import loops
+import shell
+
+from compiling import awaits, compile_program
 from display import screen
 from ending import end_program
 from environment import change_variables, parse_arguments, parse_variables
 from handover import Pipes, RELEASE, take_over
-from ipython import provide
 from kernel import (
     Filter,
     PLAIN_MODULES,
@@ -24,14 +27,14 @@ from kernel import (
     restrict_self,
     set_dumpable,
 )
-from loops import awaits, import_asyncio, run_coroutines
-from shell import Shell
 from tracebacks import OURS, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from ending import ExitNotice
+    from hooks import ImportHooks
     from types import CodeType, ModuleType
     from typing import NoReturn, Optional
 else:
@@ -42,6 +45,12 @@ MAIN_FILE = "__main__.py"  # the program itself, in the workspace; the name is r
 # VIVARIUM_WATCH_MEMORY, so that programs do not see it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
 WARM_UP_SECONDS = 0.03  # how long a program's process waits for its code before it warms up
+# Modules that ipython.py provides.
+IPYTHON = (
+    *("IPython", "IPython.core", "IPython.lib"),
+    *("IPython.display", "IPython.core.display", "IPython.core.display_functions", "IPython.lib.display"),
+    *("IPython.core.getipython", "IPython.core.interactiveshell", "IPython.core.magic", "IPython.core.pylabtools"),
+)
 OURS.append(globals())
 
 
@@ -75,7 +84,7 @@ def exit_status_of(stop: SystemExit) -> int:
 def run_codes(codes: "list[CodeType]", namespace: "dict[str, object]") -> None:
     """Runs code. If any of it awaits, all of it runs in one event loop."""
     if awaits(codes):
-        if error := import_asyncio().run(run_coroutines(codes, namespace)):
+        if error := loops.import_asyncio().run(loops.run_coroutines(codes, namespace)):
             raise error
         return
     for code in codes:
@@ -101,8 +110,23 @@ def execute(source: bytes, path: str, interactive: bool, arguments: "list[str]")
 
 def make_screen(workspace: str) -> None:
     """Installs what programs display with, and what they import of IPython, in this process and its forks."""
-    provide(screen.install(workspace), Shell(run_codes))
+    provide_ipython(screen.install(workspace), run_codes)
     lift_digit_limit()
+
+
+def provide_ipython(hooks: "ImportHooks", run_codes: "Callable[[list[CodeType], dict[str, object]], None]") -> None:
+    """Provides IPython to programs in this process and its forks, and get_ipython as a builtin. What that returns runs
+    code with a function."""
+    made: "list[shell.Shell]" = []
+
+    def get_ipython() -> "shell.Shell":
+        """Returns the object that runs magics and commands."""
+        if not made:
+            made.append(shell.Shell(run_codes))
+        return made[0]
+
+    hooks.provided.update(dict.fromkeys(IPYTHON, lambda module: ipython.fill(module, get_ipython)))
+    sys.modules["builtins"].__dict__["get_ipython"] = get_ipython
 
 
 def lift_digit_limit() -> None:

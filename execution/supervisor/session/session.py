@@ -18,6 +18,7 @@ import os
 import select
 import time
 
+import session_files
 import tempfiles
 
 from errno import EAGAIN, ECANCELED, EFBIG
@@ -32,18 +33,6 @@ from run import PARTS, Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from session_calls import Background, Call, CellCall, MAX_JOBS, ShellCall, most_processes
 from session_channel import CLOCK_CHECK_SECONDS, SessionChannel
-from session_files import (
-    Entry,
-    send_entry,
-    below_path,
-    check_target,
-    closing,
-    delete,
-    kind_of,
-    move,
-    send_list,
-    send_tree,
-)
 from session_processes import Family, Interpreter, Shell, has_children
 from staging import Staging
 from workspace import (
@@ -230,7 +219,7 @@ class Session:
             raise OSError(EFBIG, "too large")
         self.begin()
         self.channel.post(b"X", EMPTY_FACTS)
-        send_entry(self.channel, Entry(path, status))
+        session_files.send_entry(self.channel, session_files.Entry(path, status))
         if reason := send_file(self.channel, self.root, found):
             post_skipped(self.channel, path, reason)
         self.channel.send(b"Z")
@@ -239,16 +228,16 @@ class Session:
         """Sends a list of what a folder contains, or all of that. Raises OSError."""
         path, left = job.code.decode(), [job.limits["files"]]
         if pack:
-            entries = closing(open_folder(self.root, path), f"{path}/" if path else "", left)
+            entries = session_files.closing(open_folder(self.root, path), f"{path}/" if path else "", left)
         else:
-            entries = below_path(self.root, path, left)
+            entries = session_files.below_path(self.root, path, left)
         self.begin()
         self.channel.post(b"X", EMPTY_FACTS)
         try:
             if pack:
-                send_tree(self.channel, self.root, entries, left)
+                session_files.send_tree(self.channel, self.root, entries, left)
             else:
-                send_list(self.channel, entries, left)
+                session_files.send_list(self.channel, entries, left)
         except OSError as error:
             post_skipped(self.channel, ".", os.strerror(error.errno).lower())
         self.channel.send(b"Z")
@@ -256,13 +245,13 @@ class Session:
     def change_file(self, job: Job, rename: bool) -> None:
         """Deletes or renames what a path names. Raises OSError."""
         path, _, target = job.code.decode().partition("\0")
-        kind_of(self.root, path)
+        session_files.kind_of(self.root, path)
         self.at = 1  # from here on an error is about the target, if there is one
         if rename:
-            check_target(self.root, path, target)
-            move(self.root, path, target)
+            session_files.check_target(self.root, path, target)
+            session_files.move(self.root, path, target)
         else:
-            delete(self.channel, self.root, path)
+            session_files.delete(self.channel, self.root, path)
         self.begin()
         self.conclude(EMPTY_FACTS)
 

@@ -1,5 +1,6 @@
-"""Tests of display.py. They run in a sandbox, like any program."""
+"""Tests of display.py, gallery.py and libraries.py. They run in a sandbox, like any program."""
 
+import builtins
 import io
 import os
 import sys
@@ -9,7 +10,7 @@ import unittest
 from unittest import mock
 
 import display
-import hooks
+import gallery
 
 from handover import RESULT_ITEM
 
@@ -37,7 +38,7 @@ class DisplayTest(unittest.TestCase):
             with open(f"{self.screen.workspace}/{name}", "w") as file:
                 file.write("kept")
         for data in (b"a", b"b"):
-            self.screen.save(data, "figure", "png")
+            self.screen.gallery().save(data, "figure", "png")
         self.assertEqual(self.files(), ["figure-1.png", "figure-2.png", "figure-3.png", "figure-4.png"])
         with open(f"{self.screen.workspace}/figure-1.png") as file:
             self.assertEqual(file.read(), "kept")
@@ -55,10 +56,10 @@ class DisplayTest(unittest.TestCase):
         ]
         for method, want in cases:
             value = type("A", (), {"_repr_png_": method})()
-            self.assertEqual(display.bundle_of(value).get("image/png"), want)
-        self.assertEqual(display.bundle_of(3), {})
+            self.assertEqual(gallery.bundle_of(value).get("image/png"), want)
+        self.assertEqual(gallery.bundle_of(3), {})
         both = {"_repr_mimebundle_": lambda self: {"text/html": "a", "x/y": "b"}, "_repr_html_": lambda self: "c"}
-        self.assertEqual(display.bundle_of(type("A", (), both)()), {"text/html": b"a", "x/y": b"b"})
+        self.assertEqual(gallery.bundle_of(type("A", (), both)()), {"text/html": b"a", "x/y": b"b"})
 
     def test_pages_are_documents(self) -> None:
         for html in (
@@ -67,7 +68,7 @@ class DisplayTest(unittest.TestCase):
             "<!doctype html><p>é",
             "<!DOCTYPE html><meta charset=utf-8>é",
         ):
-            page = display.page_of(html)
+            page = gallery.page_of(html)
             self.assertTrue("charset" in page.lower() or page[0] == "\ufeff", page)
             self.assertRegex(page.lower(), "^\ufeff?<(!doctype|html)")
 
@@ -91,20 +92,22 @@ class DisplayTest(unittest.TestCase):
         self.assertEqual(self.files(), ["mine.png"])
 
     def test_buffers_are_shown_at_the_end(self) -> None:
-        self.screen.buffered.append((b"x", "png"))
+        self.screen.gallery().buffered.append((b"x", "png"))
         self.screen.finish()
         self.screen.finish()
         self.assertEqual(self.files(), ["figure-1.png"])
 
     def test_a_picture_comes_before_html(self) -> None:
         both = {"_repr_png_": lambda self: b"x", "_repr_html_": lambda self: "x"}
-        self.screen.save_rich(type("A", (), both)())
+        self.screen.gallery().save_rich(type("A", (), both)())
         self.assertEqual(self.files(), ["figure-1.png"])
-        self.screen.save_rich(type("A", (), {**both, "_repr_png_": lambda self: None})())
+        self.screen.gallery().save_rich(type("A", (), {**both, "_repr_png_": lambda self: None})())
         self.assertEqual(self.files(), ["figure-1.png", "output-1.html"])
 
     def test_only_pyplot_is_found(self) -> None:
-        hook = hooks.install(self.screen)
+        self.addCleanup(vars(builtins).pop, "display", None)
+        with mock.patch.object(sys, "displayhook"):
+            hook = self.screen.install(self.screen.workspace)
         self.addCleanup(sys.meta_path.remove, hook)
         self.assertIsNone(hook.find_spec("colorsys"))
         self.assertIsNone(hook.find_spec("matplotlib.pyplot", []))

@@ -1,5 +1,6 @@
 """Tests of shell.py and ipython.py. They run in a sandbox, like any program."""
 
+import builtins
 import io
 import os
 import sys
@@ -8,7 +9,7 @@ import unittest
 
 from unittest import mock
 
-import display
+import gallery
 import hooks
 import ipython
 import program
@@ -105,17 +106,20 @@ class ShellTest(unittest.TestCase):
                 run()
 
     def test_the_package_is_provided(self) -> None:
-        hook = hooks.install(display.Display())
+        hook = hooks.ImportHooks()
+        sys.meta_path.insert(0, hook)
         self.addCleanup(sys.meta_path.remove, hook)
-        ipython.provide(hook, self.shell)
+        self.addCleanup(vars(builtins).pop, "get_ipython", None)
+        program.provide_ipython(hook, program.run_codes)
         for name in [name for name in sys.modules if name.partition(".")[0] == "IPython"]:
             del sys.modules[name]
         from IPython import get_ipython  # type: ignore[import]
         from IPython.core.display import HTML  # type: ignore[import]
         from IPython.display import Image, Math, display as shown  # type: ignore[import]
 
-        self.assertIs(get_ipython(), self.shell)
-        self.assertEqual(display.bundle_of(HTML("<b>")), {"text/html": b"<b>"})
-        self.assertEqual(display.bundle_of(Image(b"\xff\xd8x")), {"image/jpeg": b"\xff\xd8x"})
-        self.assertEqual(display.bundle_of(Math("x")), {"text/latex": b"$\\displaystyle x$"})
+        self.assertIs(type(get_ipython()), shell.Shell)
+        self.assertIs(get_ipython(), get_ipython())
+        self.assertEqual(gallery.bundle_of(HTML("<b>")), {"text/html": b"<b>"})
+        self.assertEqual(gallery.bundle_of(Image(b"\xff\xd8x")), {"image/jpeg": b"\xff\xd8x"})
+        self.assertEqual(gallery.bundle_of(Math("x")), {"text/latex": b"$\\displaystyle x$"})
         self.assertIs(shown, ipython.display)
