@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // mayImport lists, for each group of modules, the groups that it may import. This is the
@@ -58,6 +61,44 @@ func TestBoundary(t *testing.T) {
 	for group := range mayImport {
 		if group != "shared" && !found[group] {
 			t.Errorf("no module of %s imports any of our modules: does the pattern still match?", group)
+		}
+	}
+}
+
+// A module that is loaded at the start imports those that are loaded later as a whole: to
+// import a name of one loads it.
+func TestLaterModules(t *testing.T) {
+	command, err := supervisor.NewCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := strings.Fields(command.Line(execution.Spec{Settings: execution.Settings{Isolation: execution.IsolationSession}})[4])
+	files, err := filepath.Glob("*/*.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, whole := regexp.MustCompile(`(?m)^from (\w+) import`), regexp.MustCompile(`(?m)^import (\w+)$`)
+	imported := make(map[string]bool)
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(later, strings.TrimSuffix(filepath.Base(file), ".py")) || filepath.Dir(file) == "tests" {
+			continue
+		}
+		for _, match := range named.FindAllStringSubmatch(string(source), -1) {
+			if slices.Contains(later, match[1]) {
+				t.Errorf("%s is loaded at the start, and so is %s, because it imports a name of it", file, match[1])
+			}
+		}
+		for _, match := range whole.FindAllStringSubmatch(string(source), -1) {
+			imported[match[1]] = true
+		}
+	}
+	for _, name := range later {
+		if !imported[name] && name != "timing" { // shell, which is loaded later itself, imports it
+			t.Errorf("nothing imports %s as a whole", name)
 		}
 	}
 }
