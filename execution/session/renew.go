@@ -24,11 +24,14 @@ var errCannotMove = &execution.Error{
 	Code: execution.Unavailable, Message: "an earlier version of the server started the session; it cannot be extended",
 }
 
-// reserveOf returns how much later than its end a session is announced to end: a tenth of its
-// idle time, at most maxReserve. Calls that follow each other closely then need no
-// announcement each, which takes longer than a call: 2 ms on the local backend.
-func reserveOf(idle time.Duration) time.Duration {
-	return min(idle/10, maxReserve).Truncate(time.Millisecond)
+// withReserve returns what to announce of a session: that it ends later by a tenth of its idle
+// time, at most by maxReserve, and not beyond its greatest age. Calls that follow each other
+// closely then need no announcement each, which takes longer than a call: 2 ms on the
+// local backend.
+func withReserve(s execution.SessionInfo) execution.SessionInfo {
+	reserve := min(s.Idle/10, maxReserve, max(0, s.Latest.Sub(s.Expires)))
+	s.Expires = s.Expires.Add(reserve.Truncate(time.Millisecond))
+	return s
 }
 
 // move changes when a session ends, and its idle time: here, and for other servers and the
@@ -37,22 +40,21 @@ func reserveOf(idle time.Duration) time.Duration {
 func (m *Manager) move(ctx context.Context, e *entry, end time.Time, idle time.Duration) error {
 	next, announced := e.current(), e.announcement()
 	next.Expires, next.Idle = end, idle
-	ahead := announced.Expires.Sub(end)
-	if idle != announced.Idle || ahead < 0 || ahead > reserveOf(idle) {
+	covered := !announced.Expires.Before(end) && !announced.Expires.After(withReserve(next).Expires)
+	if !covered || announced.Idle != idle {
 		return m.announce(ctx, e, next)
 	}
 	m.update(e, next, announced)
 	return nil
 }
 
-// announce tells other servers and the session's supervisor when a session ends. The sandbox
+// announce lets other servers know, and the session's supervisor, when a session ends. The sandbox
 // must be gone by the end that was announced last, even if this server dies in between. So
 // a later end is announced first, and an earlier one last.
 func (m *Manager) announce(ctx context.Context, e *entry, next execution.SessionInfo) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveTime)
 	defer cancel()
-	announced := next
-	announced.Expires = next.Expires.Add(reserveOf(next.Idle))
+	announced := withReserve(next)
 	steps := []func() error{
 		func() error { return m.opts.Host.Announce(ctx, announced) },
 		func() error { return e.conn.SetEnd(ctx, announced.Expires) },
