@@ -23,6 +23,7 @@ class Outputs:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         self.references = self.count_references()
+        self.opened = count_fds()
 
     def stream(self, fd: int, errors: str) -> io.TextIOWrapper:
         """Returns a text stream that writes at once, as `python3 -u` does."""
@@ -48,7 +49,7 @@ class Outputs:
                 getattr(sys, name).flush()
             except Exception:
                 pass  # it is closed, or an object of the program's own
-        if self.is_wrapped() or any(map(self.is_due, open_fds())):
+        if self.is_wrapped() or self.has_due():
             flush_files(self.is_due)
 
     def is_wrapped(self) -> bool:
@@ -58,6 +59,11 @@ class Outputs:
     def count_references(self) -> int:
         """Returns how many references there are to the pipes' files: those of streams, and our own."""
         return sum(map(sys.getrefcount, self.files.values()))
+
+    def has_due(self) -> bool:
+        """Reports whether is_due may be true of any descriptor. Mostly none was opened: to list them takes longer."""
+        count = count_fds()
+        return (count == 0 or count != self.opened) and any(map(self.is_due, open_fds()))
 
     def is_due(self, fd: int) -> bool:
         """Reports whether what is written to a descriptor belongs to the answer: to a file, or to one of the pipes.
@@ -89,6 +95,14 @@ def open_fds() -> "list[int]":
         return [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
     except OSError:
         return list(range(3, DONE_FD))
+
+
+def count_fds() -> int:
+    """Returns how many descriptors this process has, or 0 where the kernel does not say: before Linux 6.2."""
+    try:
+        return os.stat("/proc/self/fd").st_size
+    except OSError:
+        return 0
 
 
 def put_back(pipe: int, fd: int) -> None:
