@@ -18,13 +18,29 @@ class Network:
     def __init__(self) -> None:
         paths = ("/proc/self/net/sockstat", "/proc/self/net/sockstat6")  # the second only with IPv6
         self.files = [os.open(path, os.O_RDONLY) for path in paths if os.path.exists(path)]
+        self.usual = b""  # what the kernel reports while nothing is in use
         self.unused = self.read()
+
+    def report(self) -> bytes:
+        """Returns the kernel's report on sockets."""
+        return b"".join([os.pread(file, 4096, 0) for file in self.files])
 
     def read(self) -> "list[int]":
         """Returns the kernel's counts of sockets by kind and state: "used" for all, "inuse" for a protocol, "tw" for
         those in TIME_WAIT. The other counts are for the whole machine, or lag behind."""
-        words = b"".join(os.pread(file, 4096, 0) for file in self.files).split()
-        return [int(count) for name, count in zip(words, words[1:]) if name in (b"used", b"inuse", b"tw")]
+        return counts_of(self.report())
+
+    def in_use(self) -> bool:
+        """Reports whether any count is above its lowest value so far."""
+        report = self.report()
+        if report == self.usual:
+            return False
+        now = counts_of(report)
+        more = any(count > before for count, before in zip(now, self.unused))
+        self.unused = [min(pair) for pair in zip(now, self.unused)]
+        if not more:
+            self.usual = report
+        return more
 
     def sockets(self) -> int:
         """Returns the number of sockets, with connections that were not accepted. Returns 0 where the kernel does not
@@ -47,12 +63,11 @@ class Network:
                     total += PENDING_BYTES
         return total
 
-    def in_use(self) -> bool:
-        """Reports whether any count is above its lowest value so far."""
-        now = self.read()
-        more = any(count > before for count, before in zip(now, self.unused))
-        self.unused = [min(pair) for pair in zip(now, self.unused)]
-        return more
+
+def counts_of(report: bytes) -> "list[int]":
+    """Returns the counts in the kernel's report."""
+    words = report.split()
+    return [int(count) for name, count in zip(words, words[1:]) if name in (b"used", b"inuse", b"tw")]
 
 
 def table_of(name: str) -> "Iterator[list[bytes]]":

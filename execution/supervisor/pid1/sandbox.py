@@ -11,6 +11,7 @@ from errno import ENOSPC
 from channel import Channel, Gone
 from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
 from handover import fields
+from kernel import write_all
 from memory import Counter, MemoryWatch
 from network import Network
 from process import Program
@@ -51,8 +52,11 @@ class Sandbox:
         try:
             job = receive_job(channel, program, self.workspace)
             # Tracebacks and inspect read the source from here.
-            with open(f"{self.workspace}/{MAIN_FILE}", "wb") as main:
-                main.write(job.code)
+            main = os.open(MAIN_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=self.root)
+            try:
+                write_all(main, job.code)
+            finally:
+                os.close(main)
         except OSError as error:
             channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
             raise Gone("a job could not be staged") from None

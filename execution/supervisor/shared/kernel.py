@@ -42,6 +42,9 @@ LANDLOCK_ACCESS_FS_REFER = 1 << 13
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+libc.capset.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+# The arguments of capset(2) that drop everything. To make their types takes 0.1 ms, which each program's process would pay.
+NO_CAPABILITIES = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
 
 
 def system(name: str, *arguments: object) -> int:
@@ -76,8 +79,7 @@ def drop_bounding_set() -> None:
 
 def drop_capabilities() -> None:
     """Drops every capability permanently. Raises OSError."""
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    system("capset", header, (ctypes.c_uint32 * 6)())
+    system("capset", *NO_CAPABILITIES)
 
 
 def hide_arguments() -> None:
