@@ -8,13 +8,16 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// deniedToPrograms returns the system calls that programs may not make, in addition to those
-// that the sandbox's policy denies: calls that only the supervisor needs, and calls that have
-// been used to escape from sandboxes. To deny a further call to programs, add its name.
+// The program's policy has two parts, so that not all of it has to be installed for each
+// program. The process that forks programs installs the first, larger part for itself and for
+// them. Each program installs the second, which denies what that process needs. The kernel
+// applies both.
+
+// deniedToPrograms returns the system calls that neither programs nor the process that forks
+// them may make, in addition to those that the sandbox's policy denies: calls that have been
+// used to escape from sandboxes. To deny a further call to programs, add its name.
 func deniedToPrograms() []string {
 	return []string{
-		// namespaces
-		"unshare", "setns",
 		// mounts and roots
 		"mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "open_tree_attr",
 		"fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
@@ -45,32 +48,40 @@ const (
 	setSeccomp = 22 // PR_SET_SECCOMP
 )
 
-// ProgramFilter returns the program's policy for the architecture of this server: the name of
-// the architecture, as uname(2) returns it, and the instructions in hexadecimal digits. A
-// supervisor on another architecture does not install the filter, and refuses to serve many
-// runs. Both results are empty if the library does not support the server's architecture.
-func ProgramFilter() (machine, instructions string, err error) {
-	info, err := arch.GetInfo("")
-	if err != nil {
-		return "", "", nil //nolint:nilerr // the library does not support this architecture
-	}
-	encoded, err := assemble(programRules(), specs.ActAllow, info)
-	if err != nil {
-		return "", "", err
-	}
-	return info.Name, hex.EncodeToString(encoded), nil
+// ProgramFilter is the program's policy for one architecture. It is empty if the library does
+// not support the server's architecture.
+type ProgramFilter struct {
+	// Machine is the name of the architecture, as uname(2) returns it. A supervisor on another
+	// one does not install the filter, and refuses to serve many runs.
+	Machine string
+	// First and Second are the instructions of both parts, in hexadecimal digits.
+	First, Second string
 }
 
-// programRules returns the rules of the program's policy. It allows all other calls, to which
-// the sandbox's policy still applies.
-func programRules() []specs.LinuxSyscall {
+// NewProgramFilter returns the program's policy for the architecture of this server.
+func NewProgramFilter() (ProgramFilter, error) {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		return ProgramFilter{}, nil //nolint:nilerr // the library does not support this architecture
+	}
+	first, err := assemble(firstRules(), specs.ActAllow, info)
+	if err != nil {
+		return ProgramFilter{}, err
+	}
+	second, err := assemble(secondRules(), specs.ActAllow, info)
+	if err != nil {
+		return ProgramFilter{}, err
+	}
+	return ProgramFilter{info.Name, hex.EncodeToString(first), hex.EncodeToString(second)}, nil
+}
+
+// firstRules returns the rules of the first part. It allows all other calls, to which the
+// sandbox's policy still applies.
+func firstRules() []specs.LinuxSyscall {
 	notThere := noSuchCall
 	return []specs.LinuxSyscall{
 		{Names: deniedToPrograms(), Action: specs.ActErrno}, // EPERM
-		// A filter cannot read the flags of clone3, which are in memory. C libraries fall back to clone.
-		// The memory of Landlock's rules belongs to no process. Only the supervisor needs rules.
-		{Names: append(pipeCalls(), "clone3", "landlock_create_ruleset"), Action: specs.ActErrno, ErrnoRet: &notThere},
-		{Names: []string{"prctl"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, setSeccomp)}},
+		{Names: pipeCalls(), Action: specs.ActErrno, ErrnoRet: &notThere},
 		// With a limit of 0 the kernel still passes core dumps to the host's handler. With 1, which
 		// the supervisor sets, it drops them: core(5).
 		{Names: []string{"setrlimit"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, coreLimit)}},
@@ -81,6 +92,18 @@ func programRules() []specs.LinuxSyscall {
 			Value: newNamespaces | newRelations, Op: specs.OpMaskedEqual,
 		}}},
 		{Names: []string{"clone"}, Action: specs.ActErrno},
+	}
+}
+
+// secondRules returns the rules of the second part, which allows all other calls.
+func secondRules() []specs.LinuxSyscall {
+	notThere := noSuchCall
+	return []specs.LinuxSyscall{
+		{Names: []string{"unshare", "setns"}, Action: specs.ActErrno}, // EPERM
+		// A filter cannot read the flags of clone3, which are in memory. C libraries fall back to clone.
+		// The memory of Landlock's rules belongs to no process.
+		{Names: []string{"clone3", "landlock_create_ruleset"}, Action: specs.ActErrno, ErrnoRet: &notThere},
+		{Names: []string{"prctl"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{isInt(0, setSeccomp)}},
 	}
 }
 

@@ -2,27 +2,49 @@ package seccomp
 
 import (
 	"encoding/hex"
+	"slices"
 	"testing"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// programMachine returns the filter of programs, ready to run, and the architecture it is for.
-func programMachine(t *testing.T) (virtualMachine, *arch.Info) {
+// bothParts is the policy of programs as the kernel applies it: the stricter verdict of two
+// filters.
+type bothParts struct{ first, second virtualMachine }
+
+func (b bothParts) run(machine uint32, nr int, args ...uint64) (int, error) {
+	first, err := b.first.run(machine, nr, args...)
+	if err != nil {
+		return 0, err
+	}
+	second, err := b.second.run(machine, nr, args...)
+	if int32(first) < int32(second) { // as the kernel compares them: to kill is the least
+		return first, err
+	}
+	return second, err
+}
+
+// programMachine returns the policy of programs, ready to run, and the architecture it is for.
+func programMachine(t *testing.T) (bothParts, *arch.Info) {
 	t.Helper()
-	machine, text, err := ProgramFilter()
+	filter, err := NewProgramFilter()
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, err := hex.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
+	var parts [2]virtualMachine
+	for i, text := range []string{filter.First, filter.Second} {
+		code, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts[i] = newMachine(t, code)
 	}
 	info, err := arch.GetInfo("")
-	if err != nil || info.Name != machine {
-		t.Fatalf("%v: machine %q", err, machine)
+	if err != nil || info.Name != filter.Machine {
+		t.Fatalf("%v: machine %q", err, filter.Machine)
 	}
-	return newMachine(t, code), info
+	return bothParts{parts[0], parts[1]}, info
 }
 
 func TestProgramFilter(t *testing.T) {
@@ -76,5 +98,64 @@ func TestProgramFilter(t *testing.T) {
 	}
 	if known < len(deniedToPrograms())-2 { // only x86 has iopl and ioperm
 		t.Errorf("only %d of %d names are known", known, len(deniedToPrograms()))
+	}
+}
+
+// Both parts together do what one filter of all rules would do, for each system call and each
+// class of arguments, on each architecture.
+func TestProgramFilterParts(t *testing.T) {
+	numbers := []uint64{0, 1, setSeccomp, coreLimit, 17, 0x3d0f00, newNamespaces, newRelations, newNamespaces | 17, 0x8000 | 17}
+	for _, number := range numbers {
+		numbers = append(numbers, number|1<<32, number|1<<63)
+	}
+	for _, name := range []string{"amd64", "arm64"} {
+		info, err := arch.GetInfo(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := assembledFor(t, append(firstRules(), secondRules()...), info)
+		parts := bothParts{assembledFor(t, firstRules(), info), assembledFor(t, secondRules(), info)}
+		for call, number := range info.SyscallNames {
+			for _, first := range numbers {
+				for _, second := range numbers {
+					want, err := whole.run(uint32(info.ID), number, first, second, first)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, err := parts.run(uint32(info.ID), number, first, second, first); err != nil || got != want {
+						t.Fatalf("%s, %s(%#x, %#x, %#x): %#x, not %#x (%v)", name, call, first, second, first, got, want, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+func assembledFor(t *testing.T, rules []specs.LinuxSyscall, info *arch.Info) virtualMachine {
+	t.Helper()
+	code, err := assemble(rules, specs.ActAllow, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newMachine(t, code)
+}
+
+// The process that forks programs can make namespaces, enter them and install the second part,
+// and nothing else that programs cannot do.
+func TestFirstPart(t *testing.T) {
+	both, info := programMachine(t)
+	var more []string
+	for call, number := range info.SyscallNames {
+		first, err := both.first.run(uint32(info.ID), number, setSeccomp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second, err := both.second.run(uint32(info.ID), number, setSeccomp); err != nil || first == verdictAllow && second != verdictAllow {
+			more = append(more, call)
+		}
+	}
+	slices.Sort(more)
+	if want := []string{"clone3", "landlock_create_ruleset", "prctl", "setns", "unshare"}; !slices.Equal(more, want) {
+		t.Errorf("it can call %q, not %q", more, want)
 	}
 }

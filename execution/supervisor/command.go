@@ -33,17 +33,17 @@ const Silence = 9 * time.Second
 
 // Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
-	machine, filter string // as [seccomp.ProgramFilter] returns them
-	sources         map[execution.Isolation][]string
+	filter  seccomp.ProgramFilter
+	sources map[execution.Isolation][]string
 }
 
 // NewCommand assembles the seccomp filter of programs and reads the supervisor's modules.
 func NewCommand() (Command, error) {
-	machine, filter, err := seccomp.ProgramFilter()
+	filter, err := seccomp.NewProgramFilter()
 	if err != nil {
 		return Command{}, err
 	}
-	c := Command{machine: machine, filter: filter, sources: make(map[execution.Isolation][]string)}
+	c := Command{filter: filter, sources: make(map[execution.Isolation][]string)}
 	for _, isolation := range []execution.Isolation{
 		execution.IsolationRun, execution.IsolationContainer, execution.IsolationSession,
 	} {
@@ -87,7 +87,8 @@ func (c Command) arguments(spec execution.Spec) []string {
 		expires = spec.Session.Expires.UnixMilli()
 	}
 	return []string{
-		Workspace, strconv.Itoa(int(Silence.Seconds())), spec.Preload, c.machine, c.filter, strconv.FormatInt(expires, 10),
+		Workspace, strconv.Itoa(int(Silence.Seconds())), spec.Preload, strconv.FormatInt(expires, 10),
+		c.filter.Machine, c.filter.First, c.filter.Second,
 	}
 }
 

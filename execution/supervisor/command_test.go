@@ -25,17 +25,20 @@ func TestCommand(t *testing.T) {
 		t.Fatalf("the command is %.60q", command)
 	}
 	own := command[end+1:]
-	want := []string{supervisor.Workspace, strconv.Itoa(int(supervisor.Silence.Seconds())), "numpy"}
-	if len(own) != 6 || !slices.Equal(own[:3], want) || own[5] != "0" {
-		t.Fatalf("the arguments are %.60q; want %q, the filter and 0", own, want)
+	want := []string{supervisor.Workspace, strconv.Itoa(int(supervisor.Silence.Seconds())), "numpy", "0"}
+	if len(own) != 7 || !slices.Equal(own[:4], want) {
+		t.Fatalf("the arguments are %.60q; want %q and the filter", own, want)
 	}
 	const instruction = 16 // digits
-	if own[3] == "" || len(own[4]) < 20*instruction || len(own[4])%instruction != 0 {
-		t.Errorf("the filter is %q for %q", own[4], own[3])
+	if own[4] == "" || len(own[5]) < 20*instruction || len(own[5])%instruction != 0 || len(own[6])%instruction != 0 {
+		t.Errorf("the filter is %q and %q for %q", own[5], own[6], own[4])
+	}
+	if len(own[6]) > 60*instruction {
+		t.Errorf("the part that each program installs has %d instructions", len(own[6])/instruction)
 	}
 	settings.Isolation = execution.IsolationSession
 	session := makeCommand.Line(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
-	if session[len(session)-1] != "1700000000005" || !slices.Contains(session, "notebook") || slices.Contains(session, "zygote") {
+	if session[len(session)-4] != "1700000000005" || !slices.Contains(session, "notebook") || slices.Contains(session, "zygote") {
 		t.Errorf("a session's arguments are %.60q", session)
 	}
 	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")

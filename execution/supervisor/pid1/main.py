@@ -35,15 +35,15 @@ class Start:
     """The supervisor's arguments.
 
     They are: the workspace; the seconds of silence after which the server counts as gone; the modules to preload
-    ("auto": those that the image lists); the machine that the seccomp filter is for; the filter's instructions in
-    hexadecimal digits; and when a session ends, in milliseconds since 1970 (0: not a session)."""
+    ("auto": those that the image lists); when a session ends, in milliseconds since 1970 (0: not a session); the machine
+    that the seccomp filter is for; and the instructions of the filter's two parts, in hexadecimal digits."""
 
     def __init__(self, arguments: "list[str]") -> None:
-        self.workspace, silence, self.preload, self.machine, instructions, expires = arguments
+        self.workspace, silence, self.preload, expires, self.machine, first, second = arguments
         self.silence = float(silence)
         self.expires = int(expires) / 1000
         self.has_filter = self.machine == os.uname().machine  # the engine's own profile applies in any case
-        self.program_filter = Filter(instructions if self.has_filter else "")
+        self.program_filter = Filter(first, second) if self.has_filter else Filter("", "")
 
 
 def check_process() -> None:

@@ -123,7 +123,7 @@ def restrict_self(rules: int) -> None:
         os.close(rules)
 
 
-class Filter:
+class FilterPart:
     """A seccomp filter, ready to be installed. An empty one installs nothing."""
 
     def __init__(self, encoded: str) -> None:
@@ -137,6 +137,27 @@ class Filter:
         if self.program is not None:
             prctl(PR_SET_NO_NEW_PRIVS, 1)
             prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program))
+
+
+class Filter:
+    """The seccomp filter of programs, in two parts. A process that forks many programs installs the first, larger one once:
+    for each program it would take 0.1 ms."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self.first = FilterPart(first)
+        self.second = FilterPart(second)
+        self.confined = False  # this process, or one that it was forked from, has installed the first part
+
+    def confine(self) -> None:
+        """Applies the first part to this process and its descendants, once. Raises OSError."""
+        if not self.confined:
+            self.first.install()
+            self.confined = True
+
+    def install(self) -> None:
+        """Applies the filter to this process and its descendants. Raises OSError."""
+        self.confine()
+        self.second.install()
 
 
 def set_signals(action: "_signal.Handlers", excluded: "tuple[int, ...]") -> None:

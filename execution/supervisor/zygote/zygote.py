@@ -199,6 +199,7 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         # here: the init has the same handlers and the same memory, and programs can signal it. Without a handler the
         # kernel discards signals to an init.
         default_signals()
+        program_filter.confine()
         os.chdir(workspace)
         make_screen(workspace)
         done, failed = preload(modules)
