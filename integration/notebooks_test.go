@@ -179,17 +179,3 @@ func TestDisplayedValuesAreBounded(t *testing.T) {
 		})
 	}
 }
-
-// The number that a program knows is the one that /proc shows.
-func TestProcessNumber(t *testing.T) {
-	const code = `import os, signal, threading
-print(os.getpid() == int(os.readlink("/proc/self")), threading.get_native_id() == os.getpid(), open(f"/proc/{os.getpid()}/comm").read().strip())
-signal.signal(signal.SIGUSR1, lambda *_: print("signal"))
-signal.raise_signal(signal.SIGUSR1)`
-	onBoth(t, func(t *testing.T, s *server) {
-		t.Helper()
-		for range 3 {
-			program{stdout: "True True python3\nsignal\n"}.check(t, mustRun(t, s, request{"code": code}))
-		}
-	})
-}

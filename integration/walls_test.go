@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,6 +39,8 @@ func TestDockerWalls(t *testing.T) {
 		"no log":                  h.LogConfig.Type == "none",
 		"removed at the end":      h.AutoRemove,
 		"own ipc":                 h.IpcMode == "private",
+		"masked /proc":            slices.Contains(h.MaskedPaths, "/proc/kcore") && slices.Contains(h.MaskedPaths, "/proc/keys"),
+		"read-only in /proc":      slices.Contains(h.ReadonlyPaths, "/proc/bus") && slices.Contains(h.ReadonlyPaths, "/proc/irq"),
 		"not privileged":          !h.Privileged,
 		"no mounts from the host": len(h.Binds) == 0 && len(h.Mounts) == 0,
 		"labels": c.Config.Labels["vivarium.instance"] == s.instance &&
@@ -79,6 +82,18 @@ print(len({*os.getresuid()}), os.getuid() == 65532 or 1900000000 <= os.getuid() 
 for place in ("/", "/etc", "/usr", "/run", "/var/tmp", "/home", "/opt", "/workspace", "/tmp", "/dev/shm"):
     try: open(place + "/x", "w").close(); print(place)
     except OSError: pass`, stdout: "/workspace\n/tmp\n/dev/shm\n", files: "x"},
+		{name: "the kernel's settings", code: `import os
+opened = []
+for folder, _, names in os.walk("/proc/sys"):
+    for name in names:
+        try: opened.append(os.close(os.open(folder + "/" + name, os.O_WRONLY)) or name)
+        except OSError: pass
+print(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY, opened)`, stdout: "1 []\n"},
+		{name: "what the kernel tells of the machine", code: `import os
+def told(path):
+    try: return os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(1)
+    except OSError: return False
+print([name for name in ("acpi", "asound", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats") if told("/proc/" + name)])`, stdout: "[]\n"},
 		{name: "network", code: "import socket\nprint(socket.if_nameindex())", stdout: "[(1, 'lo')]\n"},
 		{name: "namespaces", code: "import os\nfor flag in (0x10000000, 0x20000, 0x20000000):\n  try: os.unshare(flag); print('made', flag)\n  except OSError as e: print(e.errno)", stdout: "1\n1\n1\n"},
 		{name: "forbidden calls", code: `import ctypes

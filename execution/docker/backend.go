@@ -68,6 +68,7 @@ type Backend struct {
 
 	users    hardening.Users
 	remapped atomic.Bool  // the engine maps users, and knows few
+	confined atomic.Bool  // the engine has AppArmor or SELinux confine containers
 	memory   atomic.Int64 // bytes of its machine, when negotiated
 
 	mu    sync.Mutex
@@ -142,12 +143,20 @@ func (b *Backend) connect(ctx context.Context) error {
 	if err != nil {
 		return b.unavailable(err)
 	}
-	b.remapped.Store(slices.ContainsFunc(info.SecurityOptions, func(option string) bool {
-		return strings.HasPrefix(option, "name=userns") || strings.HasPrefix(option, "name=rootless")
-	}))
+	b.remapped.Store(hasOption(info.SecurityOptions, "userns", "rootless"))
+	b.confined.Store(hasOption(info.SecurityOptions, "apparmor", "selinux"))
 	b.memory.Store(info.MemTotal)
 	b.negotiated.Store(true)
 	return nil
+}
+
+// hasOption reports whether one of the names is among an engine's security options. These are
+// name=NAME, and further fields behind a comma.
+func hasOption(options []string, names ...string) bool {
+	return slices.ContainsFunc(options, func(option string) bool {
+		name, _, _ := strings.Cut(strings.TrimPrefix(option, "name="), ",")
+		return slices.Contains(names, name)
+	})
 }
 
 // Health reports whether the engine answers.

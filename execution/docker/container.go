@@ -95,6 +95,7 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.seccomp[spec.Isolation == execution.IsolationRun]},
 		IpcMode:        container.IPCModePrivate,
 		CgroupnsMode:   container.CgroupnsModePrivate,
+		ReadonlyPaths:  b.readonlyPaths(spec),
 		Runtime:        spec.Runtime,
 		LogConfig:      container.LogConfig{Type: "none"},
 		OomScoreAdj:    hardening.VictimScore,
@@ -118,6 +119,17 @@ func (b *Backend) hostConfig(spec execution.Spec, user int) *container.HostConfi
 	}
 	b.opts.Extra.addToHost(host)
 	return host
+}
+
+// readonlyPaths returns what the engine makes read-only in /proc. Nil is the engine's own list.
+// It includes /proc/sys, where a supervisor that serves many runs writes one file: it chooses
+// the numbers of processes, and makes all of it read-only for programs itself. AppArmor and
+// SELinux let it do neither.
+func (b *Backend) readonlyPaths(spec execution.Spec) []string {
+	if spec.Isolation != execution.IsolationRun || b.confined.Load() {
+		return nil
+	}
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"}
 }
 
 // extraHosts makes the host name of a sandbox known to it, on any network and in any image.

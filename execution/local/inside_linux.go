@@ -70,7 +70,7 @@ func become(word io.Writer) error {
 			return err
 		}
 	}
-	if err := makeRoot(p, trees); err != nil {
+	if err := makeRoot(&p, trees); err != nil {
 		return err
 	}
 	// Not with clone(2): only now is this process in the cgroup that becomes its root.

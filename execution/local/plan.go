@@ -50,6 +50,9 @@ type plan struct {
 	Command, Environment []string
 	Folder               string
 
+	// ChoosesNumbers has the supervisor choose the numbers of processes in namespaces that it
+	// makes.
+	ChoosesNumbers bool
 	// Ptys is how many pseudo-terminals there may be; 0 is none.
 	Ptys int64
 	// Processes, DataBytes and OpenFiles are limits of the kernel's

@@ -32,7 +32,8 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 		User: hardening.User, Group: hardening.User, Become: b.root, Hostname: hardening.Hostname,
 		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
 		OpenFiles: hardening.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
-		Trees: append(b.rootTrees(py), g.trees()...),
+		ChoosesNumbers: spec.Isolation == execution.IsolationRun,
+		Trees:          append(b.rootTrees(py), g.trees()...),
 		Files: []file{
 			textFile("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", hardening.User, hardening.User),
 			textFile("/etc/group", "root:x:0:\nsandbox:x:%d:\n", hardening.User),

@@ -135,7 +135,7 @@ func below(path string) string { return strings.TrimPrefix(path, "/") }
 
 // makeRoot builds the sandbox's root and makes it this process's, with nothing
 // of the old one left.
-func makeRoot(p plan, trees []opened) error {
+func makeRoot(p *plan, trees []opened) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return step(err, "keeping mounts to itself")
 	}
@@ -170,10 +170,10 @@ func makeRoot(p plan, trees []opened) error {
 	if err := put(proc, "proc", true); err != nil {
 		return at(mountingProc, "", step(err, "mounting /proc"))
 	}
-	if err := setSwitches(); err != nil {
+	if err := setSwitches(p); err != nil {
 		return err
 	}
-	if err := furnish(p, trees, owner); err != nil {
+	if err := furnish(*p, trees, owner); err != nil {
 		return err
 	}
 	if err := hideKernel(); err != nil {
@@ -336,11 +336,18 @@ func coverFolder(path string) error {
 	return attach(fd, path)
 }
 
-// setSwitches sets the kernel's settings that are per namespace.
-func setSwitches() error {
+// setSwitches sets the kernel's settings that are per namespace. A supervisor that chooses the
+// numbers of processes gets a descriptor of the setting for that, because all of them become
+// read-only. Kernels may be built without it.
+func setSwitches(p *plan) error {
 	for name, value := range hardening.Sysctls() {
 		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
 			return step(err, "setting %s", name)
+		}
+	}
+	if p.ChoosesNumbers {
+		if fd, err := unix.Open("proc/sys/kernel/ns_last_pid", unix.O_WRONLY, 0); err == nil {
+			p.Environment = append(p.Environment, "VIVARIUM_LAST_NUMBER="+strconv.Itoa(fd))
 		}
 	}
 	return nil

@@ -68,6 +68,13 @@ func TestFilter(t *testing.T) {
 		{"unshare", nil, eperm, allow},
 		{"setns", nil, eperm, allow},
 		{"mount", nil, eperm, eperm},
+		{"mount", []uint64{0, 0, 0, 0x5000}, eperm, allow}, // MS_BIND | MS_REC
+		{"mount", []uint64{0, 0, 0, 0x102f}, eperm, allow}, // MS_BIND | MS_REMOUNT | MS_RDONLY and the like
+		{"mount", []uint64{0, 0, 0, 0x102e}, eperm, eperm},
+		{"mount", []uint64{0, 0, 0, 0x1000}, eperm, eperm},
+		{"umount2", nil, eperm, eperm},
+		{"move_mount", nil, eperm, eperm},
+		{"fsopen", nil, eperm, eperm},
 		{"bpf", nil, eperm, eperm},
 		{"keyctl", nil, eperm, eperm},
 		{"io_uring_setup", nil, eperm, eperm},

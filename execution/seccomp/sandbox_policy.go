@@ -106,13 +106,22 @@ func pipeCalls() []string {
 	return []string{"splice", "tee", "vmsplice", "sendfile", "sendfile64"}
 }
 
+// What a supervisor that serves many runs may do with mounts: copy them, and make them
+// read-only. The numbers are those of mount(2).
+const (
+	mountFlags   = 3                                     // the argument
+	copyMounts   = 0x1000 | 0x4000                       // MS_BIND, MS_REC
+	makeReadOnly = 0x1000 | 0x20 | 0x1 | 0x2 | 0x4 | 0x8 // MS_BIND, MS_REMOUNT, MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
+)
+
 // ownRules returns the rules that replace the default profile's for the same calls. To deny a
 // call to the whole sandbox, add a rule that answers it.
 func ownRules(many bool) []*seccomp.Syscall {
 	rules := slices.Concat(onlyForCaller(), fileControl(), sockets(), socketOptions(), uncountedMemory(), unchargedWork())
 	rules = append(rules, answer(noSuchCall, pipeCalls()))
 	if many {
-		rules = append(rules, allow([]string{"unshare", "setns", "clone3"}))
+		rules = append(rules, allow([]string{"unshare", "setns", "clone3"}),
+			allow([]string{"mount"}, is(mountFlags, copyMounts)), allow([]string{"mount"}, is(mountFlags, makeReadOnly)))
 	}
 	return rules
 }
@@ -122,8 +131,8 @@ func ownRules(many bool) []*seccomp.Syscall {
 // (github.com/moby/moby/pull/46762). System calls of 32-bit programs are not allowed.
 //
 // If many is set, the sandbox serves many runs, and its supervisor may also create and enter
-// namespaces, and choose the numbers of processes in them. [ProgramFilter] denies that to
-// programs.
+// namespaces, choose the numbers of processes in them, and make mounts read-only.
+// [ProgramFilter] denies that to programs.
 func Profile(many bool) (string, error) {
 	var rules seccomp.Seccomp
 	if err := json.Unmarshal(defaultProfile, &rules); err != nil {

@@ -1,7 +1,8 @@
-"""Forks a process that has the same number in its own pid namespace as in the sandbox's, which /proc shows.
+"""Gives processes the same numbers in their own pid namespace as in the sandbox's, which /proc shows.
 
-os.getpid() then names the process's own folder in /proc. Its children keep step: both namespaces give numbers in sequence,
-and while a program runs, no other process of the sandbox forks."""
+os.getpid() then names the process's own folder in /proc. The first process gets its number by clone3(2). From then on both
+namespaces give numbers in sequence, and while a program runs, no other process of the sandbox forks. So it is enough to
+make the namespace's sequence go on where the sandbox's is."""
 
 import ctypes
 import os
@@ -18,6 +19,9 @@ CLONE3 = 435  # the number of the system call, on all machines
 CLONE_CHILD_CLEARTID = 0x00200000
 CLONE_CHILD_SETTID = 0x01000000
 PR_GET_TID_ADDRESS = 40  # prctl(2)
+# The last number that the pid namespace of the reading or writing process gave. Kernels may be built without it.
+LAST_NUMBER = "/proc/sys/kernel/ns_last_pid"
+OPENED = int(os.environ.pop("VIVARIUM_LAST_NUMBER", "-1"))  # its descriptor, from a backend that makes it read-only
 
 python = ctypes.PyDLL(None)  # its functions keep the interpreter's lock, as fork needs it
 python.syscall.restype = ctypes.c_long
@@ -59,3 +63,25 @@ def fork_as(number: int) -> int:
     else:
         python.PyOS_AfterFork_Parent()
     return os.fork() if pid < 0 else pid
+
+
+def open_last_number() -> int:
+    """Opens the file that holds a namespace's last number. Returns -1 where it cannot be written, as in containers behind
+    AppArmor: children then have other numbers than /proc shows. To write it takes a capability that no program has."""
+    if OPENED >= 0:
+        return OPENED
+    try:
+        return os.open(LAST_NUMBER, os.O_WRONLY)
+    except OSError:
+        return -1
+
+
+def keep_step(last_number: int) -> None:
+    """Has this process's namespace give its next processes the numbers that /proc will show, given the open file or -1.
+    No other process of the sandbox may have started since this one."""
+    if last_number >= 0:
+        own = os.readlink("/proc/self").encode()
+        try:
+            os.pwrite(last_number, own, 0)  # all programs' processes share the offset, and the kernel ignores others
+        except OSError:
+            pass  # the numbers of children then differ

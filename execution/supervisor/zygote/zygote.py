@@ -12,7 +12,7 @@ import time
 from errno import ENOSPC, ENOSYS, EPERM
 
 from ending import ExitNotice
-from forking import fork_as, number_of
+from forking import fork_as, keep_step, number_of, open_last_number
 from handover import ENDED, HANDED, Pipes, RULES_FD, Unable, fields, take_over
 from kernel import (
     Filter,
@@ -39,9 +39,14 @@ else:
 PRELOAD = "/opt/vivarium/preload"  # a file that lists the modules that an image wants preloaded
 # clone(2), unshare(2), setns(2)
 CLONE_VM = 0x100
+CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+# mount(2); the seccomp policy allows just these two values
+COPY = 0x1000 | 0x4000  # MS_BIND, MS_REC
+MAKE_READ_ONLY = 0x1000 | 0x20 | 0x1 | 0x2 | 0x4 | 0x8  # MS_BIND, MS_REMOUNT, MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
+SETTINGS = b"/proc/sys"
 # Why the kernel refuses namespaces, as the server knows it (execution.Cause).
 UNSHARE_CAUSES = {EPERM: "namespaces_denied", ENOSPC: "namespaces_exhausted", ENOSYS: "namespaces_missing"}
 
@@ -54,17 +59,25 @@ def unshare(flags: int) -> None:
         raise Unable(f"OSError: {error}", UNSHARE_CAUSES.get(error.errno or 0, "")) from None
 
 
-def enter_namespaces() -> None:
-    """Puts the children of this process into a pid namespace that they own, so that they can create others."""
+def enter_namespaces() -> int:
+    """Puts the children of this process into a pid namespace that they own, so that they can create others. Returns the
+    file of open_last_number."""
     uid, gid = os.getuid(), os.getgid()
-    unshare(CLONE_NEWUSER | CLONE_NEWPID)
+    last_number = open_last_number()
+    # An engine must leave the settings writable for that. The local backend passes the file instead.
+    exposed = last_number >= 0 and not os.statvfs(SETTINGS).f_flag & os.ST_RDONLY
+    unshare(CLONE_NEWUSER | CLONE_NEWPID | (CLONE_NEWNS if exposed else 0))
     set_dumpable(True)  # otherwise root owns the files below; no other process is here yet
     maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
     for name, text in maps.items():  # projid_map is unused, but programs could write it later
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     set_dumpable(False)
+    if exposed:
+        system("mount", SETTINGS, SETTINGS, None, COPY, None)
+        system("mount", None, SETTINGS, None, MAKE_READ_ONLY, None)
     drop_bounding_set()
+    return last_number
 
 
 def unshare_ipc() -> None:
@@ -122,8 +135,9 @@ class Zygote:
     """The process that all programs are forked from. All methods run in it. It reports through the link what it has
     made, and reads nothing from it."""
 
-    def __init__(self, link: "_socket.socket", workspace: str, program_filter: Filter) -> None:
+    def __init__(self, link: "_socket.socket", workspace: str, program_filter: Filter, last_number: int) -> None:
         self.link = link
+        self.last_number = last_number
         self.workspace = workspace
         self.program_filter = program_filter
         self.stack = ctypes.create_string_buffer(1 << 14)
@@ -169,6 +183,7 @@ class Zygote:
         drops all privileges, and only then may be traced again."""
         try:
             os.setsid()
+            keep_step(self.last_number)
             take_over(pipes, self.rules)
             unshare_ipc()
             drop_capabilities()
@@ -192,7 +207,7 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1):  # they lead to the server
             os.dup2(null, fd)
-        enter_namespaces()
+        last_number = enter_namespaces()
         if os.fork() != 0:
             os._exit(0)  # the zygote is the first process of its namespace; orphaned, it becomes a child of PID 1
         # The children need the default actions; they cannot signal the zygote itself. No signal may have a handler
@@ -215,7 +230,7 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
         gc.collect()
         gc.freeze()  # the pages then stay shared when a program runs a collection
-        Zygote(link, workspace, program_filter).serve()
+        Zygote(link, workspace, program_filter, last_number).serve()
     except Unable as error:
         link.send(f"!{error.cause}\n{error}".encode())
     except BaseException as error:
