@@ -38,31 +38,42 @@ class CloneArguments(ctypes.Structure):
 
 def number_of(handle: int) -> int:
     """Returns the number of a process in the namespace that /proc shows, given its pidfd. Raises OSError."""
-    with open(f"/proc/self/fdinfo/{handle}") as lines:
-        return next(int(line[4:]) for line in lines if line.startswith("Pid:"))
+    info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY)
+    try:
+        return int(os.read(info, 4096).partition(b"\nPid:")[2].split(None, 1)[0])
+    finally:
+        os.close(info)
 
 
-def fork_as(number: int) -> int:
-    """Forks like os.fork. The child gets a number in its pid namespace, if the kernel allows that and it is free. The C
-    library keeps a thread's number in memory; as in its own fork, the kernel writes the new one there."""
-    address = ctypes.c_ulong()
-    if libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) != 0:
-        return os.fork()
-    numbers = (ctypes.c_int32 * 1)(number)
-    arguments = CloneArguments(
-        flags=CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
-        child_tid=address.value,
-        exit_signal=_signal.SIGCHLD,
-        set_tid=ctypes.addressof(numbers),
-        set_tid_size=1,
-    )
-    python.PyOS_BeforeFork()
-    pid: int = python.syscall(CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
-    if pid == 0:
-        python.PyOS_AfterFork_Child()
-    else:
-        python.PyOS_AfterFork_Parent()
-    return os.fork() if pid < 0 else pid
+class Forker:
+    """Forks like os.fork, and chooses the number that the child gets in its pid namespace. The C library keeps a thread's
+    number in memory; as in its own fork, the kernel writes the new one there."""
+
+    def __init__(self) -> None:
+        """Prepares the arguments once: what is made for each fork are pages that each child has to copy."""
+        self.numbers = (ctypes.c_int32 * 1)()
+        address = ctypes.c_ulong()
+        self.works = libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) == 0
+        self.arguments = CloneArguments(
+            flags=CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+            child_tid=address.value,
+            exit_signal=_signal.SIGCHLD,
+            set_tid=ctypes.addressof(self.numbers),
+            set_tid_size=1,
+        )
+
+    def fork(self, number: int) -> int:
+        """Forks. The child gets the number if the kernel allows that and it is free."""
+        if not self.works:
+            return os.fork()
+        self.numbers[0] = number
+        python.PyOS_BeforeFork()
+        pid: int = python.syscall(CLONE3, ctypes.byref(self.arguments), ctypes.sizeof(self.arguments))
+        if pid == 0:
+            python.PyOS_AfterFork_Child()
+        else:
+            python.PyOS_AfterFork_Parent()
+        return os.fork() if pid < 0 else pid
 
 
 def open_last_number() -> int:

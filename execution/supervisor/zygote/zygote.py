@@ -12,7 +12,7 @@ import time
 from errno import ENOSPC, ENOSYS, EPERM
 
 from ending import ExitNotice
-from forking import fork_as, keep_step, number_of, open_last_number
+from forking import Forker, keep_step, number_of, open_last_number
 from handover import ENDED, HANDED, Pipes, RULES_FD, Unable, fields, take_over
 from kernel import (
     Filter,
@@ -142,6 +142,7 @@ class Zygote:
         self.program_filter = program_filter
         self.stack = ctypes.create_string_buffer(1 << 14)
         self.rules = make_landlock_rules()
+        self.forker = Forker()
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def serve(self) -> "NoReturn":
@@ -151,7 +152,7 @@ class Zygote:
             init = start_init(self.stack)
             init_handle = os.pidfd_open(init)
             pipes = Pipes()
-            program = fork_as(number_of(init_handle) + 1)
+            program = self.forker.fork(number_of(init_handle) + 1)
             if program == 0:
                 self.become_program(pipes)
             system("setns", self.pid_namespace, CLONE_NEWPID)
