@@ -10,6 +10,20 @@ import (
 
 // notebooks are programs as notebooks and chats have them.
 func notebooks() []program {
+	const noHash = `class M(type):
+    def __eq__(self, other): return self is other
+class A(metaclass=M): pass
+a = A()
+with open("x.txt", "w") as file: file.write("data")
+1`
+	// What displays is loaded when it is used first, here by several threads at once.
+	const threads = `import threading
+class A:
+    def _repr_markdown_(self): return "#"
+    def __repr__(self): return "<A>"
+all = [threading.Thread(target=display, args=(A(),)) for _ in range(8)]
+for t in all: t.start()
+for t in all: t.join()`
 	const await = "import asyncio\nasync def m(): return 5\n"
 	return []program{
 		{name: "fences", code: "```python\nprint(6*7)\n```", stdout: "42\n"},
@@ -30,6 +44,10 @@ func notebooks() []program {
 		{name: "run, then await", code: await + "y = asyncio.run(m())\nt = asyncio.create_task(m())\nawait t + y", stdout: "10\n"},
 		{name: "big numbers", code: "x = 2**20000\nprint(len(str(x)), int('9' * 5000) > 0)", stdout: "6021 True\n"},
 		{name: "big numbers in a child", code: "import subprocess, sys\nsubprocess.check_output([sys.executable, '-c', 'print(len(str(2**20000)))'])", stdout: "b'6021\\n'\n"},
+		{name: "classes without a hash", code: noHash, stdout: "1\n", files: "x.txt"},
+		{name: "displays in threads", code: threads, stdout: "~#\n"},
+		{name: "a module of the program's own", code: "open('results.py', 'w').write('mine = 1')\ndisplay(get_ipython() is None)\nimport results\nresults.mine",
+			stdout: "False\n1\n", files: "results.py"},
 		{name: "warning of the last frame", code: "import warnings\nwarnings.warn('w', stacklevel=2)", stderr: "~<sys>:"},
 	}
 }

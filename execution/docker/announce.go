@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ func (b *Backend) Announce(ctx context.Context, session execution.SessionInfo) e
 		return execution.SessionNotFound(session.ID)
 	}
 	name := fmt.Sprintf("vivarium-%s-%d-%d", session.ID, session.Expires.UnixMilli(), session.Idle.Milliseconds())
+	if slices.Contains(found[0].Names, "/"+name) {
+		return nil // the engine refuses to rename a container to its own name
+	}
 	if err := b.client.ContainerRename(ctx, found[0].ID, name); err != nil {
 		return b.unavailable(fmt.Errorf("rename: %w", err))
 	}

@@ -103,12 +103,18 @@ func TestAnnounce(t *testing.T) {
 			fail(http.StatusInternalServerError, "no")(w, r)
 			return
 		}
-		entry["Names"] = []string{"/" + r.URL.Query().Get("name")}
+		name := "/" + r.URL.Query().Get("name")
+		if names, _ := entry["Names"].([]string); slices.Contains(names, name) {
+			fail(http.StatusBadRequest, "Renaming a container with the same name as its current name")(w, r)
+			return
+		}
+		entry["Names"] = []string{name}
 		quiet(w, r)
 	})
 	b := e.backend(docker.Options{})
 	end := time.UnixMilli(1_800_000_000_123)
 	for _, step := range []execution.SessionInfo{
+		{ID: "abc", Expires: end, Idle: time.Minute},
 		{ID: "abc", Expires: end, Idle: time.Minute},
 		{ID: "abc", Expires: end.Add(time.Hour), Idle: time.Hour},
 		{ID: "abc", Expires: end.Add(time.Second), Idle: time.Second},

@@ -196,6 +196,7 @@ func (l *link) SetEnd(_ context.Context, end time.Time) error {
 	l.host.mu.Lock()
 	defer l.host.mu.Unlock()
 	if l.sandbox.deaf {
+		l.Detach()
 		return errors.New("it does not hear")
 	}
 	l.sandbox.end = end

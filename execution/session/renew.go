@@ -34,42 +34,42 @@ func withReserve(s execution.SessionInfo) execution.SessionInfo {
 	return s
 }
 
-// move changes when a session ends, and its idle time: here, and for other servers and the
-// session's supervisor unless what was announced covers it. It needs the session's slot and
-// a connection.
+// move changes when a session ends, and its idle time: for other servers, for the
+// session's supervisor, and here. The sandbox must be gone by the end that was announced
+// last, even if this server dies in between. So a later end is announced first, and an
+// earlier one last. It needs the session's slot and a connection.
 func (m *Manager) move(ctx context.Context, e *entry, end time.Time, idle time.Duration) error {
-	next, announced := e.current(), e.announcement()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveTime)
+	defer cancel()
+	next := e.current()
 	next.Expires, next.Idle = end, idle
-	covered := !announced.Expires.Before(end) && !announced.Expires.After(withReserve(next).Expires)
-	if !covered || announced.Idle != idle {
-		return m.announce(ctx, e, next)
+	announced, announce := e.announcement(), withReserve(next)
+	covered := announced.Idle == idle && !announced.Expires.Before(end) && !announced.Expires.After(announce.Expires)
+	steps := []func() error{
+		func() error { return m.announce(ctx, e, next, announce) },
+		func() error { return e.conn.SetEnd(ctx, end) },
 	}
-	m.update(e, next, announced)
+	switch {
+	case covered:
+		m.update(e, next, announced)
+		steps = steps[1:]
+	case announce.Expires.Before(announced.Expires):
+		slices.Reverse(steps)
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// announce lets other servers know, and the session's supervisor, when a session ends. The sandbox
-// must be gone by the end that was announced last, even if this server dies in between. So
-// a later end is announced first, and an earlier one last.
-func (m *Manager) announce(ctx context.Context, e *entry, next execution.SessionInfo) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveTime)
-	defer cancel()
-	announced := withReserve(next)
-	steps := []func() error{
-		func() error { return m.opts.Host.Announce(ctx, announced) },
-		func() error { return e.conn.SetEnd(ctx, announced.Expires) },
-	}
-	if announced.Expires.Before(e.announcement().Expires) {
-		slices.Reverse(steps)
-	}
-	if err := steps[0](); err != nil {
+// announce tells other servers when a session ends, with a reserve.
+func (m *Manager) announce(ctx context.Context, e *entry, next, announced execution.SessionInfo) error {
+	if err := m.opts.Host.Announce(ctx, announced); err != nil {
 		return err
 	}
 	m.update(e, next, announced)
-	if err := steps[1](); err != nil {
-		m.update(e, next, execution.SessionInfo{}) // the next call announces again
-		return err
-	}
 	return nil
 }
 

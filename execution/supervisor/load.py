@@ -1,5 +1,6 @@
 # Executes the supervisor's modules, which bootstrap.py or start.py above has loaded, and starts it. The modules are
 # removed from sys.modules first, so that programs cannot import them.
+import builtins
 
 
 class Later(type(sys)):
@@ -7,21 +8,24 @@ class Later(type(sys)):
     compilation would take a part of each start."""
 
     def __getattr__(self, name):
-        if "_text" not in self.__dict__:
-            raise AttributeError(name)
-        file, source = self._text
-        namespace = {"__name__": self.__name__}  # of its own: an interrupt must leave no half a module
-        replaced = {name: sys.modules[name] for name in ours if name in sys.modules}
-        sys.modules.update(ours)
-        try:
+        text = self.__dict__.get("_text")
+        if text is not None:
+            file, source = text
+            # Of its own: neither an interrupt nor another thread must find half a module.
+            namespace = {"__name__": self.__name__, "__builtins__": {**builtins.__dict__, "__import__": import_ours}}
             exec(compile(source, file, "exec", dont_inherit=True), namespace)
-        finally:
-            sys.modules.update(replaced)  # in their places: ending.py needs the order
-            for one in ours.keys() - replaced.keys():
-                del sys.modules[one]
-        self.__dict__.update(namespace)
-        self.__dict__.pop("_text", None)
-        return getattr(self, name)
+            if "_text" in self.__dict__:  # else another thread was faster
+                self.__dict__.update(namespace)
+                self.__dict__.pop("_text", None)
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def import_ours(name, *arguments, **options):
+    """Imports one of our modules, which are not in sys.modules, or any other."""
+    return ours[name] if name in ours else __import__(name, *arguments, **options)
 
 
 ours = {}

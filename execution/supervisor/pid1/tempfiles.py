@@ -76,15 +76,10 @@ def stamps(place: str = PLACE) -> "dict[str, tuple[int, int, int]]":
     return {file.path: file.stamp for file in find(place)}
 
 
-def post(
-    channel: Channel, before: "dict[str, tuple[int, int, int]]", place: str = PLACE
-) -> "dict[str, tuple[int, int, int]]":
-    """Queues a report of the files in /tmp that were made or changed. `before` has the stamps of those that existed.
-    Returns the stamps of those that exist."""
-    found = stamps(place)
-    made = sorted(path for path, stamp in found.items() if before.get(path) != stamp)
+def post(channel: Channel, before: "dict[str, tuple[int, int, int]]", place: str = PLACE) -> None:
+    """Queues a report of the files in /tmp that were made or changed. `before` has the stamps of those that existed."""
+    made = sorted(path for path, stamp in stamps(place).items() if before.get(path) != stamp)
     for path in made[:MAX_LISTED]:
         post_skipped(channel, path, REASON)
     if len(made) > MAX_LISTED:
         post_skipped(channel, place, f"at least {len(made) - MAX_LISTED} more files are there, which is not returned")
-    return found

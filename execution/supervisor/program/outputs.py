@@ -23,7 +23,7 @@ class Outputs:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         self.references = self.count_references()
-        self.opened = count_fds()
+        self.opened = open_fds(0)
 
     def stream(self, fd: int, errors: str) -> io.TextIOWrapper:
         """Returns a text stream that writes at once, as `python3 -u` does."""
@@ -62,8 +62,9 @@ class Outputs:
 
     def has_due(self) -> bool:
         """Reports whether is_due may be true of any descriptor. Mostly none was opened: to list them takes longer."""
-        count = count_fds()
-        return (count == 0 or count != self.opened) and any(map(self.is_due, open_fds()))
+        if count_fds() == len(self.opened) and all(map(is_open, self.opened)):
+            return False
+        return any(map(self.is_due, open_fds()))
 
     def is_due(self, fd: int) -> bool:
         """Reports whether what is written to a descriptor belongs to the answer: to a file, or to one of the pipes.
@@ -89,12 +90,21 @@ class UnclosedFile(io.FileIO):
         """Does nothing."""
 
 
-def open_fds() -> "list[int]":
-    """Returns the descriptors of this process beyond the standard streams."""
+def open_fds(lowest: int = 3) -> "list[int]":
+    """Returns the descriptors of this process, from the lowest that is asked for: beyond the standard streams."""
     try:
-        return [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
+        return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd >= lowest and is_open(fd)]
     except OSError:
-        return list(range(3, DONE_FD))
+        return list(range(lowest, DONE_FD))
+
+
+def is_open(fd: int) -> bool:
+    """Reports whether a descriptor is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def count_fds() -> int:

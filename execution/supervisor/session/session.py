@@ -88,7 +88,6 @@ class Session:
         self.last_output = [b"", b""]  # stdout and stderr of an ended interpreter since its last cell
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
-        self.temp: "Optional[dict[str, tuple[int, int, int]]]" = None  # stamps of files in /tmp after the last cell
         self.at = -1  # index of the path of a call that an error is about
         self.check_pause = MIN_CHECK_PAUSE  # seconds between checks of what runs between calls
         self.listening = select.poll()
@@ -260,7 +259,7 @@ class Session:
         """Runs a cell in the session's interpreter, or in a new one if that ends before it reads the cell. Raises
         OSError."""
         before = self.sandbox.stamps()
-        before_temp = tempfiles.stamps() if self.temp is None else self.temp
+        before_temp = tempfiles.stamps()
         await_tick([*before.values(), *before_temp.values()])
         run = self.prepare_cell(job)
         if not self.start(run):
@@ -274,7 +273,7 @@ class Session:
             send_files(self.channel, self.root, changes(self.channel, self.root, before), job.limits, KEPT)
         except OSError as error:
             post_skipped(self.channel, ".", os.strerror(error.errno).lower())
-        self.temp = tempfiles.post(self.channel, before_temp)
+        tempfiles.post(self.channel, before_temp)
         self.channel.send(b"Z")
 
     def make_interpreter(self, job: Job) -> Interpreter:
@@ -328,7 +327,6 @@ class Session:
 
     def run_command(self, job: Job) -> None:
         """Runs a command in a shell of its own. Raises OSError."""
-        self.temp = None  # what it writes there is not the next cell's
         shell = self.forked(lambda: Shell(self.family, self.workspace, self.program_filter, job))
         run = ShellCall(self.channel, shell, job, self.sandbox.watches, self.background)
         if not self.start(run):

@@ -85,3 +85,15 @@ class OutputsTest(unittest.TestCase):
             self.assertFalse(self.outputs.is_due(write))
             stream.write(b"x")
             self.outputs.flush()
+
+    def test_a_file_in_the_place_of_another_descriptor_is_found(self) -> None:
+        spare = os.open(os.devnull, os.O_WRONLY)
+        mine = outputs.Outputs()
+        self.assertFalse(mine.has_due())
+        file = tempfile.NamedTemporaryFile("w")
+        self.addCleanup(file.close)
+        os.close(spare)  # as many descriptors are open as before
+        file.write("kept")
+        mine.flush()
+        with open(file.name) as written:
+            self.assertEqual(written.read(), "kept")

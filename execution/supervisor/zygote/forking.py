@@ -4,6 +4,7 @@ os.getpid() then names the process's own folder in /proc. The first process gets
 namespaces give numbers in sequence, and while a program runs, no other process of the sandbox forks. So it is enough to
 make the namespace's sequence go on where the sandbox's is."""
 
+import _thread
 import ctypes
 import os
 
@@ -53,7 +54,9 @@ class Forker:
         """Prepares the arguments once: what is made for each fork are pages that each child has to copy."""
         self.numbers = (ctypes.c_int32 * 1)()
         address = ctypes.c_ulong()
-        self.works = libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) == 0
+        known = libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) == 0 and address.value
+        # musl has the address of a lock there. To write a number to it would block the program's first thread.
+        self.works = bool(known) and ctypes.c_int.from_address(address.value).value == _thread.get_native_id()
         self.arguments = CloneArguments(
             flags=CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
             child_tid=address.value,

@@ -64,20 +64,29 @@ def enter_namespaces() -> int:
     file of open_last_number."""
     uid, gid = os.getuid(), os.getgid()
     last_number = open_last_number()
-    # An engine must leave the settings writable for that. The local backend passes the file instead.
-    exposed = last_number >= 0 and not os.statvfs(SETTINGS).f_flag & os.ST_RDONLY
-    unshare(CLONE_NEWUSER | CLONE_NEWPID | (CLONE_NEWNS if exposed else 0))
+    unshare(CLONE_NEWUSER | CLONE_NEWPID)
     set_dumpable(True)  # otherwise root owns the files below; no other process is here yet
     maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
     for name, text in maps.items():  # projid_map is unused, but programs could write it later
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     set_dumpable(False)
-    if exposed:
-        system("mount", SETTINGS, SETTINGS, None, COPY, None)
-        system("mount", None, SETTINGS, None, MAKE_READ_ONLY, None)
+    # An engine must leave the settings writable for that. The local backend passes the file instead.
+    if last_number >= 0 and not os.statvfs(SETTINGS).f_flag & os.ST_RDONLY:
+        try:
+            cover_settings()
+        except OSError:  # a policy forbids mounts. What the settings' modes forbid stays forbidden
+            os.close(last_number)
+            last_number = -1
     drop_bounding_set()
     return last_number
+
+
+def cover_settings() -> None:
+    """Makes the kernel's settings read-only, for this process and its descendants. Raises OSError."""
+    system("unshare", CLONE_NEWNS)
+    system("mount", SETTINGS, SETTINGS, None, COPY, None)
+    system("mount", None, SETTINGS, None, MAKE_READ_ONLY, None)
 
 
 def unshare_ipc() -> None:
