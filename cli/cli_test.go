@@ -156,7 +156,7 @@ func TestWrongArguments(t *testing.T) {
 	}{
 		"unknown command":      {[]string{"frobnicate"}, `unknown command "frobnicate"`},
 		"unknown flag":         {[]string{"doctor", "--frobnicate"}, "unknown flag: --frobnicate"},
-		"image: no variant":    {[]string{"image", "build", "--variant", "huge"}, `--variant is "huge": must be one of data, slim`},
+		"image: no variant":    {[]string{"image", "build", "--variant", "huge"}, `--variant is "huge": must be one of data, lean, slim`},
 		"serve: an argument":   {[]string{"serve", "now"}, `"now"`},
 		"version: an argument": {[]string{"version", "now"}, `"now"`},
 	} {

@@ -28,18 +28,20 @@ func imageBuildCommand(system System) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the sandbox images through the engine",
-		Long: `Build the sandbox images through the engine, from the recipe in this binary. The
-variant data has Python and the scientific stack, slim has only Python. The base
-image is pulled from a registry or, if none answers, made with debootstrap as root.`,
+		Long: `Build the sandbox images through the engine, from the recipe in this binary. The base
+image is pulled from a registry or, if none answers, made with debootstrap as root.
+
+The variants, with their sizes:
+` + describeVariants(),
 		Example: `  vivarium image build
-  vivarium image build --variant slim
+  vivarium image build --variant lean
   vivarium image build --if-missing`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return buildImages(cmd.Context(), system, variants, ifMissing)
 		},
 	}
-	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "variants to build: data, slim")
+	cmd.Flags().StringSliceVar(&variants, "variant", []string{"data"}, "variants to build: "+variantNames())
 	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "skip images that were built from the same recipe")
 	return cmd
 }
@@ -86,12 +88,28 @@ func (b builder) Build(ctx context.Context, recipe image.Build) error {
 }
 
 func variantNamed(name string) (image.Variant, error) {
-	var known []string
 	for _, v := range image.Variants() {
 		if v.Name == name {
 			return v, nil
 		}
-		known = append(known, v.Name)
 	}
-	return image.Variant{}, fmt.Errorf("--variant is %q: must be one of %s", name, strings.Join(known, ", "))
+	return image.Variant{}, fmt.Errorf("--variant is %q: must be one of %s\n%s", name, variantNames(), describeVariants())
+}
+
+// variantNames returns the names of all variants.
+func variantNames() string {
+	var names []string
+	for _, v := range image.Variants() {
+		names = append(names, v.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// describeVariants returns a line for each variant.
+func describeVariants() string {
+	lines := make([]string, 0, len(image.Variants()))
+	for _, v := range image.Variants() {
+		lines = append(lines, fmt.Sprintf("  %s  %5d MB  %-24s %s", v.Name, v.MB, v.Tag, v.Content))
+	}
+	return strings.Join(lines, "\n")
 }

@@ -6,11 +6,12 @@ package image
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +19,8 @@ import (
 	"time"
 )
 
-//go:embed Dockerfile
-var dockerfile []byte
+//go:embed Dockerfile files
+var recipe embed.FS
 
 // RecipeLabel is the label with the recipe that an image was built from.
 const RecipeLabel = "vivarium.recipe"
@@ -41,13 +42,24 @@ type Variant struct {
 	Name string
 	// Tag is the image's full name.
 	Tag string
+	// MB is about how large it is, without what only a package index has.
+	MB int
+	// Content is what programs find in it.
+	Content string
 }
 
 // Variants returns all images, the default first.
 func Variants() []Variant {
 	return []Variant{
-		{Name: "data", Tag: repository + ":latest"},
-		{Name: "slim", Tag: repository + ":slim"},
+		{
+			Name: "data", Tag: repository + ":latest", MB: 1870,
+			Content: "lean, plotly, opencv, xgboost, geopandas, ffmpeg, fonts, locales ...",
+		},
+		{
+			Name: "lean", Tag: repository + ":lean", MB: 770,
+			Content: "slim, numpy, pandas, matplotlib, scikit-learn, openpyxl ...",
+		},
+		{Name: "slim", Tag: repository + ":slim", MB: 210, Content: "Python with its standard library"},
 	}
 }
 
@@ -61,13 +73,30 @@ func ByTag(tag string) (Variant, bool) {
 	return Variant{}, false
 }
 
-// Dockerfile returns the recipe.
-func Dockerfile() []byte { return dockerfile }
+// Dockerfile returns the Dockerfile of all variants.
+func Dockerfile() []byte {
+	data, err := recipe.ReadFile("Dockerfile")
+	if err != nil {
+		panic(err) // it is in this binary
+	}
+	return data
+}
 
-// Recipe identifies the recipe that this binary holds.
+// Recipe identifies the recipe that this binary holds: the Dockerfile and the files that it copies.
 func Recipe() string {
-	sum := sha256.Sum256(dockerfile)
-	return hex.EncodeToString(sum[:8])
+	sum := sha256.New()
+	err := fs.WalkDir(recipe, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := recipe.ReadFile(path)
+		_, _ = fmt.Fprintf(sum, "%s %d\n%s", path, len(data), data)
+		return err
+	})
+	if err != nil {
+		panic(err) // it is in this binary
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
 // Engine is the part of a container engine that building needs.
@@ -86,8 +115,8 @@ type Engine interface {
 type Build struct {
 	// Tag is the name of the image.
 	Tag string
-	// Dockerfile is the recipe; it is the whole build context.
-	Dockerfile []byte
+	// Context is the build context: the Dockerfile and the files that it copies.
+	Context fs.FS
 	// Target is the stage to build, or empty for the last.
 	Target string
 	// Args are the values of the recipe's ARGs.
@@ -102,9 +131,9 @@ func Make(ctx context.Context, engine Engine, variant Variant, progress io.Write
 	if err != nil {
 		return err
 	}
-	say(progress, "Building %s. This takes one to five minutes.", variant.Tag)
+	say(progress, "Building %s. This takes one to ten minutes.", variant.Tag)
 	return engine.Build(ctx, Build{
-		Tag: variant.Tag, Dockerfile: dockerfile, Target: variant.Name,
+		Tag: variant.Tag, Context: recipe, Target: variant.Name,
 		Args:   map[string]string{"BASE": base},
 		Labels: map[string]string{RecipeLabel: Recipe()},
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -81,9 +82,11 @@ func TestMake(t *testing.T) {
 				t.Errorf("what the engine was asked (-want +got):\n%s", diff)
 			}
 			want := &image.Build{
-				Tag: "vivarium/sandbox:slim", Dockerfile: image.Dockerfile(), Target: "slim",
+				Tag: "vivarium/sandbox:slim", Target: "slim",
 				Args: map[string]string{"BASE": test.base}, Labels: map[string]string{"vivarium.recipe": image.Recipe()},
 			}
+			assertContext(t, e.built.Context)
+			e.built.Context = nil
 			if diff := cmp.Diff(want, e.built); diff != "" {
 				t.Errorf("what was built (-want +got):\n%s", diff)
 			}
@@ -91,6 +94,23 @@ func TestMake(t *testing.T) {
 				t.Errorf("it said %q", said.String())
 			}
 		})
+	}
+}
+
+// assertContext asserts that a build has the Dockerfile and what it copies.
+func assertContext(t *testing.T, files fs.FS) {
+	t.Helper()
+	names := []string{"Dockerfile"}
+	for _, line := range regexp.MustCompile(`(?m)^COPY (.+) \S+$`).FindAllStringSubmatch(string(image.Dockerfile()), -1) {
+		names = append(names, strings.Fields(line[1])...)
+	}
+	if len(names) == 1 {
+		t.Error("the recipe copies nothing")
+	}
+	for _, name := range names {
+		if _, err := fs.Stat(files, name); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -215,6 +235,7 @@ func TestByTag(t *testing.T) {
 		"vivarium/sandbox:latest": "data",
 		"vivarium/sandbox":        "data",
 		"vivarium/sandbox:slim":   "slim",
+		"vivarium/sandbox:lean":   "lean",
 		"vivarium/sandbox:other":  "",
 		"vivarium/sandbox:":       "",
 		"sandbox":                 "",
@@ -236,6 +257,9 @@ func TestVariants(t *testing.T) {
 		}
 		if found, ok := image.ByTag(v.Tag); !ok || found != v || tags[v.Tag] {
 			t.Errorf("%s is not found by its tag %s", v.Name, v.Tag)
+		}
+		if v.MB <= 0 || v.Content == "" {
+			t.Errorf("%s has no size or no content", v.Name)
 		}
 		tags[v.Tag] = true
 	}

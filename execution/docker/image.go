@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -105,8 +106,8 @@ func (b *Backend) Import(ctx context.Context, ref string, rootfs io.Reader) erro
 type Build struct {
 	// Tag is the name of the image.
 	Tag string
-	// Dockerfile is the whole build context.
-	Dockerfile []byte
+	// Context is the build context: the Dockerfile and the files that it copies.
+	Context fs.FS
 	// Target is the stage to build, or empty for the last.
 	Target string
 	// Args are the values of the Dockerfile's ARGs.
@@ -119,10 +120,7 @@ type Build struct {
 func (b *Backend) Build(ctx context.Context, recipe Build) error {
 	var buildContext bytes.Buffer
 	w := tar.NewWriter(&buildContext)
-	if err := errors.Join(
-		w.WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: int64(len(recipe.Dockerfile))}),
-		writeAll(w, recipe.Dockerfile), w.Close(),
-	); err != nil {
+	if err := errors.Join(w.AddFS(recipe.Context), w.Close()); err != nil {
 		return fmt.Errorf("build %s: %w", recipe.Tag, err)
 	}
 	args := make(map[string]*string, len(recipe.Args))
@@ -137,11 +135,6 @@ func (b *Backend) Build(ctx context.Context, recipe Build) error {
 		return fmt.Errorf("build %s: %w", recipe.Tag, err)
 	}
 	return b.follow("build "+recipe.Tag, response.Body)
-}
-
-func writeAll(w io.Writer, data []byte) error {
-	_, err := w.Write(data)
-	return err
 }
 
 // follow passes the engine's progress on until it is done.

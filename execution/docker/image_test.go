@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -218,13 +219,13 @@ func TestBuild(t *testing.T) {
 	})
 	var said bytes.Buffer
 	err := e.backend(docker.Options{Progress: &said}).Build(t.Context(), docker.Build{
-		Tag: "mine:1", Dockerfile: []byte("FROM scratch"), Target: "slim",
+		Tag: "mine:1", Context: fstest.MapFS{"Dockerfile": {Data: []byte("FROM scratch")}, "a/b": {Data: []byte("b")}}, Target: "slim",
 		Args: map[string]string{"A": "1", "B": "2"}, Labels: map[string]string{"recipe": "abc"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]string{"Dockerfile": "FROM scratch"}, files); diff != "" {
+	if diff := cmp.Diff(map[string]string{"Dockerfile": "FROM scratch", "a/": "", "a/b": "b"}, files); diff != "" {
 		t.Errorf("the build's context (-want +got):\n%s", diff)
 	}
 	for name, want := range map[string]string{
@@ -270,7 +271,7 @@ func TestBuildFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
 			e.handle(build, test.answer)
-			err := e.backend(docker.Options{}).Build(t.Context(), docker.Build{Tag: "mine:1"})
+			err := e.backend(docker.Options{}).Build(t.Context(), docker.Build{Tag: "mine:1", Context: fstest.MapFS{}})
 			if err == nil || err.Error() != test.want {
 				t.Errorf("the error is %v", err)
 			}

@@ -108,5 +108,6 @@ func Environment() []string {
 		// One thread per core of the host takes memory and gains nothing under a CPU quota.
 		"OPENBLAS_NUM_THREADS=1",
 		"OMP_NUM_THREADS=1",
+		"NUMBA_NUM_THREADS=1",
 	}
 }

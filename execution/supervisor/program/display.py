@@ -22,12 +22,14 @@ OURS.append(globals())
 CHANGES = {
     "matplotlib.pyplot": "show_plots",
     "matplotlib.figure": "notice_saved_figures",
+    "matplotlib.font_manager": "fall_back",
     "matplotlib.animation": "show_animations",
     "PIL.ImageShow": "show_images",
     "cv2": "show_opencv",
     "webbrowser": "open_pages",
     "plotly.io": "show_plotly",
     "plotly.basedatatypes": "describe_plotly",
+    "graphviz.backend.viewing": "keep_graphs",
     "pandas": "widen_pandas",
     "sympy.interactive.printing": "print_formulas",
 }

@@ -6,11 +6,12 @@ import os
 import sys
 
 from display import screen
+from shell import Captured
 from tracebacks import OURS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from shell import Shell
     from typing import Any, Optional
 
@@ -322,6 +323,24 @@ def fill(module: "Any", get_ipython: "Callable[[], Shell]") -> None:
             names[f"register_{kind}_magic"] = register(get_ipython(), kind)
     elif name == "IPython.core.pylabtools":
         names.update(backend2gui={})
+    elif name == "IPython.utils.capture":
+        import contextlib
+
+        names.update(capture_output=contextlib.contextmanager(capture), CapturedIO=Captured)
+
+
+def capture(stdout: bool = True, stderr: bool = True, display: bool = True) -> "Iterator[Captured]":
+    """Collects output for IPython's capture_output."""
+    import io
+
+    captured, before = Captured("", ""), (sys.stdout, sys.stderr)
+    out, err = io.StringIO(), io.StringIO()
+    sys.stdout, sys.stderr = out if stdout else sys.stdout, err if stderr else sys.stderr
+    try:
+        yield captured
+    finally:
+        sys.stdout, sys.stderr = before
+        captured.stdout, captured.stderr = out.getvalue(), err.getvalue()
 
 
 def register(shell: "Shell", kind: str) -> "Any":

@@ -42,6 +42,22 @@ def notice_saved_figures(gallery: "Gallery", module: "Any") -> None:
     module.Figure.savefig = wrapping(save, savefig)
 
 
+def fall_back(_: "Gallery", module: "Any") -> None:
+    """Makes all texts of Matplotlib fall back to the fonts that its defaults list, character by character. Programs and
+    styles name a font, or `serif`, in place of the list."""
+    find = module.FontManager._find_fonts_by_props
+
+    def find_fonts(manager: "Any", prop: "Any", *args: "Any", **kwargs: "Any") -> "Any":
+        families = prop.get_family()
+        more = [name for name in sys.modules["matplotlib"].rcParamsDefault["font.family"][1:] if name not in families]
+        if more and prop.get_file() is None:
+            prop = prop.copy()
+            prop.set_family([*families, *more])
+        return find(manager, prop, *args, **kwargs)
+
+    module.FontManager._find_fonts_by_props = wrapping(find, find_fonts)
+
+
 def show_animations(gallery: "Gallery", module: "Any") -> None:
     """Shows animations as a page that plays them, and their frames nowhere else."""
 
@@ -119,6 +135,11 @@ def describe_plotly(_: "Gallery", module: "Any") -> None:
         return {"application/vnd.plotly.v1+json": figure.to_json(), "text/html": page}
 
     module.BaseFigure._repr_mimebundle_ = bundle
+
+
+def keep_graphs(_: "Gallery", module: "Any") -> None:
+    """Makes Graphviz's view write its file alone: it would start a desktop's viewer."""
+    module.view_unixoid = module.view.linux = lambda *_, **__: None
 
 
 def print_formulas(_: "Gallery", module: "Any") -> None:

@@ -47,7 +47,7 @@ OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
 WARM_UP_SECONDS = 0.03  # how long a program's process waits for its code before it warms up
 # Modules that ipython.py provides.
 IPYTHON = (
-    *("IPython", "IPython.core", "IPython.lib"),
+    *("IPython", "IPython.core", "IPython.lib", "IPython.utils", "IPython.utils.capture"),
     *("IPython.display", "IPython.core.display", "IPython.core.display_functions", "IPython.lib.display"),
     *("IPython.core.getipython", "IPython.core.interactiveshell", "IPython.core.magic", "IPython.core.pylabtools"),
 )

@@ -182,7 +182,10 @@ class Shell:
             environment["PIP_USER"] = "1"
         if not has_network():
             environment["PIP_NO_INDEX"] = "1"  # or it would try for a quarter of a minute
-        self.call([sys.executable, "-m", "pip", *words], True, **environment)
+        command = [sys.executable, "-m", "pip", *words]
+        if any(word[-1:] == ";" or word[:1] in "|&;<>" or word[:2] in ("1>", "2>") for word in words):
+            command = [self.shell_command("")[0], "-c", f"{sys.executable} -m pip {arguments}"]
+        self.call(command, True, **environment)
         folder = site.getusersitepackages()
         if os.path.isdir(folder) and folder not in sys.path:
             sys.path.append(folder)

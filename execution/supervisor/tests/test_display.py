@@ -5,12 +5,14 @@ import io
 import os
 import sys
 import tempfile
+import types
 import unittest
 
 from unittest import mock
 
 import display
 import gallery
+import libraries
 
 from handover import RESULT_ITEM
 
@@ -111,3 +113,42 @@ class DisplayTest(unittest.TestCase):
         self.addCleanup(sys.meta_path.remove, hook)
         self.assertIsNone(hook.find_spec("colorsys"))
         self.assertIsNone(hook.find_spec("matplotlib.pyplot", []))
+
+    def test_texts_fall_back_to_the_fonts_of_the_defaults(self) -> None:
+        class FontManager:
+            def _find_fonts_by_props(self, prop: "FakeFont") -> "list[str]":
+                return prop.families
+
+        module = types.ModuleType("font_manager")
+        module.__dict__["FontManager"] = FontManager
+        matplotlib = types.ModuleType("matplotlib")
+        matplotlib.__dict__["rcParamsDefault"] = {"font.family": ["sans-serif", "A", "B"]}
+        libraries.fall_back(self.screen.gallery(), module)
+        with mock.patch.dict(sys.modules, matplotlib=matplotlib):
+            for font, want in (
+                (FakeFont(["serif"]), ["serif", "A", "B"]),
+                (FakeFont(["B", "C"]), ["B", "C", "A"]),
+                (FakeFont(["serif"], "own.ttf"), ["serif"]),
+            ):
+                before = list(font.families)
+                self.assertEqual(FontManager()._find_fonts_by_props(font), want)
+                self.assertEqual(font.families, before)
+
+
+class FakeFont:
+    """What Matplotlib searches a font by."""
+
+    def __init__(self, families: "list[str]", file: "str | None" = None) -> None:
+        self.families, self.file = families, file
+
+    def get_family(self) -> "list[str]":
+        return self.families
+
+    def get_file(self) -> "str | None":
+        return self.file
+
+    def copy(self) -> "FakeFont":
+        return FakeFont(self.families, self.file)
+
+    def set_family(self, families: "list[str]") -> None:
+        self.families = families
