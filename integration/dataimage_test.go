@@ -226,3 +226,32 @@ func TestDockerDataImageSize(t *testing.T) {
 		t.Errorf("it has %d bytes", found.Size)
 	}
 }
+
+// In a process that /proc knows by another number psutil is not imported, and joblib's workers
+// do without it. Sandboxes behind AppArmor have such processes.
+func TestDockerPsutilOfOtherNumbers(t *testing.T) {
+	const program = `
+import os, joblib
+try:
+    import psutil
+except ImportError as error:
+    print(error)
+if __name__ == "__main__":
+    print(joblib.Parallel(2)(joblib.delayed(abs)(n) for n in (-1, -2)))`
+	run := func(wrapper ...string) string {
+		t.Helper()
+		args := slices.Concat([]string{"run", "--rm", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--user", "0", "--network", "none", "-e", "HOME=/tmp", dataImage},
+			wrapper, []string{"python3", "-c", program})
+		out, err := exec.CommandContext(t.Context(), "docker", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	if out := run(); out != "[1, 2]\n" {
+		t.Errorf("it prints %q", out)
+	}
+	if out := run("unshare", "--pid", "--fork"); out != "psutil cannot be used in this process: /proc knows it by another number\n[1, 2]\n" {
+		t.Errorf("with other numbers it prints %q", out)
+	}
+}

@@ -36,6 +36,7 @@ for t in all: t.join()`
 		{name: "pip", code: "!pip install no-such-package-x\nprint('on')", stdout: "on\n", stderr: "~nothing can be installed"},
 		{name: "pip as a magic", code: "%pip install no-such-package-x\n", stderr: "~nothing can be installed"},
 		{name: "IPython", code: "from IPython.display import display, HTML, Markdown\ndisplay(Markdown('# x'))\nget_ipython() is None", stdout: "# x\nFalse\n"},
+		{name: "IPython as a module", code: "import IPython\nIPython.display.display(IPython.display.Markdown('# y'))", stdout: "# y\n"},
 		{name: "an error of Python's own", code: "%matplotlib inline\nx = = 1", exit: "1", stderr: "~line 2\n    x = = 1\n"},
 		{name: "semicolon", code: "x = 1\nx;"},
 		{name: "semicolon and comment", code: "(1\n); # shows nothing"},

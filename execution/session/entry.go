@@ -40,6 +40,14 @@ func (e *entry) current() execution.SessionInfo {
 	return e.info
 }
 
+// setIdle changes the session's idle time, which counts from the end of its next call.
+func (e *entry) setIdle(idle time.Duration) execution.SessionInfo {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info.Idle = idle
+	return e.info
+}
+
 // announcement returns what was announced last of the session.
 func (e *entry) announcement() execution.SessionInfo {
 	e.mu.Lock()

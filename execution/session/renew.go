@@ -140,7 +140,7 @@ func (m *Manager) Extend(ctx context.Context, id string, idle time.Duration) (ex
 	case e.current().Idle == 0:
 		return execution.SessionInfo{}, errCannotMove
 	case !e.callSlot.TryAcquire(1):
-		return m.extendBusy(e, idle), nil
+		return extendBusy(e, idle), nil
 	}
 	defer e.callSlot.Release(1)
 	if err := m.connect(ctx, e); err != nil {
@@ -156,10 +156,8 @@ func (m *Manager) Extend(ctx context.Context, id string, idle time.Duration) (ex
 
 // extendBusy changes the idle time of a session that a call is made in. The session
 // then ends later than it returns.
-func (m *Manager) extendBusy(e *entry, idle time.Duration) execution.SessionInfo {
-	session := e.current()
-	session.Idle = idle
-	m.update(e, session, e.announcement())
+func extendBusy(e *entry, idle time.Duration) execution.SessionInfo {
+	session := e.setIdle(idle)
 	if renewed := session.Renewed(time.Now()); renewed.After(session.Expires) {
 		session.Expires = renewed
 	}

@@ -312,6 +312,7 @@ def fill(module: "Any", get_ipython: "Callable[[], Shell]") -> None:
         names.update(get_ipython=get_ipython)
     if name == "IPython":
         names.update(__version__="8.30.0", version_info=(8, 30, 0, ""))
+        __import__("IPython.display")  # as the package does
     elif "display" in name:
         names.update(NAMES, set_matplotlib_close=set_matplotlib_formats)
         for kind in ("HTML", "Markdown", "Latex", "SVG", "JSON", "Javascript", "Pretty"):

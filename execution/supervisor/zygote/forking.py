@@ -20,6 +20,7 @@ CLONE3 = 435  # the number of the system call, on all machines
 CLONE_CHILD_CLEARTID = 0x00200000
 CLONE_CHILD_SETTID = 0x01000000
 PR_GET_TID_ADDRESS = 40  # prctl(2)
+ROBUST_LIST_CALLS = {"x86_64": (273, 274), "aarch64": (99, 100)}  # set_robust_list(2) and get_robust_list(2)
 # The last number that the pid namespace of the reading or writing process gave. Kernels may be built without it.
 LAST_NUMBER = "/proc/sys/kernel/ns_last_pid"
 OPENED = int(os.environ.pop("VIVARIUM_LAST_NUMBER", "-1"))  # its descriptor, from a backend that makes it read-only
@@ -48,7 +49,8 @@ def number_of(handle: int) -> int:
 
 class Forker:
     """Forks like os.fork, and chooses the number that the child gets in its pid namespace. The C library keeps a thread's
-    number in memory; as in its own fork, the kernel writes the new one there."""
+    number in memory; as in its own fork, the kernel writes the new one there. Handlers of pthread_atfork(3) do not run: the
+    zygote has one thread, so there is no lock that they would have to hold."""
 
     def __init__(self) -> None:
         """Prepares the arguments once: what is made for each fork are pages that each child has to copy."""
@@ -57,6 +59,10 @@ class Forker:
         known = libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) == 0 and address.value
         # musl has the address of a lock there. To write a number to it would block the program's first thread.
         self.works = bool(known) and ctypes.c_int.from_address(address.value).value == _thread.get_native_id()
+        self.set_robust_list, get_robust_list = ROBUST_LIST_CALLS.get(os.uname().machine, (0, 0))
+        self.robust = ctypes.c_void_p(), ctypes.c_size_t()  # the address and the size of this thread's list
+        if not get_robust_list or libc.syscall(get_robust_list, 0, *map(ctypes.byref, self.robust)) != 0:
+            self.works = False
         self.arguments = CloneArguments(
             flags=CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
             child_tid=address.value,
@@ -73,6 +79,7 @@ class Forker:
         python.PyOS_BeforeFork()
         pid: int = python.syscall(CLONE3, ctypes.byref(self.arguments), ctypes.sizeof(self.arguments))
         if pid == 0:
+            libc.syscall(self.set_robust_list, *self.robust)  # as the C library's own fork does
             python.PyOS_AfterFork_Child()
         else:
             python.PyOS_AfterFork_Parent()
