@@ -13,7 +13,7 @@ import shell
 
 from compiling import awaits, compile_program
 from display import screen
-from ending import end_program
+from ending import end_program, prepare_end
 from environment import change_variables, parse_arguments, parse_variables
 from handover import Pipes, RELEASE, take_over
 from kernel import (
@@ -44,7 +44,7 @@ MAIN_FILE = "__main__.py"  # the program itself, in the workspace; the name is r
 # For each process of a program; the zygote may have more (see Zygote.serve). Removed from the environment, as is
 # VIVARIUM_WATCH_MEMORY, so that programs do not see it.
 OPEN_FILES = int(os.environ.pop("VIVARIUM_OPEN_FILES", "1024"))
-WARM_UP_SECONDS = 0.03  # how long a program's process waits for its code before it warms up
+WARM_UP_SECONDS = 0.01  # how long a program's process waits for its code before it warms up
 # Modules that ipython.py provides.
 IPYTHON = (
     *("IPython", "IPython.core", "IPython.lib", "IPython.utils", "IPython.utils.capture"),
@@ -52,6 +52,18 @@ IPYTHON = (
     *("IPython.core.getipython", "IPython.core.interactiveshell", "IPython.core.magic", "IPython.core.pylabtools"),
 )
 OURS.append(globals())
+
+
+class Job:
+    """What the supervisor sends to a program's process."""
+
+    def __init__(self, text: bytes) -> None:
+        self.interactive, self.has_files, self.cpu_seconds, variables, arguments = RELEASE.unpack_from(text)
+        arguments_at = RELEASE.size + variables
+        source_at = arguments_at + arguments
+        self.variables = text[RELEASE.size : arguments_at]
+        self.arguments = text[arguments_at:source_at]
+        self.source = text[source_at:]
 
 
 def make_main(path: str) -> "ModuleType":
@@ -136,18 +148,22 @@ def lift_digit_limit() -> None:
 
 
 def warm_up() -> None:
-    """Runs a tiny program that fails, and discards its output. The process then has the pages and modules that most
-    programs need, so a run takes a third of the time (see docs/performance.md)."""
+    """Runs a tiny program that fails, and discards its output. It goes through what every program goes through: the process
+    then has the pages and modules that most programs need, so a run takes a third of the time (see docs/performance.md).
+    """
     streams = sys.stdout, sys.stderr
     with open(os.devnull, "w") as null:
         sys.stdout = sys.stderr = null
         try:
-            for code in compile_program(b"class A: pass\nprint(6 * 7, A())\n1 / 0", "", True):
-                exec(code, {"__name__": "__main__"})
+            job = Job(RELEASE.pack(True, False, 0, 0, 0) + b"class A: pass\nprint(6 * 7, A())\n1 / 0")
+            change_variables(parse_variables(job.variables))
+            parse_arguments(job.arguments)
+            run_codes(compile_program(job.source, "", job.interactive), {"__name__": "__main__"})
         except ZeroDivisionError as error:
             report(error)  # imports traceback, which takes 10 ms
         finally:
             sys.stdout, sys.stderr = streams
+    prepare_end()
     gc.freeze()  # or the collection at the program's end would visit all of it
 
 
@@ -185,20 +201,18 @@ def await_and_run(workspace: str, notice: "Optional[ExitNotice]" = None) -> "NoR
     waiting.register(3, select.POLLIN)
     if not waiting.poll(WARM_UP_SECONDS * 1000):  # under load there is no time to warm up
         warm_up()
-    job = read_to_end(3)
-    if not job:
+    text = read_to_end(3)
+    if not text:
         os._exit(0)  # the supervisor is gone
-    interactive, has_files, cpu_seconds, variables_size, arguments_size = RELEASE.unpack_from(job)
+    job = Job(text)
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
-    limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
-    if has_files:
+    limit(resource.RLIMIT_CPU, job.cpu_seconds, job.cpu_seconds + 1)
+    if job.has_files:
         forget_shadowed(workspace)
     inherited = next(reversed(sys.modules))
-    arguments_at = RELEASE.size + variables_size
-    source_at = arguments_at + arguments_size
-    change_variables(parse_variables(job[RELEASE.size : arguments_at]))
-    arguments = parse_arguments(job[arguments_at:source_at])
-    status = execute(job[source_at:], f"{workspace}/{MAIN_FILE}", interactive, arguments)
+    change_variables(parse_variables(job.variables))
+    arguments = parse_arguments(job.arguments)
+    status = execute(job.source, f"{workspace}/{MAIN_FILE}", job.interactive, arguments)
     end_program(status, workspace, inherited, notice)
 
 
