@@ -187,10 +187,7 @@ class Notebook:
         name = self.cells.add(source)
         error = self.attempt(lambda: self.run_codes(compile_program(source, name, interactive)))
         self.outputs.repair()
-        error = self.attempt(self.outputs.flush) or error
-        # After an interrupt the cell has no time left to draw. A fork that has run to the cell's end would draw twice.
-        if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
-            error = self.attempt(screen.finish) or error
+        error = self.attempt(lambda: self.finish_cell(error)) or error
         if error is None:
             return 0
         if isinstance(error, SystemExit):
@@ -199,6 +196,13 @@ class Notebook:
         if isinstance(error, KeyboardInterrupt):
             return _signal.SIGXCPU if self.out_of_cpu else 130 << 8
         return 1 << 8
+
+    def finish_cell(self, error: "Optional[BaseException]") -> None:
+        """Writes and saves what a cell has left, given what it has raised."""
+        self.outputs.flush()
+        # After an interrupt the cell has no time left to draw. A fork that has run to the cell's end would draw twice.
+        if not isinstance(error, KeyboardInterrupt) and os.getpid() == self.process:
+            screen.finish()
 
     def attempt(self, do: "Callable[[], None]") -> "Optional[BaseException]":
         """Calls a function that may be interrupted. Returns what it raises, or None."""

@@ -101,7 +101,7 @@ def open_fds(lowest: int = 3) -> "list[int]":
 def is_open(fd: int) -> bool:
     """Reports whether a descriptor is open."""
     try:
-        os.fstat(fd)
+        fcntl.fcntl(fd, fcntl.F_GETFD)
     except OSError:
         return False
     return True
