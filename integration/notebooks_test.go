@@ -24,6 +24,7 @@ class A:
 all = [threading.Thread(target=display, args=(A(),)) for _ in range(8)]
 for t in all: t.start()
 for t in all: t.join()`
+	const ownModule = "x = open('results.py', 'w').write('mine = 1')\ndisplay(get_ipython() is None)\nimport results\nresults.mine"
 	const await = "import asyncio\nasync def m(): return 5\n"
 	return []program{
 		{name: "fences", code: "```python\nprint(6*7)\n```", stdout: "42\n"},
@@ -47,8 +48,7 @@ for t in all: t.join()`
 		{name: "big numbers in a child", code: "import subprocess, sys\nsubprocess.check_output([sys.executable, '-c', 'print(len(str(2**20000)))'])", stdout: "b'6021\\n'\n"},
 		{name: "classes without a hash", code: noHash, stdout: "1\n", files: "x.txt"},
 		{name: "displays in threads", code: threads, stdout: "~#\n"},
-		{name: "a module of the program's own", code: "open('results.py', 'w').write('mine = 1')\ndisplay(get_ipython() is None)\nimport results\nresults.mine",
-			stdout: "False\n1\n", files: "results.py"},
+		{name: "a module of the program's own", code: ownModule, stdout: "False\n1\n", files: "results.py"},
 		{name: "warning of the last frame", code: "import warnings\nwarnings.warn('w', stacklevel=2)", stderr: "~<sys>:"},
 	}
 }

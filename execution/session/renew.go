@@ -64,7 +64,7 @@ func (m *Manager) move(ctx context.Context, e *entry, end time.Time, idle time.D
 	return nil
 }
 
-// announce tells other servers when a session ends, with a reserve.
+// announce has the backend record when a session ends, with a reserve, for other servers.
 func (m *Manager) announce(ctx context.Context, e *entry, next, announced execution.SessionInfo) error {
 	if err := m.opts.Host.Announce(ctx, announced); err != nil {
 		return err
