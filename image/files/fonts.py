@@ -86,7 +86,7 @@ def write_fontconfig(names: "dict[str, list[str]]") -> None:
 
 
 def write_matplotlib(names: "dict[str, list[str]]") -> None:
-    """Writes Matplotlib's list of fonts, with the names. Matplotlib searches it from the begin, in Python, for every size
+    """Writes Matplotlib's list of fonts, with the names. Matplotlib searches it from the beginning, in Python, for every size
     of every family, until a font fits exactly. So the usual fonts come first. A weight fits exactly if it is a name."""
     fonts = [replace(font, weight=WEIGHTS.get(font.weight, font.weight)) for font in manager.fontManager.ttflist]
     usual = ("DejaVu Sans", *FALLBACK, "DejaVu Serif", "DejaVu Sans Mono")
