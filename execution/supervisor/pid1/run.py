@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # The parts of a job that arrive in frames of their own: the kind of frame, and the attribute.
 PARTS = {b"C": "code", b"I": "stdin", b"V": "variables", b"W": "arguments"}
 MAX_POSTED = 1 << 18  # bytes of output that are collected before they are sent
+HOLD_SECONDS = (
+    0.001  # how long output waits for more, or for the end: each write wakes four processes up to the server's
+)
 MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can set (pipe-max-size)
 
 
@@ -92,6 +95,7 @@ class Run:
         self.timed_out = False
         self.started = self.gone = 0.0  # when the program was released, and when all of it was gone
         self.deadline = 0.0
+        self.held_since = 0.0  # when output was queued that is not sent yet; 0: there is none
         self.poll = select.poll()
 
     def watch(self) -> None:
@@ -132,15 +136,26 @@ class Run:
                     return
                 self.deadline = time.monotonic() + more
                 continue
-            wait = min(left, WATCH_SECONDS, self.channel.silence_left())
-            ready = [fd for fd, _ in self.poll.poll(wait * 1000 + 1)]
+            wait = min(left, HOLD_SECONDS if self.held_since else WATCH_SECONDS, self.channel.silence_left())
+            ready = [fd for fd, _ in self.poll.poll(wait * 1000)]
             for fd in ready:
                 self.handle(fd)
             self.listen()
             self.watches.check()
             ended = self.program.ended(ready)
             if not ended:  # otherwise the output is sent together with the report
-                self.channel.flush()
+                self.send_held()
+
+    def send_held(self) -> None:
+        """Sends output that has waited long enough for more."""
+        now = time.monotonic()
+        if not self.channel.posted:
+            self.held_since = 0.0
+        elif not self.held_since:
+            self.held_since = now
+        elif now - self.held_since >= HOLD_SECONDS:
+            self.channel.flush()
+            self.held_since = 0.0
 
     def handle(self, fd: int) -> None:
         """Handles one descriptor that is ready."""
