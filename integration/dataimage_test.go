@@ -88,7 +88,7 @@ func dataPrograms() []program {
 		{name: "smaller ones", code: "import pydantic, markdown, chardet, rich, dateutil.parser, psutil\nfrom cryptography.fernet import Fernet\nclass M(pydantic.BaseModel): a: int\nf = Fernet(Fernet.generate_key())\nrich.print('[b]x[/b]', M(a='1').a, markdown.markdown('# x'), chardet.detect(b'abc')['encoding'], dateutil.parser.parse('2 May 2020').month, f.decrypt(f.encrypt(b'y')))", stdout: "x 1 <h1>x</h1> ascii 5 b'y'\n"},
 		{name: "pip", code: "import subprocess, sys\nprint(subprocess.check_output([sys.executable, '-m', 'pip', '--version'], text=True)[:4])\n!pip install numpy | head -1", stdout: "~Requirement already satisfied: numpy"},
 		{name: "pip without a network", code: "import subprocess, sys\nprint(subprocess.run([sys.executable, '-m', 'pip', 'install', 'no-such-package-x'], capture_output=True, text=True).stderr)", stdout: "~No matching distribution found for no-such-package-x"},
-		{name: "IPython", code: "import sys, IPython\nfrom IPython.display import display, HTML\nprint(IPython.get_ipython() is get_ipython(), IPython.__version__ > '8', [m for m in sys.modules if m.startswith('IPython')])", stdout: "True True ['IPython', 'IPython.display']\n"},
+		{name: "IPython", code: "import sys, IPython\nfrom IPython.display import display, HTML\nprint(IPython.get_ipython() is get_ipython(), IPython.__version__ > '8', sorted(m for m in sys.modules if m.startswith('IPython')))", stdout: "True True ['IPython', 'IPython.display']\n"},
 		{name: "more of IPython", code: "from IPython.lib.pretty import pretty\nfrom IPython.utils.capture import capture_output\nwith capture_output() as c: print('hi')\nprint(pretty([1]), c.stdout, end='')", stdout: "[1] hi\n"},
 	}
 }

@@ -125,7 +125,7 @@ reader.start()
 left.sendfile(open('a', 'rb')); left.close(); reader.join()
 print({len(open(name, 'rb').read()) for name in 'abcdf'}, sum(map(len, got)))
 for name in os.listdir(): os.remove(name)`, stdout: "{1048576} 1048576\n"},
-		{name: "environment", code: "import os; print(*sorted(os.environ))", stdout: "HOME HOSTNAME LANG MPLBACKEND OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PYTHONDONTWRITEBYTECODE PYTHONINTMAXSTRDIGITS PYTHONUNBUFFERED TZ USER\n"},
+		{name: "environment", code: "import os; print(*sorted(os.environ))", stdout: "HOME HOSTNAME LANG MPLBACKEND NUMBA_NUM_THREADS OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PYTHONDONTWRITEBYTECODE PYTHONINTMAXSTRDIGITS PYTHONUNBUFFERED TZ USER\n"},
 		{name: "core dumps and files", code: "import resource as r; print(r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_NOFILE))", stdout: "(1, 1) " + openFiles() + "\n"},
 		{name: "first victim of the kernel", code: `import os
 print(open('/proc/self/oom_score_adj').read().strip())
