@@ -73,15 +73,6 @@ func ByTag(tag string) (Variant, bool) {
 	return Variant{}, false
 }
 
-// Dockerfile returns the Dockerfile of all variants.
-func Dockerfile() []byte {
-	data, err := recipe.ReadFile("Dockerfile")
-	if err != nil {
-		panic(err) // it is in this binary
-	}
-	return data
-}
-
 // Recipe identifies the recipe that this binary holds: the Dockerfile and the files that it copies.
 func Recipe() string {
 	sum := sha256.New()

@@ -1,7 +1,6 @@
 """Compiles the supervisor's modules, and loads them.
 
-The arguments are the names of the modules that load.py leaves for later; the name, the file name and the source of each
-module, in load order; "--"; and the supervisor's own arguments.
+The arguments are those of compiled.py above, "--", and the supervisor's own.
 
 A sandbox that serves many runs compiles in a child process. What compiling leaves in the heap would be copied, mapped and
 unmapped again with each run's process: without it a run is a tenth cheaper. The child takes 8 ms, which other sandboxes
@@ -20,20 +19,13 @@ except ImportError:
 end = sys.argv.index("--")
 
 
-def compiled():
-    """Returns the name of each module, and its code, or for later its file name and source."""
-    later = sys.argv[1].split()
-    modules = zip(sys.argv[2:end:3], sys.argv[3:end:3], sys.argv[4:end:3])
-    return [(name, (file, text) if name in later else compile(text, file, "exec")) for name, file, text in modules]
-
-
-def compiled_by_child():
+def compiled_by_child(arguments):
     """Returns what compiled does, as a child process returns it."""
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
         with open(into, "wb") as pipe:
-            marshal.dump(compiled(), pipe)
+            marshal.dump(compiled(arguments), pipe)
         os._exit(0)
     os.close(into)
     with open(out, "rb") as pipe:
@@ -42,5 +34,5 @@ def compiled_by_child():
     return modules
 
 
-modules = compiled_by_child() if sys.argv[end - 3] == "serve_many" else compiled()
+modules = (compiled_by_child if sys.argv[end - 3] == "serve_many" else compiled)(sys.argv[1:end])
 del sys.argv[1 : end + 1], end, compiled, compiled_by_child, _ctypes

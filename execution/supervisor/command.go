@@ -56,14 +56,14 @@ func NewCommand() (Command, error) {
 
 // Line returns the command line that starts the supervisor of a sandbox from source.
 func (c Command) Line(spec execution.Spec) []string {
-	line := append([]string{"python3", "-I", "-c", bootstrapSource + loadSource}, c.modules(spec.Isolation)...)
+	line := append([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource}, c.modules(spec.Isolation)...)
 	return append(append(line, "--"), c.arguments(spec)...)
 }
 
 // CompileLine returns the command line that compiles the supervisor of a sandbox for one run
 // and prints it on stdout.
 func (c Command) CompileLine() []string {
-	return append([]string{"python3", "-I", "-c", compileSource}, c.modules(execution.IsolationContainer)...)
+	return append([]string{"python3", "-I", "-c", compiledSource + compileSource}, c.modules(execution.IsolationContainer)...)
 }
 
 // CompiledLine returns the command line that starts the supervisor from a file in the

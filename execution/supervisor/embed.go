@@ -11,6 +11,9 @@ import (
 //go:embed shared/*.py program/*.py zygote/*.py pid1/*.py session/*.py
 var moduleFiles embed.FS
 
+//go:embed compiled.py
+var compiledSource string
+
 //go:embed bootstrap.py
 var bootstrapSource string
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 # The parts of a job that arrive in frames of their own: the kind of frame, and the attribute.
 PARTS = {b"C": "code", b"I": "stdin", b"V": "variables", b"W": "arguments"}
 MAX_POSTED = 1 << 18  # bytes of output that are collected before they are sent
-HOLD_SECONDS = (
-    0.001  # how long output waits for more, or for the end: each write wakes four processes up to the server's
-)
+# How long output waits for more, or for the end. Each write wakes four processes up to the server's.
+HOLD_SECONDS = 0.001
 MAX_DRAIN = 1 << 21  # bytes that a pipe may still hold: twice what a program can set (pipe-max-size)
 
 

@@ -6,12 +6,12 @@ import os
 import sys
 
 from display import screen
-from shell import Captured
+from shell import Captured, Capturing
 from tracebacks import OURS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from shell import Shell
     from typing import Any, Optional
 
@@ -325,23 +325,7 @@ def fill(module: "Any", get_ipython: "Callable[[], Shell]") -> None:
     elif name == "IPython.core.pylabtools":
         names.update(backend2gui={})
     elif name == "IPython.utils.capture":
-        import contextlib
-
-        names.update(capture_output=contextlib.contextmanager(capture), CapturedIO=Captured)
-
-
-def capture(stdout: bool = True, stderr: bool = True, display: bool = True) -> "Iterator[Captured]":
-    """Collects output for IPython's capture_output."""
-    import io
-
-    captured, before = Captured("", ""), (sys.stdout, sys.stderr)
-    out, err = io.StringIO(), io.StringIO()
-    sys.stdout, sys.stderr = out if stdout else sys.stdout, err if stderr else sys.stderr
-    try:
-        yield captured
-    finally:
-        sys.stdout, sys.stderr = before
-        captured.stdout, captured.stderr = out.getvalue(), err.getvalue()
+        names.update(capture_output=Capturing, CapturedIO=Captured)
 
 
 def register(shell: "Shell", kind: str) -> "Any":

@@ -23,7 +23,7 @@ class Outputs:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         self.references = self.count_references()
-        self.opened = open_fds(0)
+        self.opened = [fd for fd in open_fds(0) if is_open(fd)]  # without the one that lists them
 
     def stream(self, fd: int, errors: str) -> io.TextIOWrapper:
         """Returns a text stream that writes at once, as `python3 -u` does."""
@@ -93,7 +93,7 @@ class UnclosedFile(io.FileIO):
 def open_fds(lowest: int = 3) -> "list[int]":
     """Returns the descriptors of this process, from the lowest that is asked for: beyond the standard streams."""
     try:
-        return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd >= lowest and is_open(fd)]
+        return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd >= lowest]
     except OSError:
         return list(range(lowest, DONE_FD))
 

@@ -302,14 +302,11 @@ class Shell:
 
     def cell_capture(self, line: str, cell: str) -> None:
         """Runs the cell without its output, which the named variable gets."""
-        import contextlib
-        import io
-
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        with Capturing() as captured:
             self.run_here(cell)
         names = [word for word in line.split() if not word.startswith("-")]
         if names:
-            self.user_ns[names[0]] = Captured(out.getvalue(), err.getvalue())
+            self.user_ns[names[0]] = captured
 
     def cell_bash(self, line: str, cell: str) -> None:
         """Runs the cell in a shell."""
@@ -393,3 +390,24 @@ class Captured:
         print(self.stderr, end="", file=sys.stderr)
 
     __call__ = show
+
+
+class Capturing:
+    """A context whose output does not appear: that of `%%capture`, and IPython's capture_output."""
+
+    def __init__(self, stdout: bool = True, stderr: bool = True, display: bool = True) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __enter__(self) -> Captured:
+        import io
+
+        self.captured = Captured("", "")
+        self.before = sys.stdout, sys.stderr
+        self.out, self.err = io.StringIO(), io.StringIO()
+        sys.stdout, sys.stderr = self.out if self.stdout else sys.stdout, self.err if self.stderr else sys.stderr
+        return self.captured
+
+    def __exit__(self, *error: object) -> None:
+        sys.stdout, sys.stderr = self.before
+        self.captured.stdout, self.captured.stderr = self.out.getvalue(), self.err.getvalue()
