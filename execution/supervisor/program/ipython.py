@@ -175,7 +175,8 @@ class Audio(Player):
         """Returns samples as a WAV file: those of one channel, or a list of channels."""
         import io
         import wave
-        import numpy
+
+        numpy = __import__("numpy")  # mypy finds no types where it is not installed
 
         array = numpy.atleast_2d(numpy.asarray(samples, dtype=float))
         largest = float(numpy.abs(array).max()) if array.size else 0.0
