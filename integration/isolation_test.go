@@ -289,6 +289,12 @@ func TestPreload(t *testing.T) {
 	if log := s.logged(); !strings.Contains(log, "nosuch: ModuleNotFoundError") || !strings.Contains(log, "antigravity_exit: ModuleNotFoundError") {
 		t.Errorf("the log does not tell what could not be imported:\n%s", log)
 	}
+	// A program that mentions none of them is not slowed down by them.
+	program{stdout: "False\n"}.check(t, mustRun(t, s, request{"code": "print('JSON'.lower() in __import__('sys').modules)"}))
+	// One that imports something that the server does not know may import them.
+	program{stdout: "True\n"}.check(t, mustRun(t, s, request{
+		"code": "import helper; print(helper.has)", "files": []map[string]any{{"path": "helper.py", "content_base64": encode("import sys; has = 'xml.dom' in sys.modules")}},
+	}))
 	none, _ := alone(t, with(dataImage, "PRELOAD_MODULES=none")...)
 	program{stdout: "False\n"}.check(t, mustRun(t, none, request{"code": "import sys; print('numpy' in sys.modules)"}))
 }
@@ -296,7 +302,19 @@ func TestPreload(t *testing.T) {
 // What a program does to the supervisor and the zygote has no effect, and the
 // next run is right, in the same sandbox.
 func TestAttacksOnTheSupervisor(t *testing.T) {
-	s, current := alone(t)
+	t.Run("one zygote", func(t *testing.T) {
+		const others = 3 // the supervisor, the zygote and the init
+		attackSupervisor(t, others)
+	})
+	t.Run("two zygotes", func(t *testing.T) { // of which the programs use the first
+		const others = 6 // also the second one, its init, and the program that waits
+		attackSupervisor(t, others, "PRELOAD_MODULES=calendar")
+	})
+}
+
+func attackSupervisor(t *testing.T, others int, env ...string) {
+	t.Helper()
+	s, current := alone(t, env...)
 	first := current()
 	for _, p := range []program{
 		{name: "every door of every other process", code: `others = [p for p in os.listdir("/proc") if p.isdigit() and p != os.readlink("/proc/self")]
@@ -310,12 +328,12 @@ for pid in others:
         except OSError: pass
     try: opened.append(os.write(os.open(f"/proc/{pid}/timerslack_ns", os.O_WRONLY), b"1"))
     except OSError: pass
-print(len(others), opened)`, stdout: "3 []\n"},
+print(len(others), opened)`, stdout: fmt.Sprintf("%d []\n", others)},
 		{name: "signals by every way", code: `import signal
 said = []
-def depth(pid): return len(next(l for l in open(f"/proc/{pid}/status") if l.startswith("NSpid:")).split()) - 1
+own = int(os.readlink("/proc/self"))
 for pid in [int(p) for p in os.listdir("/proc") if p.isdigit()]:
-    if depth(pid) < 3:  # not in the namespace of this run
+    if pid not in (own, own - 1):  # the init of this run
         for n in (9, 15, 19, 2, 11, 34):
             try: signal.pidfd_send_signal(os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY), n); said.append("sent")
             except OSError as e: said.append(errno.errorcode[e.errno])

@@ -76,7 +76,20 @@ func TestProcessNumbers(t *testing.T) {
 		for _, p := range processes() {
 			t.Run(p.name, func(t *testing.T) {
 				for range 2 {
-					p.check(t, mustRun(t, s, request{"code": own + p.code, "timeout_ms": 10000}))
+					p.check(t, mustRun(t, s, request{"code": own + p.code, "timeout_ms": 20000}))
+				}
+			})
+		}
+	})
+	t.Run("two zygotes", func(t *testing.T) {
+		s, _ := alone(t, "PRELOAD_MODULES=calendar")
+		for i, p := range processes() {
+			t.Run(p.name, func(t *testing.T) {
+				for j := range 3 {
+					if (i+j)%2 == 0 { // the other zygote's turn
+						p.code += "\n# calendar"
+					}
+					p.check(t, mustRun(t, s, request{"code": own + p.code, "timeout_ms": 20000}))
 				}
 			})
 		}
@@ -85,7 +98,7 @@ func TestProcessNumbers(t *testing.T) {
 		s := startSession(t, shared.server, request{})
 		for _, p := range processes() {
 			t.Run(p.name, func(t *testing.T) {
-				p.check(t, s.call(t, "/execute", request{"code": own + p.code, "timeout_ms": 10000}))
+				p.check(t, s.call(t, "/execute", request{"code": own + p.code, "timeout_ms": 20000}))
 			})
 		}
 		program{stdout: strings.Repeat("True\n", 2)}.check(t, s.bash(t, `python3 -c 'import os; print(os.getpid() == int(os.readlink("/proc/self")))'

@@ -55,9 +55,10 @@ func Inodes(bytes int64) int64 {
 }
 
 // Processes returns the limit on processes and threads of a sandbox. A sandbox that serves
-// many runs gets two more than the setting, for the supervisor's own processes.
+// many runs gets five more than the setting, for the supervisor's own processes: PID 1, two
+// zygotes, and what the zygotes have prepared.
 func Processes(spec execution.Spec) int64 {
-	const own = 2
+	const own = 5
 	if spec.Isolation == execution.IsolationRun {
 		return spec.Processes + own
 	}

@@ -134,28 +134,28 @@ class Channel:
         del self.buffer[: 5 + size]
         return kind, payload
 
-    def wait(self, fd: int, timeout: float = 3600) -> bool:
-        """Waits until the server has sent something or fd is readable, at most for `timeout` seconds. Returns whether
-        fd is readable. Raises Gone when the server is gone."""
+    def wait(self, fds: "tuple[int, ...]", timeout: float = 3600) -> bool:
+        """Waits until the server has sent something or one of the fds is readable, at most for `timeout` seconds. Returns
+        whether one of them is. Raises Gone when the server is gone."""
         readable = select.poll()
-        readable.register(self.receive_fd, select.POLLIN)
-        readable.register(fd, select.POLLIN)
+        for fd in (self.receive_fd, *fds):
+            readable.register(fd, select.POLLIN)
         for ready, _ in readable.poll(min(self.silence_left(), timeout) * 1000 + 1):
-            if ready == fd:
+            if ready != self.receive_fd:
                 return True
             self.read_available()
         return False
 
-    def receive(self, program_end: int) -> "tuple[bytes, bytes]":
-        """Waits for the next frame that is not a ping, and answers pings. Raises Gone when the server is gone, or the
-        program's process."""
+    def receive(self, ends: "tuple[int, ...]") -> "tuple[bytes, bytes]":
+        """Waits for the next frame that is not a ping, and answers pings. Raises Gone when the server is gone, or a process
+        that waits for the code of a program: one of `ends` is readable then."""
         while True:
             frame = self.next_buffered()
             if frame is None:
                 if self.buffer:
                     self.show_life()  # a large frame may arrive slowly
-                if self.wait(program_end):
-                    raise Gone("the program's process ended before its code came")
+                if self.wait(ends):
+                    raise Gone("a program's process ended before its code came")
             elif frame[0] == b"P":
                 self.pong()
             else:

@@ -1,4 +1,4 @@
-"""Programs in inner sandboxes, and the link to the zygote that makes them."""
+"""Programs in inner sandboxes, and the link to a zygote that makes them."""
 
 import _socket
 import os
@@ -6,11 +6,9 @@ import struct
 import time
 
 from channel import Channel, Gone
-from forking import number_of
-from handover import ENDED, EXIT_NOTICE, HANDED, Unable
-from kernel import Filter
+from forking import LAST_NUMBER, number_of
+from handover import ENDED, EXIT_NOTICE, HANDED, REPORT, Unable
 from process import REAP_SECONDS, Ending, Program
-from zygote import become_zygote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,23 +20,21 @@ else:
 MAX_PEAK_KB = 1 << 32  # the largest peak that a program may claim in its exit notice
 
 
-def cpu_clock(handle: int) -> int:
-    """Returns the clock that counts a process's CPU time, given its pidfd (clock_getcpuclockid(3)). Raises OSError."""
-    return ~number_of(handle) << 3 | 2
-
-
 class InnerSandbox(Program):
     """A program in an inner sandbox of its own, which the zygote has made."""
 
     def __init__(self, fds: "tuple[int, ...]", zygote: "ZygoteLink") -> None:
         *pipes, self.init, handle = fds
         super().__init__(tuple(pipes), zygote.link.fileno())
-        self.clock = cpu_clock(handle)
+        self.number = number_of(handle)
         self.made = time.monotonic()
         os.close(handle)
         self.zygote = zygote
         self.notice: "Optional[Ending]" = None  # from the program's exit notice
         self.ending: "Optional[Ending]" = None
+
+    def last_number(self) -> int:
+        return self.zygote.last_number()
 
     def ended(self, ready: "list[int]") -> bool:
         if self.end_fd in ready:
@@ -56,7 +52,8 @@ class InnerSandbox(Program):
         """Reads the program's exit notice. Anything else is ignored, because the zygote will report the end."""
         try:
             status, cpu, peak_kb = EXIT_NOTICE.unpack(os.read(self.done, EXIT_NOTICE.size))
-            own_cpu = time.clock_gettime(self.clock)  # a lower bound that the program cannot forge
+            # A lower bound that the program cannot forge. The clock is that of clock_getcpuclockid(3).
+            own_cpu = time.clock_gettime(~self.number << 3 | 2)
         except (OSError, struct.error):
             return  # the program has emptied the pipe, written something else or is gone
         now = time.monotonic()
@@ -80,25 +77,27 @@ class InnerSandbox(Program):
         while self.ending is None:
             if time.monotonic() > deadline:
                 raise Gone("what a program has left does not die")
-            if channel.wait(self.end_fd, REAP_SECONDS):
+            if channel.wait((self.end_fd,), REAP_SECONDS):
                 self.take_end()
             else:
                 channel.show_life()
 
 
 class ZygoteLink:
-    """The supervisor's end of the link to the zygote."""
+    """The supervisor's end of the link to a zygote."""
 
-    def __init__(self, channel: Channel, workspace: str, program_filter: Filter, modules: "list[str]") -> None:
+    def __init__(self, channel: Channel, link: "_socket.socket") -> None:
         self.channel = channel
-        self.link, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            self.link.close()
-            become_zygote(theirs, workspace, program_filter, modules)
-        theirs.close()
-        self.report = self.await_message(b"R")[0]  # what was preloaded
-        os.waitpid(pid, 0)
+        self.link = link
+        self.number = 0  # the zygote's own, in the sandbox
+        try:
+            self.numbers = os.open(LAST_NUMBER, os.O_RDONLY)
+        except OSError:
+            self.numbers = -1  # the kernel does not tell
+
+    def last_number(self) -> int:
+        """Returns the last number that a process of the sandbox got, or 0 where that is unknown."""
+        return int(os.pread(self.numbers, 16, 0)) if self.numbers >= 0 else 0
 
     def receive(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
         """Reads a message of one kind from the zygote. Returns its payload and its descriptors. Raises Unable."""
@@ -112,9 +111,15 @@ class ZygoteLink:
 
     def await_message(self, kind: bytes) -> "tuple[bytes, tuple[int, ...]]":
         """Waits for a message of one kind and returns it like receive. Raises Gone, or Unable."""
-        while not self.channel.wait(self.link.fileno()):
+        while not self.channel.wait((self.link.fileno(),)):
             self.channel.show_life()
         return self.receive(kind)
+
+    def await_report(self) -> bytes:
+        """Waits until the zygote is ready. Returns what it has preloaded, as fields. Raises Gone, or Unable."""
+        message, _ = self.await_message(b"R")
+        (self.number,) = REPORT.unpack_from(message)
+        return message[REPORT.size :]
 
     def next(self) -> InnerSandbox:
         """Waits for the next program's process. Raises Gone, or Unable."""

@@ -104,26 +104,46 @@ def share_of(pid: int, most: int) -> int:
     return min(most, sum(found.values()) + sum(tables.values())) if found else most
 
 
+class Residents:
+    """The processes of a sandbox that do not belong to the current run: this one, the zygotes, and what the zygotes have
+    prepared for other runs. Initially all but this one belong to it."""
+
+    def __init__(self) -> None:
+        self.zygotes: "frozenset[int]" = frozenset()
+        self.program = 0  # the current run's first process
+
+    def others(self) -> "list[int]":
+        """Returns the processes of the current run."""
+        if not self.zygotes:
+            return pids()
+        return [pid for pid in pids() if pid not in self.zygotes and self.is_of_run(pid)]
+
+    def is_of_run(self, pid: int) -> bool:
+        """Reports whether a process belongs to the current run: it is its first, or no zygote's child. Orphans are children
+        of the run's init."""
+        return pid == self.program or parent_of(pid) not in self.zygotes
+
+
 class MemoryWatch:
     """Replaces a cgroup where none bounds memory. It regularly adds up the memory of all processes and kills the
     largest ones where that is too much, as the kernel would."""
 
     def __init__(
-        self, limit: int, places: "Iterable[str]", network: "Network", show_life: "Callable[[], None]" = lambda: None
+        self,
+        limit: int,
+        places: "Iterable[str]",
+        network: "Network",
+        residents: Residents,
+        show_life: "Callable[[], None]" = lambda: None,
     ) -> None:
         self.limit = limit  # bytes; 0: a cgroup bounds them
         self.network = network
+        self.residents = residents
         self.show_life = show_life  # called between the rounds of a check
         self.places = tuple(places)
-        self.baseline: "dict[int, int]" = {}  # what the zygote uses between runs, by pid
         self.since: "dict[int, float]" = {}  # when each process was first seen
         self.next = 0.0  # when to check again
         self.kills = 0
-
-    def exempt_zygote(self) -> None:
-        """Exempts the zygote, the only child of this process, and subtracts its memory from the total."""
-        if self.limit:
-            self.baseline = {pid: memory_of(pid) for pid in pids() if parent_of(pid) == os.getpid()}
 
     def check(self) -> None:
         """Checks, if it is time, and kills processes where they use too much."""
@@ -136,14 +156,14 @@ class MemoryWatch:
             if self.enforce():
                 return
             self.show_life()
-        for pid in pids():
-            if pid not in self.baseline and memory_of(pid) > SMALL:
+        for pid in self.residents.others():
+            if memory_of(pid) > SMALL:
                 self.kills += kill_quietly(pid)
 
     def enforce(self) -> bool:
         """Kills processes if all together use too much memory. Returns False if they do and none could be killed."""
         now = time.monotonic()
-        used = {pid: memory_of(pid) - self.baseline.get(pid, 0) for pid in pids()}
+        used = {pid: memory_of(pid) for pid in self.residents.others()}
         self.since = {pid: self.since.get(pid, now) for pid in used}
         files = sum(status.f_frsize * (status.f_blocks - status.f_bfree) for status in map(os.statvfs, self.places))
         files += max(0, self.network.sockets() - FEW_SOCKETS) * SOCKET_BYTES  # the kernel does not report their content
@@ -156,7 +176,7 @@ class MemoryWatch:
         for pid in sorted(used, key=lambda pid: -used[pid]):
             if sum(used.values()) + files <= self.limit or used[pid] > self.limit or time.monotonic() > until:
                 break
-            used[pid] = min(used[pid], share_of(pid, used[pid] + self.baseline.get(pid, 0)) - self.baseline.get(pid, 0))
+            used[pid] = min(used[pid], share_of(pid, used[pid]))
         return self.kill_largest(used, files)
 
     def starting(self, used: "dict[int, int]", now: float) -> "list[int]":
@@ -178,7 +198,7 @@ class MemoryWatch:
         if left <= self.limit:
             return True
         for pid in sorted(used, key=lambda pid: -used[pid]):
-            if left > self.limit and pid not in self.baseline:
+            if left > self.limit:
                 left -= used[pid]
                 self.kills += kill_quietly(pid)
         return self.kills > before

@@ -33,6 +33,8 @@ class Ending:
 class Program:
     """A forked interpreter that waits for code, and the supervisor's ends of its pipes."""
 
+    number = 0  # that the process has in the sandbox; 0 where the sandbox has no other programs
+
     def __init__(self, pipes: "tuple[int, ...]", end_fd: int) -> None:
         self.stdin, self.stdout, self.stderr, self.control, self.done = pipes
         self.end_fd = end_fd  # readable when its main process has ended
@@ -42,13 +44,18 @@ class Program:
     def release(self, job: "Job") -> None:
         """Sends the code to the program, with its variables and arguments. The program then runs it."""
         limits = job.limits
-        sizes = len(job.variables), len(job.arguments)
-        head = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"], *sizes)
+        rest = len(job.variables), len(job.arguments), self.last_number()
+        record = RELEASE.pack(bool(limits["interactive"]), job.has_files, limits["cpu_seconds"], *rest)
         try:
-            write_all(self.control, head + job.variables + job.arguments + job.code)
+            write_all(self.control, record + job.variables + job.arguments + job.code)
         except BrokenPipeError:
             pass  # it died while it waited; its status shows that
         os.close(self.control)
+
+    def last_number(self) -> int:
+        """Returns the last number that a process of the sandbox got, for a program that has a pid namespace of its own, or
+        0."""
+        return 0
 
     def ended(self, ready: "list[int]") -> bool:
         """Reports whether the program has ended. `ready` are the readable fds. Call it after each poll."""

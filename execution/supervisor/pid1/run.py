@@ -45,12 +45,13 @@ class Job:
             setattr(self, part, bytearray())
 
 
-def receive_job(channel: Channel, program: Program, workspace: str) -> Job:
-    """Receives a job and stages its files. Raises OSError when they do not fit, and Gone when the server is gone."""
+def receive_job(channel: Channel, ends: "tuple[int, ...]", workspace: str) -> Job:
+    """Receives a job and stages its files. Raises OSError when they do not fit, and Gone when the server is gone, or one of
+    `ends` is readable."""
     job = Job({})
     file = -1
     while True:
-        kind, payload = channel.receive(program.end_fd)
+        kind, payload = channel.receive(ends)
         if kind == b"J":
             channel.begin_job()
             job = Job(parse_fields(payload))

@@ -12,14 +12,22 @@ from channel import Channel, Gone
 from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
 from handover import fields
 from kernel import write_all
-from memory import Counter, MemoryWatch
+from memory import Counter, MemoryWatch, Residents
 from network import Network
-from process import Program
 from program import MAIN_FILE
 from results import send_results
 from run import Run, receive_job
 from watches import KernelWatch, Pressure, Watches
 from workspace import any_change, await_tick, changes, post_skipped, send_files, walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from process import Program
+    from run import Job
+    from typing import TypeVar
+
+    Chosen = TypeVar("Chosen", bound=Program)
 
 PROTOCOL = 3
 PYTHON = ".".join(map(str, sys.version_info[:3]))
@@ -42,15 +50,17 @@ class Sandbox:
         self.home = SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
         limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
-        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, channel.show_life)
-        self.watches = Watches(memory, KernelWatch(self.network))
+        residents = Residents()
+        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, residents, channel.show_life)
+        self.watches = Watches(memory, KernelWatch(self.network, residents))
         self.pressure = Pressure(memory, self.watches.kernel)
 
-    def serve_run(self, program: Program) -> None:
-        """Receives one job, runs it and reports on it. Raises Gone."""
+    def serve_run(self, ends: "tuple[int, ...]", choose: "Callable[[Job], Chosen]") -> "Chosen":
+        """Receives one job, runs it and reports on it. Returns the program that was chosen for it. Raises Gone, also when one
+        of `ends` is readable before the job has come."""
         channel = self.channel
         try:
-            job = receive_job(channel, program, self.workspace)
+            job = receive_job(channel, ends, self.workspace)
             # Tracebacks and inspect read the source from here.
             main = os.open(MAIN_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=self.root)
             try:
@@ -61,11 +71,12 @@ class Sandbox:
             channel.send(b"!", fields(full=int(error.errno == ENOSPC), message=str(error).replace("\n", " ")))
             raise Gone("a job could not be staged") from None
         staged = self.stamps() if job.has_files else {}
+        program = choose(job)
         run = Run(channel, program, job, self.watches)
         await_tick(staged.values())
         channel.send(b"A")
         run.started = time.monotonic()
-        self.watches.kernel.begin(run.started)
+        self.watches.begin(run.started, program.number)
         program.release(job)
         run.watch()
         channel.post(b"X", self.facts(run))
@@ -80,6 +91,7 @@ class Sandbox:
             post_skipped(channel, ".", os.strerror(error.errno).lower())
         tempfiles.post(channel, {})
         channel.send(b"Z")
+        return program
 
     def stamps(self) -> "dict[str, tuple[int, int, int]]":
         """Returns the stamp of each path in the workspace."""
@@ -104,10 +116,11 @@ class Sandbox:
             full=0 if status == 0 else int(is_full(self.workspace)) + 2 * int(is_full("/tmp")),
         )
 
-    def take_baseline(self) -> None:
-        """Records what is in use between runs. Call it before the first run, when the zygote is ready. Raises Gone."""
+    def take_baseline(self, zygotes: "frozenset[int]") -> None:
+        """Records what is in use between runs, given the numbers of the zygotes. Call it before the first run, when they are
+        ready. Raises Gone."""
         self.empty()  # removes what the preloaded modules have written
-        self.watches.exempt_zygote()
+        self.watches.exempt(zygotes)
         self.check_pressure()
         self.network.unused = self.network.read()
         self.free = self.shared_memory.read() + SHARED_SLACK

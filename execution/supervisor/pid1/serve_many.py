@@ -6,10 +6,10 @@ import time
 from channel import Channel
 from cleanup import WRITABLE_DIRS, unexpected_places
 from handover import Unable, fields
-from inner_sandbox import ZygoteLink
 from main import Start
 from sandbox import PROTOCOL, PYTHON, Sandbox
 from zygote import preload_names
+from zygotes import Zygotes
 
 
 def serve(channel: Channel, start: Start) -> None:
@@ -26,16 +26,15 @@ def serve(channel: Channel, start: Start) -> None:
     sandbox = Sandbox(channel, start.workspace)
     if not sandbox.network.files:
         raise Unable("the kernel does not report how many sockets are in use")
-    zygote = ZygoteLink(channel, start.workspace, start.program_filter, preload_names(start.preload))
-    program = zygote.next()
-    sandbox.take_baseline()
-    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygote.report)
+    zygotes = Zygotes(channel, start.workspace, start.program_filter, preload_names(start.preload))
+    sandbox.take_baseline(zygotes.numbers())
+    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygotes.report)
     while True:
-        sandbox.serve_run(program)
+        program = sandbox.serve_run(zygotes.ends(), zygotes.choose)
         began = time.monotonic()
         program.await_gone(channel)
         sandbox.clean()
         cleaned = time.monotonic()
-        program = zygote.next()
+        zygotes.replace(program)
         prepared = time.monotonic()
         channel.send(b"R", fields(clean_us=int((cleaned - began) * 1e6), prepare_us=int((prepared - cleaned) * 1e6)))

@@ -15,4 +15,4 @@ def serve(channel: Channel, start: Start) -> None:
     gc.freeze()  # the pages then stay shared when the program runs a collection
     program = OnlyProgram(start.workspace, start.program_filter)
     channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="container"))
-    sandbox.serve_run(program)
+    sandbox.serve_run((program.end_fd,), lambda _: program)

@@ -4,7 +4,7 @@ import os
 import time
 
 from kernel import CHUNK
-from memory import Counter, FEW_SOCKETS, MemoryWatch, WATCH_SECONDS, kill_quietly, parent_of, pids
+from memory import Counter, FEW_SOCKETS, MemoryWatch, Residents, WATCH_SECONDS, kill_quietly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +23,12 @@ class KernelWatch:
     messages, connections that were not accepted, datagrams that wait to be read, and file locks. It checks them
     regularly, and kills all programs where there is too much."""
 
-    def __init__(self, network: "Network") -> None:
+    def __init__(self, network: "Network", residents: Residents) -> None:
         self.network = network
-        self.exempt: "set[int]" = set()  # the supervisor's own processes
+        self.residents = residents
         self.next = self.next_locks = 0.0  # when to check again
         self.kills = 0
         self.excess = ""  # what there was too much of since the last run, for the server
-
-    def exempt_zygote(self) -> None:
-        """Exempts the zygote, the only child of this process."""
-        self.exempt = {pid for pid in pids() if parent_of(pid) == os.getpid()}
 
     def check(self) -> None:
         """Checks, if it is time, and kills all programs where there is too much."""
@@ -42,7 +38,7 @@ class KernelWatch:
         self.next = now + WATCH_SECONDS / 2
         if excess := self.find_excess(now):
             self.excess = excess
-            self.kills += sum(kill_quietly(pid) for pid in pids() if pid not in self.exempt)
+            self.kills += sum(map(kill_quietly, self.residents.others()))
 
     def begin(self, now: float) -> None:
         """Postpones the next check, because a program begins and no other runs. A short run then needs none."""
@@ -111,6 +107,7 @@ class Watches:
     def __init__(self, memory: MemoryWatch, kernel: KernelWatch) -> None:
         self.memory = memory
         self.kernel = kernel
+        self.residents = memory.residents
         self.sockets = -1  # at the last call of is_quiet
 
     def is_quiet(self) -> bool:
@@ -124,7 +121,11 @@ class Watches:
         self.memory.check()
         self.kernel.check()
 
-    def exempt_zygote(self) -> None:
-        """Exempts the zygote. Call it before the first run."""
-        self.memory.exempt_zygote()
-        self.kernel.exempt_zygote()
+    def exempt(self, zygotes: "frozenset[int]") -> None:
+        """Exempts the zygotes, and what they have prepared. Call it before the first run."""
+        self.residents.zygotes = zygotes
+
+    def begin(self, now: float, program: int) -> None:
+        """Notes which program begins, given the number of its process."""
+        self.residents.program = program
+        self.kernel.begin(now)

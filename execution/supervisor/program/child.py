@@ -11,6 +11,7 @@ from kernel import (
     default_signals,
     limit,
     make_landlock_rules,
+    open_victim_score,
     restrict_self,
     set_dumpable,
     write_all,
@@ -33,7 +34,7 @@ def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded
     default_signals(*excluded)
     os.nice(19)  # within this container: programs must not keep PID 1 from its work
     set_dumpable(True)
-    be_first_victim()
+    be_first_victim(open_victim_score())
     restrict_self(make_landlock_rules())
     os.chdir(workspace)
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)

@@ -23,6 +23,7 @@ from kernel import (
     default_signals,
     limit,
     make_landlock_rules,
+    open_victim_score,
     read_to_end,
     restrict_self,
     set_dumpable,
@@ -55,15 +56,19 @@ OURS.append(globals())
 
 
 class Job:
-    """What the supervisor sends to a program's process."""
+    """What the supervisor sends to a program's process: a record, and then texts."""
 
-    def __init__(self, text: bytes) -> None:
-        self.interactive, self.has_files, self.cpu_seconds, variables, arguments = RELEASE.unpack_from(text)
-        arguments_at = RELEASE.size + variables
-        source_at = arguments_at + arguments
-        self.variables = text[RELEASE.size : arguments_at]
-        self.arguments = text[arguments_at:source_at]
-        self.source = text[source_at:]
+    def __init__(self, record: bytes) -> None:
+        fields = RELEASE.unpack(record)
+        self.interactive, self.has_files, self.cpu_seconds, self.arguments_at, arguments, self.last_number = fields
+        self.source_at = self.arguments_at + arguments
+        self.variables = self.arguments = self.source = b""
+
+    def add_texts(self, texts: bytes) -> None:
+        """Adds the variables, the arguments and the source, which come in this order."""
+        self.variables = texts[: self.arguments_at]
+        self.arguments = texts[self.arguments_at : self.source_at]
+        self.source = texts[self.source_at :]
 
 
 def make_main(path: str) -> "ModuleType":
@@ -155,7 +160,8 @@ def warm_up() -> None:
     with open(os.devnull, "w") as null:
         sys.stdout = sys.stderr = null
         try:
-            job = Job(RELEASE.pack(True, False, 0, 0, 0) + b"class A: pass\nprint(6 * 7, A())\n1 / 0")
+            job = Job(RELEASE.pack(True, False, 0, 0, 0, 0))
+            job.add_texts(b"class A: pass\nprint(6 * 7, A())\n1 / 0")
             change_variables(parse_variables(job.variables))
             parse_arguments(job.arguments)
             run_codes(compile_program(job.source, "", job.interactive), {"__name__": "__main__"})
@@ -194,17 +200,22 @@ def forget_shadowed(workspace: str) -> None:
             del sys.modules[module]
 
 
-def await_and_run(workspace: str, notice: "Optional[ExitNotice]" = None) -> "NoReturn":
-    """Waits for the code on the control pipe, runs it and exits."""
+def await_and_run(
+    workspace: str, begin: "Callable[[int], None]" = lambda _: None, notice: "Optional[ExitNotice]" = None
+) -> "NoReturn":
+    """Waits for the code on the control pipe, runs it and exits. Before it reads anything of the program it calls `begin`
+    with Job.last_number."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     waiting = select.poll()
     waiting.register(3, select.POLLIN)
     if not waiting.poll(WARM_UP_SECONDS * 1000):  # under load there is no time to warm up
         warm_up()
-    text = read_to_end(3)
-    if not text:
+    record = os.read(3, RELEASE.size)
+    if not record:
         os._exit(0)  # the supervisor is gone
-    job = Job(text)
+    job = Job(record)
+    begin(job.last_number)
+    job.add_texts(read_to_end(3))
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
     limit(resource.RLIMIT_CPU, job.cpu_seconds, job.cpu_seconds + 1)
     if job.has_files:
@@ -223,7 +234,7 @@ def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) ->
         take_over(pipes)
         default_signals()
         set_dumpable(True)
-        be_first_victim()
+        be_first_victim(open_victim_score())
         restrict_self(make_landlock_rules())
         os.chdir(workspace)
         make_streams()

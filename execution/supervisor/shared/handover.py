@@ -3,13 +3,16 @@
 import os
 import struct
 
-RULES_FD = 62  # fd of the Landlock rules while a program's process is set up
+# What a zygote's children find at the same fds as the zygote itself: the file of open_last_number, and Landlock rules.
+NUMBER_FD = 61
+RULES_FD = 62
 DONE_FD = 63  # fd to which a program's process writes its exit notice; see ExitNotice
 RESULTS_FILE = "/tmp/.vivarium-results"  # to which programs append what they display
 EXIT_NOTICE = struct.Struct("BQQ")  # an exit notice: exit status, microseconds of CPU time, peak kilobytes
 # Precedes the variables, the arguments and the code: interactive, whether files were staged, seconds of CPU time, bytes of
-# variables, bytes of arguments.
-RELEASE = struct.Struct(">??III")
+# variables, bytes of arguments, and the last number that a process of the sandbox got (0: unknown).
+RELEASE = struct.Struct(">??IIII")
+REPORT = struct.Struct("I")  # precedes a zygote's report: its number in the sandbox
 HANDED = struct.Struct("7i")  # the supervisor's ends of the five pipes, then pidfds of the init and the program
 ENDED = struct.Struct("iQQd")  # an end: wait status, microseconds of CPU time, peak kilobytes, monotonic time
 # Precedes a cell: interactive, seconds of CPU time, bytes of stdin, of variables, of arguments and of code, in this order.
@@ -37,26 +40,23 @@ def parse_fields(payload: bytes) -> "dict[str, int]":
     return {name: int(value) for name, _, value in (line.partition("=") for line in payload.decode().splitlines())}
 
 
-def take_over(pipes: "Pipes", rules: int = -1) -> None:
-    """Moves the program's ends of the pipes to fds 0 to 3 and DONE_FD, and `rules` to RULES_FD. Closes all others."""
+def take_over(pipes: "Pipes", kept: int = DONE_FD) -> None:
+    """Moves the program's ends of the pipes to fds 0 to 3 and DONE_FD. Closes all others, except those from `kept` on."""
     stdin, stdout, stderr, control, done = pipes.theirs
     # Without a list or a loop: the pages of new objects would be copies, which took 0.05 ms of each run.
-    clear = max(DONE_FD, stdin, stdout, stderr, control, done, rules) + 1  # above all old and new numbers
+    clear = max(DONE_FD, stdin, stdout, stderr, control, done) + 1  # above all old and new numbers
     dup2 = os.dup2
     dup2(stdin, clear)
     dup2(stdout, clear + 1)
     dup2(stderr, clear + 2)
     dup2(control, clear + 3)
     dup2(done, clear + 4)
-    if rules >= 0:
-        dup2(rules, clear + 5)
-        dup2(clear + 5, RULES_FD, False)
     dup2(clear, 0)
     dup2(clear + 1, 1)
     dup2(clear + 2, 2)
     dup2(clear + 3, 3, False)
     dup2(clear + 4, DONE_FD, False)
-    os.closerange(4, DONE_FD if rules < 0 else RULES_FD)
+    os.closerange(4, kept)
     os.closerange(DONE_FD + 1, 1 << 20)
 
 

@@ -30,6 +30,7 @@ PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
 
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
+CAP_CHECKPOINT_RESTORE = 40  # capabilities(7), from Linux 5.9 on
 
 # landlock(7); the numbers of the system calls are the same on all machines
 LANDLOCK_CREATE_RULESET = 444
@@ -43,8 +44,11 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
 libc.capset.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-# The arguments of capset(2) that drop everything. To make their types takes 0.1 ms, which each program's process would pay.
-NO_CAPABILITIES = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+# The arguments of capset(2) that drop everything, and those that keep what it takes to number processes: 32 effective, 32
+# permitted and 32 inheritable ones, then the higher ones. To make them takes 0.1 ms, which each program's process would pay.
+CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
+TO_NUMBER = (ctypes.c_uint32 * 6)(0, 0, 0, *[1 << (CAP_CHECKPOINT_RESTORE - 32)] * 2, 0)
 
 
 def system(name: str, *arguments: object) -> int:
@@ -77,9 +81,9 @@ def drop_bounding_set() -> None:
             raise
 
 
-def drop_capabilities() -> None:
-    """Drops every capability permanently. Raises OSError."""
-    system("capset", *NO_CAPABILITIES)
+def drop_capabilities(kept: "ctypes.Array[ctypes.c_uint32]" = NO_CAPABILITIES) -> None:
+    """Drops every capability that is not kept, permanently. Raises OSError."""
+    system("capset", CAPABILITY_HEADER, kept)
 
 
 def hide_arguments() -> None:
@@ -203,10 +207,14 @@ def read_to_end(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def be_first_victim() -> None:
-    """Makes the kernel kill this process before the supervisor when memory runs out. The process can lower its score
-    again only to what the backend set for the sandbox, and not at all after restrict_self."""
-    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+def open_victim_score() -> int:
+    """Opens the file for be_first_victim. After restrict_self that is no longer possible. Raises OSError."""
+    return os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+
+
+def be_first_victim(score: int) -> None:
+    """Makes the kernel kill this process before the supervisor when memory runs out, and closes the file. The process can
+    lower its score again only to what the backend set for the sandbox, and not at all after restrict_self."""
     os.write(score, b"1000")
     os.close(score)
 

@@ -14,7 +14,7 @@ class MemoryWatchTest(unittest.TestCase):
     """Checks processes under a limit of 100. They are given as {(pid, parent): memory}."""
 
     def setUp(self) -> None:
-        self.watch = memory.MemoryWatch(100, (), network.Network())
+        self.watch = memory.MemoryWatch(100, (), network.Network(), memory.Residents())
         self.now = 1000.0
 
     def look(
@@ -34,6 +34,19 @@ class MemoryWatchTest(unittest.TestCase):
         ):
             self.watch.check()
         return killed
+
+    def test_what_belongs_to_no_run_is_spared(self) -> None:
+        residents = self.watch.residents
+        residents.zygotes, residents.program = frozenset((7, 8)), 12
+        others = {
+            (7, 1): 60,
+            (8, 7): 90,
+            (9, 7): 60,
+            (10, 8): 90,
+            (11, 8): 90,
+        }  # zygotes, inits, and a program that waits
+        self.assertEqual(self.look({**others, (12, 7): 90}), [])
+        self.assertEqual(self.look({**others, (12, 7): 40, (13, 12): 61, (14, 9): 1}), [13])
 
     def test_within_the_limit(self) -> None:
         self.assertEqual(self.look({(7, 1): 60, (8, 7): 40}), [])

@@ -49,7 +49,10 @@ class RunTest(unittest.TestCase):
 
     def run_of(self, program: process.Program) -> run.Run:
         limits = {"output_bytes": 150_000, "timeout_ms": 1000}
-        kept = watches.Watches(memory.MemoryWatch(0, (), network.Network()), watches.KernelWatch(network.Network()))
+        kept = watches.Watches(
+            memory.MemoryWatch(0, (), network.Network(), memory.Residents()),
+            watches.KernelWatch(network.Network(), memory.Residents()),
+        )
         return run.Run(self.sender, program, run.Job(limits), kept)
 
     def test_output_waits_a_moment_for_the_end(self) -> None:

@@ -21,7 +21,10 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
     return kind + struct.pack(">I", len(payload)) + payload
 
 
-WATCHES = watches.Watches(memory.MemoryWatch(0, (), network.Network()), watches.KernelWatch(network.Network()))
+WATCHES = watches.Watches(
+    memory.MemoryWatch(0, (), network.Network(), memory.Residents()),
+    watches.KernelWatch(network.Network(), memory.Residents()),
+)
 
 
 class StartTest(unittest.TestCase):

@@ -15,7 +15,10 @@ import session_calls
 import watches
 
 
-WATCHES = watches.Watches(memory.MemoryWatch(0, (), network.Network()), watches.KernelWatch(network.Network()))
+WATCHES = watches.Watches(
+    memory.MemoryWatch(0, (), network.Network(), memory.Residents()),
+    watches.KernelWatch(network.Network(), memory.Residents()),
+)
 
 
 class BackgroundTest(unittest.TestCase):

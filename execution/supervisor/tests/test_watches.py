@@ -12,7 +12,9 @@ class QuietTest(unittest.TestCase):
     def quiet(self, limit: int, sockets: "list[int]") -> "list[bool]":
         network = mock.Mock()
         network.sockets.side_effect = sockets
-        both = watches.Watches(memory.MemoryWatch(limit, (), network), watches.KernelWatch(network))
+        both = watches.Watches(
+            memory.MemoryWatch(limit, (), network, memory.Residents()), watches.KernelWatch(network, memory.Residents())
+        )
         return [both.is_quiet() for _ in range(4)]
 
     def test_a_sandbox_is_quiet_while_its_sockets_stay_the_same(self) -> None:

@@ -8,6 +8,7 @@ import _thread
 import ctypes
 import os
 
+from handover import NUMBER_FD
 from kernel import libc
 
 TYPE_CHECKING = False
@@ -97,12 +98,12 @@ def open_last_number() -> int:
         return -1
 
 
-def keep_step(last_number: int) -> None:
-    """Has this process's namespace give its next processes the numbers that /proc will show, given the open file or -1.
-    No other process of the sandbox may have started since this one."""
-    if last_number >= 0:
-        own = os.readlink("/proc/self").encode()
+def number_from(last_number: int) -> None:
+    """Has this process's namespace give its next processes the numbers that /proc will show. It is given the last number
+    of the sandbox's namespace (0: unknown), and closes NUMBER_FD. From then on no other process may start one."""
+    if last_number:
         try:
-            os.pwrite(last_number, own, 0)  # all programs' processes share the offset, and the kernel ignores others
+            os.pwrite(NUMBER_FD, b"%d" % last_number, 0)  # all programs' processes share the offset; others are ignored
         except OSError:
-            pass  # the numbers of children then differ
+            pass  # there is no such file, or the kernel refuses. The numbers of children then differ
+    os.closerange(NUMBER_FD, NUMBER_FD + 1)

@@ -1,7 +1,10 @@
-"""The zygote: it makes a fresh inner sandbox for each run (ISOLATION=run) and forks the program's process into it.
+"""The zygotes: each makes fresh inner sandboxes for runs (ISOLATION=run) and forks the programs' processes into them.
 
-All programs are copies of this process. It never reads data of a program, so that no program can find another's data in
-its own memory. It has capabilities in a user namespace of its own, and reads no input after its start."""
+All programs are copies of these processes. They never read data of a program, so that no program can find another's data
+in its own memory. They have capabilities in a user namespace of their own, and read no input after their start.
+
+The first zygote has what every program needs. If modules are to be preloaded, it forks a second one, which has them too.
+To fork that takes longer, so it serves only the programs that use the modules."""
 
 import _socket
 import ctypes
@@ -12,10 +15,12 @@ import time
 from errno import ENOSPC, ENOSYS, EPERM
 
 from ending import ExitNotice
-from forking import Forker, keep_step, number_of, open_last_number
-from handover import ENDED, HANDED, Pipes, RULES_FD, Unable, fields, take_over
+from forking import Forker, number_from, number_of, open_last_number
+from handover import ENDED, HANDED, NUMBER_FD, Pipes, REPORT, RULES_FD, Unable, fields, take_over
 from kernel import (
     Filter,
+    NO_CAPABILITIES,
+    TO_NUMBER,
     be_first_victim,
     close_all,
     default_signals,
@@ -23,6 +28,7 @@ from kernel import (
     drop_capabilities,
     libc,
     make_landlock_rules,
+    open_victim_score,
     restrict_self,
     set_dumpable,
     system,
@@ -47,6 +53,7 @@ CLONE_NEWPID = 0x20000000
 COPY = 0x1000 | 0x4000  # MS_BIND, MS_REC
 MAKE_READ_ONLY = 0x1000 | 0x20 | 0x1 | 0x2 | 0x4 | 0x8  # MS_BIND, MS_REMOUNT, MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
 SETTINGS = b"/proc/sys"
+MAX_REPORT = 60_000  # bytes of a report, of which a message must have room for
 # Why the kernel refuses namespaces, as the server knows it (execution.Cause).
 UNSHARE_CAUSES = {EPERM: "namespaces_denied", ENOSPC: "namespaces_exhausted", ENOSYS: "namespaces_missing"}
 
@@ -103,8 +110,9 @@ def unshare_ipc() -> None:
             time.sleep(0.05)
 
 
-def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
-    """Imports modules ahead of programs. Returns the names of those imported, and an error for each of the others."""
+def preload(names: "list[str]") -> bytes:
+    """Imports modules ahead of programs. Returns the names of those imported, and an error for each of the others, as
+    fields."""
     done, failed = [], []
     for name in names:
         try:
@@ -114,7 +122,8 @@ def preload(names: "list[str]") -> "tuple[list[str], list[str]]":
             failed.append(f"{name}: {type(error).__name__}: {error}".replace("\n", " "))
     if len(os.listdir("/proc/self/task")) > 1:
         failed.append("one of them started threads, which no program will have")
-    return done, failed
+    libc.fflush(None)  # otherwise each program would print what C code has buffered
+    return fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:MAX_REPORT]
 
 
 def preload_names(asked: str) -> "list[str]":
@@ -140,17 +149,26 @@ def start_init(stack: "ctypes.Array[ctypes.c_char]") -> int:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
+def begin(score: int, last_number: int) -> None:
+    """Turns a program's process that has waited into that of the current run. Until then it is like the zygote: another
+    program may run, which can neither open its entries in /proc nor have it killed for memory."""
+    number_from(last_number)
+    drop_capabilities()
+    set_dumpable(True)
+    be_first_victim(score)
+
+
 class Zygote:
-    """The process that all programs are forked from. All methods run in it. It reports through the link what it has
-    made, and reads nothing from it."""
+    """A process that programs are forked from. All methods run in it. It reports through the link what it has made, and
+    reads nothing from it."""
 
     def __init__(self, link: "_socket.socket", workspace: str, program_filter: Filter, last_number: int) -> None:
         self.link = link
-        self.last_number = last_number
         self.workspace = workspace
         self.program_filter = program_filter
         self.stack = ctypes.create_string_buffer(1 << 14)
-        self.rules = make_landlock_rules()
+        self.has_rules = keep_at(RULES_FD, make_landlock_rules())
+        self.kept = TO_NUMBER if keep_at(NUMBER_FD, last_number) else NO_CAPABILITIES
         self.forker = Forker()
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
@@ -189,30 +207,54 @@ class Zygote:
                 return ended  # never empty: the init ends only after all others in its namespace have been reaped
 
     def become_program(self, pipes: Pipes) -> "NoReturn":
-        """Turns a fresh fork into a program's process. The order matters: it closes every inherited descriptor, then
-        drops all privileges, and only then may be traced again."""
+        """Turns a fresh fork into a program's process, which waits. The order matters: it closes every inherited
+        descriptor, then drops privileges, the last ones when its job comes, and only then may be traced again."""
         try:
             os.setsid()
-            keep_step(self.last_number)
-            take_over(pipes, self.rules)
+            take_over(pipes, NUMBER_FD)
             unshare_ipc()
-            drop_capabilities()
-            set_dumpable(True)
-            be_first_victim()
-            restrict_self(RULES_FD if self.rules >= 0 else -1)
+            drop_capabilities(self.kept)
+            set_dumpable(True)  # otherwise root owns the file
+            score = open_victim_score()
+            set_dumpable(False)
+            restrict_self(RULES_FD if self.has_rules else -1)
             self.program_filter.install()
             reseed()
         except BaseException as error:
             os.write(2, f"the program's process could not be set up: {error}\n".encode())
             os._exit(70)
         try:
-            await_and_run(self.workspace, ExitNotice())
+            await_and_run(self.workspace, lambda last_number: begin(score, last_number), ExitNotice())
         finally:
             os._exit(70)  # the program has broken what its end needs
 
 
-def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter, modules: "list[str]") -> "NoReturn":
-    """Turns a fresh fork of the supervisor into the zygote."""
+def keep_at(number: int, fd: int) -> bool:
+    """Moves a descriptor to a number. Returns False if there is none, which is -1."""
+    if fd < 0:
+        return False
+    os.dup2(fd, number, False)
+    os.close(fd)
+    return True
+
+
+def open_streams(null: int) -> None:
+    """Opens the streams of programs, which write to pipes, and has this process read from `null` and write to its own
+    stderr. The streams examine what they lead to when they are opened."""
+    errors, pipes = os.dup(2), Pipes()
+    for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
+        os.dup2(fd, target)
+    make_streams()
+    for target, fd in enumerate((null, null, errors)):
+        os.dup2(fd, target)
+    close_all((*pipes.ours, *pipes.theirs, errors))
+
+
+def become_zygotes(
+    links: "list[_socket.socket]", workspace: str, program_filter: Filter, modules: "list[str]"
+) -> "NoReturn":
+    """Turns a fresh fork of the supervisor into the first zygote. If there are two links, that forks the second one."""
+    link = links[0]
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1):  # they lead to the server
@@ -220,24 +262,26 @@ def become_zygote(link: "_socket.socket", workspace: str, program_filter: Filter
         last_number = enter_namespaces()
         if os.fork() != 0:
             os._exit(0)  # the zygote is the first process of its namespace; orphaned, it becomes a child of PID 1
-        # The children need the default actions; they cannot signal the zygote itself. No signal may have a handler
+        # The children need the default actions; they cannot signal the zygotes themselves. No signal may have a handler
         # here: the init has the same handlers and the same memory, and programs can signal it. Without a handler the
         # kernel discards signals to an init.
         default_signals()
         program_filter.confine()
         os.chdir(workspace)
         make_screen(workspace)
-        done, failed = preload(modules)
-        libc.fflush(None)  # otherwise each program would print what C code has buffered
-        pipes = Pipes()
-        for target, fd in enumerate((pipes.theirs[0], pipes.stdin, pipes.stdin)):
-            os.dup2(fd, target)
-        make_streams()
+        open_streams(null)
         warm_up()
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        close_all((*pipes.ours, *pipes.theirs, null))
-        link.send(b"R" + fields(preloaded=",".join(done), preload_failed="; ".join(failed))[:60_000])
+        report = b""
+        if len(links) > 1 and os.fork() == 0:
+            link = links[1]
+            report = preload(modules)
+            warm_up()
+        for other in links:
+            if other is not link:
+                other.close()
+        os.dup2(null, 2)
+        os.close(null)
+        link.send(b"R" + REPORT.pack(int(os.readlink("/proc/self"))) + report)
         gc.collect()
         gc.freeze()  # the pages then stay shared when a program runs a collection
         Zygote(link, workspace, program_filter, last_number).serve()
