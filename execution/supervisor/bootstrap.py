@@ -1,6 +1,6 @@
 """Compiles the supervisor's modules, and loads them.
 
-The arguments are those of compiled.py above, "--", and the supervisor's own.
+The arguments are the name of the last module, those of compiled.py above, "--", and the supervisor's own.
 
 A sandbox that serves many runs compiles in a child process. What compiling leaves in the heap would be copied, mapped and
 unmapped again with each run's process: without it a run is a tenth cheaper. The child takes 8 ms, which other sandboxes
@@ -34,5 +34,6 @@ def compiled_by_child(arguments):
     return modules
 
 
-modules = (compiled_by_child if sys.argv[end - 3] == "serve_many" else compiled)(sys.argv[1:end])
+modules = (compiled_by_child if sys.argv[1] == "serve_many" else compiled)(sys.argv[2:end])
 del sys.argv[1 : end + 1], end, compiled, compiled_by_child, _ctypes
+getattr(sys, "orig_argv", []).clear()  # or programs would find the modules there

@@ -72,7 +72,8 @@ func TestLaterModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := strings.Fields(command.Line(execution.Spec{Settings: execution.Settings{Isolation: execution.IsolationSession}})[4])
+	line := command.Line(execution.Spec{Settings: execution.Settings{Isolation: execution.IsolationSession}})
+	later := strings.Fields(unpacked(t, line)[0])
 	files, err := filepath.Glob("*/*.py")
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@
 package supervisor
 
 import (
+	"path"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,8 +58,10 @@ func NewCommand() (Command, error) {
 
 // Line returns the command line that starts the supervisor of a sandbox from source.
 func (c Command) Line(spec execution.Spec) []string {
-	line := append([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource}, c.modules(spec.Isolation)...)
-	return append(append(line, "--"), c.arguments(spec)...)
+	names := modulesOf(spec.Isolation)
+	last := path.Base(names[len(names)-1])
+	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource, last},
+		c.modules(spec.Isolation), []string{"--"}, c.arguments(spec))
 }
 
 // CompileLine returns the command line that compiles the supervisor of a sandbox for one run
@@ -72,7 +76,7 @@ func (c Command) CompiledLine(spec execution.Spec, file string) []string {
 	return append([]string{"python3", "-I", "-c", startSource + loadSource, file}, c.arguments(spec)...)
 }
 
-// modules returns the name, the file name and the source of each module that a sandbox needs.
+// modules returns the arguments that contain the modules that a sandbox needs.
 func (c Command) modules(isolation execution.Isolation) []string {
 	if all, known := c.sources[isolation]; known {
 		return all

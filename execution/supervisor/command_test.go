@@ -1,6 +1,10 @@
 package supervisor_test
 
 import (
+	"bytes"
+	"compress/zlib"
+	"encoding/base64"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,8 +15,26 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
-// The arguments are python3 -I -c, the loader, the modules to load later, a name, a file name and a source for each
-// module, "--", and the supervisor's own.
+// unpacked returns the texts in a command line: the names of the modules to load later, and a name, a file name and a
+// source for each module.
+func unpacked(t *testing.T, line []string) []string {
+	t.Helper()
+	packed, err := base64.StdEncoding.DecodeString(strings.Join(line[5:slices.Index(line, "--")], ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := zlib.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(text), "\x00")
+}
+
+// The arguments are python3 -I -c, the loader, the last module's name, the modules, "--", and the supervisor's own.
 func TestCommand(t *testing.T) {
 	makeCommand, err := supervisor.NewCommand()
 	if err != nil {
@@ -21,7 +43,7 @@ func TestCommand(t *testing.T) {
 	settings := execution.Settings{Isolation: execution.IsolationRun, Preload: "numpy"}
 	command := makeCommand.Line(execution.Spec{Settings: settings})
 	end := slices.Index(command, "--")
-	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || end < 0 || command[end-3] != "serve_many" {
+	if !slices.Equal(command[:3], []string{"python3", "-I", "-c"}) || end < 0 || command[4] != "serve_many" {
 		t.Fatalf("the command is %.60q", command)
 	}
 	own := command[end+1:]
@@ -38,8 +60,8 @@ func TestCommand(t *testing.T) {
 	}
 	settings.Isolation = execution.IsolationSession
 	session := makeCommand.Line(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
-	if session[len(session)-4] != "1700000000005" || !slices.Contains(session, "notebook") || slices.Contains(session, "zygote") {
-		t.Errorf("a session's arguments are %.60q", session)
+	if texts := unpacked(t, session); session[len(session)-4] != "1700000000005" || !slices.Contains(texts, "notebook") || slices.Contains(texts, "zygote") {
+		t.Errorf("a session's arguments are %.60q, its texts %.20q", session, texts)
 	}
 	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")
 	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != supervisor.Workspace {

@@ -7,7 +7,7 @@ from channel import Channel
 from forecast import Forecast
 from handover import fields
 from inner_sandbox import InnerSandbox, ZygoteLink
-from kernel import Filter
+from kernel import Filter, return_memory
 from zygote import become_zygotes
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ class Zygotes:
     def __init__(self, channel: Channel, workspace: str, program_filter: Filter, modules: "list[str]") -> None:
         """Starts the zygotes and waits until both are ready. Raises Gone, or Unable."""
         pairs = [_socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET) for _ in range(2 if modules else 1)]
+        return_memory()
         pid = os.fork()
         if pid == 0:
             for ours, _ in pairs:

@@ -192,6 +192,12 @@ def write_all(fd: int, data: "bytes | bytearray") -> None:
         rest = rest[os.write(fd, rest) :]
 
 
+def return_memory() -> None:
+    """Returns free pages of the heap to the kernel, where the C library can. Every fork would copy their entries."""
+    if trim := getattr(libc, "malloc_trim", None):
+        trim(0)
+
+
 def close_all(fds: "Iterable[int]") -> None:
     """Closes descriptors."""
     for fd in fds:

@@ -30,6 +30,7 @@ from kernel import (
     make_landlock_rules,
     open_victim_score,
     restrict_self,
+    return_memory,
     set_dumpable,
     system,
 )
@@ -283,6 +284,7 @@ def become_zygotes(
         os.close(null)
         link.send(b"R" + REPORT.pack(int(os.readlink("/proc/self"))) + report)
         gc.collect()
+        return_memory()
         gc.freeze()  # the pages then stay shared when a program runs a collection
         Zygote(link, workspace, program_filter, last_number).serve()
     except Unable as error:
