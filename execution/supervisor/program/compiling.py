@@ -15,6 +15,16 @@ OURS.append(globals())
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: what "from __future__ import" sets in a code object
 COROUTINE_FLAG = 0x80  # CO_COROUTINE: set in a code object that awaits
 AWAIT_FLAG: int = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+MAX_KEYWORD = 10  # bytes, more than any keyword has
+# Statements with a body, of which the interactive mode would display all expressions.
+COMPOUND = b"if", b"for", b"while", b"with", b"async", b"def", b"class"
+# Parts of statements, and words that may begin statements of several kinds.
+UNCLEAR = b"try", b"else", b"elif", b"except", b"finally", b"match", b"global"
+WHOLE = frozenset(
+    ("__future__", "__annotations__", "__annotate__")
+)  # names in statements that concern the whole module
+CONTINUED = b" ", b"\t", b"\n", b")", b"]", b"}", b"#"  # how the lines begin that are passed over
 
 
 def parse(source: bytes, path: str) -> "_ast.Module":
@@ -27,6 +37,48 @@ def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeTy
     """Compiles the program. When interactive, a last statement that is an expression is compiled as a REPL would, unless
     it ends with a semicolon. Code that awaits outside of functions becomes a coroutine. Raises SyntaxError or
     ValueError."""
+    return compile_in_parts(source, path, interactive) or compile_tree(source, path, interactive)
+
+
+def compile_in_parts(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
+    """Compiles what comes before the last statement, and then that. Returns nothing where this is not certain to be the
+    same as compile_tree. To make the objects of a syntax tree takes half of the time of a compilation."""
+    start = start_of_last(source) if interactive else len(source)
+    if start < 0:
+        return []
+    try:
+        codes = [compile(source[:start], path, "exec", AWAIT_FLAG, dont_inherit=True)]
+        if start < len(source):
+            flags = AWAIT_FLAG | codes[0].co_flags & FUTURE_FLAGS
+            last = b"\n" * source.count(b"\n", 0, start) + source[start:]  # at the same line
+            mode = "exec" if word_at(source, start) in COMPOUND else "single"
+            codes.append(compile(last, path, mode, flags, dont_inherit=True))
+        return codes if WHOLE.isdisjoint(codes[-1].co_names) else []
+    except (SyntaxError, ValueError):
+        return []
+
+
+def start_of_last(source: bytes) -> int:
+    """Returns where the last statement starts, provided that what is before it compiles, and it alone as well: at the last
+    line that does not begin with a space, a bracket or a comment. Returns -1 where that line may be something else."""
+    start = len(source)
+    while start > 0:
+        start = source.rfind(b"\n", 0, start - 1) + 1
+        if source[start : start + 1] not in CONTINUED:
+            break
+    first, two_lines = source[start : start + 1], source[: source.find(b"\n", source.find(b"\n") + 1)]
+    unclear = b"\r" in source or b";" in source[start:] or b"coding" in two_lines or word_at(source, start) in UNCLEAR
+    return start if not unclear and (first.isalpha() or first == b"_") else -1
+
+
+def word_at(source: bytes, start: int) -> bytes:
+    """Returns the word at a place of a program."""
+    text = source[start : start + MAX_KEYWORD]
+    return text[: len(text) - len(text.lstrip(LETTERS))]
+
+
+def compile_tree(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
+    """Does the same with a syntax tree, for every program. Raises SyntaxError or ValueError."""
     try:
         tree = parse(source, path)
     except SyntaxError as error:

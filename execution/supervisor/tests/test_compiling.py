@@ -1,11 +1,17 @@
 """Tests of compiling.py, magics.py and loops.py. They run in a sandbox, like any program."""
 
+import dis
 import sys
 import traceback
 import unittest
 
 import compiling
 import program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
 
 
 class FakeShell:
@@ -34,6 +40,17 @@ class FakeShell:
 
     def run_cell_magic(self, name: str, line: str, cell: str) -> None:
         self.calls.append(f"cell {name} {line}: {cell}")
+
+
+def instructions(codes: "list[CodeType]") -> "Iterator[tuple[object, ...]]":
+    """Yields what codes do: the instructions, and their lines, but not how statements begin and end, which differs between
+    one code and two."""
+    for code in codes:
+        for step in dis.get_instructions(code):
+            if step.opname not in ("RESUME", "RETURN_CONST", "RETURN_VALUE", "NOP") and step.argrepr != "None":
+                where = step.argrepr.startswith("to ")  # of a jump
+                yield step.opname, not where and step.argrepr.partition(" at 0x")[0], step.starts_line
+        yield from instructions([constant for constant in code.co_consts if isinstance(constant, type(code))])
 
 
 class CompileTest(unittest.TestCase):
@@ -84,6 +101,49 @@ loop = asyncio.get_running_loop()
 found = await f(), asyncio.run(g()), await task, asyncio.get_running_loop() is loop
 found"""
         self.assertEqual(self.run_program(source), [(5, 5, 5, True)])
+
+    def test_parts_are_the_same_as_the_tree(self) -> None:
+        """What is compiled in parts has the code that the tree gives, line by line. `parts` tells whether it is in parts."""
+        for parts, text in (
+            (True, "print(6 * 7)"),
+            (True, "x = 1\n\nx + 1\n"),
+            (True, "import os\nos.sep  # text\n# more\n\n"),
+            (True, "'doc'\nx: int = 3\nprint(\n    x,\n)\n"),
+            (True, "from __future__ import annotations\ndef f(x: y): pass\nf"),
+            (True, "for x in (1, 2):\n    x\n"),
+            (True, "x = 1\nif(x): x\n"),
+            (True, "x = [\n1,\n]\nwhile(x):\n    x.pop()\n"),
+            (True, "class A:\n    def f(self): return 1\n\n    f(1)\n"),
+            (True, "async def f(): pass\nawait f()"),
+            (True, "format = str\nformat(1)"),
+            (True, "_ = 1\n_"),
+            (True, "x = '''\n'''\nprint(x)"),
+            (True, "lambda: 1"),
+            (False, ""),
+            (False, "# nothing"),
+            (False, "'text'"),
+            (False, "(1,\n2)"),
+            (False, "x = '''\nprint(1)'''"),
+            (False, "'''\nfor y in x'''"),
+            (False, "print(\nx for x in y)"),
+            (False, "x = 1 + \\\nlen('')"),
+            (False, "try:\n    x\nexcept: y\n"),
+            (False, "if x: 1\nelse: 2"),
+            (False, "@f\ndef g(): pass"),
+            (False, "match x:\n    case 1: x\n"),
+            (False, "x = 1\nx; 1"),
+            (False, "x = 1\rx"),
+            (False, "# coding: latin-1\nprint(1)"),
+            (False, "x = 1\nfrom __future__ import division"),
+            (False, "x = 1\ny: int = 1"),
+            (False, "x = 1\nglobal x"),
+        ):
+            source = text.encode()
+            found = compiling.compile_in_parts(source, "f.py", True)
+            self.assertEqual(bool(found), parts, text)
+            if parts:
+                tree = compiling.compile_tree(source, "f.py", True)
+                self.assertEqual(list(instructions(found)), list(instructions(tree)), text)
 
     def test_a_semicolon_silences(self) -> None:
         for source in ("1;", "1 ; # a", "(1); # a;", "(1\n# a\n);", "'é;'; ", "x = 2; 1;", "1; \r\n\r\n"):
