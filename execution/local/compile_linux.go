@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -26,9 +27,10 @@ type compiled struct {
 	data    []byte // nil where there is none
 }
 
-// begin returns what a sandbox starts with. If each run has a sandbox of its own,
-// compiling the supervisor is a quarter of the start: only the first compiles it. The
-// first does not wait for the compiled form, since there may be no second.
+// begin returns what a sandbox starts with. If each run has a sandbox of its own, compiling
+// the supervisor is a quarter of the start. So it is compiled once for each interpreter, and
+// remembered also by later servers and commands. Where nothing is remembered, the first
+// sandbox does not wait for the compiled form, since there may be no second.
 func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) beginning {
 	source := beginning{command: b.opts.Command.Line(spec)}
 	if spec.Isolation == execution.IsolationRun || spec.Isolation == execution.IsolationSession {
@@ -37,8 +39,8 @@ func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) begi
 	c := p.compiled
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.started && !c.tried {
-		c.data = b.compile(ctx, spec, p)
+	if known := openCache("vivarium-compiled"); !c.tried && (c.started || known.folder != "") {
+		c.data = b.compiledFor(ctx, spec, p, known)
 		c.tried = ctx.Err() == nil
 	}
 	c.started = true
@@ -48,10 +50,24 @@ func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) begi
 	return beginning{b.opts.Command.CompiledLine(spec, compiledFile), []file{{Path: compiledFile, Data: c.data}}}
 }
 
+// compiledFor returns the supervisor as an interpreter compiles it, or nil on failure.
+func (b *Backend) compiledFor(ctx context.Context, spec execution.Spec, p python, known cache) []byte {
+	line := b.opts.Command.CompileLine()
+	key := p.digest + "\x00" + strings.Join(line, "\x00")
+	if data := known.get(key); data != nil {
+		return data
+	}
+	data := b.compile(ctx, spec, p, line)
+	if data != nil {
+		known.put(key, data)
+	}
+	return data
+}
+
 // compile runs an interpreter in a sandbox to compile the supervisor. It returns nil on
 // failure: then the supervisor starts from source, and reports the error itself.
-func (b *Backend) compile(ctx context.Context, spec execution.Spec, p python) []byte {
-	i, err := b.startPiped(ctx, spec, p, beginning{command: b.opts.Command.CompileLine()})
+func (b *Backend) compile(ctx context.Context, spec execution.Spec, p python, line []string) []byte {
+	i, err := b.startPiped(ctx, spec, p, beginning{command: line})
 	if err != nil {
 		return nil
 	}

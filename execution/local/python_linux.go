@@ -184,8 +184,8 @@ func (p *python) askThrough(ctx context.Context, shim, name string) error {
 	if shim == "" {
 		return p.ask(ctx, name)
 	}
-	remembered := openChoices()
-	if choice := remembered.get(shim); choice != "" {
+	choices := openCache("vivarium-shims")
+	if choice := string(choices.get(shim)); filepath.IsAbs(choice) {
 		chosen := *p
 		chosen.path = choice
 		if chosen.ask(ctx, name) == nil {
@@ -195,7 +195,7 @@ func (p *python) askThrough(ctx context.Context, shim, name string) error {
 	}
 	err := p.ask(ctx, name)
 	if err == nil {
-		remembered.put(shim, p.path)
+		choices.put(shim, []byte(p.path))
 	}
 	return err
 }

@@ -194,6 +194,7 @@ type viewed struct {
 // A sandbox has a root with nothing of the host except its programs, no other process, no
 // capability and no network. That is the same for servers of root and of other users.
 func TestWalls(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", "/proc/none") // or the root would have a folder with the compiled supervisor
 	_ = asNobody(t)
 	var got viewed
 	text := run(t, newBackend(t, view))
@@ -303,24 +304,59 @@ func TestStartHeedsItsContext(t *testing.T) {
 	}
 }
 
-// If each run has a sandbox of its own, all sandboxes except the first start the compiled
-// supervisor.
+// startedWith returns what a sandbox of a backend starts with, if it says so.
+func startedWith(t *testing.T, b *local.Backend, isolation execution.Isolation) string {
+	t.Helper()
+	spec := specOf(t, b)
+	spec.Isolation = isolation
+	i, err := b.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(i)
+	if err := errors.Join(err, i.Destroy(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return string(said)
+}
+
+const sayWith = "import sys; print(sys.argv[1:] and open(sys.argv[1]).read())"
+
+// If each run has a sandbox of its own, all sandboxes start the compiled supervisor, except the
+// first one if nothing can be remembered.
 func TestCompiled(t *testing.T) {
-	b := newBackend(t, "import sys; print(sys.argv[1:] and open(sys.argv[1]).read())")
+	t.Setenv("XDG_CACHE_HOME", "/proc/none")
+	b := newBackend(t, sayWith)
 	for n, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer, execution.IsolationContainer, execution.IsolationContainer} {
-		spec := specOf(t, b)
-		spec.Isolation = isolation
-		i, err := b.Start(t.Context(), spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		said, err := io.ReadAll(i)
-		if err := errors.Join(err, i.Destroy(t.Context())); err != nil {
-			t.Fatal(err)
-		}
-		if want := []string{"[]\n", "[]\n", "compiled\n\n", "compiled\n\n"}[n]; string(said) != want {
+		said := startedWith(t, b, isolation)
+		if want := []string{"[]\n", "[]\n", "compiled\n\n", "compiled\n\n"}[n]; said != want {
 			t.Errorf("%d, %s: it is started with %q", n, isolation, said)
 		}
+	}
+}
+
+// Later servers and commands of the same user do not compile the supervisor again.
+func TestCompiledIsRemembered(t *testing.T) {
+	place := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", place)
+	if said := startedWith(t, newBackend(t, sayWith), execution.IsolationContainer); said != "compiled\n\n" {
+		t.Errorf("the first sandbox is started with %q", said)
+	}
+	files, err := filepath.Glob(place + "/vivarium-compiled/*")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%q are remembered, %v", files, err)
+	}
+	if err := os.WriteFile(files[0], []byte("remembered"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said := startedWith(t, newBackend(t, sayWith), execution.IsolationContainer); said != "remembered\n" {
+		t.Errorf("a sandbox of the next server is started with %q", said)
+	}
+	if err := os.Chmod(place+"/vivarium-compiled", 0o777); err != nil { // others could have written it
+		t.Fatal(err)
+	}
+	if said := startedWith(t, newBackend(t, sayWith), execution.IsolationContainer); said != "[]\n" {
+		t.Errorf("where others may write it is started with %q", said)
 	}
 }
 

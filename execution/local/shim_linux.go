@@ -1,8 +1,6 @@
 package local
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/vivarium-sandbox/vivarium/internal/folder"
 )
 
 // shimsFolder is the name of the folder in which pyenv and asdf have their shims: scripts
@@ -67,59 +63,4 @@ func isScript(path string) bool {
 	start := make([]byte, 2)
 	_, err = file.Read(start)
 	return err == nil && string(start) == "#!"
-}
-
-// choices remembers which interpreters shims choose, in a folder that is this user's alone.
-// The zero value remembers nothing.
-type choices struct{ folder string }
-
-// maxChoices is how many choices are remembered. All are forgotten when there are more.
-const maxChoices = 100
-
-// openChoices returns the choices of this user, for all servers and commands.
-func openChoices() choices {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return choices{}
-	}
-	own, err := folder.Make(filepath.Join(cache, "vivarium-shims"), folder.Private)
-	if err != nil {
-		return choices{} // the shim is asked each time
-	}
-	return choices{own}
-}
-
-// path returns the file that remembers the choice of a shim.
-func (c choices) path(shim string) string {
-	sum := sha256.Sum256([]byte(shim))
-	return filepath.Join(c.folder, hex.EncodeToString(sum[:]))
-}
-
-// get returns the interpreter that a shim, as describeShim describes it, chose before, or "".
-func (c choices) get(shim string) string {
-	if c.folder == "" {
-		return ""
-	}
-	choice, err := os.ReadFile(c.path(shim))
-	if err != nil || !filepath.IsAbs(string(choice)) {
-		return ""
-	}
-	return string(choice)
-}
-
-// put remembers the interpreter that a shim chose. A failure only costs time.
-func (c choices) put(shim, interpreter string) {
-	if c.folder == "" {
-		return
-	}
-	entries, _ := os.ReadDir(c.folder)
-	if len(entries) >= maxChoices {
-		for _, entry := range entries {
-			_ = os.Remove(filepath.Join(c.folder, entry.Name()))
-		}
-	}
-	whole := filepath.Join(c.folder, newID())
-	if os.WriteFile(whole, []byte(interpreter), 0o600) != nil || os.Rename(whole, c.path(shim)) != nil {
-		_ = os.Remove(whole)
-	}
 }

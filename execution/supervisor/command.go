@@ -19,6 +19,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -35,8 +36,8 @@ const Silence = 9 * time.Second
 
 // Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
-	filter  seccomp.ProgramFilter
-	sources map[execution.Isolation][]string
+	filter seccomp.ProgramFilter
+	packed map[execution.Isolation]func() []string // the arguments that contain a sandbox's modules
 }
 
 // NewCommand assembles the seccomp filter of programs and reads the supervisor's modules.
@@ -45,13 +46,16 @@ func NewCommand() (Command, error) {
 	if err != nil {
 		return Command{}, err
 	}
-	c := Command{filter: filter, sources: make(map[execution.Isolation][]string)}
+	c := Command{filter: filter, packed: make(map[execution.Isolation]func() []string)}
 	for _, isolation := range []execution.Isolation{
 		execution.IsolationRun, execution.IsolationContainer, execution.IsolationSession,
 	} {
-		if c.sources[isolation], err = sources(isolation); err != nil {
+		texts, err := sources(isolation)
+		if err != nil {
 			return Command{}, err
 		}
+		// When they are needed: a command that runs one program needs those of one kind at most.
+		c.packed[isolation] = sync.OnceValue(func() []string { return pack(texts) })
 	}
 	return c, nil
 }
@@ -78,10 +82,10 @@ func (c Command) CompiledLine(spec execution.Spec, file string) []string {
 
 // modules returns the arguments that contain the modules that a sandbox needs.
 func (c Command) modules(isolation execution.Isolation) []string {
-	if all, known := c.sources[isolation]; known {
-		return all
+	if packed, known := c.packed[isolation]; known {
+		return packed()
 	}
-	return c.sources[execution.IsolationContainer]
+	return c.packed[execution.IsolationContainer]()
 }
 
 // arguments returns the supervisor's own arguments.
