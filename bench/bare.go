@@ -3,12 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -37,32 +34,30 @@ type bare struct {
 	client   *dockerclient.Client
 	settings config.Config
 	image    string // its digest, as the server uses it
-	version  string // of the engine
 	id       string // of this benchmark, on its containers
 }
 
-// newBare connects to the engine and makes sure that the image is there.
-func newBare(ctx context.Context, settings config.Config) (*bare, error) {
+// connect connects to the engine, and returns its version too.
+func connect(ctx context.Context) (*dockerclient.Client, string, error) {
 	client, err := dockerclient.NewClientWithOpts(dockerclient.FromEnv, dockerclient.WithAPIVersionNegotiation())
 	if err != nil {
-		return nil, fmt.Errorf("engine: %w", err)
+		return nil, "", fmt.Errorf("engine: %w", err)
 	}
 	version, err := client.ServerVersion(ctx)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("engine: %w", err), client.Close())
+		return nil, "", errors.Join(fmt.Errorf("engine: %w", err), client.Close())
 	}
-	image, err := client.ImageInspect(ctx, settings.Image)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("image %s (make it with `vivarium image build`): %w", settings.Image, err), client.Close())
-	}
-	return &bare{
-		client: client, settings: settings, image: image.ID, version: version.Version,
-		id: strings.ToLower(rand.Text()[:16]),
-	}, nil
+	return client, version.Version, nil
 }
 
-// host is the engine's address.
-func (b *bare) host() string { return b.client.DaemonHost() }
+// newBare makes sure that the image is there.
+func newBare(ctx context.Context, client *dockerclient.Client, settings config.Config) (*bare, error) {
+	image, err := client.ImageInspect(ctx, settings.Image)
+	if err != nil {
+		return nil, fmt.Errorf("image %s (make it with `vivarium image build`): %w", settings.Image, err)
+	}
+	return &bare{client: client, settings: settings, image: image.ID, id: newName()}, nil
+}
 
 // run does one run by hand: create, attach, start, read the output to its end,
 // wait for the exit code, remove. Attaching was measured to be no slower than
@@ -78,11 +73,11 @@ func (b *bare) run(ctx context.Context, p program) (timing, error) {
 	if err := b.runIn(ctx, made.ID, p); err != nil {
 		return timing{}, err
 	}
-	answered := time.Since(began)
+	took := time.Since(began) // a server too cleans up after its answer
 	if err := b.remove(ctx, made.ID); err != nil {
 		return timing{}, b.refused(ctx, "remove", err)
 	}
-	return timing{answer: answered, whole: time.Since(began)}, nil
+	return timing{took: took}, nil
 }
 
 // runIn does the part between creation and removal.
@@ -142,7 +137,6 @@ func (b *bare) refused(ctx context.Context, step string, err error) error {
 
 // config has the restrictions of execution/docker/container.go, except the seccomp
 // profile: the engine's own is used, which it need not parse.
-
 func (b *bare) config(p program) *container.Config {
 	return &container.Config{
 		Hostname: "sandbox", User: "65532:65532", Image: b.image, WorkingDir: "/workspace",
@@ -194,7 +188,7 @@ func (b *bare) close(ctx context.Context) error {
 	left, err := b.client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", labelBench+"=1"), filters.Arg("label", labelRun+"="+b.id))})
 	if err != nil {
-		return errors.Join(fmt.Errorf("cleaning up: %w", err), b.client.Close())
+		return fmt.Errorf("cleaning up: %w", err)
 	}
 	var failures []error
 	for _, c := range left {
@@ -202,34 +196,10 @@ func (b *bare) close(ctx context.Context) error {
 			failures = append(failures, fmt.Errorf("cleaning up: %w", err))
 		}
 	}
-	return errors.Join(errors.Join(failures...), b.client.Close())
+	return errors.Join(failures...)
 }
 
-// memoryMB returns the memory of a server's sandbox, as `docker stats` counts it,
-// the mean of all.
-func (b *bare) memoryMB(ctx context.Context, instance string) (float64, error) {
-	list, err := b.client.ContainerList(ctx, container.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("label", "vivarium.instance="+instance)),
-	})
-	if err != nil || len(list) == 0 {
-		return 0, err
-	}
-	var total float64
-	for _, c := range list {
-		reader, err := b.client.ContainerStatsOneShot(ctx, c.ID)
-		if err != nil {
-			return 0, fmt.Errorf("memory of a sandbox: %w", err)
-		}
-		var stats container.StatsResponse
-		err = errors.Join(json.NewDecoder(reader.Body).Decode(&stats), reader.Body.Close())
-		if err != nil {
-			return 0, fmt.Errorf("memory of a sandbox: %w", err)
-		}
-		cache, v1 := stats.MemoryStats.Stats["total_inactive_file"]
-		if !v1 {
-			cache = stats.MemoryStats.Stats["inactive_file"]
-		}
-		total += float64(stats.MemoryStats.Usage-min(cache, stats.MemoryStats.Usage)) / (1 << 20)
-	}
-	return total / float64(len(list)), nil
+// runLine returns the command line that runs a program, whose code follows, as run does.
+func (b *bare) runLine() []string {
+	return []string{"docker", "run", "--rm", "--network=none", "--label=" + labelBench + "=1", b.image, "python3", "-c"}
 }

@@ -10,61 +10,28 @@ import (
 	"time"
 )
 
-const (
-	// cancels is how often each way to call a run off is tried.
-	cancels = 20
-	// goneTime bounds the wait for a run to begin, and to end.
-	goneTime = 20 * time.Second
-)
+// goneTime bounds the wait for a run to begin and to end.
+const goneTime = 40 * time.Second
 
-// cancels measures how long a run goes on that its client calls off, in each way
-// that MCP has. The run is a process that the host can see, so the engine must be
-// on this machine, and the machine run Linux.
-func (m *measurement) cancels(ctx context.Context, pipe *mcpPipe, overHTTP *mcpHTTP) ([]sideResult, error) {
-	m.say("cancellation: %d runs each", cancels)
-	var results []sideResult
-	for _, way := range []struct {
-		name string
-		run  func(ctx context.Context, p program) (callOff func(), err error)
-	}{
-		{"notification over stdio", pipe.begin},
-		{"closed HTTP request", overHTTP.begin},
-		{"closed stdin", func(ctx context.Context, p program) (func(), error) {
-			own, err := openPipe(ctx, m.opts, m.engine.host(), m.server.binary)
-			if err != nil {
-				return nil, err
-			}
-			_, err = own.begin(ctx, p)
-			return func() { _ = own.in.Close() }, err
-		}},
-	} {
-		var t tally
-		for range cancels {
-			took, err := timeCancel(ctx, way.run)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", way.name, err)
-			}
-			t.timings = append(t.timings, timing{answer: took, whole: took})
-		}
-		results = append(results, sideResult{Side: way.name, summary: t.summary()})
-	}
-	return results, nil
+// cancelled begins runs and cancels them. What counts is how long a run continues. The run
+// is a process that this machine can see, so the engine must be on it.
+type cancelled struct {
+	begin func(ctx context.Context, p program) (callOff func(), err error)
 }
 
-// timeCancel begins a run, calls it off, and gives the time until it is gone.
-func timeCancel(ctx context.Context, run func(ctx context.Context, p program) (callOff func(), err error)) (time.Duration, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*goneTime, errors.New("the run does not begin, or does not end"))
+func (c *cancelled) run(ctx context.Context, _ program) (timing, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTime, errors.New("the run does not begin, or does not end"))
 	defer cancel()
 	argument := fmt.Sprintf("3600.%d", time.Now().UnixNano())
-	callOff, err := run(ctx, program{code: fmt.Sprintf("import subprocess; subprocess.run(['sleep', '%s'])", argument)})
+	callOff, err := c.begin(ctx, program{code: fmt.Sprintf("import subprocess; subprocess.run(['sleep', '%s'])", argument)})
 	if err != nil {
-		return 0, err
+		return timing{}, err
 	}
 	defer callOff()
 	process := ""
 	for process == "" {
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return 0, err
+			return timing{}, err
 		}
 		process = find(argument)
 	}
@@ -72,10 +39,10 @@ func timeCancel(ctx context.Context, run func(ctx context.Context, p program) (c
 	callOff()
 	for isThere(process, argument) {
 		if err := sleep(ctx, time.Millisecond); err != nil {
-			return 0, err
+			return timing{}, err
 		}
 	}
-	return time.Since(began), nil
+	return timing{took: time.Since(began)}, nil
 }
 
 // find returns the /proc folder of the process that has an argument, or "".

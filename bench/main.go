@@ -1,26 +1,31 @@
-// Command bench compares this server with the bare Docker Engine that it
-// stands on: the same program, behind the same walls, on the same machine, in
-// one run.
+// Command bench measures this server beside another version of it, or beside the bare
+// Docker Engine: the same program, with the same limits, on the same machine, in one run.
 //
-// The bare side does by hand, through the Docker client, what one run takes:
-// create a container, start it, wait for it, read its output, remove it. Ours
-// are servers that this command builds and starts, asked over HTTP: with
-// ISOLATION=run and ISOLATION=container, in containers and, with -local, without an
-// engine. All must print the right answer in every single run, or the benchmark
-// fails.
+// The sides take turns in each of several rounds, so that whatever else the machine does
+// affects both. For each figure it prints the medians of the rounds, the median of the
+// rounds' ratios, and an interval that contains the true median. Ratios are worth more
+// than times. All sides must print the right answer in every run, or the benchmark ends.
 //
-// The sides take turns, so that whatever else the machine is doing hits all:
-// the ratios are worth more than the times.
+// It also prints what each run costs: the CPU time and the page faults of the server and
+// of its sandboxes, from cgroups and the kernel's clock of the server's process. What an
+// engine itself uses, such as dockerd and the shims of its containers, is not counted.
+// Where no cgroup can be made, which takes root, the parts that need one are unknown.
 //
-//	go run ./bench
-//	POOL_SIZE=8 go run ./bench -rounds 4 -json result.json
-//	go run ./bench -files 100 -ways 200 -n 0 -clients ""
-//	go run ./bench -mcp 200 -n 0 -clients ""
-//	go run ./bench -local -cold 20
-//	go run ./bench -image vivarium/sandbox:latest -program pandas -clients 2
+// One command judges a change:
 //
-// The settings of the server come from the environment, as always; the walls of
-// the bare containers come from the same settings.
+//	git worktree add /tmp/before HEAD^ && (cd /tmp/before && CGO_ENABLED=0 go build -o /tmp/vivarium-before .)
+//	go run ./bench -against /tmp/vivarium-before
+//
+// Others:
+//
+//	go run ./bench -against /tmp/vivarium-before -local -root /srv/data,/srv/slim
+//	go run ./bench -against /tmp/vivarium-before -cases 'paced|clients' -rounds 12 -stages
+//	POOL_SIZE=8 go run ./bench -image vivarium/sandbox:latest -program pandas -json result.json
+//
+// The folders of -root are unpacked images: docker export $(docker create IMAGE) | tar -x -C FOLDER
+//
+// The settings of all servers come from the environment, as always. The limits of the bare
+// engine's containers come from the same settings.
 package main
 
 import (
@@ -31,11 +36,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
-
-	"github.com/vivarium-sandbox/vivarium/config"
-	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 func main() {
@@ -63,57 +67,52 @@ func run(ctx context.Context, args []string, lookup lookup, stdout, stderr io.Wr
 	return errors.Join(publish(results, opts.jsonPath, stdout), err)
 }
 
-// benchmark sets both sides up, measures them and cleans up. Results beside an
-// error are whole: what failed is the cleaning up.
+// benchmark measures all places. Results beside an error are what was measured before it.
 func benchmark(ctx context.Context, opts options, lookup lookup, progress io.Writer) (results *report, err error) {
-	settings, err := config.Load(ctx, lookup.with("PYTHON_EXECUTOR_DOCKER_IMAGE", opts.image))
-	if err != nil {
-		return nil, err
-	}
-	engine, err := newBare(ctx, settings)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, engine.close(ctx)) }()
-	m := &measurement{opts: opts, progress: progress, engine: engine}
-	m.sides = append(m.sides, contender{name: "bare engine", side: engine, pause: opts.pause, calls: opts.calls / slowCalls})
-	for i, k := range opts.kinds() {
-		server, err := openServer(ctx, opts, k, engine.host(), progress)
+	if opts.binary == "" {
+		folder, err := os.MkdirTemp("", "vivarium-bench-")
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, server.stop()) }()
-		ours := newOurs(server.address)
-		side := contender{name: k.String(), side: ours, pause: opts.pause, calls: opts.calls}
-		if i == 0 {
-			m.server, m.ours = server, ours
-		}
-		if k.isolation == execution.IsolationContainer {
-			side.pause, side.calls = opts.refill, opts.calls/slowCalls
-		}
-		if err := ours.ready(ctx); err != nil {
+		defer func() { _ = os.RemoveAll(folder) }()
+		opts.binary = filepath.Join(folder, "vivarium")
+		if err := build(ctx, opts.binary, progress); err != nil {
 			return nil, err
 		}
-		m.sides = append(m.sides, side)
 	}
-	results = newReport(engine, settings, opts.program)
-	if err := m.all(ctx, results); err != nil {
-		return nil, err
+	w := &workbench{opts: opts, lookup: lookup, progress: progress}
+	results, host := newReport(opts, lookup), ""
+	if !opts.local {
+		if w.engine, results.Machine.Engine, err = connect(ctx); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, w.engine.Close()) }()
+		host = w.engine.DaemonHost()
+	}
+	if w.groups, err = newGroup(); err != nil {
+		_, _ = fmt.Fprintf(progress, "CPU time and page faults of sandboxes are unknown: %v\n", err)
+	}
+	defer func() { err = errors.Join(err, w.groups.remove()) }()
+	for _, p := range opts.places(host) {
+		measured, err := w.measure(ctx, p)
+		results.Places = append(results.Places, measured)
+		if err != nil {
+			return results, fmt.Errorf("%s: %w", p.name, err)
+		}
 	}
 	return results, nil
 }
 
-// slowCalls is how many times fewer paced calls the slow sides make.
-const slowCalls = 5
-
 // lookup reads an environment variable.
 type lookup func(name string) (string, bool)
 
-// with returns a lookup in which one variable has another value.
-func (l lookup) with(name, value string) lookup {
+// with returns a lookup in which some variables, each NAME=VALUE, have other values.
+func (l lookup) with(environment []string) lookup {
 	return func(asked string) (string, bool) {
-		if asked == name {
-			return value, true
+		for _, entry := range environment {
+			if name, value, _ := strings.Cut(entry, "="); name == asked {
+				return value, true
+			}
 		}
 		return l(asked)
 	}

@@ -9,56 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 )
 
-// mcpClients is how many calls are under way at once in the sustained part.
-const mcpClients = 8
-
 // mcpVersion is the revision of the protocol that most clients speak.
 const mcpVersion = "2025-06-18"
-
-// mcp measures what MCP adds to a plain run: over streamable HTTP on the same
-// server, and over one stdio pipe to a server of its own.
-func (m *measurement) mcp(ctx context.Context) (results *mcpResult, err error) {
-	overHTTP := &mcpHTTP{ours: m.ours}
-	if err := overHTTP.greet(ctx); err != nil {
-		return nil, err
-	}
-	pipe, err := openPipe(ctx, m.opts, m.engine.host(), m.server.binary)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, pipe.close()) }()
-	other := *m
-	other.sides = nil
-	for _, s := range []contender{{name: "run", side: m.ours}, {name: "MCP over HTTP", side: overHTTP}, {name: "MCP over stdio", side: pipe}} {
-		s.pause, s.calls = m.opts.pause, m.opts.mcp
-		other.sides = append(other.sides, s)
-	}
-	m.say("MCP: %d calls each", m.opts.mcp)
-	results = new(mcpResult)
-	if results.Paced, err = other.paced(ctx); err != nil {
-		return nil, err
-	}
-	results.Sustained.Clients = mcpClients
-	if results.Sustained.Sides, err = other.sustained(ctx, mcpClients); err != nil {
-		return nil, err
-	}
-	results.Cancels, err = m.cancels(ctx, pipe, overHTTP)
-	return results, err
-}
-
-// mcpResult is what MCP adds, with one client and with several, and how long a
-// run goes on that is called off.
-type mcpResult struct {
-	Paced     []sideResult    `json:"paced"`
-	Sustained sustainedResult `json:"sustained"`
-	Cancels   []sideResult    `json:"cancels"`
-}
 
 // mcpCall is the request for one run.
 func mcpCall(id int, p program) []byte {
@@ -135,7 +93,7 @@ func (h *mcpHTTP) run(ctx context.Context, p program) (timing, error) {
 	if err := json.Unmarshal(data, &answer); err != nil {
 		return timing{}, fmt.Errorf("%w: %w: %.300q", errWrong, err, data)
 	}
-	return timing{answer: took, whole: took}, answer.check(p)
+	return timing{took: took}, answer.check(p)
 }
 
 // begin begins a run that goes on until its request is closed.
@@ -148,8 +106,10 @@ func (h *mcpHTTP) begin(ctx context.Context, p program) (callOff func(), err err
 // mcpPipe calls the tool over the pipe to a server of its own. Calls may be made
 // at once.
 type mcpPipe struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
+	cmd   *exec.Cmd
+	group group
+	in    io.WriteCloser
+	out   io.Reader
 
 	mu      sync.Mutex
 	ids     int
@@ -158,29 +118,39 @@ type mcpPipe struct {
 }
 
 // openPipe starts a server and waits until it has made one call.
-func openPipe(ctx context.Context, opts options, dockerHost, binary string) (*mcpPipe, error) {
-	p := &mcpPipe{cmd: exec.CommandContext(ctx, binary, "stdio"), waiting: make(map[int]chan mcpAnswer), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), "LOG_LEVEL=warn", "PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost)
-	p.cmd.Stderr = os.Stderr
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+func (l *launcher) openPipe(ctx context.Context, first program) (*mcpPipe, error) {
+	p := &mcpPipe{waiting: make(map[int]chan mcpAnswer), ended: make(chan struct{})}
+	var err error
+	if p.cmd, p.group, err = l.command(ctx, l.binary, "stdio"); err != nil {
+		return nil, err
 	}
-	if p.in, err = p.cmd.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+	if err := p.start(l); err != nil {
+		return nil, errors.Join(err, p.group.remove())
 	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+	go p.listen(p.out)
+	_, err = p.ask(ctx, func(int) []byte { return mcpGreeting() })
+	if err == nil {
+		_, err = p.run(ctx, first)
 	}
-	go p.listen(out)
-	if _, err := p.ask(ctx, func(int) []byte { return mcpGreeting() }); err != nil {
-		return nil, errors.Join(err, p.close())
-	}
-	_, err = p.run(ctx, opts.program)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+func (p *mcpPipe) start(l *launcher) (err error) {
+	p.cmd.Env = append(slices.Clip(l.environment), "LOG_LEVEL=warn", "LOG_FORMAT=plain")
+	p.cmd.Stderr = l.progress
+	if p.out, err = p.cmd.StdoutPipe(); err != nil {
+		return fmt.Errorf("pipe: %w", err)
+	}
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return fmt.Errorf("pipe: %w", err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("pipe: %w", err)
+	}
+	return nil
 }
 
 func (p *mcpPipe) listen(out io.Reader) {
@@ -233,7 +203,7 @@ func (p *mcpPipe) run(ctx context.Context, program program) (timing, error) {
 	if err != nil {
 		return timing{}, err
 	}
-	return timing{answer: took, whole: took}, answer.check(program)
+	return timing{took: took}, answer.check(program)
 }
 
 // begin begins a run that goes on until it is called off.
@@ -256,8 +226,9 @@ func (p *mcpPipe) begin(_ context.Context, program program) (callOff func(), err
 func (p *mcpPipe) close() error {
 	_ = p.in.Close()
 	<-p.ended
-	if err := p.cmd.Wait(); err != nil {
-		return fmt.Errorf("pipe: the server did not end well: %w", err)
+	err := p.cmd.Wait()
+	if err != nil {
+		err = fmt.Errorf("pipe: the server did not end well: %w", err)
 	}
-	return nil
+	return errors.Join(err, p.group.remove())
 }

@@ -16,9 +16,6 @@ import (
 // maxConnections is more than any number of clients: each keeps its own.
 const maxConnections = 1000
 
-// readyTime bounds the time until the server can run programs.
-const readyTime = time.Minute
-
 // ours runs programs on our server, over HTTP.
 type ours struct {
 	base   string
@@ -41,31 +38,52 @@ type result struct {
 	Stderr   string
 	ExitCode *int `json:"exit_code"`
 	End      struct{ Message string }
+	Files    []struct {
+		FileID string `json:"file_id"`
+	}
 }
 
-// run asks for one run.
-func (o *ours) run(ctx context.Context, p program) (timing, error) {
-	body, err := json.Marshal(map[string]any{"code": p.code, "timeout_ms": runTime.Milliseconds()})
+// request is one way to run a program: a request whose answer comes when the program has
+// ended.
+type request struct {
+	ours *ours
+	path string
+	code string         // before the program's
+	more map[string]any // fields of the request
+}
+
+// plain is the plain way.
+func (o *ours) plain() *request { return &request{ours: o, path: "/v1/execute"} }
+
+func (r *request) run(ctx context.Context, p program) (timing, error) {
+	fields := map[string]any{"code": r.code + p.code, "timeout_ms": runTime.Milliseconds()}
+	maps.Copy(fields, r.more)
+	body, err := json.Marshal(fields)
 	if err != nil {
 		return timing{}, fmt.Errorf("request: %w", err)
 	}
 	began := time.Now()
-	answer, header, err := o.exchange(ctx, http.MethodPost, "/v1/execute", body)
+	answer, header, err := r.ours.exchange(ctx, http.MethodPost, r.path, body)
 	took := time.Since(began)
 	if err != nil {
 		return timing{}, err
 	}
-	var r result
-	if err := json.Unmarshal(answer, &r); err != nil {
+	var got result
+	if err := json.Unmarshal(answer, &got); err != nil {
 		return timing{}, fmt.Errorf("%w: %w: %.300q", errWrong, err, answer)
 	}
-	if r.ExitCode == nil {
-		return timing{}, fmt.Errorf("%w: %s has no exit code: %s", errWrong, p.name, r.End.Message)
+	if got.ExitCode == nil {
+		return timing{}, fmt.Errorf("%w: %s has no exit code: %s", errWrong, p.name, got.End.Message)
 	}
-	return timing{answer: took, whole: took, stages: parseStages(header.Get("Server-Timing"))}, p.check(*r.ExitCode, r.Stdout, r.Stderr)
+	for _, file := range got.Files {
+		if err := r.ours.drop(ctx, "/v1/files/"+file.FileID); err != nil {
+			return timing{}, err
+		}
+	}
+	return timing{took: took, stages: parseStages(header.Get("Server-Timing"))}, p.check(*got.ExitCode, got.Stdout, got.Stderr)
 }
 
-// exchange sends a request and reads the answer, which must be a 200.
+// exchange sends a request and reads the answer, which must be a good one.
 func (o *ours) exchange(ctx context.Context, method, path string, body []byte) ([]byte, http.Header, error) {
 	return o.exchangeWith(ctx, method, path, body, nil)
 }
@@ -76,8 +94,8 @@ func (o *ours) exchangeWith(ctx context.Context, method, path string, body []byt
 	if err != nil {
 		return nil, nil, fmt.Errorf("request: %w", err)
 	}
-	maps.Copy(req.Header, more)
 	req.Header.Set("Content-Type", "application/json")
+	maps.Copy(req.Header, more)
 	resp, err := o.client.Do(req)
 	if err != nil {
 		return nil, nil, lost(err)
@@ -87,7 +105,7 @@ func (o *ours) exchangeWith(ctx context.Context, method, path string, body []byt
 	switch {
 	case err != nil:
 		return nil, nil, lost(err)
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode >= http.StatusMultipleChoices:
 		return nil, nil, &refusal{fmt.Errorf("server: %s: %.300q", resp.Status, answer)}
 	}
 	return answer, resp.Header, nil
@@ -104,26 +122,8 @@ func lost(err error) error {
 	return err
 }
 
-// ready waits until the server has sandboxes, in the isolation that it was started
-// for.
-func (o *ours) ready(ctx context.Context) error {
-	const pause = 100 * time.Millisecond
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, errors.New("the server has no sandboxes"))
-	defer cancel()
-	for {
-		answer, _, err := o.exchange(ctx, http.MethodGet, "/health", nil)
-		if err != nil {
-			return err
-		}
-		var health struct{ Status, Message string }
-		if err := json.Unmarshal(answer, &health); err != nil {
-			return fmt.Errorf("server: /health: %w", err)
-		}
-		if health.Status == "ok" {
-			return nil
-		}
-		if err := sleep(ctx, pause); err != nil {
-			return fmt.Errorf("%w: %s", err, health.Message)
-		}
-	}
+// drop deletes something.
+func (o *ours) drop(ctx context.Context, path string) error {
+	_, _, err := o.exchange(ctx, http.MethodDelete, path, nil)
+	return err
 }

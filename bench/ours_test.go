@@ -27,7 +27,7 @@ func TestOursTellsRefusalsFromWrongAnswers(t *testing.T) {
 				_, _ = w.Write([]byte(test.body))
 			}))
 			defer fake.Close()
-			_, err := newOurs(strings.TrimPrefix(fake.URL, "http://")).run(t.Context(), small())
+			_, err := newOurs(strings.TrimPrefix(fake.URL, "http://")).plain().run(t.Context(), programs()[0])
 			var refused *refusal
 			if errors.As(err, &refused) != test.refused || errors.Is(err, errWrong) != test.wrong || (err != nil) != (test.refused || test.wrong) {
 				t.Errorf("got %v", err)
@@ -52,15 +52,5 @@ vivarium: no JSON
 	want := "server: {\"level\":\"WARN\",\"msg\":\"trouble\"}\nserver: vivarium: no JSON\n"
 	if told.String() != want {
 		t.Errorf("told %q, want %q", told.String(), want)
-	}
-}
-
-func TestParseResident(t *testing.T) {
-	got, err := parseMemory([]byte("VmPeak:\t 2048 kB\nVmRSS:\t   14848 kB\nThreads:\t7\n"), "VmRSS:")
-	if err != nil || got != 14.5 {
-		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := parseMemory([]byte("Threads:\t7\n"), "VmRSS:"); err == nil {
-		t.Error("no error without VmRSS")
 	}
 }

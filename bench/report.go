@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -16,66 +17,139 @@ import (
 
 // report is what is published.
 type report struct {
-	Time      time.Time         `json:"time"`
-	Machine   machine           `json:"machine"`
-	Program   string            `json:"program"`
-	Paced     []sideResult      `json:"paced"`
-	Sustained []sustainedResult `json:"sustained"`
-	Cold      []sideResult      `json:"cold,omitempty"`
-	Ways      []sideResult      `json:"ways,omitempty"`
-	MCP       *mcpResult        `json:"mcp,omitempty"`
-	Files     []filesResult     `json:"files,omitempty"`
-	Memory    memory            `json:"memory_mb"`
+	Time    time.Time     `json:"time"`
+	Machine machine       `json:"machine"`
+	Base    string        `json:"base,omitempty"` // what ours is compared with
+	Rounds  int           `json:"rounds"`
+	Places  []placeResult `json:"places"`
 }
 
 // machine is what the numbers depend on.
 type machine struct {
-	System       string `json:"system"`
-	Cores        int    `json:"cores"`
-	Engine       string `json:"engine"`
-	Image        string `json:"image"`
-	PoolSize     int    `json:"pool_size"`
-	PoolStarts   int    `json:"pool_starts"`
-	MaxSandboxes int    `json:"max_sandboxes"`
+	System   string   `json:"system"`
+	Cores    int      `json:"cores"`
+	Engine   string   `json:"engine,omitempty"`
+	Settings []string `json:"settings,omitempty"` // those that are set
 }
 
-// sideResult is what was measured of one side.
-type sideResult struct {
-	Side string `json:"side"`
-	summary
-	// Faster is the first side's median over this one's: how many times this
-	// one is faster.
-	Faster float64 `json:"times_faster"`
-	// Rate is this side's rate over the first one's; 0 when paced.
-	Rate float64 `json:"rate_ratio,omitempty"`
-	// Stages are the medians of where a server's time went, in ms.
-	Stages map[string]float64 `json:"stages_ms,omitempty"`
+// placeResult is what was measured in one place.
+type placeResult struct {
+	Place string `json:"place"`
+	Rows  []row  `json:"rows"`
 }
 
-// sustainedResult is clients that call back to back.
-type sustainedResult struct {
-	Clients int          `json:"clients"`
-	Sides   []sideResult `json:"sides"`
+// row is one figure of a case: the medians of the rounds of both sides, and the median of
+// the rounds' ratios, ours over the base's, with an interval that contains the true median.
+type row struct {
+	Case   string `json:"case"`
+	Figure string `json:"figure"`
+	Base   number `json:"base"`
+	Ours   number `json:"ours"`
+	Ratio  number `json:"ratio"`
+	Low    number `json:"ratio_low"`
+	High   number `json:"ratio_high"`
+	Rounds int    `json:"rounds"` // that have a ratio
+
+	alone bool // the base does not have the case
 }
 
-// memory is the idle server's and a warm sandbox's, in MB; 0 is unknown.
-type memory struct {
-	Before  float64 `json:"server_before"` // before the first request, the pool warm
-	After   float64 `json:"server_after"`
-	Runs    int     `json:"runs"` // between the two
-	Sandbox float64 `json:"sandbox"`
-}
-
-func newReport(engine *bare, settings config.Config, p program) *report {
-	return &report{
-		Program: p.name,
-		Time:    time.Now().UTC().Truncate(time.Second),
-		Machine: machine{
-			System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(),
-			Engine: engine.version, Image: settings.Image,
-			PoolSize: settings.PoolSize, PoolStarts: settings.PoolStarts, MaxSandboxes: settings.MaxSandboxes,
-		},
+// interval returns the interval for people; of one round there is none.
+func (r row) interval() string {
+	if math.IsNaN(float64(r.Low)) {
+		return ""
 	}
+	return r.Low.String() + " - " + r.High.String()
+}
+
+// number is a float whose NaN is unknown.
+type number float64
+
+// MarshalJSON implements [json.Marshaler].
+func (n number) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(n)) || math.IsInf(float64(n), 0) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(n))
+}
+
+// String has three digits, or all before the decimal point.
+func (n number) String() string {
+	x := math.Abs(float64(n))
+	switch {
+	case math.IsNaN(x) || math.IsInf(x, 0):
+		return "unknown"
+	case x >= 99.95:
+		return fmt.Sprintf("%.0f", float64(n))
+	case x >= 9.995:
+		return fmt.Sprintf("%.1f", float64(n))
+	default:
+		return fmt.Sprintf("%.2f", float64(n))
+	}
+}
+
+// records has what the turns of both sides measured.
+type records struct{ list []*record }
+
+// record has the values of one figure, one a round.
+type record struct {
+	caseName, figure string
+	base, ours       []float64
+}
+
+func (r *records) add(caseName string, isOurs bool, figures []figure) {
+	for _, f := range figures {
+		to := r.find(caseName, f.name)
+		if isOurs {
+			to.ours = append(to.ours, f.value)
+		} else {
+			to.base = append(to.base, f.value)
+		}
+	}
+}
+
+// find returns the record of a figure, which it makes if there is none. Those of a case are
+// beside each other, in the order in which they came.
+func (r *records) find(caseName, figure string) *record {
+	for _, existing := range r.list {
+		if existing.caseName == caseName && existing.figure == figure {
+			return existing
+		}
+	}
+	made := &record{caseName: caseName, figure: figure}
+	r.list = append(r.list, made)
+	return made
+}
+
+func (r *records) rows() []row {
+	var rows []row
+	for _, record := range r.list {
+		c := compare(record.base, record.ours)
+		rows = append(rows, row{
+			record.caseName, record.figure, number(median(record.base)), number(median(record.ours)),
+			number(c.ratio), number(c.low), number(c.high), c.rounds, len(record.base) == 0,
+		})
+	}
+	return rows
+}
+
+func newReport(opts options, lookup lookup) *report {
+	r := &report{
+		Time:    time.Now().UTC().Truncate(time.Second),
+		Machine: machine{System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()},
+		Rounds:  opts.rounds,
+	}
+	for _, s := range config.Settings() {
+		if value, isSet := lookup(s.Name); isSet && !strings.Contains(s.Name, "KEY") {
+			r.Machine.Settings = append(r.Machine.Settings, s.Name+"="+value)
+		}
+	}
+	switch {
+	case opts.against != "":
+		r.Base = filepath.Base(opts.against)
+	case !opts.local:
+		r.Base = "bare engine"
+	}
+	return r
 }
 
 // publish writes the table to stdout and the JSON to its file, or to stdout in
@@ -105,100 +179,64 @@ func publish(r *report, jsonPath string, stdout io.Writer) error {
 // table shows the report to people.
 func (r *report) table() string {
 	var b strings.Builder
-	m := r.Machine
-	_, _ = fmt.Fprintf(&b, "\n%s, %d cores, Docker Engine %s, %s\nPOOL_SIZE=%d POOL_STARTS=%d MAX_SANDBOXES=%d\n",
-		m.System, m.Cores, m.Engine, m.Image, m.PoolSize, m.PoolStarts, m.MaxSandboxes)
-	_, _ = fmt.Fprintf(&b, "\n%s. Times in ms; \"answer\" leaves out the removal of a bare container.\n", r.Program)
-	if len(r.Paced) > 0 {
-		b.WriteString("\nPaced: one client that pauses before each call.\n\n")
-		showSides(&b, r.Paced)
+	_, _ = fmt.Fprintf(&b, "\n%s, %d cores", r.Machine.System, r.Machine.Cores)
+	if r.Machine.Engine != "" {
+		_, _ = fmt.Fprintf(&b, ", Docker Engine %s", r.Machine.Engine)
 	}
-	for _, s := range r.Sustained {
-		_, _ = fmt.Fprintf(&b, "\nSustained: %d clients that call back to back.\n\n", s.Clients)
-		showSides(&b, s.Sides)
+	_, _ = fmt.Fprintf(&b, "; rounds: %d; settings: %s\n", r.Rounds, strings.Join(append(r.Machine.Settings, "otherwise the defaults"), ", "))
+	b.WriteString("Medians of the rounds. CPU time and page faults are of one run.\n")
+	if r.Base != "" {
+		_, _ = fmt.Fprintf(&b, "The ratio is the median of the rounds' ratios, ours / %s.", r.Base)
+		if confidence := r.confidence(); confidence < 1 {
+			_, _ = fmt.Fprintf(&b, " The interval has the true median with %.0f %% or more (sign test).", 100*confidence)
+		}
+		b.WriteString("\n")
 	}
-	if len(r.Cold) > 0 {
-		b.WriteString("\nCold: a command that runs the program and ends.\n\n")
-		showSides(&b, r.Cold)
-	}
-	if len(r.Ways) > 0 {
-		b.WriteString("\nWays: one client that pauses before each call.\n\n")
-		showSides(&b, r.Ways)
-	}
-	if r.MCP != nil {
-		b.WriteString("\nMCP: one client that pauses before each call.\n\n")
-		showSides(&b, r.MCP.Paced)
-		_, _ = fmt.Fprintf(&b, "\nMCP: %d calls at once, over one connection where it is stdio.\n\n", r.MCP.Sustained.Clients)
-		showSides(&b, r.MCP.Sustained.Sides)
-		b.WriteString("\nMCP: how long a run goes on that is called off.\n\n")
-		showSides(&b, r.MCP.Cancels)
-	}
-	if len(r.Files) > 0 {
-		b.WriteString("\nFiles: MB/s; growth of the server's memory in MB.\n\n")
-		showFiles(&b, r.Files)
-	}
-	if r.Memory.After > 0 {
-		_, _ = fmt.Fprintf(&b, "\nIdle server: %.1f MB, and %.1f MB after %d runs. Idle sandbox: %.1f MB.\n",
-			r.Memory.Before, r.Memory.After, r.Memory.Runs, r.Memory.Sandbox)
+	for _, p := range r.Places {
+		_, _ = fmt.Fprintf(&b, "\n%s\n\n", p.Place)
+		r.show(&b, p.Rows)
 	}
 	return b.String()
 }
 
-// showSides shows the sides and the stages of those that tell of them.
-func showSides(w io.Writer, sides []sideResult) {
-	rows := newRows(w)
-	rows.add("side", "runs", "failed", "runs/s", "rate ratio", "answer p50", "p50", "p99", "times faster")
-	for _, s := range sides {
-		rows.add(s.Side, s.Runs, s.Failures, tenth(s.PerSecond), tenth(s.Rate), hundredth(s.AnswerP50), hundredth(s.P50), tenth(s.P99), tenth(s.Faster))
+// confidence returns the lowest confidence of the intervals, and 1 if there are none.
+func (r *report) confidence() float64 {
+	lowest := 1.0
+	for _, p := range r.Places {
+		for _, row := range p.Rows {
+			if row.interval() != "" {
+				_, confidence := medianInterval(row.Rounds)
+				lowest = min(lowest, confidence)
+			}
+		}
 	}
-	rows.end()
-	if !slices.ContainsFunc(sides, func(s sideResult) bool { return s.Stages != nil }) {
-		return
+	return lowest
+}
+
+// show shows the rows of a place, without refusals where there were none.
+func (r *report) show(w io.Writer, rows []row) {
+	cells := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(words ...string) { _, _ = fmt.Fprintln(cells, strings.Join(words, "\t")) }
+	if r.Base == "" {
+		line("case", "figure", "ours")
+	} else {
+		line("case", "figure", "ours", r.Base, "ratio", "interval")
 	}
-	rows = newRows(w)
-	header := []any{"median of"}
-	for _, name := range stageNames() {
-		header = append(header, name)
-	}
-	rows.add(header...)
-	for _, s := range sides {
-		if s.Stages == nil {
+	before := ""
+	for _, row := range rows {
+		if row.Figure == refused && row.Ours == 0 && (row.alone || row.Base == 0) {
 			continue
 		}
-		line := []any{s.Side}
-		for _, name := range stageNames() {
-			line = append(line, hundredth(s.Stages[name]))
+		name := row.Case
+		if name == before {
+			name = ""
 		}
-		rows.add(line...)
+		before = row.Case
+		if row.alone {
+			line(name, row.Figure, row.Ours.String(), "", "", "")
+			continue
+		}
+		line(name, row.Figure, row.Ours.String(), row.Base.String(), row.Ratio.String(), row.interval())
 	}
-	rows.end()
+	_ = cells.Flush()
 }
-
-func showFiles(w io.Writer, files []filesResult) {
-	rows := newRows(w)
-	rows.add("side", "upload", "download", "growth")
-	for _, f := range files {
-		rows.add(f.Side, tenth(f.Upload), tenth(f.Download), tenth(f.Growth))
-	}
-	rows.end()
-}
-
-func hundredth(x float64) string { return fmt.Sprintf("%.2f", x) }
-
-func tenth(x float64) string { return fmt.Sprintf("%.1f", x) }
-
-// rows aligns cells in columns.
-type rows struct{ w *tabwriter.Writer }
-
-func newRows(w io.Writer) rows {
-	return rows{tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)}
-}
-
-func (r rows) add(cells ...any) {
-	for _, cell := range cells {
-		_, _ = fmt.Fprintf(r.w, "%v\t", cell)
-	}
-	_, _ = fmt.Fprintln(r.w)
-}
-
-func (r rows) end() { _ = r.w.Flush() }

@@ -2,21 +2,14 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
-
-	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 const module = "github.com/vivarium-sandbox/vivarium"
@@ -28,79 +21,10 @@ const (
 	endTime = 60 * time.Second
 )
 
-// server is a vivarium that serves on a free port of the loopback.
-type server struct {
-	address string
-	id      string // that is on its containers
-	binary  string
-	cmd     *exec.Cmd
-	cancel  context.CancelFunc
-	ended   chan struct{}
-	err     error  // how it ended; set before ended is closed
-	folder  string // holds the binary that was built, or is empty
-}
-
-// kind is a server's: where its sandboxes come from, and how far runs are apart.
-type kind struct {
-	backend   string // as EXECUTOR_BACKEND has it
-	isolation execution.Isolation
-}
-
-func (k kind) String() string {
-	name := "isolation=" + string(k.isolation)
-	if k.backend == localBackend {
-		name = "local, " + name
-	}
-	return name
-}
-
-const (
-	dockerBackend = "docker"
-	localBackend  = "local"
-)
-
-// kinds are those of the servers that are measured. The first is the one that
-// whatever else is measured is asked of.
-func (o options) kinds() []kind {
-	all := []kind{{dockerBackend, execution.IsolationRun}, {dockerBackend, execution.IsolationContainer}}
-	if o.local {
-		all = append(all, kind{localBackend, execution.IsolationRun}, kind{localBackend, execution.IsolationContainer})
-	}
-	return all
-}
-
-// openServer builds the server, unless there is a binary, and starts it. It
-// talks to the engine that the bare side talks to.
-func openServer(ctx context.Context, opts options, k kind, dockerHost string, progress io.Writer) (s *server, err error) {
-	s = &server{ended: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.stop())
-		}
-	}()
-	s.binary = opts.binary
-	if s.binary == "" {
-		_, _ = fmt.Fprintln(progress, "building the server")
-		if s.folder, err = os.MkdirTemp("", "vivarium-bench-"); err != nil {
-			return s, fmt.Errorf("server: %w", err)
-		}
-		s.binary = filepath.Join(s.folder, "vivarium")
-		if err := build(ctx, s.binary, progress); err != nil {
-			return s, err
-		}
-	}
-	environment := append(os.Environ(),
-		"HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json", "LOG_LEVEL=info",
-		"EXECUTOR_BACKEND="+k.backend, "ISOLATION="+string(k.isolation))
-	if k.backend != localBackend { // which takes no settings of an engine
-		environment = append(environment, "PYTHON_EXECUTOR_DOCKER_IMAGE="+opts.image, "DOCKER_HOST="+dockerHost)
-	}
-	return s, s.start(ctx, environment, progress)
-}
-
 // build builds this module's main package, from wherever in the module.
 func build(ctx context.Context, binary string, progress io.Writer) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, module)
+	_, _ = fmt.Fprintln(progress, "building the server")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, module)
 	cmd.Stdout, cmd.Stderr = progress, progress
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build: %w", err)
@@ -108,12 +32,55 @@ func build(ctx context.Context, binary string, progress io.Writer) error {
 	return nil
 }
 
-// start starts the server and waits until it listens. When ctx ends, the server
-// gets the signal to end.
-func (s *server) start(ctx context.Context, environment []string, progress io.Writer) error {
+// launcher starts processes of one binary.
+type launcher struct {
+	binary      string
+	environment []string
+	groups      group       // below which processes get one; none if that cannot be
+	containers  *containers // nil without an engine
+	progress    io.Writer
+}
+
+// command returns a command that runs in a group of its own. The caller removes the group.
+func (l *launcher) command(ctx context.Context, line ...string) (*exec.Cmd, group, error) {
+	g, err := l.groups.make(newName())
+	if err != nil {
+		return nil, group{}, err
+	}
+	line = g.enter(line)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Env = l.environment
+	return cmd, g, nil
+}
+
+// server is a vivarium that serves on a free port of the loopback.
+type server struct {
+	ours    *ours
+	meter   *meter
+	group   group
+	cmd     *exec.Cmd
+	cancel  context.CancelFunc
+	started chan listening
+	ended   chan struct{}
+	err     error // how it ended; set before ended is closed
+}
+
+// serve starts a server and waits until it listens. When ctx ends, the server gets the
+// signal to end.
+func (l *launcher) serve(ctx context.Context) (*server, error) {
+	s := &server{started: make(chan listening, 1), ended: make(chan struct{})}
 	ctx, s.cancel = context.WithCancel(ctx)
-	s.cmd = exec.CommandContext(ctx, s.binary, "serve")
-	s.cmd.Env = environment
+	var err error
+	if s.cmd, s.group, err = l.command(ctx, l.binary, "serve"); err != nil {
+		return nil, err
+	}
+	if err := s.start(l); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
+func (s *server) start(l *launcher) error {
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = endTime
 	log, err := s.cmd.StderrPipe()
@@ -121,18 +88,17 @@ func (s *server) start(ctx context.Context, environment []string, progress io.Wr
 		return fmt.Errorf("server: %w", err)
 	}
 	if err := s.cmd.Start(); err != nil {
-		s.cmd.Process = nil
 		return fmt.Errorf("server: %w", err)
 	}
-	started := make(chan listening, 1)
 	go func() {
 		defer close(s.ended)
-		followLog(log, started, progress)
+		followLog(log, s.started, l.progress)
 		s.err = s.cmd.Wait()
 	}()
 	select {
-	case l := <-started:
-		s.address, s.id = l.Address, l.Instance
+	case at := <-s.started:
+		s.ours = newOurs(at.Address)
+		s.meter = &meter{pid: s.cmd.Process.Pid, group: s.group, containers: l.containers, instance: at.Instance}
 		return nil
 	case <-s.ended:
 		return fmt.Errorf("server: it ended at once: %w", s.err)
@@ -167,45 +133,15 @@ func followLog(log io.Reader, started chan<- listening, progress io.Writer) {
 	_, _ = io.Copy(io.Discard, log) // after a line that is too long
 }
 
-func (s *server) pid() int { return s.cmd.Process.Pid }
-
-// stop ends the server, waits until it has gone, and removes what was built.
+// stop ends the server, waits until it has gone, and removes its group.
 func (s *server) stop() error {
+	s.cancel()
 	var err error
-	if s.cmd != nil && s.cmd.Process != nil {
-		s.cancel()
+	if s.cmd.Process != nil {
 		<-s.ended
 		if !s.cmd.ProcessState.Success() {
 			err = fmt.Errorf("server: it did not end well: %w", s.err)
 		}
 	}
-	if s.folder != "" {
-		err = errors.Join(err, os.RemoveAll(s.folder))
-	}
-	return err
-}
-
-// memoryMB reads a field about a process's memory from /proc, such as "VmRSS:",
-// which is what it occupies.
-func memoryMB(pid int, field string) (float64, error) {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return 0, fmt.Errorf("memory of the server: %w", err)
-	}
-	return parseMemory(status, field)
-}
-
-func parseMemory(status []byte, field string) (float64, error) {
-	for line := range bytes.Lines(status) {
-		value, found := strings.CutPrefix(string(line), field)
-		if !found {
-			continue
-		}
-		kilobytes, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
-		if err != nil {
-			return 0, fmt.Errorf("memory of the server: %w", err)
-		}
-		return kilobytes / 1024, nil
-	}
-	return 0, fmt.Errorf("memory of the server: no %s in its status", field)
+	return errors.Join(err, s.group.remove())
 }

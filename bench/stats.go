@@ -10,9 +10,12 @@ import (
 
 // timing is how long one run took.
 type timing struct {
-	answer time.Duration // until the program's output and exit code were known
-	whole  time.Duration // until nothing was left of it; ours is cleaned up off the caller's path
+	took   time.Duration // until the program's output and exit code were known
+	ended  time.Duration // since the turn began
 	stages stages        // where a server's time went
+	// server is what the run's own server or command has used; zero for a server
+	// that serves many.
+	server counts
 }
 
 // stages are the parts of a run that a server tells of, in order.
@@ -37,60 +40,54 @@ func parseStages(header string) stages {
 	return s
 }
 
-// tally collects the runs of one side.
+// tally has the runs of one turn.
 type tally struct {
-	timings  []timing
-	failures int           // runs that the side refused or failed to do
-	window   time.Duration // the time in which they were counted; 0 when paced
+	timings []timing
+	refused []time.Duration // when a run was refused or could not be made, since the turn began
 }
 
 func (t *tally) add(other tally) {
 	t.timings = append(t.timings, other.timings...)
-	t.failures += other.failures
-	t.window += other.window
+	t.refused = append(t.refused, other.refused...)
 }
 
-// summary is what is published of a tally. Times are milliseconds.
-type summary struct {
-	Runs      int     `json:"runs"`
-	Failures  int     `json:"failures"`
-	PerSecond float64 `json:"runs_per_second,omitempty"`
-	P50       float64 `json:"p50_ms"`
-	P99       float64 `json:"p99_ms"`
-	AnswerP50 float64 `json:"answer_p50_ms"`
-}
-
-// stages returns the median of each stage in milliseconds, or nil if there are no
-// stages.
-func (t *tally) stages() map[string]float64 {
-	if !slices.ContainsFunc(t.timings, func(run timing) bool { return run.stages != stages{} }) {
-		return nil
-	}
-	medians := make(map[string]float64)
-	for i, name := range stageNames() {
-		values := make([]time.Duration, len(t.timings))
-		for j, run := range t.timings {
-			values[j] = run.stages[i]
+// within returns the part that ended in [from, until).
+func (t *tally) within(from, until time.Duration) tally {
+	var part tally
+	for _, run := range t.timings {
+		if run.ended >= from && run.ended < until {
+			part.timings = append(part.timings, run)
 		}
-		medians[name] = milliseconds(percentile(values, 50))
 	}
-	return medians
+	for _, at := range t.refused {
+		if at >= from && at < until {
+			part.refused = append(part.refused, at)
+		}
+	}
+	return part
 }
 
-func (t *tally) summary() summary {
-	answers, wholes := make([]time.Duration, len(t.timings)), make([]time.Duration, len(t.timings))
+// perSecond returns the rate of the runs that ended in [from, until).
+func (t *tally) perSecond(from, until time.Duration) float64 {
+	part := t.within(from, until)
+	return float64(len(part.timings)) / (until - from).Seconds()
+}
+
+// took returns a percentile of the times, in ms.
+func (t *tally) took(percent float64) float64 {
+	return t.percentile(percent, func(run timing) time.Duration { return run.took })
+}
+
+// percentile returns a percentile of the runs' values, in ms; NaN without a run.
+func (t *tally) percentile(percent float64, value func(timing) time.Duration) float64 {
+	if len(t.timings) == 0 {
+		return math.NaN()
+	}
+	values := make([]time.Duration, len(t.timings))
 	for i, run := range t.timings {
-		answers[i], wholes[i] = run.answer, run.whole
+		values[i] = value(run)
 	}
-	s := summary{
-		Runs: len(t.timings), Failures: t.failures,
-		P50: milliseconds(percentile(wholes, 50)), P99: milliseconds(percentile(wholes, 99)),
-		AnswerP50: milliseconds(percentile(answers, 50)),
-	}
-	if t.window > 0 {
-		s.PerSecond = float64(s.Runs) / t.window.Seconds()
-	}
-	return s
+	return milliseconds(percentile(values, percent))
 }
 
 // percentile returns the smallest value that at least percent of all values do
@@ -106,10 +103,63 @@ func percentile(values []time.Duration, percent float64) time.Duration {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// ratio returns a/b, or 0 if b is 0.
-func ratio(a, b float64) float64 {
-	if b == 0 {
-		return 0
+// median returns the median of the known values, and NaN if there are none.
+func median(values []float64) float64 {
+	sorted := known(values)
+	n := len(sorted)
+	if n == 0 {
+		return math.NaN()
 	}
-	return a / b
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// known returns the values that are numbers, sorted.
+func known(values []float64) []float64 {
+	sorted := slices.DeleteFunc(slices.Clone(values), func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) })
+	slices.Sort(sorted)
+	return sorted
+}
+
+// comparison is what the ratios of several rounds tell: their median, and an
+// interval that contains the true median. NaN is unknown.
+type comparison struct {
+	rounds           int // that have a ratio
+	ratio, low, high float64
+}
+
+// compare compares what two sides measured in the same rounds.
+func compare(base, ours []float64) comparison {
+	var ratios []float64
+	for i, value := range base {
+		if i < len(ours) {
+			ratios = append(ratios, ours[i]/value)
+		}
+	}
+	ratios = known(ratios)
+	c := comparison{len(ratios), median(ratios), math.NaN(), math.NaN()}
+	if n := c.rounds; n >= 2 {
+		rank, _ := medianInterval(n)
+		c.low, c.high = ratios[rank-1], ratios[n-rank]
+	}
+	return c
+}
+
+// enough is the confidence that an interval has if there are enough rounds for it: 6.
+const enough = 0.95
+
+// medianInterval returns the rank from either end of n sorted values between which the
+// true median lies, and with which confidence. That is the sign test's interval, which
+// supposes nothing about how the values are distributed: a value is below the median
+// as often as above, so the number below has a binomial distribution.
+func medianInterval(n int) (rank int, confidence float64) {
+	probability := math.Pow(0.5, float64(n)) // that no value is below the median
+	confidence = 1 - 2*probability
+	for rank = 1; ; rank++ {
+		probability *= float64(n-rank+1) / float64(rank) // that exactly rank values are
+		next := confidence - 2*probability
+		if next < enough {
+			return rank, max(confidence, 0)
+		}
+		confidence = next
+	}
 }

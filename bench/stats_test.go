@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -37,18 +38,87 @@ func TestPercentile(t *testing.T) {
 	}
 }
 
-func TestSummary(t *testing.T) {
-	var total tally
-	total.add(tally{timings: []timing{{answer: 1e6, whole: 2e6}, {answer: 3e6, whole: 4e6}}, window: time.Second})
-	total.add(tally{timings: []timing{{answer: 5e6, whole: 6e6}}, failures: 2, window: time.Second})
-	want := summary{Runs: 3, Failures: 2, PerSecond: 1.5, P50: 4, P99: 6, AnswerP50: 3}
-	if got := total.summary(); got != want {
+func TestMedianIgnoresWhatIsUnknown(t *testing.T) {
+	for _, test := range []struct {
+		values []float64
+		want   float64
+	}{
+		{[]float64{3}, 3},
+		{[]float64{3, 1, 2}, 2},
+		{[]float64{4, 1, 3, 2}, 2.5},
+		{[]float64{math.NaN(), 3, math.Inf(1), 1}, 2},
+	} {
+		if got := median(test.values); got != test.want {
+			t.Errorf("of %v: got %v, want %v", test.values, got, test.want)
+		}
+	}
+	if got := median(nil); !math.IsNaN(got) {
+		t.Errorf("of nothing: got %v", got)
+	}
+}
+
+// The table of the sign test's intervals, as in textbooks.
+func TestMedianInterval(t *testing.T) {
+	for _, test := range []struct {
+		n, rank    int
+		confidence float64
+	}{
+		{1, 1, 0},
+		{2, 1, 0.5},
+		{3, 1, 0.75},
+		{5, 1, 0.9375},
+		{6, 1, 0.96875},
+		{8, 1, 0.9921875},
+		{9, 2, 0.9609375},
+		{12, 3, 0.96142578125},
+		{20, 6, 0.95861053466796875},
+	} {
+		rank, confidence := medianInterval(test.n)
+		if rank != test.rank || math.Abs(confidence-test.confidence) > 1e-12 {
+			t.Errorf("%d values: got %d, %v, want %d, %v", test.n, rank, confidence, test.rank, test.confidence)
+		}
+	}
+}
+
+func TestCompareTakesTheRoundsRatios(t *testing.T) {
+	// The second round was four times as slow for both: the ratio is the same.
+	if got, want := compare([]float64{1, 4, 1}, []float64{2, 8, 3}), (comparison{3, 2, 2, 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := (&tally{}).summary(); got != (summary{}) {
-		t.Errorf("of nothing: got %+v", got)
+	// Of nine ratios, 2 to 10, the interval leaves out one at either end.
+	base, ours := []float64{1, 1, 1, 1, 1, 1, 1, 1, 1}, []float64{10, 9, 8, 7, 6, 5, 4, 3, 2}
+	if got, want := compare(base, ours), (comparison{9, 6, 3, 9}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := ratio(1, 0); got != 0 {
-		t.Errorf("ratio by zero: got %v", got)
+	// What is unknown, or a ratio to nothing, is left out.
+	if got := compare([]float64{math.NaN(), 0, 2}, []float64{1, 1, 1}); got.ratio != 0.5 || !math.IsNaN(got.low) || !math.IsNaN(got.high) {
+		t.Errorf("got %+v", got)
+	}
+	if got := compare(nil, []float64{1}); !math.IsNaN(got.ratio) {
+		t.Errorf("without a base: got %+v", got)
+	}
+}
+
+func TestTallyWithin(t *testing.T) {
+	all := tally{
+		timings: []timing{{took: 1e6, ended: 0}, {took: 2e6, ended: time.Second}, {took: 4e6, ended: 2 * time.Second}, {took: 3e6, ended: 3 * time.Second}},
+		refused: []time.Duration{0, time.Second, 3 * time.Second},
+	}
+	part := all.within(time.Second, 3*time.Second)
+	if len(part.timings) != 2 || len(part.refused) != 1 || part.took(50) != 2 || part.took(99) != 4 {
+		t.Errorf("got %+v", part)
+	}
+	if got := all.perSecond(time.Second, 3*time.Second); got != 1 {
+		t.Errorf("got %v a second", got)
+	}
+	if got := (&tally{}).took(50); !math.IsNaN(got) {
+		t.Errorf("of nothing: got %v", got)
+	}
+}
+
+func TestParseStages(t *testing.T) {
+	got := parseStages("admit;dur=0.1, run;dur=2.5, other;dur=9, clean;dur=x")
+	if want := (stages{100 * time.Microsecond, 0, 0, 2500 * time.Microsecond}); got != want {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

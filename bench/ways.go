@@ -5,122 +5,26 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
 
-// waysMB is the size of the file that runs are given, or make.
-const waysMB = 10
-
-// ways measures the other ways to run the program on our server, in turns with
-// the plain one, which comes first: what they add to it.
-func (m *measurement) ways(ctx context.Context) (results []sideResult, err error) {
-	session, err := m.ours.createSession(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, m.ours.drop(ctx, "/v1/sessions/"+session)) }()
-	keeper := &stored{ours: m.ours, content: bytes.Repeat([]byte("0123456789abcdef"), waysMB<<16)}
-	file, err := keeper.put(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, keeper.drop(ctx, file)) }()
-	in := "/v1/sessions/" + session
-	run := func(more map[string]any, code string) *way {
-		return &way{ours: m.ours, path: "/v1/execute", code: code, more: more}
-	}
-	other := *m
-	other.sides = nil
-	for _, w := range []struct {
-		name string
-		side side
-	}{
-		{"run", run(nil, "")},
-		{"run, streamed: first output", &streamedWay{m.ours, "/v1/execute/stream"}},
-		{"session: execute", &way{ours: m.ours, path: in + "/execute"}},
-		{"session: first output", &streamedWay{m.ours, in + "/execute/stream"}},
-		{"session: bash", &way{ours: m.ours, path: in + "/bash", more: map[string]any{"cmd": "echo 42"}}},
-		{fmt.Sprintf("run, %d MB staged", waysMB), run(map[string]any{"files": []map[string]string{{"path": "a", "file_id": file}}}, "")},
-		{fmt.Sprintf("run, %d MB made", waysMB), run(nil, fmt.Sprintf("open('a', 'wb').write(bytes(%d << 20)); ", waysMB))},
-	} {
-		other.sides = append(other.sides, contender{name: w.name, side: w.side, pause: m.opts.pause, calls: m.opts.ways})
-	}
-	m.say("ways: %d calls each", m.opts.ways)
-	return other.paced(ctx)
+// way is one way to run a program.
+type way interface {
+	run(ctx context.Context, p program) (timing, error)
 }
 
-// createSession starts a session and gives its id.
-func (o *ours) createSession(ctx context.Context) (string, error) {
-	var answer bytes.Buffer
-	body := []byte("{}")
-	err := send(ctx, http.MethodPost, o.base+"/v1/sessions", "application/json", bytes.NewReader(body), int64(len(body)), &answer)
-	if err != nil {
-		return "", err
-	}
-	var created struct {
-		SessionID string `json:"session_id"`
-	}
-	err = json.Unmarshal(answer.Bytes(), &created)
-	return created.SessionID, err
-}
-
-// drop deletes something.
-func (o *ours) drop(ctx context.Context, path string) error {
-	return send(ctx, http.MethodDelete, o.base+path, "", nil, 0, &bytes.Buffer{})
-}
-
-// way runs a program in one of the ways that answer when it has ended.
-type way struct {
-	ours *ours
-	path string
-	code string         // before the program's
-	more map[string]any // fields of the request
-}
-
-func (w *way) run(ctx context.Context, p program) (timing, error) {
-	fields := map[string]any{"code": w.code + p.code, "timeout_ms": runTime.Milliseconds()}
-	maps.Copy(fields, w.more)
-	body, err := json.Marshal(fields)
-	if err != nil {
-		return timing{}, fmt.Errorf("request: %w", err)
-	}
-	began := time.Now()
-	answer, header, err := w.ours.exchange(ctx, http.MethodPost, w.path, body)
-	took := time.Since(began)
-	if err != nil {
-		return timing{}, err
-	}
-	var r struct {
-		result
-
-		Files []struct {
-			FileID string `json:"file_id"`
-		}
-	}
-	if err := json.Unmarshal(answer, &r); err != nil || r.ExitCode == nil {
-		return timing{}, fmt.Errorf("%w: %.300q", errWrong, answer)
-	}
-	for _, file := range r.Files {
-		if err := w.ours.drop(ctx, "/v1/files/"+file.FileID); err != nil {
-			return timing{}, err
-		}
-	}
-	return timing{answer: took, whole: took, stages: parseStages(header.Get("Server-Timing"))}, p.check(*r.ExitCode, r.Stdout, r.Stderr)
-}
-
-// streamedWay runs a program and reads its output as it comes. What counts is
-// the time until the first of it.
-type streamedWay struct {
+// streamed runs a program and reads its output as it comes. What counts is the time until
+// the first of it.
+type streamed struct {
 	ours *ours
 	path string
 }
 
-func (s *streamedWay) run(ctx context.Context, p program) (timing, error) {
+func (s *streamed) run(ctx context.Context, p program) (timing, error) {
 	body, err := json.Marshal(map[string]any{"code": p.code, "timeout_ms": runTime.Milliseconds()})
 	if err != nil {
 		return timing{}, fmt.Errorf("request: %w", err)
@@ -146,5 +50,94 @@ func (s *streamedWay) run(ctx context.Context, p program) (timing, error) {
 			output += event.Data
 		}
 	}
-	return timing{answer: took, whole: took}, p.check(0, output, "")
+	return timing{took: took}, p.check(0, output, "")
+}
+
+// creation creates sessions, and closes them.
+type creation struct{ ours *ours }
+
+func (c *creation) run(ctx context.Context, _ program) (timing, error) {
+	began := time.Now()
+	path, err := c.ours.createSession(ctx)
+	took := time.Since(began)
+	if err != nil {
+		return timing{}, err
+	}
+	return timing{took: took}, c.ours.drop(ctx, path)
+}
+
+// createSession creates a session and returns its path.
+func (o *ours) createSession(ctx context.Context) (string, error) {
+	answer, _, err := o.exchange(ctx, http.MethodPost, "/v1/sessions", []byte("{}"))
+	if err != nil {
+		return "", err
+	}
+	var created struct {
+		SessionID string `json:"session_id"`
+	}
+	if err := json.Unmarshal(answer, &created); err != nil || created.SessionID == "" {
+		return "", fmt.Errorf("%w: %.300q", errWrong, answer)
+	}
+	return "/v1/sessions/" + created.SessionID, nil
+}
+
+// upload uploads a file, and deletes it.
+type upload struct {
+	ours *ours
+	form []byte
+}
+
+func (u *upload) run(ctx context.Context, _ program) (timing, error) {
+	began := time.Now()
+	path, err := u.ours.put(ctx, u.form)
+	took := time.Since(began)
+	if err != nil {
+		return timing{}, err
+	}
+	return timing{took: took}, u.ours.drop(ctx, path)
+}
+
+// download downloads a file.
+type download struct {
+	ours    *ours
+	path    string
+	content []byte // of the file
+}
+
+func (d *download) run(ctx context.Context, _ program) (timing, error) {
+	began := time.Now()
+	answer, _, err := d.ours.exchange(ctx, http.MethodGet, d.path, nil)
+	took := time.Since(began)
+	if err != nil {
+		return timing{}, err
+	}
+	if !bytes.Equal(answer, d.content) {
+		return timing{}, fmt.Errorf("%w: the file has changed", errWrong)
+	}
+	return timing{took: took}, nil
+}
+
+// content returns the content of a file.
+func content(megabytes int) []byte { return bytes.Repeat([]byte("0123456789abcdef"), megabytes<<16) }
+
+// form returns the body of a request that uploads a file.
+func form(content []byte) []byte {
+	const head, tail = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n", "\r\n--x--\r\n"
+	return slices.Concat([]byte(head), content, []byte(tail))
+}
+
+// put uploads a file and returns its path.
+func (o *ours) put(ctx context.Context, form []byte) (string, error) {
+	header := http.Header{"Content-Type": {"multipart/form-data; boundary=x"}}
+	answer, _, err := o.exchangeWith(ctx, http.MethodPost, "/v1/files", form, header)
+	if err != nil {
+		return "", err
+	}
+	var file struct {
+		FileID string `json:"file_id"`
+	}
+	if err := json.Unmarshal(answer, &file); err != nil || file.FileID == "" {
+		return "", fmt.Errorf("%w: %.300q", errWrong, answer)
+	}
+	return "/v1/files/" + file.FileID, nil
 }
