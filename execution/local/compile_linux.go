@@ -9,7 +9,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// maxCompiledBytes bounds the compiled supervisor, which has 150 KB.
+// maxCompiledBytes bounds the compiled supervisor, which has 350 KB at most.
 const maxCompiledBytes = 1 << 20
 
 // beginning is what a sandbox starts with: PID 1's command line, whose first element is
@@ -19,40 +19,44 @@ type beginning struct {
 	files   []file
 }
 
-// compiled is the supervisor as an interpreter has compiled it.
+// compiled is the supervisor as an interpreter has compiled it, for each kind of sandbox.
 type compiled struct {
-	mu      sync.Mutex
+	mu    sync.Mutex
+	forms map[execution.Isolation]form
+}
+
+func newCompiled() *compiled { return &compiled{forms: make(map[execution.Isolation]form)} }
+
+// form is the compiled supervisor for one kind of sandbox.
+type form struct {
 	started bool // a sandbox has started from source
 	tried   bool
 	data    []byte // nil where there is none
 }
 
-// begin returns what a sandbox starts with. If each run has a sandbox of its own, compiling
-// the supervisor is a quarter of the start. So it is compiled once for each interpreter, and
-// remembered also by later servers and commands. Where nothing is remembered, the first
-// sandbox does not wait for the compiled form, since there may be no second.
+// begin returns what a sandbox starts with. Compiling the supervisor is a quarter of a start.
+// So it is compiled once for each interpreter, and remembered also by later servers and
+// commands. Where nothing is remembered, the first sandbox does not wait for the compiled
+// form, since there may be no second.
 func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) beginning {
-	source := beginning{command: b.opts.Command.Line(spec)}
-	if spec.Isolation == execution.IsolationRun || spec.Isolation == execution.IsolationSession {
-		return source
-	}
-	c := p.compiled
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	p.compiled.mu.Lock()
+	defer p.compiled.mu.Unlock()
+	c := p.compiled.forms[spec.Isolation]
 	if known := openCache("vivarium-compiled"); !c.tried && (c.started || known.folder != "") {
 		c.data = b.compiledFor(ctx, spec, p, known)
 		c.tried = ctx.Err() == nil
 	}
 	c.started = true
+	p.compiled.forms[spec.Isolation] = c
 	if c.data == nil {
-		return source
+		return beginning{command: b.opts.Command.Line(spec)}
 	}
 	return beginning{b.opts.Command.CompiledLine(spec, compiledFile), []file{{Path: compiledFile, Data: c.data}}}
 }
 
 // compiledFor returns the supervisor as an interpreter compiles it, or nil on failure.
 func (b *Backend) compiledFor(ctx context.Context, spec execution.Spec, p python, known cache) []byte {
-	line := b.opts.Command.CompileLine()
+	line := b.opts.Command.CompileLine(spec.Isolation)
 	key := p.digest + "\x00" + strings.Join(line, "\x00")
 	if data := known.get(key); data != nil {
 		return data
@@ -67,6 +71,7 @@ func (b *Backend) compiledFor(ctx context.Context, spec execution.Spec, p python
 // compile runs an interpreter in a sandbox to compile the supervisor. It returns nil on
 // failure: then the supervisor starts from source, and reports the error itself.
 func (b *Backend) compile(ctx context.Context, spec execution.Spec, p python, line []string) []byte {
+	spec.Isolation = execution.IsolationContainer // nothing but a sandbox
 	i, err := b.startPiped(ctx, spec, p, beginning{command: line})
 	if err != nil {
 		return nil

@@ -18,7 +18,7 @@ type Command interface {
 	Line(spec execution.Spec) []string
 	// CompileLine prints on stdout what CompiledLine finds in a file, to start the same
 	// in less time.
-	CompileLine() []string
+	CompileLine(isolation execution.Isolation) []string
 	CompiledLine(spec execution.Spec, file string) []string
 }
 

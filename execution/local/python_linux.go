@@ -81,7 +81,7 @@ func (b *Backend) findPython(ctx context.Context) (python, error) {
 	if known, ok := b.knownBy(named); ok {
 		return known, nil
 	}
-	p := python{path: path, named: named, compiled: &compiled{}}
+	p := python{path: path, named: named, compiled: newCompiled()}
 	if !isBelow(path, "/usr") && !isBelow(path, "/bin") || !isBelow(target, "/usr") || !strings.HasPrefix(filepath.Base(target), "python3") {
 		if err := p.askThrough(ctx, shim, name); err != nil {
 			return python{}, err
@@ -140,7 +140,7 @@ func (b *Backend) findInRootfs() (python, error) {
 		if known, ok := b.knownBy(named); ok {
 			return known, nil
 		}
-		p := python{path: path, named: named, digest: digestOf(named), compiled: &compiled{}}
+		p := python{path: path, named: named, digest: digestOf(named), compiled: newCompiled()}
 		b.remember(p)
 		return p, nil
 	}

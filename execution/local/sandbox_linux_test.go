@@ -39,7 +39,9 @@ type supervisor string
 
 func (s supervisor) Line(execution.Spec) []string { return []string{"python3", "-I", "-c", string(s)} }
 
-func (supervisor) CompileLine() []string { return []string{"python3", "-I", "-c", "print('compiled')"} }
+func (supervisor) CompileLine(execution.Isolation) []string {
+	return []string{"python3", "-I", "-c", "print('compiled')"}
+}
 
 func (s supervisor) CompiledLine(_ execution.Spec, file string) []string {
 	return []string{"python3", "-I", "-c", string(s), file}
@@ -322,12 +324,11 @@ func startedWith(t *testing.T, b *local.Backend, isolation execution.Isolation) 
 
 const sayWith = "import sys; print(sys.argv[1:] and open(sys.argv[1]).read())"
 
-// If each run has a sandbox of its own, all sandboxes start the compiled supervisor, except the
-// first one if nothing can be remembered.
+// All sandboxes start the compiled supervisor, except the first one if nothing can be remembered.
 func TestCompiled(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", "/proc/none")
 	b := newBackend(t, sayWith)
-	for n, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer, execution.IsolationContainer, execution.IsolationContainer} {
+	for n, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationContainer, execution.IsolationContainer, execution.IsolationRun} {
 		said := startedWith(t, b, isolation)
 		if want := []string{"[]\n", "[]\n", "compiled\n\n", "compiled\n\n"}[n]; said != want {
 			t.Errorf("%d, %s: it is started with %q", n, isolation, said)

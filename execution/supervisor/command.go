@@ -68,10 +68,10 @@ func (c Command) Line(spec execution.Spec) []string {
 		c.modules(spec.Isolation), []string{"--"}, c.arguments(spec))
 }
 
-// CompileLine returns the command line that compiles the supervisor of a sandbox for one run
-// and prints it on stdout.
-func (c Command) CompileLine() []string {
-	return append([]string{"python3", "-I", "-c", compiledSource + compileSource}, c.modules(execution.IsolationContainer)...)
+// CompileLine returns the command line that compiles the supervisor of a kind of sandbox and
+// prints it on stdout.
+func (c Command) CompileLine(isolation execution.Isolation) []string {
+	return append([]string{"python3", "-I", "-c", compiledSource + compileSource}, c.modules(isolation)...)
 }
 
 // CompiledLine returns the command line that starts the supervisor from a file in the

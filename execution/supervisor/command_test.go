@@ -67,7 +67,7 @@ func TestCommand(t *testing.T) {
 	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != supervisor.Workspace {
 		t.Errorf("from a file the command is %.60q", compiled)
 	}
-	for i, argument := range slices.Concat(command, session, makeCommand.CompileLine()) {
+	for i, argument := range slices.Concat(command, session, makeCommand.CompileLine(execution.IsolationSession)) {
 		if len(argument) >= 128<<10 { // MAX_ARG_STRLEN
 			t.Errorf("argument %d is longer than Linux allows: %d bytes", i, len(argument))
 		}
