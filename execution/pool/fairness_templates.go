@@ -53,10 +53,10 @@ func (p *Pool) shouldYieldLocked(m *member) bool {
 }
 
 // shouldYieldToTemplateLocked reports whether a caller has waited for growAfter for a
-// sandbox of another template, and none is starting for it.
+// sandbox of another template, and one must be started for it.
 func (p *Pool) shouldYieldToTemplateLocked(m *member) bool {
 	for _, s := range p.allLocked() {
-		if s != m.subpool && s.starting < len(s.waiters) && time.Since(s.waiters[0].enqueuedAt) >= growAfter {
+		if s != m.subpool && p.callersNeedSandboxLocked(s) && time.Since(s.waiters[0].enqueuedAt) >= growAfter {
 			return true
 		}
 	}

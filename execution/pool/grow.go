@@ -57,27 +57,35 @@ func (p *Pool) callersNeedSandboxLocked(s *subpool) bool {
 
 // unservableLocked returns the number of callers at s that no sandbox in use will serve in
 // time: none will return to their owner, or the owner's first caller has waited for
-// growAfter.
+// growAfter and the cores can serve another sandbox.
 func (p *Pool) unservableLocked(s *subpool) int {
 	if len(s.waiters) == 0 {
 		return 0
 	}
 	returning := p.returningLocked(s)
-	if oldest := s.waiters[0]; !s.hasSeveralOwners() { // the same applies to all callers
-		if returning[oldest.owner] == 0 || time.Since(oldest.enqueuedAt) >= growAfter {
-			return len(s.waiters)
+	unservable := func(first *waiter, waiting int) int {
+		isLate := time.Since(first.enqueuedAt) >= growAfter
+		switch none := returning[first.owner] == 0; {
+		case isLate && p.coresServeAnother(s, first.owner, returning), none && !s.reusable:
+			return waiting
+		case none:
+			return min(waiting, p.opts.AtWork) // these will serve the others
+		default:
+			return 0
 		}
-		return 0
 	}
-	first := make(map[execution.Owner]time.Time) // when each owner's first caller came
-	count := 0
+	if !s.hasSeveralOwners() { // the usual case, made fast
+		return unservable(s.waiters[0], len(s.waiters))
+	}
+	first, waiting := make(map[execution.Owner]*waiter), make(map[execution.Owner]int)
 	for _, w := range s.waiters {
-		if _, known := first[w.owner]; !known {
-			first[w.owner] = w.enqueuedAt
+		if waiting[w.owner]++; first[w.owner] == nil {
+			first[w.owner] = w
 		}
-		if returning[w.owner] == 0 || time.Since(first[w.owner]) >= growAfter {
-			count++
-		}
+	}
+	count := 0
+	for owner, w := range first {
+		count += unservable(w, waiting[owner])
 	}
 	return count
 }

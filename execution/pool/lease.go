@@ -73,7 +73,7 @@ func (p *Pool) serveLocked(s *subpool) {
 		}
 		w := s.removeWaiter(waiter)
 		p.leased[m] = true
-		m.leasedAt, m.owner = time.Now(), w.owner
+		m.leasedAt, m.owner, m.cpu = time.Now(), w.owner, 0
 		w.answer <- answer{sandbox: m}
 	}
 }
@@ -113,6 +113,7 @@ func (p *Pool) release(m *member) {
 	}
 	delete(p.leased, m)
 	m.runs++
+	m.subpool.noteRun(time.Since(m.leasedAt), m.cpu)
 	if p.closed || m.shouldRetireLocked(m.runs) || p.shouldYieldLocked(m) {
 		p.retireLocked(m)
 	} else {

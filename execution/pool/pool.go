@@ -10,6 +10,7 @@
 // Each policy has a file:
 //
 //	grow.go                 when a subpool needs another sandbox
+//	cores.go                when the cores can serve another one
 //	retire.go               when a sandbox is closed
 //	fairness_templates.go   how templates share the budget
 //	fairness_owners.go      how owners share the sandboxes of a template
@@ -39,6 +40,9 @@ type Options struct {
 	Target int
 	// Max bounds all live sandboxes. It must be positive.
 	Max int
+	// AtWork is how many sandboxes can use the cores at once. While as many do, callers
+	// wait for one of them, and no other is started. Zero means Max.
+	AtWork int
 	// Starts bounds how many sandboxes start at the same time. Zero means 2.
 	Starts int
 	// IdleAfter is how long a template keeps its idle sandboxes after the last request
@@ -96,6 +100,9 @@ func New(start Start, opts Options) (*Pool, error) {
 	}
 	if opts.Subpools == 0 {
 		opts.Subpools = 4
+	}
+	if opts.AtWork == 0 {
+		opts.AtWork = opts.Max
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

@@ -15,6 +15,7 @@ type subpool struct {
 	starting      int
 	reusable      bool      // whether a sandbox serves several runs, by the last one started
 	lastRequested time.Time // by Lease or Warm
+	waiting       float64   // the part of recent runs that mostly waited for something
 	evicted       bool      // whether it keeps nothing idle any more
 
 	leastIdle int // the fewest idle sandboxes since shrunkAt
@@ -31,6 +32,7 @@ type member struct {
 	subpool   *subpool
 	startedAt time.Time
 	leasedAt  time.Time       // the last time
+	cpu       time.Duration   // of the last run; the holder of the lease sets it
 	runs      int             // that have ended
 	owner     execution.Owner // of the current or last lease; valid while leased or if runs > 0
 
