@@ -116,14 +116,14 @@ func (a *autoBackend) InstanceID() string {
 	return a.engine.InstanceID()
 }
 
-// Memory returns the memory of the engine's machine, if an engine answers, and of this
-// machine otherwise. It decides nothing.
-func (a *autoBackend) Memory(ctx context.Context) (int64, error) {
-	memory, err := a.engine.Memory(ctx)
+// Machine returns the engine's machine, if an engine answers, and this machine otherwise. It
+// decides nothing.
+func (a *autoBackend) Machine(ctx context.Context) (execution.Machine, error) {
+	machine, err := a.engine.Machine(ctx)
 	if err == nil || a.engineOnly {
-		return memory, err
+		return machine, err
 	}
-	return a.here.Memory(ctx)
+	return a.here.Machine(ctx)
 }
 
 // Close closes both backends.

@@ -25,9 +25,8 @@ type backend interface {
 	execution.SessionBackend
 	// InstanceID returns the name of this server.
 	InstanceID() string
-	// Memory returns how many bytes of memory all sandboxes may take together: that of the
-	// machine on which they run.
-	Memory(ctx context.Context) (int64, error)
+	// Machine returns the machine on which sandboxes run.
+	Machine(ctx context.Context) (execution.Machine, error)
 	Close() error
 }
 
@@ -50,23 +49,20 @@ func newBackend(c config.Config, system System, log *slog.Logger) (backend, erro
 	return newAuto(c, engine, here, log), nil
 }
 
-// memoryTime bounds the question how much memory a machine has.
-const memoryTime = 2 * time.Second
+// machineTime bounds the question what a machine has.
+const machineTime = 2 * time.Second
 
-// fit returns the settings for the machine on which sandboxes run. If its memory is not
-// known because no engine answers yet, that of this machine stands in.
+// fit returns the settings for the machine on which sandboxes run. If that is not known
+// because no engine answers yet, this machine stands in.
 func fit(ctx context.Context, c config.Config, b backend, log *slog.Logger) (config.Config, error) {
-	if !c.FollowsMachine() {
-		return c, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, memoryTime)
+	ctx, cancel := context.WithTimeout(ctx, machineTime)
 	defer cancel()
-	memory, err := b.Memory(ctx)
+	machine, err := b.Machine(ctx)
 	if err != nil {
-		memory, _ = local.Memory()
-		log.DebugContext(ctx, "settings follow this machine's memory, since no engine answers", "error", err)
+		machine = local.Machine()
+		log.DebugContext(ctx, "settings follow this machine, since no engine answers", "error", err)
 	}
-	if c, err = c.ForMachine(memory); err != nil {
+	if c, err = c.ForMachine(config.Machine(machine)); err != nil {
 		return c, fmt.Errorf("settings:\n%w", err)
 	}
 	return c, nil

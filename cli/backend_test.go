@@ -107,14 +107,19 @@ func TestLimitsFollowTheEnginesMachine(t *testing.T) {
 	}
 	engine := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Api-Version", "1.41")
-		_, _ = io.WriteString(w, `{"MemTotal": 1073741824}`)
+		_, _ = io.WriteString(w, `{"MemTotal": 1073741824, "NCPU": 6}`)
 	})}
 	go func() { _ = engine.Serve(listener) }()
 	defer func() { _ = engine.Close() }()
 	for _, backend := range []string{"auto", "docker"} {
-		o := run(t, []string{"EXECUTOR_BACKEND=" + backend, "DOCKER_HOST=unix://" + socket, "WORKSPACE_LIMIT_MB=300"}, "", "exec", "pass")
-		if want := "WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256 unless it is set"; o.code != 125 || !strings.Contains(o.stderr, want) {
-			t.Errorf("%s: %+v", backend, o)
+		for setting, want := range map[string]string{
+			"WORKSPACE_LIMIT_MB=300": "WORKSPACE_LIMIT_MB is 300: must be at most MEMORY_LIMIT_MB, which is 256 unless it is set",
+			"POOL_SIZE=25":           "POOL_SIZE is 25: must be at most MAX_SANDBOXES, which is 24 unless it is set",
+		} {
+			o := run(t, []string{"EXECUTOR_BACKEND=" + backend, "DOCKER_HOST=unix://" + socket, setting}, "", "stdio")
+			if o.code == 0 || !strings.Contains(o.stderr, want) {
+				t.Errorf("%s: %+v", backend, o)
+			}
 		}
 	}
 }

@@ -112,7 +112,7 @@ func runProgram(ctx context.Context, system System, o execOptions, args []string
 	if req.Timeout == 0 {
 		req.Timeout = milliseconds(c.MaxExecTimeoutMS)
 	}
-	c.PoolSize = 0 // one sandbox, for one run
+	c = c.WithoutPool() // one sandbox, for one run
 	if c.Isolation == string(execution.IsolationAuto) {
 		c.Isolation = string(execution.IsolationContainer) // there is no second run to isolate, and a probe takes time
 	}

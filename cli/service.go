@@ -45,8 +45,8 @@ type service struct {
 	config config.Config
 }
 
-// newService builds the service. It starts nothing. It contacts no engine yet, except for
-// the memory of its machine, if settings follow that.
+// newService builds the service. It starts nothing. It contacts no engine yet, except to ask
+// for its machine, which settings follow.
 func newService(ctx context.Context, c config.Config, system System, log *slog.Logger) (*service, error) {
 	warnIgnored(c, log)
 	backend, err := newBackend(c, system, log)
@@ -65,7 +65,7 @@ func newService(ctx context.Context, c config.Config, system System, log *slog.L
 		return sandbox, nameSetting(c, err)
 	}
 	sandboxes, err := pool.New(start, pool.Options{
-		Target: c.PoolSize, Max: c.MaxSandboxes, Starts: c.PoolStarts,
+		Target: c.PoolSize, Max: c.MaxSandboxes, Starts: c.PoolStarts, AtWork: c.AtWork(),
 		IdleAfter: seconds(c.PoolIdleSec), MaxAge: seconds(c.SandboxMaxAge), MaxRuns: c.SandboxMaxRuns, Log: log,
 	})
 	if err != nil {

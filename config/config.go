@@ -73,8 +73,8 @@ type Config struct {
 	FileTTLSec     int    `env:"FILE_TTL_SEC, default=3600" min:"1" max:"31536000"`
 	FileStoreMaxMB int    `env:"FILE_STORE_MAX_MB, default=4096" min:"1" max:"1073741824"`
 
-	PoolSize        int  `env:"POOL_SIZE, default=4" min:"0" max:"1000" atmost:"MAX_SANDBOXES"`
-	MaxSandboxes    int  `env:"MAX_SANDBOXES, default=16" min:"1" max:"10000"`
+	PoolSize        int  `env:"POOL_SIZE" min:"0" max:"1000" atmost:"MAX_SANDBOXES" follows:"one more than the machine's cores, at most 16"`
+	MaxSandboxes    int  `env:"MAX_SANDBOXES" min:"1" max:"10000" follows:"4 for each of the machine's cores, at least 16"`
 	PoolStarts      int  `env:"POOL_STARTS, default=4" min:"1" max:"100"`
 	PoolIdleSec     int  `env:"POOL_IDLE_SEC, default=600" min:"0" max:"31536000"`
 	SandboxMaxAge   int  `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800"`
@@ -97,6 +97,7 @@ type Config struct {
 	DockerConfig    string `env:"DOCKER_CONFIG"`
 
 	given map[string]bool // the variables that are set
+	cores int             // of the machine
 }
 
 // Setting describes one setting.
@@ -236,7 +237,7 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 		}
 	}
 	c.given = givenNames(values)
-	c.derive(mostDefaultMB)
+	c.derive(largestMachine())
 	faults = append(faults, c.keepBounds()...)
 	faults = append(faults, c.contradictions()...)
 	return c, errors.Join(faults...)

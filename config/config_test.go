@@ -144,7 +144,7 @@ func TestRelativeStorage(t *testing.T) {
 // The error has all faults, each with its variable, its value and what is allowed.
 func TestLoadReportsEveryFault(t *testing.T) {
 	_, err := load(t, map[string]string{
-		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30",
+		"PORT": "99999", "LOG_LEVEL": "loud", "CPU_LIMIT": "NaN", "MAX_OUTPUT_BYTES": "1e6", "POOL_SIZE": "30", "MAX_SANDBOXES": "20",
 		"WORKSPACE_LIMIT_MB": "3000", "PRELOAD_MODULES": "numpy, os;print(1)", "ISOLATION": "vm", "MAX_BODY_MB": "100",
 		"MCP_ENV_NAMES": "TOKEN, FOO-BAR",
 	})
@@ -156,7 +156,7 @@ func TestLoadReportsEveryFault(t *testing.T) {
 		`LOG_LEVEL is "loud": must be one of debug, info, warn, error`,
 		`CPU_LIMIT is "NaN": must be a number from 0.01 to 1024`,
 		`MAX_OUTPUT_BYTES is "1e6": must be a whole number from 1 to 1073741824`,
-		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 16`,
+		`POOL_SIZE is 30: must be at most MAX_SANDBOXES, which is 20`,
 		`WORKSPACE_LIMIT_MB is 3000: must be at most MEMORY_LIMIT_MB, which is 1024 unless it is set`,
 		`PRELOAD_MODULES is "numpy, os;print(1)": must be auto, none, or names of modules separated by commas`,
 		`MAX_BODY_MB is 100: must be at most MAX_IN_FLIGHT_MB / 10, which is 51`,

@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"reflect"
 )
 
@@ -15,7 +17,23 @@ const (
 	leastMemoryMB = 32
 	// leastTmpMB is how large /tmp is in a sandbox that has little memory.
 	leastTmpMB = 64
+	// mostDefaultPool bounds POOL_SIZE where it is not set: idle sandboxes take memory.
+	mostDefaultPool = 16
+	// sandboxesPerCore, but at least leastDefaultSandboxes, is MAX_SANDBOXES where it is
+	// not set. It is more than cores can serve, because programs may wait for something.
+	sandboxesPerCore      = 4
+	leastDefaultSandboxes = 16
 )
+
+// Machine is the machine that sandboxes run on.
+type Machine struct {
+	Memory int64 // in bytes; zero means that it is not known
+	Cores  int   // at least one is assumed
+}
+
+// largestMachine returns a machine on which no default is lower than on another. With its
+// defaults, Load finds the settings that fit no machine.
+func largestMachine() Machine { return Machine{Memory: math.MaxInt64, Cores: math.MaxInt16} }
 
 // givenNames returns the variables that are set. One that is empty counts as unset.
 func givenNames(lookup func(name string) (string, bool)) map[string]bool {
@@ -27,30 +45,41 @@ func givenNames(lookup func(name string) (string, bool)) map[string]bool {
 	return set
 }
 
-// ForMachine returns the settings for sandboxes on a machine with so many bytes of memory;
-// zero means that it is not known. Those that are not set and depend on it follow it. The error names those that are set
-// and do not fit.
-func (c Config) ForMachine(memory int64) (Config, error) {
-	if memory <= 0 {
-		return c, nil
-	}
-	c.derive(int(min(mostDefaultMB, memory>>20/machineParts)))
+// ForMachine returns the settings for sandboxes on a machine. Those that are not set and
+// depend on it follow it. The error names those that are set and do not fit.
+func (c Config) ForMachine(m Machine) (Config, error) {
+	c.derive(m)
 	return c, errors.Join(c.keepBounds()...)
 }
 
-// FollowsMachine reports whether settings depend on the memory of the machine.
-func (c Config) FollowsMachine() bool { return !c.given["MEMORY_LIMIT_MB"] }
+// WithoutPool returns settings with which no sandbox is kept warm.
+func (c Config) WithoutPool() Config {
+	c.given = maps.Clone(c.given)
+	c.given["POOL_SIZE"], c.PoolSize = true, 0
+	return c
+}
 
-// derive sets the settings that are not set and follow others. What the files of a sandbox
-// take is memory, so their limits are parts of it. The time of a processor follows each
-// request's timeout: it stays 0.
-func (c *Config) derive(memoryMB int) {
+// AtWork returns how many sandboxes can use the cores of the machine at once: with more, each
+// is slower. One of them may be cleaned meanwhile.
+func (c Config) AtWork() int { return int(math.Ceil(float64(c.cores)/min(1, c.CPULimit))) + 1 }
+
+// derive sets the settings that are not set and follow others, or the machine. What the files
+// of a sandbox take is memory, so their limits are parts of it. The time of a processor
+// follows each request's timeout: it stays 0.
+func (c *Config) derive(m Machine) {
 	follow := func(name string, value *int, followed int) {
 		if !c.given[name] {
 			*value = followed
 		}
 	}
 	const half, quarter = 2, 4
+	memoryMB := mostDefaultMB
+	if m.Memory > 0 {
+		memoryMB = int(min(mostDefaultMB, m.Memory>>20/machineParts))
+	}
+	c.cores = max(1, m.Cores)
+	follow("MAX_SANDBOXES", &c.MaxSandboxes, max(leastDefaultSandboxes, sandboxesPerCore*c.cores))
+	follow("POOL_SIZE", &c.PoolSize, min(mostDefaultPool, c.cores+1))
 	follow("MEMORY_LIMIT_MB", &c.MemoryLimitMB, max(leastMemoryMB, memoryMB))
 	_ = c.keepBounds() // others follow what is within its bounds; the caller reports faults
 	follow("WORKSPACE_LIMIT_MB", &c.WorkspaceLimitMB, max(c.MemoryLimitMB/half, c.MaxFileSizeMB))

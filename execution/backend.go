@@ -21,6 +21,12 @@ type Backend interface {
 	Health(ctx context.Context) error
 }
 
+// Machine is the machine that a backend's sandboxes run on.
+type Machine struct {
+	Memory int64 // that all sandboxes may take together, in bytes; zero means that it is not known
+	Cores  int   // that they may use; zero means that it is not known
+}
+
 // Instance is a started sandbox: a stream to and from its supervisor.
 // Closing its writing side asks the supervisor to end.
 type Instance interface {

@@ -70,6 +70,7 @@ type Backend struct {
 	remapped atomic.Bool  // the engine maps users, and knows few
 	confined atomic.Bool  // the engine has AppArmor or SELinux confine containers
 	memory   atomic.Int64 // bytes of its machine, when negotiated
+	cores    atomic.Int64 // of its machine, when negotiated
 
 	mu    sync.Mutex
 	alive map[string]int // the users of containers that this server holds, by id
@@ -146,6 +147,7 @@ func (b *Backend) connect(ctx context.Context) error {
 	b.remapped.Store(hasOption(info.SecurityOptions, "userns", "rootless"))
 	b.confined.Store(hasOption(info.SecurityOptions, "apparmor", "selinux"))
 	b.memory.Store(info.MemTotal)
+	b.cores.Store(int64(info.NCPU))
 	b.negotiated.Store(true)
 	return nil
 }
@@ -170,13 +172,13 @@ func (b *Backend) Health(ctx context.Context) error {
 	return nil
 }
 
-// Memory returns how many bytes of memory the engine's machine has. Zero means that the
-// engine does not say.
-func (b *Backend) Memory(ctx context.Context) (int64, error) {
+// Machine returns the memory and the cores of the engine's machine, as far as the engine
+// names them.
+func (b *Backend) Machine(ctx context.Context) (execution.Machine, error) {
 	if err := b.connect(ctx); err != nil {
-		return 0, err
+		return execution.Machine{}, err
 	}
-	return b.memory.Load(), nil
+	return execution.Machine{Memory: b.memory.Load(), Cores: int(b.cores.Load())}, nil
 }
 
 // Version returns the engine's version.

@@ -312,20 +312,21 @@ func TestNegotiationGivesUpWithItsContext(t *testing.T) {
 	}
 }
 
-// The memory is that of the engine's machine, which may be another.
-func TestMemory(t *testing.T) {
+// The machine is the engine's, which may be another.
+func TestMachine(t *testing.T) {
 	e := newEngine(t)
 	b := e.backend(docker.Options{})
-	if _, err := b.Memory(t.Context()); err != nil {
+	if _, err := b.Machine(t.Context()); err != nil {
 		t.Errorf("of an engine that does not say: %v", err)
 	}
-	other := newEngineOf(t, `{"MemTotal": 12345678}`)
-	if got, err := other.backend(docker.Options{}).Memory(t.Context()); err != nil || got != 12345678 {
-		t.Errorf("%d, %v", got, err)
+	other := newEngineOf(t, `{"MemTotal": 12345678, "NCPU": 48}`)
+	want := execution.Machine{Memory: 12345678, Cores: 48}
+	if got, err := other.backend(docker.Options{}).Machine(t.Context()); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
 	}
 	other.server.Close()
-	if _, err := other.backend(docker.Options{}).Memory(t.Context()); err == nil {
-		t.Error("an engine that is not there has memory")
+	if _, err := other.backend(docker.Options{}).Machine(t.Context()); err == nil {
+		t.Error("an engine that is not there has a machine")
 	}
 }
 

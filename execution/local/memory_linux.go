@@ -1,7 +1,6 @@
 package local
 
 import (
-	"context"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,12 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memory returns how many bytes of memory sandboxes may take together: see [Memory].
-func (b *Backend) Memory(context.Context) (int64, error) { return Memory() }
-
-// Memory returns how many bytes of memory this process and its cgroups may take: those of
-// the machine, or fewer where a cgroup has a limit.
-func Memory() (int64, error) {
+// machineMemory returns how many bytes of memory this process and its cgroups may take: those
+// of the machine, or fewer where a cgroup has a limit.
+func machineMemory() (int64, error) {
 	var machine unix.Sysinfo_t
 	if err := unix.Sysinfo(&machine); err != nil {
 		return 0, err

@@ -37,7 +37,7 @@ func TestLeastLimit(t *testing.T) {
 
 // This process has some memory, and no more than an address can reach.
 func TestMemory(t *testing.T) {
-	memory, err := Memory()
+	memory, err := machineMemory()
 	if err != nil || memory < 16<<20 || memory > 1<<50 {
 		t.Errorf("%d, %v", memory, err)
 	}

@@ -33,11 +33,8 @@ func (b *Backend) InstanceID() string { return "" }
 // Close does nothing.
 func (b *Backend) Close() error { return nil }
 
-// Memory returns zero.
-func (b *Backend) Memory(context.Context) (int64, error) { return 0, nil }
-
-// Memory returns zero: it is not known.
-func Memory() (int64, error) { return 0, nil }
+// machineMemory returns zero: it is not known.
+func machineMemory() (int64, error) { return 0, nil }
 
 // Interpreter fails.
 func (b *Backend) Interpreter(context.Context) (string, error) { return "", elsewhere() }
