@@ -11,13 +11,13 @@ import (
 // each start takes as much of the cores as a hundred short runs. Programs that wait for
 // something leave the cores to others. Which they are follows from how the last runs went.
 
-// coresServeAnother reports whether the cores can serve another sandbox of s for an owner:
+// coresServeAnotherLocked reports whether the cores can serve another sandbox of s for an owner:
 //
 //   - recent runs mostly waited for something; or
 //   - fewer than Options.AtWork sandboxes are at work: they are starting or returning; or
 //   - the owner has at least two fewer than another, also with those that start: the cores
 //     are shared like the budget.
-func (p *Pool) coresServeAnother(s *subpool, owner execution.Owner, returning map[execution.Owner]int) bool {
+func (p *Pool) coresServeAnotherLocked(s *subpool, owner execution.Owner, returning map[execution.Owner]int) bool {
 	atWork, most := s.starting, 0
 	for _, count := range returning {
 		atWork += count
@@ -33,8 +33,8 @@ const (
 	recentRuns = 8
 )
 
-// noteRun records whether a run that has ended mostly waited for something.
-func (s *subpool) noteRun(took, cpu time.Duration) {
+// noteRunLocked records whether a run that has ended mostly waited for something.
+func (s *subpool) noteRunLocked(took, cpu time.Duration) {
 	waited := 0.0
 	if took >= growAfter && cpu < took/2 { // a shorter one may as well have waited for a core
 		waited = 1

@@ -66,7 +66,7 @@ func (p *Pool) unservableLocked(s *subpool) int {
 	unservable := func(first *waiter, waiting int) int {
 		isLate := time.Since(first.enqueuedAt) >= growAfter
 		switch none := returning[first.owner] == 0; {
-		case isLate && p.coresServeAnother(s, first.owner, returning), none && !s.reusable:
+		case isLate && p.coresServeAnotherLocked(s, first.owner, returning), none && !s.reusable:
 			return waiting
 		case none:
 			return min(waiting, p.opts.AtWork) // these will serve the others

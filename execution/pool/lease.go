@@ -113,7 +113,7 @@ func (p *Pool) release(m *member) {
 	}
 	delete(p.leased, m)
 	m.runs++
-	m.subpool.noteRun(time.Since(m.leasedAt), m.cpu)
+	m.subpool.noteRunLocked(time.Since(m.leasedAt), m.cpu)
 	if p.closed || m.shouldRetireLocked(m.runs) || p.shouldYieldLocked(m) {
 		p.retireLocked(m)
 	} else {
