@@ -28,6 +28,9 @@ func (p *Pool) coresServeAnotherLocked(s *subpool, owner execution.Owner, return
 
 const (
 	half = 0.5
+	// waitingRun is how long a run must have lasted to count as one that waited for
+	// something. A shorter one may as well have waited for a core.
+	waitingRun = 200 * time.Millisecond
 	// recentRuns is over how many runs, roughly, the average is taken of whether they
 	// waited for something.
 	recentRuns = 8
@@ -36,7 +39,7 @@ const (
 // noteRunLocked records whether a run that has ended mostly waited for something.
 func (s *subpool) noteRunLocked(took, cpu time.Duration) {
 	waited := 0.0
-	if took >= growAfter && cpu < took/2 { // a shorter one may as well have waited for a core
+	if took >= waitingRun && cpu < took/2 {
 		waited = 1
 	}
 	s.waiting += (waited - s.waiting) / recentRuns
