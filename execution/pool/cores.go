@@ -28,9 +28,12 @@ func (p *Pool) coresServeAnotherLocked(s *subpool, owner execution.Owner, return
 
 const (
 	half = 0.5
-	// waitingRun is how long a run must have lasted to count as one that waited for
-	// something. A shorter one may as well have waited for a core.
-	waitingRun = 200 * time.Millisecond
+	// waitingRun is how long a run must have lasted, at least, to count as one that waited for
+	// something: a shorter one may as well have waited for a core. busyPart is the part of its
+	// time in which it may have computed nevertheless. If Options.AtWork runs compute, each
+	// does for more than that.
+	waitingRun = 50 * time.Millisecond
+	busyPart   = 4
 	// recentRuns is over how many runs, roughly, the average is taken of whether they
 	// waited for something.
 	recentRuns = 8
@@ -39,7 +42,7 @@ const (
 // noteRunLocked records whether a run that has ended mostly waited for something.
 func (s *subpool) noteRunLocked(took, cpu time.Duration) {
 	waited := 0.0
-	if took >= waitingRun && cpu < took/2 {
+	if took >= waitingRun && cpu < took/busyPart {
 		waited = 1
 	}
 	s.waiting += (waited - s.waiting) / recentRuns

@@ -49,11 +49,12 @@ func TestBurst(t *testing.T) {
 		takes, computes time.Duration
 		want            int // sandboxes
 	}{
-		"short runs":             {20 * time.Millisecond, 2 * time.Millisecond, 3},
-		"runs that compute":      {300 * time.Millisecond, 200 * time.Millisecond, 3},
-		"runs that wait":         {300 * time.Millisecond, 10 * time.Millisecond, 16},
-		"long runs that wait":    {30 * time.Second, 0, 16},
-		"long runs that compute": {30 * time.Second, 30 * time.Second, 16}, // nobody knows before they end
+		"short runs":              {20 * time.Millisecond, 2 * time.Millisecond, 3},
+		"runs that compute":       {300 * time.Millisecond, 200 * time.Millisecond, 3},
+		"runs that wait a little": {80 * time.Millisecond, 10 * time.Millisecond, 16},
+		"runs that wait":          {300 * time.Millisecond, 10 * time.Millisecond, 16},
+		"long runs that wait":     {30 * time.Second, 0, 16},
+		"long runs that compute":  {30 * time.Second, 30 * time.Second, 16}, // nobody knows before they end
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
