@@ -42,7 +42,7 @@ func modulesOf(isolation execution.Isolation) []string {
 		pid1/sandbox pid1/main`)
 	switch isolation {
 	case execution.IsolationRun:
-		return append(all, "zygote/forking", "zygote/zygote", "pid1/forecast", "pid1/inner_sandbox", "pid1/zygotes", "pid1/serve_many")
+		return append(all, "zygote/forking", "zygote/rehearsal", "zygote/zygote", "pid1/forecast", "pid1/inner_sandbox", "pid1/zygotes", "pid1/serve_many")
 	case execution.IsolationSession:
 		return append(all, strings.Fields(`
 			program/child program/cells program/outputs program/notebook

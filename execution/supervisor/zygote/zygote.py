@@ -35,6 +35,7 @@ from kernel import (
     system,
 )
 from program import await_and_run, make_screen, make_streams, warm_up, reseed
+from rehearsal import rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def unshare_ipc() -> None:
 
 
 def preload(names: "list[str]") -> bytes:
-    """Imports modules ahead of programs. Returns the names of those imported, and an error for each of the others, as
-    fields."""
+    """Imports modules ahead of programs, and uses them once. Returns the names of those imported, and an error for each of
+    the others, as fields."""
     done, failed = [], []
     for name in names:
         try:
@@ -121,6 +122,7 @@ def preload(names: "list[str]") -> bytes:
             done.append(name)
         except BaseException as error:
             failed.append(f"{name}: {type(error).__name__}: {error}".replace("\n", " "))
+    failed += rehearse()
     if len(os.listdir("/proc/self/task")) > 1:
         failed.append("one of them started threads, which no program will have")
     libc.fflush(None)  # otherwise each program would print what C code has buffered

@@ -1,0 +1,37 @@
+"""Uses preloaded libraries once, so that programs find what the first use loads and computes."""
+
+import sys
+
+# What to do with a library, by the module that must be imported. Nothing of it may be noticed: not pyplot, which numbers
+# figures, and not Figure.savefig, which is ours.
+REHEARSALS = {
+    "pandas": """
+import io, pandas
+frame = pandas.read_csv(io.StringIO("a,b\\n1,x\\n2,y\\n"))
+repr(frame), repr(frame.describe()), repr(frame.groupby("b")["a"].mean()), repr(frame.sort_values("a").merge(frame, on="b"))
+""",
+    "matplotlib.pyplot": """
+import io
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+figure = Figure()
+FigureCanvasAgg(figure)
+axes = figure.subplots()
+axes.plot([1, 2], [3, 4], label="a")
+axes.set(title="b", xlabel="c", ylabel="d")
+axes.legend()
+figure.canvas.print_png(io.BytesIO())
+""",
+}
+
+
+def rehearse() -> "list[str]":
+    """Rehearses with the libraries that are imported. Returns an error for each that fails, which programs may get too."""
+    failed = []
+    for name, source in REHEARSALS.items():
+        if name in sys.modules:
+            try:
+                exec(source, {})
+            except BaseException as error:
+                failed.append(f"{name} does not work: {type(error).__name__}: {error}".replace("\n", " "))
+    return failed
