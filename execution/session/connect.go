@@ -29,7 +29,7 @@ func (m *Manager) connect(ctx context.Context, e *entry) error {
 		return err
 	}
 	m.refresh(ctx, e) // another server has had the session meanwhile, or the last one of this machine
-	if session := e.current(); session.Idle > 0 {
+	if session := e.announcement(); session.Idle > 0 {
 		// A server that died may have announced an end that the supervisor does not know. A connection on
 		// which this fails is closed, and the call notices that.
 		_ = conn.SetEnd(ctx, session.Expires)

@@ -30,7 +30,7 @@ type entry struct {
 
 	mu        sync.Mutex
 	info      execution.SessionInfo // as its client knows it; mu guards it
-	announced execution.SessionInfo // as other servers know it; mu guards it
+	announced execution.SessionInfo // as other servers and its supervisor know it; mu guards it
 }
 
 // current returns the session as it is now.

@@ -46,7 +46,9 @@ type sandbox struct {
 	links []*link
 
 	announced int  // how often
+	told      int  // how often the supervisor learnt an end
 	deaf      bool // the supervisor learns no end
+	mute      bool // no end can be announced
 }
 
 type link struct {
@@ -114,6 +116,9 @@ func (h *host) Announce(_ context.Context, info execution.SessionInfo) error {
 	s := h.sessions[info.ID]
 	if s == nil {
 		return execution.SessionNotFound(info.ID)
+	}
+	if s.mute {
+		return errors.New("it cannot be announced")
 	}
 	s.info = info
 	s.announced++
@@ -200,6 +205,7 @@ func (l *link) SetEnd(_ context.Context, end time.Time) error {
 		return errors.New("it does not hear")
 	}
 	l.sandbox.end = end
+	l.sandbox.told++
 	return l.sandbox.check()
 }
 
