@@ -2,9 +2,8 @@ package httpapi
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -38,7 +37,7 @@ type executeOutput struct {
 
 // serverTiming lists a run's stages (https://www.w3.org/TR/server-timing/).
 func serverTiming(s execution.Stages) string {
-	var b strings.Builder
+	var text []byte
 	for _, stage := range []struct {
 		name string
 		took time.Duration
@@ -52,12 +51,13 @@ func serverTiming(s execution.Stages) string {
 		{"clean", s.Clean},
 		{"prepare", s.Prepare},
 	} {
-		if b.Len() > 0 {
-			b.WriteString(", ")
+		if len(text) > 0 {
+			text = append(text, ", "...)
 		}
-		fmt.Fprintf(&b, "%s;dur=%.3f", stage.name, float64(stage.took)/float64(time.Millisecond))
+		text = append(append(text, stage.name...), ";dur="...)
+		text = strconv.AppendFloat(text, float64(stage.took)/float64(time.Millisecond), 'f', 3, 64)
 	}
-	return b.String()
+	return string(text)
 }
 
 type executeResponse struct {
