@@ -21,7 +21,7 @@ class Forecast:
     """What programs will use, given the modules that are preloaded."""
 
     def __init__(self, preloaded: "Iterable[str]") -> None:
-        self.names = [name.partition(".")[0].encode() for name in preloaded]
+        self.names = [name.partition(".")[0].encode() for name in preloaded if not name.startswith(".")]
 
     def uses_preloaded(self, code: "bytes | bytearray") -> bool:
         """Reports whether a program probably uses preloaded modules: it contains the name of one, or imports a package that

@@ -11,7 +11,6 @@ from kernel import (
     default_signals,
     limit,
     make_landlock_rules,
-    open_victim_score,
     restrict_self,
     set_dumpable,
     write_all,
@@ -34,7 +33,7 @@ def become_child(pipes: Pipes, workspace: str, program_filter: Filter, *excluded
     default_signals(*excluded)
     os.nice(19)  # within this container: programs must not keep PID 1 from its work
     set_dumpable(True)
-    be_first_victim(open_victim_score())
+    be_first_victim()
     restrict_self(make_landlock_rules())
     os.chdir(workspace)
     limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)

@@ -23,7 +23,6 @@ from kernel import (
     default_signals,
     limit,
     make_landlock_rules,
-    open_victim_score,
     read_to_end,
     restrict_self,
     set_dumpable,
@@ -234,7 +233,7 @@ def become_only_program(pipes: Pipes, workspace: str, program_filter: Filter) ->
         take_over(pipes)
         default_signals()
         set_dumpable(True)
-        be_first_victim(open_victim_score())
+        be_first_victim()
         restrict_self(make_landlock_rules())
         os.chdir(workspace)
         make_streams()

@@ -213,14 +213,10 @@ def read_to_end(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def open_victim_score() -> int:
-    """Opens the file for be_first_victim. After restrict_self that is no longer possible. Raises OSError."""
-    return os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-
-
-def be_first_victim(score: int) -> None:
-    """Makes the kernel kill this process before the supervisor when memory runs out, and closes the file. The process can
-    lower its score again only to what the backend set for the sandbox, and not at all after restrict_self."""
+def be_first_victim() -> None:
+    """Makes the kernel kill this process before the supervisor when memory runs out. The process can lower its score
+    again only to what the backend set for the sandbox, and not at all after restrict_self."""
+    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     os.write(score, b"1000")
     os.close(score)
 

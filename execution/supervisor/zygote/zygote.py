@@ -28,7 +28,6 @@ from kernel import (
     drop_capabilities,
     libc,
     make_landlock_rules,
-    open_victim_score,
     restrict_self,
     return_memory,
     set_dumpable,
@@ -152,15 +151,6 @@ def start_init(stack: "ctypes.Array[ctypes.c_char]") -> int:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
-def begin(score: int, last_number: int) -> None:
-    """Turns a program's process that has waited into that of the current run. Until then it is like the zygote: another
-    program may run, which can neither open its entries in /proc nor have it killed for memory."""
-    number_from(last_number)
-    drop_capabilities()
-    set_dumpable(True)
-    be_first_victim(score)
-
-
 class Zygote:
     """A process that programs are forked from. All methods run in it. It reports through the link what it has made, and
     reads nothing from it."""
@@ -210,26 +200,32 @@ class Zygote:
                 return ended  # never empty: the init ends only after all others in its namespace have been reaped
 
     def become_program(self, pipes: Pipes) -> "NoReturn":
-        """Turns a fresh fork into a program's process, which waits. The order matters: it closes every inherited
-        descriptor, then drops privileges, the last ones when its job comes, and only then may be traced again."""
+        """Turns a fresh fork into a program's process, which waits for its job. Another program may run meanwhile. So this
+        process stays like the zygote until then: that program can neither open its entries in /proc, not for a moment, nor
+        have it killed for memory."""
         try:
             os.setsid()
             take_over(pipes, NUMBER_FD)
             unshare_ipc()
             drop_capabilities(self.kept)
-            set_dumpable(True)  # otherwise root owns the file
-            score = open_victim_score()
-            set_dumpable(False)
-            restrict_self(RULES_FD if self.has_rules else -1)
             self.program_filter.install()
             reseed()
         except BaseException as error:
             os.write(2, f"the program's process could not be set up: {error}\n".encode())
             os._exit(70)
         try:
-            await_and_run(self.workspace, lambda last_number: begin(score, last_number), ExitNotice())
+            await_and_run(self.workspace, self.begin, ExitNotice())
         finally:
             os._exit(70)  # the program has broken what its end needs
+
+    def begin(self, last_number: int) -> None:
+        """Turns a program's process that has waited into that of the current run. The order matters: it drops the last
+        privilege, and only then may be traced again."""
+        number_from(last_number)
+        drop_capabilities()
+        set_dumpable(True)
+        be_first_victim()
+        restrict_self(RULES_FD if self.has_rules else -1)
 
 
 def keep_at(number: int, fd: int) -> bool:
