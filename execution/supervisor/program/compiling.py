@@ -1,6 +1,7 @@
 """Compiles programs: as Python, and where Python rejects them, as the text that notebooks and chats make of Python."""
 
 import _ast
+import sys
 
 import magics
 
@@ -17,13 +18,12 @@ COROUTINE_FLAG = 0x80  # CO_COROUTINE: set in a code object that awaits
 AWAIT_FLAG: int = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 MAX_KEYWORD = 10  # bytes, more than any keyword has
-# Statements with a body, of which the interactive mode would display all expressions.
-COMPOUND = b"if", b"for", b"while", b"with", b"async", b"def", b"class"
-# Parts of statements, and words that may begin statements of several kinds.
-UNCLEAR = b"try", b"else", b"elif", b"except", b"finally", b"match", b"global"
-WHOLE = frozenset(
-    ("__future__", "__annotations__", "__annotate__")
-)  # names in statements that concern the whole module
+# Words that begin statements with a body, or their parts, or a statement that concerns the whole module. The interactive mode
+# would display all expressions of a body.
+UNCLEAR = frozenset(b"if for while with async def class try else elif except finally match global nonlocal".split())
+# Names in statements with annotations, which concern the whole module.
+WHOLE = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__"))
+ONE_LINE = sys.version_info < (3, 10)  # the interactive mode then ignores what follows some lines
 CONTINUED = b" ", b"\t", b"\n", b")", b"]", b"}", b"#"  # how the lines begin that are passed over
 
 
@@ -41,19 +41,22 @@ def compile_program(source: bytes, path: str, interactive: bool) -> "list[CodeTy
 
 
 def compile_in_parts(source: bytes, path: str, interactive: bool) -> "list[CodeType]":
-    """Compiles what comes before the last statement, and then that. Returns nothing where this is not certain to be the
-    same as compile_tree. To make the objects of a syntax tree takes half of the time of a compilation."""
+    """Compiles what comes before the last statement, and that. Returns nothing where this is not certain to be the same as
+    compile_tree. To make the objects of a syntax tree takes half of the time of a compilation.
+
+    The last statement is compiled first, because that fails where it is a part of something. The warnings of what is
+    before it would be printed twice."""
     start = start_of_last(source) if interactive else len(source)
     if start < 0:
         return []
     try:
-        codes = [compile(source[:start], path, "exec", AWAIT_FLAG, dont_inherit=True)]
+        last = []
         if start < len(source):
-            flags = AWAIT_FLAG | codes[0].co_flags & FUTURE_FLAGS
-            last = b"\n" * source.count(b"\n", 0, start) + source[start:]  # at the same line
-            mode = "exec" if word_at(source, start) in COMPOUND else "single"
-            codes.append(compile(last, path, mode, flags, dont_inherit=True))
-        return codes if WHOLE.isdisjoint(codes[-1].co_names) else []
+            text = b"\n" * source.count(b"\n", 0, start) + source[start:]  # at the same line
+            last = [compile(text, path, "single", AWAIT_FLAG, dont_inherit=True)]
+            if not WHOLE.isdisjoint(last[0].co_names):
+                return []
+        return [compile(source[:start], path, "exec", AWAIT_FLAG, dont_inherit=True), *last]
     except (SyntaxError, ValueError):
         return []
 
@@ -66,15 +69,14 @@ def start_of_last(source: bytes) -> int:
         start = source.rfind(b"\n", 0, start - 1) + 1
         if source[start : start + 1] not in CONTINUED:
             break
-    first, two_lines = source[start : start + 1], source[: source.find(b"\n", source.find(b"\n") + 1)]
-    unclear = b"\r" in source or b";" in source[start:] or b"coding" in two_lines or word_at(source, start) in UNCLEAR
-    return start if not unclear and (first.isalpha() or first == b"_") else -1
-
-
-def word_at(source: bytes, start: int) -> bytes:
-    """Returns the word at a place of a program."""
-    text = source[start : start + MAX_KEYWORD]
-    return text[: len(text) - len(text.lstrip(LETTERS))]
+    last, two_lines = source[start:], source[: source.find(b"\n", source.find(b"\n") + 1)]
+    word = last[:MAX_KEYWORD]
+    word = word[: len(word) - len(word.lstrip(LETTERS))]
+    if not word or word[:1].isdigit() or word in UNCLEAR or b";" in last:
+        return -1
+    if b"\r" in source or b"coding" in two_lines or b"__future__" in source:
+        return -1
+    return -1 if ONE_LINE and b"\n" in last.rstrip() else start
 
 
 def compile_tree(source: bytes, path: str, interactive: bool) -> "list[CodeType]":

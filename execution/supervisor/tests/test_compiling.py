@@ -4,6 +4,7 @@ import dis
 import sys
 import traceback
 import unittest
+import warnings
 
 import compiling
 import program
@@ -109,11 +110,11 @@ found"""
             (True, "x = 1\n\nx + 1\n"),
             (True, "import os\nos.sep  # text\n# more\n\n"),
             (True, "'doc'\nx: int = 3\nprint(\n    x,\n)\n"),
-            (True, "from __future__ import annotations\ndef f(x: y): pass\nf"),
-            (True, "for x in (1, 2):\n    x\n"),
-            (True, "x = 1\nif(x): x\n"),
-            (True, "x = [\n1,\n]\nwhile(x):\n    x.pop()\n"),
-            (True, "class A:\n    def f(self): return 1\n\n    f(1)\n"),
+            (False, "from __future__ import annotations\ndef f(x: y): pass\nf"),
+            (False, "for x in (1, 2):\n    x\n"),
+            (False, "x = 1\nif(x): x\n"),
+            (False, "x = [\n1,\n]\nwhile(x):\n    x.pop()\n"),
+            (False, "class A:\n    def f(self): return 1\n\n    f(1)\n"),
             (True, "async def f(): pass\nawait f()"),
             (True, "format = str\nformat(1)"),
             (True, "_ = 1\n_"),
@@ -137,6 +138,7 @@ found"""
             (False, "x = 1\nfrom __future__ import division"),
             (False, "x = 1\ny: int = 1"),
             (False, "x = 1\nglobal x"),
+            (False, "x = 1\nif x:\n    global x\n"),
         ):
             source = text.encode()
             found = compiling.compile_in_parts(source, "f.py", True)
@@ -144,6 +146,24 @@ found"""
             if parts:
                 tree = compiling.compile_tree(source, "f.py", True)
                 self.assertEqual(list(instructions(found)), list(instructions(tree)), text)
+
+    def test_warnings_are_printed_once(self) -> None:
+        for text in (
+            "p = 1 is 1\nx = p",
+            "p = 1 is 1\nx: int = p",
+            "p = 1 is 1\nprint('''\nDear\nreader''')",
+            "p = 1 is 1\n@staticmethod\ndef f(): pass",
+        ):
+            for interactive in (True, False):
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    compiling.compile_program(text.encode(), "f.py", interactive)
+                self.assertEqual(len(caught), 1, text)
+
+    def test_all_of_a_program_is_compiled(self) -> None:
+        for text in ("x = 1\nprint('x', x)\n    y = 2", "print('a')\n)"):
+            with self.assertRaises(SyntaxError):
+                compiling.compile_program(text.encode(), "f.py", True)
 
     def test_a_semicolon_silences(self) -> None:
         for source in ("1;", "1 ; # a", "(1); # a;", "(1\n# a\n);", "'é;'; ", "x = 2; 1;", "1; \r\n\r\n"):
