@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
@@ -36,13 +37,18 @@ func (c cache) path(key string) string {
 	return filepath.Join(c.folder, hex.EncodeToString(sum[:]))
 }
 
-// get returns the value for a key, or nil.
+// get returns the value for a key, or nil. A file that is not whole, as after a power failure,
+// counts as missing.
 func (c cache) get(key string) []byte {
 	if c.folder == "" {
 		return nil
 	}
-	value, err := os.ReadFile(c.path(key))
-	if err != nil {
+	data, err := os.ReadFile(c.path(key))
+	if err != nil || len(data) < sha256.Size {
+		return nil
+	}
+	sum, value := data[:sha256.Size], data[sha256.Size:]
+	if want := sha256.Sum256(value); !bytes.Equal(sum, want[:]) {
 		return nil
 	}
 	return value
@@ -59,8 +65,8 @@ func (c cache) put(key string, value []byte) {
 			_ = os.Remove(filepath.Join(c.folder, entry.Name()))
 		}
 	}
-	whole := filepath.Join(c.folder, newID())
-	if os.WriteFile(whole, value, 0o600) != nil || os.Rename(whole, c.path(key)) != nil {
+	whole, sum := filepath.Join(c.folder, newID()), sha256.Sum256(value)
+	if os.WriteFile(whole, append(sum[:], value...), 0o600) != nil || os.Rename(whole, c.path(key)) != nil {
 		_ = os.Remove(whole)
 	}
 }

@@ -42,9 +42,11 @@ func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) begi
 	p.compiled.mu.Lock()
 	defer p.compiled.mu.Unlock()
 	c := p.compiled.forms[spec.Isolation]
-	if known := openCache("vivarium-compiled"); !c.tried && (c.started || known.folder != "") {
-		c.data = b.compiledFor(ctx, spec, p, known)
-		c.tried = ctx.Err() == nil
+	if !c.tried {
+		if known := openCache("vivarium-compiled"); c.started || known.folder != "" {
+			c.data = b.compiledFor(ctx, spec, p, known)
+			c.tried = ctx.Err() == nil
+		}
 	}
 	c.started = true
 	p.compiled.forms[spec.Isolation] = c

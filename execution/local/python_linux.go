@@ -130,7 +130,7 @@ func (b *Backend) findInRootfs() (python, error) {
 			continue
 		}
 		all := []string{b.opts.Rootfs, place}
-		if target, err := filepath.EvalSymlinks(place); err == nil && isBelow(target, b.opts.Rootfs) {
+		if target := filepath.Join(b.opts.Rootfs, resolveIn(b.opts.Rootfs, path)); isThere(target) {
 			all = append(all, target)
 		}
 		named, err := identify(all...)
@@ -145,6 +145,28 @@ func (b *Backend) findInRootfs() (python, error) {
 		return p, nil
 	}
 	return python{}, unavailable(nil, "LOCAL_ROOTFS is %q: has no Python at %s; set LOCAL_PYTHON to its path", b.opts.Rootfs, strings.Join(candidates, ", "))
+}
+
+// resolveIn follows a path's links, as a process with that root would. It does not follow links
+// of folders that are absolute.
+func resolveIn(root, path string) string {
+	const maxLinks = 40 // as the kernel follows
+	for range maxLinks {
+		target, err := os.Readlink(filepath.Join(root, path))
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return path
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // isOwnRoot reports whether a folder is this process's own root, under any path.

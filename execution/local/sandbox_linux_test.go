@@ -3,6 +3,7 @@ package local_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -336,6 +337,11 @@ func TestCompiled(t *testing.T) {
 	}
 }
 
+func checksum(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return string(sum[:])
+}
+
 // Later servers and commands of the same user do not compile the supervisor again.
 func TestCompiledIsRemembered(t *testing.T) {
 	place := t.TempDir()
@@ -347,11 +353,17 @@ func TestCompiledIsRemembered(t *testing.T) {
 	if err != nil || len(files) != 1 {
 		t.Fatalf("%q are remembered, %v", files, err)
 	}
-	if err := os.WriteFile(files[0], []byte("remembered"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if said := startedWith(t, newBackend(t, sayWith), execution.IsolationContainer); said != "remembered\n" {
-		t.Errorf("a sandbox of the next server is started with %q", said)
+	for content, want := range map[string]string{
+		checksum("remembered") + "remembered": "remembered\n",
+		checksum("remembered") + "remember":   "compiled\n\n", // the machine has failed meanwhile
+		"":                                    "compiled\n\n",
+	} {
+		if err := os.WriteFile(files[0], []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if said := startedWith(t, newBackend(t, sayWith), execution.IsolationContainer); said != want {
+			t.Errorf("with %q a sandbox of the next server is started with %q", content, said)
+		}
 	}
 	if err := os.Chmod(place+"/vivarium-compiled", 0o777); err != nil { // others could have written it
 		t.Fatal(err)

@@ -14,8 +14,11 @@ if sys.version_info < (3, 9):
     sys.exit("Python %d.%d is too old: it must be 3.9 or newer" % sys.version_info[:2])
 try:
     import _ctypes
-except ImportError:
-    sys.exit("this Python lacks the module ctypes: on Debian and Ubuntu install python3, not python3-minimal alone")
+    import zlib
+except ImportError as error:
+    sys.exit(
+        f"this Python lacks the module {error.name.strip('_')}: on Debian and Ubuntu install python3, not python3-minimal alone"
+    )
 end = sys.argv.index("--")
 
 
@@ -35,5 +38,5 @@ def compiled_by_child(arguments):
 
 
 modules = (compiled_by_child if sys.argv[1] == "serve_many" else compiled)(sys.argv[2:end])
-del sys.argv[1 : end + 1], end, compiled, compiled_by_child, _ctypes
+del sys.argv[1 : end + 1], end, compiled, compiled_by_child, _ctypes, zlib
 getattr(sys, "orig_argv", []).clear()  # or programs would find the modules there

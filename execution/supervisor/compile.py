@@ -5,4 +5,5 @@ import marshal
 import sys
 
 with open(1, "wb") as stdout:
+    stdout.write(ascii(sys.version).encode() + b"\n")
     marshal.dump(compiled(sys.argv[1:]), stdout)

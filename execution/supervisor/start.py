@@ -4,5 +4,9 @@ import marshal
 import sys
 
 with open(sys.argv.pop(1), "rb") as file:
+    if file.readline() != ascii(sys.version).encode() + b"\n":
+        sys.exit(
+            "the supervisor was compiled by another Python: delete the folder vivarium-compiled in your cache folder"
+        )
     modules = marshal.loads(file.read())
 del file
