@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/sethvargo/go-envconfig"
 )
@@ -110,7 +111,12 @@ type Setting struct {
 }
 
 // Settings describes all settings, in the order of [Config].
-func Settings() []Setting {
+func Settings() []Setting { return slices.Clone(described()) }
+
+// described makes the descriptions once: they do not change, and each start needs them often.
+var described = sync.OnceValue(describe) //nolint:gochecknoglobals // it is never changed
+
+func describe() []Setting {
 	var settings []Setting
 	texts := descriptions()
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {

@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"io"
-	"strings"
 	"sync"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -58,12 +57,11 @@ func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) begi
 
 // compiledFor returns the supervisor as an interpreter compiles it, or nil on failure.
 func (b *Backend) compiledFor(ctx context.Context, spec execution.Spec, p python, known cache) []byte {
-	line := b.opts.Command.CompileLine(spec.Isolation)
-	key := p.digest + "\x00" + strings.Join(line, "\x00")
+	key := p.digest + " " + b.opts.Command.CompileDigest(spec.Isolation)
 	if data := known.get(key); data != nil {
 		return data
 	}
-	data := b.compile(ctx, spec, p, line)
+	data := b.compile(ctx, spec, p, b.opts.Command.CompileLine(spec.Isolation))
 	if data != nil {
 		known.put(key, data)
 	}

@@ -20,6 +20,8 @@ type Command interface {
 	// in less time.
 	CompileLine(isolation execution.Isolation) []string
 	CompiledLine(spec execution.Spec, file string) []string
+	// CompileDigest identifies what CompileLine compiles.
+	CompileDigest(isolation execution.Isolation) string
 }
 
 // Options configure a [Backend].

@@ -16,6 +16,9 @@
 package supervisor
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"path"
 	"slices"
 	"strconv"
@@ -37,6 +40,7 @@ const Silence = 9 * time.Second
 // Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
 	filter seccomp.ProgramFilter
+	texts  map[execution.Isolation][]string        // what is packed
 	packed map[execution.Isolation]func() []string // the arguments that contain a sandbox's modules
 }
 
@@ -46,7 +50,7 @@ func NewCommand() (Command, error) {
 	if err != nil {
 		return Command{}, err
 	}
-	c := Command{filter: filter, packed: make(map[execution.Isolation]func() []string)}
+	c := Command{filter: filter, texts: make(map[execution.Isolation][]string), packed: make(map[execution.Isolation]func() []string)}
 	for _, isolation := range []execution.Isolation{
 		execution.IsolationRun, execution.IsolationContainer, execution.IsolationSession,
 	} {
@@ -54,6 +58,7 @@ func NewCommand() (Command, error) {
 		if err != nil {
 			return Command{}, err
 		}
+		c.texts[isolation] = texts
 		// When they are needed: a command that runs one program needs those of one kind at most.
 		c.packed[isolation] = sync.OnceValue(func() []string { return pack(texts) })
 	}
@@ -72,6 +77,15 @@ func (c Command) Line(spec execution.Spec) []string {
 // prints it on stdout.
 func (c Command) CompileLine(isolation execution.Isolation) []string {
 	return append([]string{"python3", "-I", "-c", compiledSource + compileSource}, c.modules(isolation)...)
+}
+
+// CompileDigest identifies what CompileLine compiles, in less time than it takes to make that.
+func (c Command) CompileDigest(isolation execution.Isolation) string {
+	sum := sha256.New()
+	for _, text := range append([]string{compiledSource, compileSource}, c.texts[isolation]...) {
+		_, _ = io.WriteString(sum, text+"\x00") // a hash takes everything
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // CompiledLine returns the command line that starts the supervisor from a file in the

@@ -63,6 +63,9 @@ func TestCommand(t *testing.T) {
 	if texts := unpacked(t, session); session[len(session)-4] != "1700000000005" || !slices.Contains(texts, "notebook") || slices.Contains(texts, "zygote") {
 		t.Errorf("a session's arguments are %.60q, its texts %.20q", session, texts)
 	}
+	if one, other := makeCommand.CompileDigest(execution.IsolationSession), makeCommand.CompileDigest(execution.IsolationRun); one == other || one == "" {
+		t.Errorf("two kinds of sandboxes have the digests %q and %q", one, other)
+	}
 	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")
 	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != supervisor.Workspace {
 		t.Errorf("from a file the command is %.60q", compiled)
