@@ -159,7 +159,7 @@ class Session:
                     self.stop_listening(fd)
             self.family.reap()
             self.sandbox.watches.check()
-            quiet = self.sandbox.watches.is_quiet() and not events
+            quiet = not events and self.sandbox.watches.is_quiet()
             self.check_pause = min(2 * self.check_pause, MAX_CHECK_PAUSE) if quiet else MIN_CHECK_PAUSE
 
     def keep_listening(self, fd: int, keep: bool) -> None:

@@ -122,7 +122,8 @@ class CellCall(Call):
         limits = job.limits
         parts = job.stdin, job.variables, job.arguments, job.code
         head = CELL.pack(bool(limits["interactive"]), limits["cpu_seconds"], *map(len, parts))
-        self.stdin = views(head, *parts)
+        # A small cell in one piece: the interpreter then wakes once.
+        self.stdin = views(b"".join((head, *parts))) if sum(map(len, parts)) < CHUNK else views(head, *parts)
         self.untaken = False  # the interpreter has ended without reading the cell
 
     def open(self) -> None:
@@ -130,6 +131,7 @@ class CellCall(Call):
         for fd in self.kinds:
             self.post_output(fd, self.background.take(fd))
         super().open()
+        self.feed()
 
     def fed(self) -> None:
         pass

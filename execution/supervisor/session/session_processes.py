@@ -45,7 +45,7 @@ class Family:
         try:
             os.read(self.wakeup_fd, CHUNK)
         except BlockingIOError:
-            pass  # no child has ended
+            return  # no child has ended
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
