@@ -37,7 +37,7 @@ func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover
 		program/tracebacks program/hooks program/gallery program/libraries program/display program/magics program/compiling
-		program/timing program/shell program/ipython program/loops program/ending program/environment program/program
+		program/capture program/timing program/shell program/ipython program/loops program/ending program/environment program/program
 		pid1/channel pid1/workspace pid1/tempfiles pid1/cleanup pid1/network pid1/memory pid1/watches pid1/process pid1/run pid1/results
 		pid1/sandbox pid1/main`)
 	switch isolation {
@@ -61,7 +61,7 @@ func fileName(module string) string {
 	group, name := path.Split(module)
 	switch {
 	case module == "program/display", module == "program/hooks", module == "program/shell", module == "program/timing",
-		module == "program/ipython", module == "program/gallery", module == "program/libraries":
+		module == "program/ipython", module == "program/capture", module == "program/gallery", module == "program/libraries":
 		return "<importlib._bootstrap " + name + ">"
 	case group == "program/", group == "zygote/":
 		return "<sys>"
@@ -72,7 +72,7 @@ func fileName(module string) string {
 
 // later are the names of the modules that are loaded when something of them is used. Modules
 // import them as a whole ("import shell").
-const later = "gallery libraries magics timing shell ipython loops session_files"
+const later = "gallery libraries magics capture timing shell ipython loops session_files"
 
 // sources returns later, and the name, the file name and the source of each module that a
 // sandbox needs, in the order of modulesOf. compiled.py reads them.

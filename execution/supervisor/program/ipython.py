@@ -5,8 +5,8 @@ nothing outside of a notebook."""
 import os
 import sys
 
+from capture import Captured, Capturing
 from display import screen
-from shell import Captured, Capturing
 from tracebacks import OURS
 
 TYPE_CHECKING = False
