@@ -34,7 +34,8 @@ class InnerSandbox(Program):
         self.ending: "Optional[Ending]" = None
 
     def last_number(self) -> int:
-        return self.zygote.last_number()
+        last = self.zygote.last_number()
+        return 0 if last == self.number else last  # its namespace goes on from its own number already
 
     def ended(self, ready: "list[int]") -> bool:
         if self.end_fd in ready:

@@ -53,8 +53,8 @@ class Program:
         os.close(self.control)
 
     def last_number(self) -> int:
-        """Returns the last number that a process of the sandbox got, for a program that has a pid namespace of its own, or
-        0."""
+        """Returns the last number that a process of the sandbox got, for a program that has a pid namespace of its own. Returns
+        0 where the program's process has that number, or needs none."""
         return 0
 
     def ended(self, ready: "list[int]") -> bool:

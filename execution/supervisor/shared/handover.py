@@ -10,7 +10,7 @@ DONE_FD = 63  # fd to which a program's process writes its exit notice; see Exit
 RESULTS_FILE = "/tmp/.vivarium-results"  # to which programs append what they display
 EXIT_NOTICE = struct.Struct("BQQ")  # an exit notice: exit status, microseconds of CPU time, peak kilobytes
 # Precedes the variables, the arguments and the code: interactive, whether files were staged, seconds of CPU time, bytes of
-# variables, bytes of arguments, and the last number that a process of the sandbox got (0: unknown).
+# variables, bytes of arguments, and the last number that a process of the sandbox got (0: unknown, or not needed).
 RELEASE = struct.Struct(">??IIII")
 REPORT = struct.Struct("I")  # precedes a zygote's report: its number in the sandbox
 HANDED = struct.Struct("7i")  # the supervisor's ends of the five pipes, then pidfds of the init and the program

@@ -99,11 +99,9 @@ def open_last_number() -> int:
 
 
 def number_from(last_number: int) -> None:
-    """Has this process's namespace give its next processes the numbers that /proc will show. It is given the last number
-    of the sandbox's namespace (0: unknown), and closes NUMBER_FD. From then on no other process may start one."""
-    if last_number:
-        try:
-            os.pwrite(NUMBER_FD, b"%d" % last_number, 0)  # all programs' processes share the offset; others are ignored
-        except OSError:
-            pass  # there is no such file, or the kernel refuses. The numbers of children then differ
-    os.closerange(NUMBER_FD, NUMBER_FD + 1)
+    """Has this process's namespace give its next processes the numbers that /proc will show, given the last number of the
+    sandbox's namespace. From then on no other process of the sandbox may start one."""
+    try:
+        os.pwrite(NUMBER_FD, b"%d" % last_number, 0)  # all programs' processes share the offset; others are ignored
+    except OSError:
+        pass  # there is no such file, or the kernel refuses. The numbers of children then differ

@@ -155,8 +155,11 @@ class Zygote:
     """A process that programs are forked from. All methods run in it. It reports through the link what it has made, and
     reads nothing from it."""
 
-    def __init__(self, link: "_socket.socket", workspace: str, program_filter: Filter, last_number: int) -> None:
+    def __init__(
+        self, link: "_socket.socket", workspace: str, program_filter: Filter, last_number: int, alone: bool
+    ) -> None:
         self.link = link
+        self.alone = alone  # the sandbox has no other zygote
         self.workspace = workspace
         self.program_filter = program_filter
         self.stack = ctypes.create_string_buffer(1 << 14)
@@ -200,28 +203,33 @@ class Zygote:
                 return ended  # never empty: the init ends only after all others in its namespace have been reaped
 
     def become_program(self, pipes: Pipes) -> "NoReturn":
-        """Turns a fresh fork into a program's process, which waits for its job. Another program may run meanwhile. So this
-        process stays like the zygote until then: that program can neither open its entries in /proc, not for a moment, nor
-        have it killed for memory."""
+        """Turns a fresh fork into a program's process, which waits for its job. If there is another zygote, a program of that
+        may run meanwhile. So this process stays like the zygote until then: that program can neither open its entries in
+        /proc, not for a moment, nor have it killed for memory."""
         try:
             os.setsid()
             take_over(pipes, NUMBER_FD)
+            number_from(int(os.readlink("/proc/self")))
             unshare_ipc()
             drop_capabilities(self.kept)
             self.program_filter.install()
             reseed()
+            if self.alone:  # the steps take 0.2 ms, for which a run would wait
+                self.begin(0)
         except BaseException as error:
             os.write(2, f"the program's process could not be set up: {error}\n".encode())
             os._exit(70)
         try:
-            await_and_run(self.workspace, self.begin, ExitNotice())
+            await_and_run(self.workspace, (lambda _: None) if self.alone else self.begin, ExitNotice())
         finally:
             os._exit(70)  # the program has broken what its end needs
 
     def begin(self, last_number: int) -> None:
-        """Turns a program's process that has waited into that of the current run. The order matters: it drops the last
-        privilege, and only then may be traced again."""
-        number_from(last_number)
+        """Turns a program's process into that of the current run, given the last number of the sandbox's processes, or 0 if
+        that is its own. The order matters: it drops the last privilege, and only then may be traced again."""
+        if last_number:
+            number_from(last_number)
+        os.closerange(NUMBER_FD, NUMBER_FD + 1)
         drop_capabilities()
         set_dumpable(True)
         be_first_victim()
@@ -284,7 +292,7 @@ def become_zygotes(
         gc.collect()
         return_memory()
         gc.freeze()  # the pages then stay shared when a program runs a collection
-        Zygote(link, workspace, program_filter, last_number).serve()
+        Zygote(link, workspace, program_filter, last_number, alone=len(links) == 1).serve()
     except Unable as error:
         link.send(f"!{error.cause}\n{error}".encode())
     except BaseException as error:
