@@ -28,7 +28,7 @@ func TestDockerWalls(t *testing.T) {
 		"not root":                strings.HasPrefix(c.Config.User, "19000") && strings.HasSuffix(c.Config.User, ":65532"),
 		"memory":                  h.Memory == 256<<20,
 		"no swap":                 h.MemorySwap == h.Memory,
-		"processes":               h.PidsLimit != nil && *h.PidsLimit == 64+2,
+		"processes":               h.PidsLimit != nil && *h.PidsLimit == 64+5,
 		"cpu quota":               h.NanoCPUs == 1e9,
 		"workspace in memory":     strings.Contains(h.Tmpfs["/workspace"], "size=67108864") && strings.Contains(h.Tmpfs["/workspace"], "nosuid,nodev"),
 		"/tmp in memory":          strings.Contains(h.Tmpfs["/tmp"], "noexec"),
