@@ -3,7 +3,7 @@ package httpapi
 import "net/http"
 
 // answerWriter calls begin with the status of an answer, once, before the answer
-// begins. What the middleware does then stands on it.
+// begins. All that the middleware does to answers stands on it.
 //
 // It is our own: felixge/httpsnoop (v1.1.0) passes our tests in its place, but takes
 // as many lines and adds 2 MB to the binary.

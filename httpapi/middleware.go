@@ -32,7 +32,8 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		answer := &wholeAnswer{ResponseWriter: w}
+		status := 0
+		w = beforeAnswer(w, func(first int) { status = first })
 		ctx := r.Context()
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -40,15 +41,14 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 					panic(cause)
 				}
 				log.ErrorContext(ctx, "panic", "request", id, "cause", cause, "stack", string(debug.Stack()))
-				if answer.status == 0 {
-					writeDetail(answer, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
+				if status == 0 {
+					writeDetail(w, http.StatusInternalServerError, "internal error; the log of the server has more under request "+id)
 				}
 			}
-			answer.end() // before its line, which the client does not wait for
 			log.InfoContext(ctx, "request", "request", id, "method", execution.Clip(r.Method), "path", execution.Clip(r.URL.Path),
-				"status", answer.status, "ms", time.Since(started).Milliseconds())
+				"status", status, "ms", time.Since(started).Milliseconds())
 		}()
-		next.ServeHTTP(answer, r)
+		next.ServeHTTP(w, r)
 	})
 }
 
