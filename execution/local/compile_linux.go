@@ -12,10 +12,10 @@ import (
 const maxCompiledBytes = 1 << 20
 
 // beginning is what a sandbox starts with: PID 1's command line, whose first element is
-// replaced by the interpreter's path, and the files that it needs.
+// replaced by the interpreter's path, and the compiled supervisor that it reads, if any.
 type beginning struct {
-	command []string
-	files   []file
+	command  []string
+	compiled []byte
 }
 
 // compiled is the supervisor as an interpreter has compiled it, for each kind of sandbox.
@@ -52,7 +52,7 @@ func (b *Backend) begin(ctx context.Context, spec execution.Spec, p python) begi
 	if c.data == nil {
 		return beginning{command: b.opts.Command.Line(spec)}
 	}
-	return beginning{b.opts.Command.CompiledLine(spec, compiledFile), []file{{Path: compiledFile, Data: c.data}}}
+	return beginning{b.opts.Command.CompiledLine(spec), c.data}
 }
 
 // compiledFor returns the supervisor as an interpreter compiles it, or nil on failure.

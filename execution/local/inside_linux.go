@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -86,6 +87,9 @@ func become(word io.Writer) error {
 	if err := step(unix.Chdir(p.Folder), "entering %s", p.Folder); err != nil {
 		return err
 	}
+	if err := openCompiled(&p); err != nil {
+		return step(err, "passing the supervisor on")
+	}
 	if err := stayInside(p); err != nil {
 		return err
 	}
@@ -112,6 +116,28 @@ func become(word io.Writer) error {
 		return step(err, "taking over stderr")
 	}
 	return at(starting, p.Command[0], step(unix.Exec(p.Command[0], p.Command, p.Environment), "starting %s", p.Command[0]))
+}
+
+// openCompiled opens what the supervisor reads, and tells it the descriptor. A file in memory
+// has no name that programs could see, and is gone when the supervisor closes it.
+func openCompiled(p *plan) error {
+	if p.Compiled == nil {
+		return nil
+	}
+	fd, err := unix.MemfdCreate("supervisor", 0)
+	if err != nil {
+		return err
+	}
+	p.Environment = append(p.Environment, "VIVARIUM_COMPILED="+strconv.Itoa(fd))
+	for rest := p.Compiled; len(rest) > 0; {
+		n, err := unix.Write(fd, rest)
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	_, err = unix.Seek(fd, 0, io.SeekStart)
+	return err
 }
 
 // stayInside has the kernel refuse to write or make anything elsewhere than in the

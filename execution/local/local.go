@@ -16,10 +16,10 @@ const Name = "vivarium-sandbox"
 type Command interface {
 	// Line starts PID 1.
 	Line(spec execution.Spec) []string
-	// CompileLine prints on stdout what CompiledLine finds in a file, to start the same
-	// in less time.
+	// CompileLine prints on stdout what CompiledLine reads from an open file, to start the
+	// same in less time. The environment variable VIVARIUM_COMPILED has its descriptor.
 	CompileLine(isolation execution.Isolation) []string
-	CompiledLine(spec execution.Spec, file string) []string
+	CompiledLine(spec execution.Spec) []string
 	// CompileDigest identifies what CompileLine compiles.
 	CompileDigest(isolation execution.Isolation) string
 }

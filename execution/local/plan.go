@@ -49,6 +49,9 @@ type plan struct {
 	// Folder where it starts.
 	Command, Environment []string
 	Folder               string
+	// Compiled is what the supervisor reads from an open file, which has no name; see
+	// Command.CompiledLine. It may be nil.
+	Compiled []byte
 
 	// ChoosesNumbers has the supervisor choose the numbers of processes in namespaces that it
 	// makes.

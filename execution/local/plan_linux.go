@@ -15,8 +15,6 @@ import (
 const (
 	// zeroBytes is the size of the file that replaces /dev/zero.
 	zeroBytes = 1 << 50
-	// compiledFile is where sandboxes have the supervisor compiled.
-	compiledFile = "/run/vivarium/supervisor" // no root file system has a /run inside
 	// sharedOpenFiles is the limit of programs that have the server's own user outside.
 	// What they open, such as watches of epoll, counts towards that user's limits.
 	sharedOpenFiles = 128
@@ -59,7 +57,7 @@ func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning
 	for _, path := range hardening.WorkspaceNames() {
 		p.Links = append(p.Links, link{Name: path, Target: b.opts.Workspace, Optional: true})
 	}
-	p.Files = append(p.Files, begins.files...)
+	p.Compiled = begins.compiled
 	if len(py.preload) > 0 {
 		p.Files = append(p.Files, textFile("/opt/vivarium/preload", "%s\n", strings.Join(py.preload, ",")))
 	}

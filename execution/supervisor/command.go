@@ -88,10 +88,11 @@ func (c Command) CompileDigest(isolation execution.Isolation) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// CompiledLine returns the command line that starts the supervisor from a file in the
-// sandbox. The file holds the output of [Command.CompileLine] by the same Python.
-func (c Command) CompiledLine(spec execution.Spec, file string) []string {
-	return append([]string{"python3", "-I", "-c", startSource + loadSource, file}, c.arguments(spec)...)
+// CompiledLine returns the command line that starts the supervisor from an open file, of
+// which VIVARIUM_COMPILED in its environment is the descriptor. The file holds the output of
+// [Command.CompileLine] by the same Python.
+func (c Command) CompiledLine(spec execution.Spec) []string {
+	return append([]string{"python3", "-I", "-c", startSource + loadSource}, c.arguments(spec)...)
 }
 
 // modules returns the arguments that contain the modules that a sandbox needs.

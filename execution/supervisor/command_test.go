@@ -66,8 +66,8 @@ func TestCommand(t *testing.T) {
 	if one, other := makeCommand.CompileDigest(execution.IsolationSession), makeCommand.CompileDigest(execution.IsolationRun); one == other || one == "" {
 		t.Errorf("two kinds of sandboxes have the digests %q and %q", one, other)
 	}
-	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings}, "/opt/x")
-	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != "/opt/x" || compiled[5] != supervisor.Workspace {
+	compiled := makeCommand.CompiledLine(execution.Spec{Settings: settings})
+	if !slices.Equal(compiled[:3], command[:3]) || compiled[4] != supervisor.Workspace {
 		t.Errorf("from a file the command is %.60q", compiled)
 	}
 	for i, argument := range slices.Concat(command, session, makeCommand.CompileLine(execution.IsolationSession)) {
