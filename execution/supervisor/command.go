@@ -40,8 +40,13 @@ const Silence = 9 * time.Second
 // Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
 	filter seccomp.ProgramFilter
-	texts  map[execution.Isolation][]string        // what is packed
-	packed map[execution.Isolation]func() []string // the arguments that contain a sandbox's modules
+	kinds  map[execution.Isolation]modules
+}
+
+// modules are those that a kind of sandbox needs.
+type modules struct {
+	texts     []string        // as sources returns them
+	arguments func() []string // that contain the texts, packed
 }
 
 // NewCommand assembles the seccomp filter of programs and reads the supervisor's modules.
@@ -50,7 +55,7 @@ func NewCommand() (Command, error) {
 	if err != nil {
 		return Command{}, err
 	}
-	c := Command{filter: filter, texts: make(map[execution.Isolation][]string), packed: make(map[execution.Isolation]func() []string)}
+	c := Command{filter: filter, kinds: make(map[execution.Isolation]modules)}
 	for _, isolation := range []execution.Isolation{
 		execution.IsolationRun, execution.IsolationContainer, execution.IsolationSession,
 	} {
@@ -58,9 +63,8 @@ func NewCommand() (Command, error) {
 		if err != nil {
 			return Command{}, err
 		}
-		c.texts[isolation] = texts
-		// When they are needed: a command that runs one program needs those of one kind at most.
-		c.packed[isolation] = sync.OnceValue(func() []string { return pack(texts) })
+		// Packed when they are needed: a command that runs one program needs those of one kind at most.
+		c.kinds[isolation] = modules{texts, sync.OnceValue(func() []string { return pack(texts) })}
 	}
 	return c, nil
 }
@@ -70,19 +74,19 @@ func (c Command) Line(spec execution.Spec) []string {
 	names := modulesOf(spec.Isolation)
 	last := path.Base(names[len(names)-1])
 	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource, last},
-		c.modules(spec.Isolation), []string{"--"}, c.arguments(spec))
+		c.modulesFor(spec.Isolation).arguments(), []string{"--"}, c.arguments(spec))
 }
 
 // CompileLine returns the command line that compiles the supervisor of a kind of sandbox and
 // prints it on stdout.
 func (c Command) CompileLine(isolation execution.Isolation) []string {
-	return append([]string{"python3", "-I", "-c", compiledSource + compileSource}, c.modules(isolation)...)
+	return append([]string{"python3", "-I", "-c", compiledSource + compileSource}, c.modulesFor(isolation).arguments()...)
 }
 
 // CompileDigest identifies what CompileLine compiles, in less time than it takes to make that.
 func (c Command) CompileDigest(isolation execution.Isolation) string {
 	sum := sha256.New()
-	for _, text := range append([]string{compiledSource, compileSource}, c.texts[isolation]...) {
+	for _, text := range append([]string{compiledSource, compileSource}, c.modulesFor(isolation).texts...) {
 		_, _ = io.WriteString(sum, text+"\x00") // a hash takes everything
 	}
 	return hex.EncodeToString(sum.Sum(nil))
@@ -95,12 +99,12 @@ func (c Command) CompiledLine(spec execution.Spec) []string {
 	return append([]string{"python3", "-I", "-c", startSource + loadSource}, c.arguments(spec)...)
 }
 
-// modules returns the arguments that contain the modules that a sandbox needs.
-func (c Command) modules(isolation execution.Isolation) []string {
-	if packed, known := c.packed[isolation]; known {
-		return packed()
+// modulesFor returns the modules that a sandbox needs. One of no known kind serves one run.
+func (c Command) modulesFor(isolation execution.Isolation) modules {
+	if m, known := c.kinds[isolation]; known {
+		return m
 	}
-	return c.packed[execution.IsolationContainer]()
+	return c.kinds[execution.IsolationContainer]
 }
 
 // arguments returns the supervisor's own arguments.
