@@ -9,13 +9,9 @@ import (
 	"syscall"
 
 	"github.com/vivarium-sandbox/vivarium/cli"
-	"github.com/vivarium-sandbox/vivarium/execution/local"
 )
 
 func main() {
-	if os.Args[0] == local.Name {
-		local.Become() // this process is to become a sandbox: it does not return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := cli.Run(ctx, os.Args[1:], cli.System{

@@ -17,13 +17,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-sandbox/vivarium/cli"
-	"github.com/vivarium-sandbox/vivarium/execution/local"
 )
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == local.Name {
-		local.Become()
-	}
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction( // it lives as long as the process
 		"github.com/mark3labs/mcp-go/server.(*StreamableHTTPServer).startSessionSweeper.func1"))
 }

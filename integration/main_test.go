@@ -32,8 +32,6 @@ import (
 	"time"
 
 	dockerclient "github.com/docker/docker/client"
-
-	"github.com/vivarium-sandbox/vivarium/execution/local"
 )
 
 var (
@@ -62,9 +60,6 @@ type suite struct {
 var shared suite
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == local.Name {
-		local.Become() // a sandbox of a test that is its own server
-	}
 	flag.Parse()
 	if rootfs := os.Getenv(aloneVariable); rootfs != "" {
 		shared.host = newLocalHost(map[string]string{slimImage: rootfs}, os.TempDir(), os.Geteuid())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
+	"github.com/vivarium-sandbox/vivarium/execution/local/inside"
 )
 
 // cpuPeriod is the period of a quota of CPU time, in microseconds. Container engines
@@ -111,13 +112,13 @@ func (g group) add(pid int) error {
 
 // trees returns the folders of the group that the supervisor reads, and where it expects
 // them.
-func (g group) trees() []tree {
+func (g group) trees() []inside.Tree {
 	if g.version == 2 {
-		return []tree{{From: g.folders[memoryController], To: "/sys/fs/cgroup", NoExec: true}}
+		return []inside.Tree{{From: g.folders[memoryController], To: "/sys/fs/cgroup", NoExec: true}}
 	}
-	var all []tree
+	var all []inside.Tree
 	for controller, folder := range g.folders {
-		all = append(all, tree{From: folder, To: "/sys/fs/cgroup/" + controller, NoExec: true})
+		all = append(all, inside.Tree{From: folder, To: "/sys/fs/cgroup/" + controller, NoExec: true})
 	}
 	return all
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/local/inside"
 )
 
 // The kernel's files determine where a server may make cgroups.
@@ -122,7 +123,7 @@ func TestVersion2(t *testing.T) {
 	if own := g.unique(); len(own) != 1 || own[0] != filepath.Join(folder, "vivarium-1-2.3") {
 		t.Errorf("the group is %v", own)
 	}
-	if diff := cmp.Diff([]tree{{From: g.folders["memory"], To: "/sys/fs/cgroup", NoExec: true}}, g.trees()); diff != "" {
+	if diff := cmp.Diff([]inside.Tree{{From: g.folders["memory"], To: "/sys/fs/cgroup", NoExec: true}}, g.trees()); diff != "" {
 		t.Error(diff)
 	}
 	if err := g.bound(64); err != nil {

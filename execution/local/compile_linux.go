@@ -2,8 +2,12 @@ package local
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
@@ -16,6 +20,24 @@ const maxCompiledBytes = 1 << 20
 type beginning struct {
 	command  []string
 	compiled []byte
+}
+
+// open returns the compiled supervisor as a file in memory. It has no name that programs
+// could see, and is gone when the supervisor closes it.
+func (b beginning) open() (*os.File, error) {
+	fd, err := unix.MemfdCreate("supervisor", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	made := os.NewFile(uintptr(fd), "supervisor")
+	_, err = made.Write(b.compiled)
+	if err == nil {
+		_, err = made.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, made.Close())
+	}
+	return made, nil
 }
 
 // compiled is the supervisor as an interpreter has compiled it, for each kind of sandbox.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
+	"github.com/vivarium-sandbox/vivarium/execution/local/inside"
 )
 
 // unavailable returns the error of a sandbox that cannot be made.
@@ -29,7 +30,7 @@ func explain(err error) error {
 }
 
 func (h host) explain(err error) error {
-	if f, inside := errors.AsType[*fault](err); inside {
+	if f, ok := errors.AsType[*inside.Error](err); ok {
 		return h.explainInside(err, f)
 	}
 	switch {
@@ -54,21 +55,21 @@ const tooManyFiles = "the limit of open files of this server is reached: raise i
 const tooOld = "the kernel is too old, or was built without namespaces: it must be Linux 5.12 or newer, and is %s"
 
 // explainInside explains an error of the process that was to become a sandbox.
-func (h host) explainInside(err error, f *fault) error {
+func (h host) explainInside(err error, f *inside.Error) error {
 	switch {
 	case h.switchedOff(err) != "":
 		return unavailable(err, "%s", h.switchedOff(err))
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Stage == closing: // CLOSE_RANGE_CLOEXEC is of 5.11
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL) && f.Stage == inside.Closing: // CLOSE_RANGE_CLOEXEC is of 5.11
 		return unavailable(err, tooOld, kernel())
-	case f.Stage == entering && errors.Is(err, unix.EINVAL):
+	case f.Stage == inside.Entering && errors.Is(err, unix.EINVAL):
 		return unavailable(err, "the kernel does not let a sandbox into its cgroup, as is usual for real-time processes: start the server without real-time scheduling (chrt -o 0)")
-	case f.Stage == taking && f.Path == "/usr":
+	case f.Stage == inside.Taking && f.Path == "/usr":
 		return unavailable(err, "this machine has no /usr to show in sandboxes: set LOCAL_ROOTFS to a folder with a root file system")
-	case refused(err) && f.Stage == mountingProc:
+	case refused(err) && f.Stage == inside.MountingProc:
 		return unavailable(err, "this is a container in which parts of /proc are hidden: start it with --security-opt systempaths=unconfined, or use its engine (EXECUTOR_BACKEND=docker)")
-	case f.Stage == starting && errors.Is(err, unix.EACCES):
+	case f.Stage == inside.Starting && errors.Is(err, unix.EACCES):
 		return unavailable(err, "the interpreter cannot be started: the sandbox's user (%d where the server is root) may not read %s or its folders: run `chmod -R a+rX` on them", hardening.User, f.Path)
-	case f.Stage == starting:
+	case f.Stage == inside.Starting:
 		return unavailable(err, "the interpreter cannot be started: the sandbox does not show %s, or not everything that it needs", f.Path)
 	}
 	return unavailable(err, "the sandbox cannot be made")

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/local/inside"
 )
 
 // A process counts for its real user, with all its threads.
@@ -56,8 +57,8 @@ func TestExplain(t *testing.T) {
 		apparmor   = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 	)
 	outside := func(number unix.Errno) error { return fmt.Errorf("fork/exec: %w", number) }
-	inside := func(s stage, path string, number unix.Errno) error {
-		return at(s, path, step(number, "some step"))
+	within := func(s inside.Stage, path string, number unix.Errno) error {
+		return inside.At(s, path, inside.Step(number, "some step"))
 	}
 	for name, test := range map[string]struct {
 		err      error
@@ -68,7 +69,7 @@ func TestExplain(t *testing.T) {
 		"switched off":           {outside(unix.ENOSPC), map[string]string{namespaces: "0"}, true, "user.max_user_namespaces=15000"},
 		"kept to root":           {outside(unix.EPERM), map[string]string{cloning: "0"}, false, "kernel.unprivileged_userns_clone=1"},
 		"kept to root, by root":  {outside(unix.EPERM), map[string]string{cloning: "0"}, true, "seccomp=unconfined"},
-		"AppArmor":               {inside("", "", unix.EACCES), map[string]string{apparmor: "1"}, false, "apparmor_restrict_unprivileged_userns=0"},
+		"AppArmor":               {within("", "", unix.EACCES), map[string]string{apparmor: "1"}, false, "apparmor_restrict_unprivileged_userns=0"},
 		"too many":               {outside(unix.ENOSPC), nil, false, "user.max_user_namespaces"},
 		"too many processes":     {outside(unix.EAGAIN), nil, false, "ulimit -u"},
 		"no thread, with cgo":    {died("runtime/cgo: pthread_create failed: Resource temporarily unavailable\nSIGABRT: abort\n"), nil, false, "ulimit -u"},
@@ -76,14 +77,14 @@ func TestExplain(t *testing.T) {
 		"too many files":         {outside(unix.EMFILE), nil, true, "ulimit -n"},
 		"killed":                 {died(""), nil, false, "cannot be made"},
 		"no namespaces":          {outside(unix.EINVAL), nil, false, "Linux 5.12"},
-		"older kernel":           {inside(closing, "", unix.EINVAL), nil, false, "Linux 5.12"},
-		"real time":              {inside(entering, "", unix.EINVAL), nil, true, "chrt -o 0"},
-		"old kernel":             {inside(taking, "/usr", unix.ENOSYS), nil, false, "Linux 5.12"},
+		"older kernel":           {within(inside.Closing, "", unix.EINVAL), nil, false, "Linux 5.12"},
+		"real time":              {within(inside.Entering, "", unix.EINVAL), nil, true, "chrt -o 0"},
+		"old kernel":             {within(inside.Taking, "/usr", unix.ENOSYS), nil, false, "Linux 5.12"},
 		"container":              {outside(unix.EPERM), nil, true, "seccomp=unconfined"},
-		"container with a /proc": {inside(mountingProc, "", unix.EPERM), nil, true, "systempaths=unconfined"},
-		"no /usr":                {inside(taking, "/usr", unix.ENOENT), nil, true, "LOCAL_ROOTFS"},
-		"no interpreter":         {inside(starting, "/opt/x/python3", unix.ENOENT), nil, true, "the sandbox does not show /opt/x/python3"},
-		"an unreadable one":      {inside(starting, "/opt/x/python3", unix.EACCES), nil, true, "chmod -R a+rX"},
+		"container with a /proc": {within(inside.MountingProc, "", unix.EPERM), nil, true, "systempaths=unconfined"},
+		"no /usr":                {within(inside.Taking, "/usr", unix.ENOENT), nil, true, "LOCAL_ROOTFS"},
+		"no interpreter":         {within(inside.Starting, "/opt/x/python3", unix.ENOENT), nil, true, "the sandbox does not show /opt/x/python3"},
+		"an unreadable one":      {within(inside.Starting, "/opt/x/python3", unix.EACCES), nil, true, "chmod -R a+rX"},
 		"anything else":          {errors.New("odd"), nil, true, "cannot be made"},
 	} {
 		t.Run(name, func(t *testing.T) {

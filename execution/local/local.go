@@ -8,10 +8,6 @@ package local
 
 import "github.com/vivarium-sandbox/vivarium/execution"
 
-// Name is the first argument of a process that is to become a sandbox. main must
-// then call [Become] before anything else.
-const Name = "vivarium-sandbox"
-
 // Command makes command lines, of which the first word is a name for the interpreter.
 type Command interface {
 	// Line starts PID 1.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
+	"github.com/vivarium-sandbox/vivarium/execution/local/inside"
 )
 
 const (
@@ -21,59 +22,72 @@ const (
 )
 
 // plan plans a sandbox.
-func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning) plan {
+func (b *Backend) plan(spec execution.Spec, py python, g group, begins beginning) inside.Plan {
 	command := slices.Clone(begins.command)
 	if len(command) > 0 {
 		command[0] = py.path
 	}
-	p := plan{
+	p := inside.Plan{
 		User: hardening.User, Group: hardening.User, Become: b.root, Hostname: hardening.Hostname,
 		Command: command, Environment: b.environment(spec, py), Folder: b.opts.Workspace,
 		OpenFiles: hardening.OpenFiles, Filter: b.filters[spec.Isolation == execution.IsolationRun],
 		ChoosesNumbers: spec.Isolation == execution.IsolationRun,
 		Trees:          append(b.rootTrees(py), g.trees()...),
-		Files: []file{
+		Files: []inside.File{
 			textFile("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:%d:%d::/tmp:/bin/sh\n", hardening.User, hardening.User),
 			textFile("/etc/group", "root:x:0:\nsandbox:x:%d:\n", hardening.User),
 			textFile("/etc/hosts", "127.0.0.1 localhost %s\n", hardening.Hostname),
 			textFile("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 		},
-		Links: []link{
+		Links: []inside.Link{
 			{Name: "/dev/fd", Target: "/proc/self/fd"},
 			{Name: "/dev/stdin", Target: "/proc/self/fd/0"},
 			{Name: "/dev/stdout", Target: "/proc/self/fd/1"},
 			{Name: "/dev/stderr", Target: "/proc/self/fd/2"},
 		},
-		Spaces: []space{
-			{Path: b.opts.Workspace, Mode: "0700", Bytes: spec.WorkspaceBytes},
-			{Path: "/tmp", Mode: "1777", Bytes: spec.TempBytes, NoExec: true},
-			{Path: "/dev/shm", Mode: "1777", Bytes: hardening.SharedMemoryBytes(spec.MemoryBytes), NoExec: true},
+		Spaces: []inside.Space{
+			space(b.opts.Workspace, "0700", spec.WorkspaceBytes),
+			temporary("/tmp", spec.TempBytes),
+			temporary("/dev/shm", hardening.SharedMemoryBytes(spec.MemoryBytes)),
 		},
+		Sysctls: hardening.Sysctls(), Signals: hardening.Signals, LockedBytes: hardening.LockedBytes,
 	}
 	if p.Ptys = spec.Ptys; p.Ptys > 0 {
-		p.Links = append(p.Links, link{Name: "/dev/ptmx", Target: "pts/ptmx"})
+		p.Links = append(p.Links, inside.Link{Name: "/dev/ptmx", Target: "pts/ptmx"})
 	}
 	p.Links = append(p.Links, b.rootLinks()...)
 	for _, path := range hardening.WorkspaceNames() {
-		p.Links = append(p.Links, link{Name: path, Target: b.opts.Workspace, Optional: true})
+		p.Links = append(p.Links, inside.Link{Name: path, Target: b.opts.Workspace, Optional: true})
 	}
-	p.Compiled = begins.compiled
+	p.Compiled = begins.compiled != nil
 	if len(py.preload) > 0 {
 		p.Files = append(p.Files, textFile("/opt/vivarium/preload", "%s\n", strings.Join(py.preload, ",")))
 	}
 	if b.groupsFault != nil {
 		// The device, mapped to be shared, is memory that no process is seen to have. A file
 		// that is one hole can be read alike; for it to be mapped the root has no room (fillRoot).
-		p.Trees = slices.DeleteFunc(p.Trees, func(t tree) bool { return t.To == "/dev/zero" })
-		p.Files = append(p.Files, file{Path: "/dev/zero", Bytes: zeroBytes})
+		p.Trees = slices.DeleteFunc(p.Trees, func(t inside.Tree) bool { return t.To == "/dev/zero" })
+		p.Files = append(p.Files, inside.File{Path: "/dev/zero", Bytes: zeroBytes})
 		p.DataBytes = uint64(spec.MemoryBytes)
 		p.Processes = uint64(hardening.Processes(spec))
 	}
 	return p
 }
 
-func textFile(path, format string, args ...any) file {
-	return file{Path: path, Data: fmt.Appendf(nil, format, args...)}
+func textFile(path, format string, args ...any) inside.File {
+	return inside.File{Path: path, Data: fmt.Appendf(nil, format, args...)}
+}
+
+// space returns a folder that programs can write.
+func space(path, mode string, bytes int64) inside.Space {
+	return inside.Space{Path: path, Mode: mode, Bytes: bytes, Inodes: hardening.Inodes(bytes)}
+}
+
+// temporary returns a folder for all users, from which nothing is executed.
+func temporary(path string, bytes int64) inside.Space {
+	s := space(path, "1777", bytes)
+	s.NoExec = true
+	return s
 }
 
 // environment returns PID 1's environment.
@@ -101,22 +115,22 @@ func systemFolders() []string {
 }
 
 // rootTrees returns what the sandbox shows of the host, or of LOCAL_ROOTFS.
-func (b *Backend) rootTrees(py python) []tree {
+func (b *Backend) rootTrees(py python) []inside.Tree {
 	all := devices()
 	if b.opts.Rootfs != "" {
 		return append(all, b.rootfsTrees()...)
 	}
-	all = append(all, tree{From: "/usr", To: "/usr"})
+	all = append(all, inside.Tree{From: "/usr", To: "/usr"})
 	for _, folder := range systemFolders() {
 		if status, err := os.Lstat(folder); err == nil && status.IsDir() {
-			all = append(all, tree{From: folder, To: folder})
+			all = append(all, inside.Tree{From: folder, To: folder})
 		}
 	}
 	for _, path := range SystemFiles() {
-		all = append(all, tree{From: "/etc/" + path, To: "/etc/" + path, Optional: true, NoExec: true})
+		all = append(all, inside.Tree{From: "/etc/" + path, To: "/etc/" + path, Optional: true, NoExec: true})
 	}
 	for _, folder := range py.trees {
-		all = append(all, tree{From: folder, To: folder})
+		all = append(all, inside.Tree{From: folder, To: folder})
 	}
 	return all
 }
@@ -131,20 +145,20 @@ func SystemFiles() []string {
 }
 
 // devices returns the device nodes that programs expect.
-func devices() []tree {
-	var all []tree
+func devices() []inside.Tree {
+	var all []inside.Tree
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		all = append(all, tree{From: "/dev/" + name, To: "/dev/" + name, Device: true})
+		all = append(all, inside.Tree{From: "/dev/" + name, To: "/dev/" + name, Device: true})
 	}
 	return all
 }
 
 // rootLinks returns the host's own symbolic links in its root, such as /bin.
-func (b *Backend) rootLinks() []link {
-	var all []link
+func (b *Backend) rootLinks() []inside.Link {
+	var all []inside.Link
 	for _, name := range systemFolders() {
 		if target, err := os.Readlink(filepath.Join(b.opts.Rootfs, name)); err == nil {
-			all = append(all, link{Name: name, Target: target})
+			all = append(all, inside.Link{Name: name, Target: target})
 		}
 	}
 	return all
@@ -152,16 +166,16 @@ func (b *Backend) rootLinks() []link {
 
 // rootfsTrees returns the folders of LOCAL_ROOTFS, except those that the sandbox has of
 // its own.
-func (b *Backend) rootfsTrees() []tree {
+func (b *Backend) rootfsTrees() []inside.Tree {
 	entries, err := os.ReadDir(b.opts.Rootfs)
 	if err != nil {
 		return nil // findInRootfs has checked it; the missing interpreter will be the error
 	}
 	own := []string{"proc", "sys", "dev", "tmp", "run", "boot", "home", "root", "mnt", "media", filepath.Base(b.opts.Workspace)}
-	var all []tree
+	var all []inside.Tree
 	for _, entry := range entries {
 		if entry.IsDir() && !slices.Contains(own, entry.Name()) {
-			all = append(all, tree{From: filepath.Join(b.opts.Rootfs, entry.Name()), To: "/" + entry.Name()})
+			all = append(all, inside.Tree{From: filepath.Join(b.opts.Rootfs, entry.Name()), To: "/" + entry.Name()})
 		}
 	}
 	return all

@@ -22,13 +22,6 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/local"
 )
 
-func TestMain(m *testing.M) {
-	if os.Args[0] == local.Name {
-		local.Become()
-	}
-	os.Exit(m.Run())
-}
-
 // patience is how long anything may take that a loaded machine does slowly.
 const patience = 30 * time.Second
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
+	"github.com/vivarium-sandbox/vivarium/execution/local/inside"
 )
 
 // makeTime bounds the making of a sandbox up to the start of its supervisor.
@@ -123,7 +124,12 @@ func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, beg
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.become(ctx, b.plan(spec, p, g, begins), g, streams)
+	compiled, err := begins.open()
+	if err != nil {
+		return nil, errors.Join(unavailable(err, "the supervisor cannot be passed on"), g.remove())
+	}
+	made, err := b.become(ctx, b.plan(spec, p, g, begins), g, compiled, streams)
+	_ = compiled.Close()
 	if err != nil {
 		if ctx.Err() == nil { // otherwise the caller has left, which explains the error
 			err = explain(err)
@@ -150,7 +156,7 @@ func (b *Backend) newGroup(spec execution.Spec) (group, error) {
 }
 
 // become starts this binary once more, to become a sandbox that follows a plan.
-func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.File) (*process, error) {
+func (b *Backend) become(ctx context.Context, p inside.Plan, g group, compiled *os.File, streams [3]*os.File) (*process, error) {
 	planReader, planWriter, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -161,13 +167,13 @@ func (b *Backend) become(ctx context.Context, p plan, g group, streams [3]*os.Fi
 	}
 	defer func() { _ = wordReader.Close() }()
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe") // it outlives the caller
-	cmd.Args = []string{Name}
+	cmd.Args = []string{inside.Name}
 	cmd.Env = []string{"GOGC=off"} // it ends before collecting pays: that saves a fifth of its time
 	cmd.Dir = "/"
 	// It writes nothing to stderr until the supervisor takes its place, except for errors of
 	// the Go runtime.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], wordWriter
-	cmd.ExtraFiles = []*os.File{planReader, wordWriter, streams[2]} // planFD, wordFD, errorsFD
+	cmd.ExtraFiles = []*os.File{planReader, wordWriter, streams[2], compiled} // as inside numbers them
 	user, release := b.takeUser()
 	cmd.SysProcAttr = attributes(b.root, user)
 	err = cmd.Start()
@@ -254,7 +260,7 @@ func knowsUser(known string, user uint64) bool {
 
 // tell puts a process into its cgroup, sends it the plan, and waits until the supervisor
 // has taken its place.
-func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error {
+func (p *process) tell(ctx context.Context, what inside.Plan, to, from *os.File) error {
 	defer func() { _ = to.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, makeTime)
 	defer cancel()
@@ -262,10 +268,10 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	defer stop()
 	entered := p.group.add(p.cmd.Process.Pid)
 	if entered != nil && !errors.Is(entered, unix.ESRCH) { // if it has ended, it has sent the error
-		return at(entering, "", step(entered, "entering the cgroup"))
+		return inside.At(inside.Entering, "", inside.Step(entered, "entering the cgroup"))
 	}
 	if err := p.lowerRank(); err != nil {
-		return step(err, "setting its rank when memory runs out")
+		return inside.Step(err, "setting its rank when memory runs out")
 	}
 	err := json.NewEncoder(to).Encode(what)
 	_ = to.Close()
@@ -273,10 +279,10 @@ func (p *process) tell(ctx context.Context, what plan, to, from *os.File) error 
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case string(word) == finished:
+	case string(word) == inside.Finished:
 		return errors.Join(entered, err, readErr)
 	}
-	var f fault
+	var f inside.Error
 	if json.Unmarshal(word, &f) != nil {
 		return died(string(word))
 	}
@@ -332,7 +338,7 @@ func (b *Backend) try(ctx context.Context, py python) error {
 		return errors.Join(err, g.remove())
 	}
 	defer func() { _ = null.Close() }()
-	made, err := b.become(ctx, p, g, [3]*os.File{null, null, null})
+	made, err := b.become(ctx, p, g, nil, [3]*os.File{null, null, null})
 	if err != nil {
 		return errors.Join(explain(err), g.remove())
 	}

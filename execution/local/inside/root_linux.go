@@ -1,17 +1,15 @@
-package local
+package inside
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // Attributes of all mounts of a sandbox, and of those without executables.
@@ -22,7 +20,7 @@ const (
 
 // opened is a tree of the host that is not mounted in the sandbox yet.
 type opened struct {
-	tree
+	Tree
 
 	fd     int
 	folder bool
@@ -30,7 +28,7 @@ type opened struct {
 
 // openTrees copies the mounts of what the sandbox shows, read-only. It needs the paths
 // as the server sees them.
-func openTrees(trees []tree) ([]opened, error) {
+func openTrees(trees []Tree) ([]opened, error) {
 	var all []opened
 	for _, t := range trees {
 		fd, err := openTree(t)
@@ -38,18 +36,18 @@ func openTrees(trees []tree) ([]opened, error) {
 			if t.Optional && errors.Is(err, unix.ENOENT) {
 				continue
 			}
-			return nil, at(taking, t.From, step(err, "taking %s", t.From))
+			return nil, At(Taking, t.From, Step(err, "taking %s", t.From))
 		}
 		var status unix.Stat_t
 		if err := unix.Fstat(fd, &status); err != nil {
-			return nil, at(taking, t.From, step(err, "taking %s", t.From))
+			return nil, At(Taking, t.From, Step(err, "taking %s", t.From))
 		}
-		all = append(all, opened{tree: t, fd: fd, folder: status.Mode&unix.S_IFMT == unix.S_IFDIR})
+		all = append(all, opened{Tree: t, fd: fd, folder: status.Mode&unix.S_IFMT == unix.S_IFDIR})
 	}
 	return all, nil
 }
 
-func openTree(t tree) (int, error) {
+func openTree(t Tree) (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, t.From, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
 		return -1, err
@@ -121,7 +119,7 @@ func makePlace(path string, folder bool) error {
 	if folder {
 		return os.MkdirAll(path, 0o755)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(parent(path), 0o755); err != nil {
 		return err
 	}
 	place, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
@@ -131,44 +129,48 @@ func makePlace(path string, folder bool) error {
 	return place.Close()
 }
 
+// parent returns the folder that a path lies in.
+func parent(name string) string { return path.Dir(name) }
+
+// below returns a path as seen from the root.
 func below(path string) string { return strings.TrimPrefix(path, "/") }
 
 // makeRoot builds the sandbox's root and makes it this process's, with nothing
 // of the old one left.
-func makeRoot(p *plan, trees []opened) error {
+func makeRoot(p *Plan, trees []opened) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return step(err, "keeping mounts to itself")
+		return Step(err, "keeping mounts to itself")
 	}
 	// Before leaving the old root: the kernel then checks what is hidden in its /proc.
 	proc, err := newMount("proc", noPrograms)
 	if err != nil {
-		return at(mountingProc, "", step(err, "mounting /proc"))
+		return At(MountingProc, "", Step(err, "mounting /proc"))
 	}
 	owner := []string{fmt.Sprintf("uid=%d", p.User), fmt.Sprintf("gid=%d", p.Group)}
 	root, err := newMount("tmpfs", plain, append(owner, "mode=0755", "size=1m", "nr_inodes=2048")...)
 	if err != nil {
-		return step(err, "making a root")
+		return Step(err, "making a root")
 	}
 	// Any folder does: it goes with all of the old root.
 	if err := unix.MoveMount(root, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return step(err, "mounting a root")
+		return Step(err, "mounting a root")
 	}
 	if err := unix.Fchdir(root); err != nil {
-		return step(err, "entering the root")
+		return Step(err, "entering the root")
 	}
 	// The old root comes to lie on the new one, and is taken off it: pivot_root(2). Before
 	// anything is put into the new one: links in what is put there then lead nowhere else.
 	if err := unix.PivotRoot(".", "."); err != nil {
-		return step(err, "entering the root")
+		return Step(err, "entering the root")
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return step(err, "leaving the old root")
+		return Step(err, "leaving the old root")
 	}
 	if err := unix.Chdir("/"); err != nil {
-		return step(err, "entering the root")
+		return Step(err, "entering the root")
 	}
 	if err := put(proc, "proc", true); err != nil {
-		return at(mountingProc, "", step(err, "mounting /proc"))
+		return At(MountingProc, "", Step(err, "mounting /proc"))
 	}
 	if err := setSwitches(p); err != nil {
 		return err
@@ -180,10 +182,10 @@ func makeRoot(p *plan, trees []opened) error {
 		return err
 	}
 	if err := fillRoot(root); err != nil {
-		return step(err, "making the root full")
+		return Step(err, "making the root full")
 	}
 	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	return step(unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &readOnly), "making the root read-only")
+	return Step(unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &readOnly), "making the root read-only")
 }
 
 // fillRoot shrinks the root to what is in it. Otherwise a program that maps a hole of a
@@ -206,20 +208,20 @@ func fillRoot(root int) error {
 }
 
 // furnish puts what is planned into the root, which is the working directory.
-func furnish(p plan, trees []opened, owner []string) error {
+func furnish(p Plan, trees []opened, owner []string) error {
 	for _, t := range trees {
 		if err := put(t.fd, below(t.To), t.folder); err != nil {
-			return step(err, "mounting %s", t.To)
+			return Step(err, "mounting %s", t.To)
 		}
 	}
 	for _, l := range p.Links {
 		if err := l.make(); err != nil {
-			return step(err, "making a root")
+			return Step(err, "making a root")
 		}
 	}
 	for _, f := range p.Files {
 		if err := writeFile(f); err != nil {
-			return step(err, "writing %s", f.Path)
+			return Step(err, "writing %s", f.Path)
 		}
 	}
 	for _, s := range p.Spaces {
@@ -228,21 +230,21 @@ func furnish(p plan, trees []opened, owner []string) error {
 			attributes = noPrograms
 		}
 		if err := putNew(below(s.Path), "tmpfs", attributes, append(owner, "mode="+s.Mode,
-			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", hardening.Inodes(s.Bytes)))...); err != nil {
-			return step(err, "making %s", s.Path)
+			fmt.Sprintf("size=%d", s.Bytes), fmt.Sprintf("nr_inodes=%d", s.Inodes))...); err != nil {
+			return Step(err, "making %s", s.Path)
 		}
 	}
 	if p.Ptys > 0 {
 		if err := putNew("dev/pts", "devpts", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC,
 			"ptmxmode=0666", "mode=0620", fmt.Sprintf("max=%d", p.Ptys)); err != nil {
-			return step(err, "making /dev/pts")
+			return Step(err, "making /dev/pts")
 		}
 	}
 	return nil
 }
 
 // make makes the link, below the working directory.
-func (l link) make() error {
+func (l Link) make() error {
 	name := below(l.Name)
 	if !l.Optional {
 		return os.Symlink(l.Target, name)
@@ -252,7 +254,7 @@ func (l link) make() error {
 	if _, err := os.Lstat(name); err == nil {
 		return nil
 	}
-	err := os.MkdirAll(filepath.Dir(name), 0o755)
+	err := os.MkdirAll(parent(name), 0o755)
 	if err == nil {
 		err = os.Symlink(l.Target, name)
 	}
@@ -264,12 +266,12 @@ func (l link) make() error {
 
 // writeFile writes a planned file. It replaces one of a root file system. If that has
 // the folder but not the file, it stays without.
-func writeFile(f file) error {
+func writeFile(f File) error {
 	path := below(f.Path)
 	if status, err := os.Lstat(path); err == nil && status.Mode()&fs.ModeSymlink != 0 {
 		return nil // the root file system's own link
 	}
-	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	err := os.MkdirAll(parent(path), 0o755)
 	if err == nil {
 		err = f.write(path)
 	}
@@ -284,7 +286,7 @@ func writeFile(f file) error {
 }
 
 // write writes a file at a path.
-func (f file) write(path string) error {
+func (f File) write(path string) error {
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o444)
 	if err != nil {
 		return err
@@ -301,15 +303,15 @@ func (f file) write(path string) error {
 func hideKernel() error {
 	for _, path := range []string{"kcore", "keys", "latency_stats", "timer_list", "sched_debug", "sysrq-trigger", "interrupts", "kallsyms", "kmsg"} {
 		if err := cover("proc/"+path, "dev/null"); err != nil {
-			return step(err, "hiding /proc/%s", path)
+			return Step(err, "hiding /proc/%s", path)
 		}
 	}
 	for _, path := range []string{"acpi", "asound", "scsi", "bus", "fs", "irq", "pressure"} {
 		if err := coverFolder("proc/" + path); err != nil {
-			return step(err, "hiding /proc/%s", path)
+			return Step(err, "hiding /proc/%s", path)
 		}
 	}
-	return step(cover("proc/sys", "proc/sys"), "making /proc/sys read-only")
+	return Step(cover("proc/sys", "proc/sys"), "making /proc/sys read-only")
 }
 
 // cover puts a read-only copy of a file or folder over another that is there.
@@ -317,7 +319,7 @@ func cover(path, with string) error {
 	if _, err := os.Lstat(path); err != nil {
 		return nil //nolint:nilerr // what is not there need not be covered
 	}
-	fd, err := openTree(tree{From: with, NoExec: true, Device: with == "dev/null"})
+	fd, err := openTree(Tree{From: with, NoExec: true, Device: with == "dev/null"})
 	if err != nil {
 		return err
 	}
@@ -339,10 +341,10 @@ func coverFolder(path string) error {
 // setSwitches sets the kernel's settings that are per namespace. A supervisor that chooses the
 // numbers of processes gets a descriptor of the setting for that, because all of them become
 // read-only. Kernels may be built without it.
-func setSwitches(p *plan) error {
-	for name, value := range hardening.Sysctls() {
+func setSwitches(p *Plan) error {
+	for name, value := range p.Sysctls {
 		if err := os.WriteFile("proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
-			return step(err, "setting %s", name)
+			return Step(err, "setting %s", name)
 		}
 	}
 	if p.ChoosesNumbers {
