@@ -47,6 +47,7 @@ func (a *api) authenticate(p policy, next http.Handler) http.Handler {
 			a.writeError(w, r, err)
 			return
 		}
+		ownConnection(r.Context(), owner)
 		next.ServeHTTP(w, r.WithContext(execution.WithOwner(r.Context(), owner)))
 	})
 }

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -177,12 +178,18 @@ func TestLongForm(t *testing.T) {
 func waits(t *testing.T) (dial func() net.Conn, ask func(conn net.Conn) error) {
 	t.Helper()
 	opts := options(validates)
+	dial = waitsWith(t, opts)
+	return dial, func(conn net.Conn) error { return get(conn, "/health", "") }
+}
+
+func waitsWith(t *testing.T, opts httpapi.Options) (dial func() net.Conn) {
+	t.Helper()
 	opts.InFlightBytes = 2 << 20
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = httpapi.NewServer(opts)
 	server.Start()
 	t.Cleanup(server.Close)
-	dial = func() net.Conn {
+	return func() net.Conn {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -190,13 +197,15 @@ func waits(t *testing.T) (dial func() net.Conn, ask func(conn net.Conn) error) {
 		t.Cleanup(func() { _ = conn.Close() })
 		return conn
 	}
-	return dial, func(conn net.Conn) error {
-		_, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-		if err == nil {
-			_, err = io.ReadAtLeast(conn, make([]byte, 4096), 15)
-		}
-		return err
+}
+
+// get sends a request, and reads the beginning of its answer.
+func get(conn net.Conn, path, key string) error {
+	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", path, key)
+	if err == nil {
+		_, err = io.ReadAtLeast(conn, make([]byte, 4096), 15)
 	}
+	return err
 }
 
 // Connections without a request are bounded: the oldest of many that send nothing is
@@ -234,5 +243,27 @@ func TestIdleConnections(t *testing.T) {
 	}
 	if n, err := oldest.Read(make([]byte, 1)); err == nil {
 		t.Errorf("the oldest is still open: %d", n)
+	}
+}
+
+// Many idle connections of one owner close none of another, however long it has waited.
+func TestIdleConnectionsOfOthers(t *testing.T) {
+	opts := options(validates)
+	opts.Auth = known{"anna": "anna", "ben": "ben"}
+	dial := waitsWith(t, opts)
+	bens, oldest := dial(), dial()
+	if err := errors.Join(get(bens, "/v1/files", "ben"), get(oldest, "/v1/files", "anna")); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if err := get(dial(), "/v1/files", "anna"); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, err := oldest.Read(make([]byte, 1)); err == nil {
+		t.Errorf("the oldest of anna's is still open: %d", n)
+	}
+	if err := get(bens, "/v1/files", "ben"); err != nil {
+		t.Errorf("ben's second request: %v", err)
 	}
 }

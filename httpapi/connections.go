@@ -2,9 +2,12 @@ package httpapi
 
 import (
 	"container/list"
+	"context"
 	"net"
 	"net/http"
 	"sync"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // connectionBytes is the memory of a connection without a request: its buffers, or the
@@ -12,12 +15,13 @@ import (
 const connectionBytes = 64 << 10
 
 // waitingConns are the connections without a request: none has arrived yet, or the last
-// was answered. Requests are charged for their memory. Waiting connections have no owner
-// to charge, so their number is bounded instead.
+// was answered. Requests are charged for their memory. Waiting connections are not, so
+// their number is bounded instead.
 //
 // If there are too many, the one that has waited the longest is closed, of the kind that
-// there are more of. So many clients that send half a header close no connection of a
-// client between two requests, and many idle connections close none that is new.
+// there are more of. The new ones are a kind, and the idle ones of each owner. So many clients
+// that send half a header close no connection of a client between two requests, and many
+// connections of one owner close none of another.
 //
 // Shutdown of [http.Server] waits five seconds or more for a connection on which no
 // request has arrived yet. Browsers and connection pools open such connections ahead of
@@ -25,75 +29,123 @@ const connectionBytes = 64 << 10
 type waitingConns struct {
 	most int // zero means no bound
 
-	mu    sync.Mutex
-	fresh *connList // no request has arrived on them yet
-	idle  *connList
-	done  bool // new connections are closed
+	mu      sync.Mutex
+	open    map[net.Conn]*connection
+	waiting map[connKind]*list.List // of *connection, the oldest first
+	number  int                     // of waiting connections
+	done    bool                    // new connections are closed
 }
 
-// watch makes the server report the states of its connections.
-func (c *waitingConns) watch(server *http.Server) {
-	c.fresh, c.idle = newConnList(), newConnList()
-	server.ConnState = c.changed
-	server.RegisterOnShutdown(c.close)
+// connKind is a kind of waiting connections.
+type connKind struct {
+	fresh bool            // no request has arrived on them yet
+	owner execution.Owner // of the last request
 }
 
-func (c *waitingConns) changed(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fresh.remove(conn)
-	c.idle.remove(conn)
-	switch {
-	case state == http.StateNew && c.done:
-		_ = conn.Close()
+// connection is an open connection.
+type connection struct {
+	conn net.Conn
+	// owner is that of the last request. Only the connection's own goroutine uses it.
+	owner execution.Owner
+	kind  connKind
+	place *list.Element // nil while there is a request
+}
+
+type connectionKey struct{}
+
+// ownConnection has the connection of a request belong to the request's owner.
+func ownConnection(ctx context.Context, owner execution.Owner) {
+	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
+		c.owner = owner
+	}
+}
+
+// watch makes the server report its connections.
+func (w *waitingConns) watch(server *http.Server) {
+	w.open, w.waiting = make(map[net.Conn]*connection), make(map[connKind]*list.List)
+	server.ConnContext = w.opened
+	server.ConnState = w.changed
+	server.RegisterOnShutdown(w.close)
+}
+
+func (w *waitingConns) opened(ctx context.Context, conn net.Conn) context.Context {
+	c := &connection{conn: conn}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open[conn] = c
+	return context.WithValue(ctx, connectionKey{}, c)
+}
+
+func (w *waitingConns) changed(conn net.Conn, state http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.open[conn]
+	w.remove(c)
+	switch state {
+	case http.StateNew:
+		if w.done {
+			_ = conn.Close()
+			return
+		}
+		w.add(c, connKind{fresh: true})
+	case http.StateIdle:
+		w.add(c, connKind{owner: c.owner})
+	case http.StateActive:
+	case http.StateClosed, http.StateHijacked:
+		delete(w.open, conn)
+	}
+	if w.most > 0 && w.number > w.most {
+		w.closeOldest(w.largest())
+	}
+}
+
+func (w *waitingConns) add(c *connection, kind connKind) {
+	if w.waiting[kind] == nil {
+		w.waiting[kind] = list.New()
+	}
+	c.kind, c.place = kind, w.waiting[kind].PushBack(c)
+	w.number++
+}
+
+func (w *waitingConns) remove(c *connection) {
+	if c.place == nil {
 		return
-	case state == http.StateNew:
-		c.fresh.add(conn)
-	case state == http.StateIdle:
-		c.idle.add(conn)
 	}
-	switch fresh, idle := c.fresh.len(), c.idle.len(); {
-	case c.most == 0 || fresh+idle <= c.most:
-	case fresh > idle:
-		c.fresh.closeOldest()
-	default:
-		c.idle.closeOldest()
+	same := w.waiting[c.kind]
+	same.Remove(c.place)
+	c.place = nil
+	w.number--
+	if same.Len() == 0 {
+		delete(w.waiting, c.kind)
 	}
 }
 
-func (c *waitingConns) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.done = true
-	for c.fresh.len() > 0 {
-		c.fresh.closeOldest()
+// largest returns the kind with the most connections. Of equals it is one of idle
+// connections, so that new clients are served.
+func (w *waitingConns) largest() connKind {
+	var largest connKind
+	most := 0
+	for kind, conns := range w.waiting {
+		if n := conns.Len(); n > most || n == most && largest.fresh {
+			largest, most = kind, n
+		}
+	}
+	return largest
+}
+
+// closeOldest closes the oldest of a kind, of which there is one.
+func (w *waitingConns) closeOldest(kind connKind) {
+	if c, ok := w.waiting[kind].Front().Value.(*connection); ok { // all are
+		w.remove(c)
+		_ = c.conn.Close()
 	}
 }
 
-// connList is a list of connections, the oldest first.
-type connList struct {
-	order *list.List // of net.Conn
-	known map[net.Conn]*list.Element
-}
-
-func newConnList() *connList {
-	return &connList{order: list.New(), known: make(map[net.Conn]*list.Element)}
-}
-
-func (l *connList) len() int { return l.order.Len() }
-
-func (l *connList) add(conn net.Conn) { l.known[conn] = l.order.PushBack(conn) }
-
-func (l *connList) remove(conn net.Conn) {
-	if element, ok := l.known[conn]; ok {
-		l.order.Remove(element)
-		delete(l.known, conn)
-	}
-}
-
-func (l *connList) closeOldest() {
-	if conn, ok := l.order.Front().Value.(net.Conn); ok { // all are
-		l.remove(conn)
-		_ = conn.Close()
+func (w *waitingConns) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done = true
+	for fresh := (connKind{fresh: true}); w.waiting[fresh] != nil; {
+		w.closeOldest(fresh)
 	}
 }
