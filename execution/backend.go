@@ -54,6 +54,8 @@ type Spec struct {
 	// Image is a digest that Resolve returned.
 	Image string
 	Settings
+	// Bare has the sandbox preload nothing, so that it is ready sooner.
+	Bare bool
 	// Session is the session that the sandbox is for, with
 	// [IsolationSession]. Such a sandbox ends when the session expires, not with
 	// the stream.
@@ -112,6 +114,9 @@ type Sandbox interface {
 	// Reusable reports whether the sandbox may run another program after the one
 	// that it runs or has run. It does not change from false to true.
 	Reusable() bool
+	// Bare reports whether modules were left out that would have been preloaded without
+	// Spec.Bare.
+	Bare() bool
 	// Renew waits, after a run, until the sandbox is as fresh as at its start. After
 	// an error the sandbox must be closed.
 	Renew(ctx context.Context) error

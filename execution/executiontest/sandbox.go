@@ -38,6 +38,9 @@ func (s *Sandbox) Check(context.Context) error {
 	}
 }
 
+// Bare reports false: the sandbox preloads nothing.
+func (s *Sandbox) Bare() bool { return false }
+
 // Silent reports false: the sandbox cannot freeze.
 func (s *Sandbox) Silent() bool { return false }
 

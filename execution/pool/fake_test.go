@@ -28,8 +28,9 @@ var errStart = errors.New("the engine refused")
 
 // sandbox is a fake.
 type sandbox struct {
-	number int // from 1, in the order of starts
-	spec   execution.Spec
+	number int            // from 1, in the order of starts
+	spec   execution.Spec // of the template
+	bare   bool
 	maker  *maker
 	done   chan struct{}
 	frozen atomic.Bool // whether it does not answer pings
@@ -47,6 +48,8 @@ func (s *sandbox) Run(context.Context, execution.Request, execution.Limits) (*ex
 }
 
 func (s *sandbox) Reusable() bool { return s.maker.reusable && !s.Silent() }
+
+func (s *sandbox) Bare() bool { return s.bare }
 
 func (s *sandbox) Renew(ctx context.Context) error {
 	select {
@@ -103,6 +106,7 @@ func (s *sandbox) Close() error {
 // fail is called with the number of the attempt.
 type maker struct {
 	startTime, closeTime time.Duration
+	preloadTime          time.Duration // of a sandbox that is not bare, beside startTime
 	closeErr             error
 	reusable             bool
 	renewTime            time.Duration
@@ -126,7 +130,7 @@ func (m *maker) start(ctx context.Context, spec execution.Spec) (execution.Sandb
 	case <-ctx.Done():
 		m.giveUp()
 		return nil, context.Cause(ctx)
-	case <-after(m.startTime):
+	case <-after(m.startTimeOf(spec)):
 	}
 	if m.fail != nil {
 		if err := m.fail(attempt); err != nil {
@@ -136,9 +140,18 @@ func (m *maker) start(ctx context.Context, spec execution.Spec) (execution.Sandb
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := &sandbox{number: len(m.made) + 1, spec: spec, maker: m, done: make(chan struct{})}
+	bare := spec.Bare && m.preloadTime > 0
+	spec.Bare = false
+	s := &sandbox{number: len(m.made) + 1, spec: spec, bare: bare, maker: m, done: make(chan struct{})}
 	m.made = append(m.made, s)
 	return s, nil
+}
+
+func (m *maker) startTimeOf(spec execution.Spec) time.Duration {
+	if spec.Bare {
+		return m.startTime
+	}
+	return m.startTime + m.preloadTime
 }
 
 func (m *maker) begin() (attempt int) {

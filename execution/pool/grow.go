@@ -20,7 +20,7 @@ const (
 // need one or, while s is in use and its starts do not fail, fewer than the target are idle
 // or will soon be.
 func (p *Pool) needsSandboxLocked(s *subpool) bool {
-	if p.closed {
+	if p.closed || s.startingBare {
 		return false
 	}
 	if p.callersNeedSandboxLocked(s) {
@@ -37,11 +37,13 @@ func (p *Pool) isUnusedLocked(s *subpool) bool {
 }
 
 // expectedLocked returns how many sandboxes are idle or will soon be, beyond those for the
-// callers that wait now.
+// callers that wait now. Bare ones do not count.
 func (p *Pool) expectedLocked(s *subpool) int {
-	expected := len(s.idle) + s.starting
-	for _, count := range p.returningLocked(s) {
-		expected += count
+	expected := s.starting
+	for _, m := range p.membersLocked(s) {
+		if !m.Bare() && p.isIdleSoonLocked(m) {
+			expected++
+		}
 	}
 	if !s.reusable {
 		expected -= len(s.waiters) // the sandboxes that they get do not come back
@@ -52,7 +54,7 @@ func (p *Pool) expectedLocked(s *subpool) int {
 // callersNeedSandboxLocked reports whether a sandbox must be started for a caller at s: more
 // of them wait than sandboxes start, and no sandbox in use will serve them in time.
 func (p *Pool) callersNeedSandboxLocked(s *subpool) bool {
-	return !p.closed && s.starting < len(s.waiters) && s.starting < p.unservableLocked(s)
+	return !p.closed && !s.startingBare && s.starting < len(s.waiters) && s.starting < p.unservableLocked(s)
 }
 
 // unservableLocked returns the number of callers at s that no sandbox in use will serve in
@@ -94,15 +96,15 @@ func (p *Pool) unservableLocked(s *subpool) int {
 // idle in s again.
 func (p *Pool) returningLocked(s *subpool) map[execution.Owner]int {
 	counts := make(map[execution.Owner]int)
-	for m := range p.renewing {
-		if m.subpool == s {
-			counts[m.owner]++
-		}
-	}
-	for m := range p.leased {
-		if m.subpool == s && time.Since(m.leasedAt) < longRun && !m.shouldRetireLocked(m.runs+1) {
+	for _, m := range p.membersLocked(s) {
+		if (p.leased[m] || p.renewing[m]) && p.isIdleSoonLocked(m) {
 			counts[m.owner]++
 		}
 	}
 	return counts
+}
+
+// isIdleSoonLocked reports whether a sandbox is idle, or soon will be.
+func (p *Pool) isIdleSoonLocked(m *member) bool {
+	return !p.leased[m] || time.Since(m.leasedAt) < longRun && !m.shouldRetireLocked(m.runs+1)
 }

@@ -41,9 +41,12 @@ func (p *Pool) startForLocked(subpools []*subpool, needs func(*subpool) bool) bo
 
 // startLocked starts a sandbox in the background.
 func (p *Pool) startLocked(s *subpool) {
+	spec := s.spec
+	spec.Bare = p.startsBareLocked(s)
+	s.startingBare = spec.Bare
 	s.starting++
 	p.tasks.Go(func() {
-		sandbox, err := p.start(p.ctx, s.spec)
+		sandbox, err := p.start(p.ctx, spec)
 		if err != nil {
 			p.startFailed(s, err)
 		} else {
@@ -57,6 +60,7 @@ func (p *Pool) started(s *subpool, sandbox execution.Sandbox) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.starting--
+	s.startingBare = false
 	s.backOff.reset()
 	s.reusable = sandbox.Reusable()
 	s.fault = nil
@@ -81,6 +85,7 @@ func (p *Pool) recordFailure(s *subpool, err error) (failures int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.starting--
+	s.startingBare = false
 	if p.closed {
 		return 0
 	}

@@ -13,6 +13,7 @@ type subpool struct {
 	idle          []*member // the one that has been idle longest first
 	waiters       []*waiter // the one that has waited longest first
 	starting      int
+	startingBare  bool      // the one that starts is bare
 	reusable      bool      // whether a sandbox serves several runs, by the last one started
 	lastRequested time.Time // by Lease or Warm
 	waiting       float64   // the part of recent runs that mostly waited for something
@@ -83,6 +84,7 @@ func (p *Pool) allLocked() []*subpool {
 // addIdleLocked leases a sandbox to a caller that waits, or makes it idle.
 func (p *Pool) addIdleLocked(s *subpool, m *member) {
 	s.idle = append(s.idle, m)
+	p.closeReplacedLocked(s)
 	p.serveLocked(s)
 	if p.closed || s.evicted {
 		p.closeIdleLocked(s)

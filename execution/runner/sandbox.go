@@ -38,6 +38,7 @@ type Sandbox struct {
 	log      *slog.Logger
 	python   string
 	preload  string        // what could not be imported ahead, and why
+	bare     bool          // modules were left out
 	many     bool          // it serves more than one run
 	odd      atomic.Bool   // something happened after which it must serve no other run
 	prepared prepared      // how it got ready for the next run
@@ -100,6 +101,9 @@ func (s *Sandbox) begin(ctx context.Context) error {
 	}
 	return errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 }
+
+// Bare reports whether modules were left out that would otherwise be imported ahead.
+func (s *Sandbox) Bare() bool { return s.bare }
 
 // PreloadFault returns what could not be imported ahead, and why. Empty where all could.
 func (s *Sandbox) PreloadFault() string { return s.preload }
@@ -328,6 +332,7 @@ func (s *Sandbox) handshake(ctx context.Context) error {
 		return fmt.Errorf("%w: Python %.40q", errFrame, s.python)
 	}
 	s.many = values["isolation"] == string(execution.IsolationRun)
+	s.bare = values["bare"] == "1"
 	s.preload = shown(values["preload_failed"], maxShownPath)
 	return nil
 }

@@ -113,8 +113,12 @@ func (c Command) arguments(spec execution.Spec) []string {
 	if spec.Isolation == execution.IsolationSession {
 		expires = spec.Session.Expires.UnixMilli()
 	}
+	preload := spec.Preload
+	if spec.Bare {
+		preload = "bare:" + preload
+	}
 	return []string{
-		Workspace, strconv.Itoa(int(Silence.Seconds())), spec.Preload, strconv.FormatInt(expires, 10),
+		Workspace, strconv.Itoa(int(Silence.Seconds())), preload, strconv.FormatInt(expires, 10),
 		c.filter.Machine, c.filter.First, c.filter.Second,
 	}
 }

@@ -30,16 +30,20 @@ if TYPE_CHECKING:
 
 LEAST_OPEN_FILES = 128  # the files that each process must be allowed to open
 
+BARE = "bare:"  # begins the argument that names modules, if none is to be preloaded
+
 
 class Start:
     """The supervisor's arguments.
 
     They are: the workspace; the seconds of silence after which the server counts as gone; the modules to preload
-    ("auto": those that the image lists); when a session ends, in milliseconds since 1970 (0: not a session); the machine
+    ("auto": those that the image lists; after "bare:" only those that are to be left out); when a session ends, in milliseconds since 1970 (0: not a session); the machine
     that the seccomp filter is for; and the instructions of the filter's two parts, in hexadecimal digits."""
 
     def __init__(self, arguments: "list[str]") -> None:
-        self.workspace, silence, self.preload, expires, self.machine, first, second = arguments
+        self.workspace, silence, preload, expires, self.machine, first, second = arguments
+        self.bare = preload.startswith(BARE)
+        self.preload = preload[len(BARE) :] if self.bare else preload
         self.silence = float(silence)
         self.expires = int(expires) / 1000
         self.has_filter = self.machine == os.uname().machine  # the engine's own profile applies in any case

@@ -26,9 +26,12 @@ def serve(channel: Channel, start: Start) -> None:
     sandbox = Sandbox(channel, start.workspace)
     if not sandbox.network.files:
         raise Unable("the kernel does not report how many sockets are in use")
-    zygotes = Zygotes(channel, start.workspace, start.program_filter, preload_names(start.preload))
+    modules = preload_names(start.preload)
+    bare = start.bare and bool(modules)
+    zygotes = Zygotes(channel, start.workspace, start.program_filter, [] if bare else modules)
     sandbox.take_baseline(zygotes.numbers())
-    channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="run") + zygotes.report)
+    ready = fields(protocol=PROTOCOL, python=PYTHON, isolation="run", bare=int(bare))
+    channel.send(b"R", ready + zygotes.report)
     while True:
         program = sandbox.serve_run(zygotes.ends(), zygotes.choose)
         began = time.monotonic()
