@@ -11,7 +11,8 @@ import "slices"
 // startsBareLocked reports whether the next sandbox of s is bare. Without a target, or
 // without room beyond it, nothing would replace a bare one.
 func (p *Pool) startsBareLocked(s *subpool) bool {
-	return s.starting == 0 && len(p.membersLocked(s)) == 0 && p.opts.Target > 0 && p.opts.Max > p.opts.Target
+	preloads := s.spec.Preload != "" && s.spec.Preload != "none"
+	return preloads && s.starting == 0 && len(p.membersLocked(s)) == 0 && p.opts.Target > 0 && p.opts.Max > p.opts.Target
 }
 
 // membersLocked returns the sandboxes of s that are idle, leased or renewing.

@@ -5,8 +5,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 )
+
+// preloading is a template with modules.
+var preloading = execution.Spec{Image: "sha256:red", Settings: execution.Settings{Preload: "auto"}}
 
 // preloads returns a maker of sandboxes that take 0.1 s to start, and 2 s more to preload.
 func preloads() *maker {
@@ -19,7 +23,7 @@ func TestFirstSandboxIsBare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := preloads()
 		p := newPool(t, m, pool.Options{Target: 2, Max: 8})
-		first := begin(t, p, m, red)
+		first := begin(t, p, m, preloading)
 		elapse(100 * time.Millisecond)
 		first.result(t)
 		if !first.sandbox.Bare() {
@@ -33,7 +37,7 @@ func TestFirstSandboxIsBare(t *testing.T) {
 		if closed := m.closedNumbers(); len(closed) != 1 || closed[0] != first.sandbox.number {
 			t.Errorf("closed: %v", closed)
 		}
-		next := begin(t, p, m, red)
+		next := begin(t, p, m, preloading)
 		next.result(t)
 		if next.sandbox.Bare() {
 			t.Error("a later caller got a bare sandbox")
@@ -48,12 +52,12 @@ func TestBareSandboxInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := preloads()
 		p := newPool(t, m, pool.Options{Target: 1, Max: 2})
-		first := begin(t, p, m, red)
+		first := begin(t, p, m, preloading)
 		elapse(3 * time.Second)
 		first.result(t)
-		second := begin(t, p, m, red)
+		second := begin(t, p, m, preloading)
 		second.result(t)
-		third := begin(t, p, m, red)
+		third := begin(t, p, m, preloading)
 		first.release()
 		elapse(3 * time.Second)
 		third.result(t)
@@ -70,10 +74,10 @@ func TestBareSandboxAfterIdleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := preloads()
 		p := newPool(t, m, pool.Options{Target: 1, Max: 8, IdleAfter: time.Minute})
-		p.Warm(red)
+		p.Warm(preloading)
 		elapse(5 * time.Minute)
 		wantStats(t, p, pool.Stats{})
-		l := begin(t, p, m, red)
+		l := begin(t, p, m, preloading)
 		elapse(100 * time.Millisecond)
 		l.result(t)
 		l.release()
@@ -90,7 +94,7 @@ func TestNoBareSandbox(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := preloads()
 				p := newPool(t, m, opts)
-				l := begin(t, p, m, red)
+				l := begin(t, p, m, preloading)
 				elapse(3 * time.Second)
 				l.result(t)
 				if l.sandbox.Bare() {
@@ -107,7 +111,7 @@ func TestNothingToPreload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &maker{reusable: true, startTime: 100 * time.Millisecond}
 		p := newPool(t, m, pool.Options{Target: 2, Max: 8})
-		p.Warm(red)
+		p.Warm(preloading)
 		elapse(time.Minute)
 		wantStats(t, p, pool.Stats{Idle: 2})
 		if made, _, _ := m.counts(); made != 2 {
