@@ -198,6 +198,19 @@ def return_memory() -> None:
         trim(0)
 
 
+COLLAPSE = 25  # madvise(2), since Linux 6.1
+
+
+def use_huge_pages() -> None:
+    """Moves this process's heaps to huge pages, where the kernel can. A fork copies one entry for each, instead of 512."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            area, access, *_, inode = line.split()[:5]
+            if access == "rw-p" and inode == "0":
+                start, end = (int(address, 16) for address in area.split("-"))
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), COLLAPSE)
+
+
 def close_all(fds: "Iterable[int]") -> None:
     """Closes descriptors."""
     for fd in fds:

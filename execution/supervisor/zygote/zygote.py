@@ -32,6 +32,7 @@ from kernel import (
     return_memory,
     set_dumpable,
     system,
+    use_huge_pages,
 )
 from program import await_and_run, make_screen, make_streams, warm_up, reseed
 from rehearsal import rehearse
@@ -292,6 +293,8 @@ def become_zygotes(
         gc.collect()
         return_memory()
         gc.freeze()  # the pages then stay shared when a program runs a collection
+        if report:
+            use_huge_pages()
         Zygote(link, workspace, program_filter, last_number, alone=len(links) == 1).serve()
     except Unable as error:
         link.send(f"!{error.cause}\n{error}".encode())
