@@ -200,15 +200,19 @@ def forget_shadowed(workspace: str) -> None:
 
 
 def await_and_run(
-    workspace: str, begin: "Callable[[int], None]" = lambda _: None, notice: "Optional[ExitNotice]" = None
+    workspace: str,
+    begin: "Callable[[int], None]" = lambda _: None,
+    notice: "Optional[ExitNotice]" = None,
+    rehearse: "Callable[[], object]" = lambda: None,
 ) -> "NoReturn":
     """Waits for the code on the control pipe, runs it and exits. Before it reads anything of the program it calls `begin`
-    with Job.last_number."""
+    with Job.last_number. If it has to wait, it warms up and calls `rehearse`."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     waiting = select.poll()
     waiting.register(3, select.POLLIN)
     if not waiting.poll(WARM_UP_SECONDS * 1000):  # under load there is no time to warm up
         warm_up()
+        rehearse()
     record = os.read(3, RELEASE.size)
     if not record:
         os._exit(0)  # the supervisor is gone

@@ -8,6 +8,13 @@ from unittest import mock
 import kernel
 
 
+class HugePagesTest(unittest.TestCase):
+    def test_memory_keeps_its_content(self) -> None:
+        content = bytearray(range(256)) * (1 << 14)
+        kernel.use_huge_pages()
+        self.assertEqual(content, bytearray(range(256)) * (1 << 14))
+
+
 class LimitTest(unittest.TestCase):
     def test_a_lower_limit_stays(self) -> None:
         infinity = resource.RLIM_INFINITY

@@ -24,11 +24,25 @@ figure.canvas.print_png(io.BytesIO())
 """,
 }
 
+# The same for each program's process, which then has its own copies of the pages that most programs write.
+BRIEF_REHEARSALS = {
+    "pandas": """
+import pandas
+frame = pandas.DataFrame({"a": [1, 2], "b": [0.5, 2.5]})
+repr(frame), frame.sum()["a"]
+""",
+}
 
-def rehearse() -> "list[str]":
+
+def rehearse_briefly() -> None:
+    """Does a little with the libraries that are imported."""
+    rehearse(BRIEF_REHEARSALS)
+
+
+def rehearse(rehearsals: "dict[str, str]" = REHEARSALS) -> "list[str]":
     """Rehearses with the libraries that are imported. Returns an error for each that fails, which programs may get too."""
     failed = []
-    for name, source in REHEARSALS.items():
+    for name, source in rehearsals.items():
         if name in sys.modules:
             try:
                 exec(source, {})

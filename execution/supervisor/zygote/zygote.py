@@ -35,7 +35,7 @@ from kernel import (
     use_huge_pages,
 )
 from program import await_and_run, make_screen, make_streams, warm_up, reseed
-from rehearsal import rehearse
+from rehearsal import rehearse, rehearse_briefly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,7 +221,8 @@ class Zygote:
             os.write(2, f"the program's process could not be set up: {error}\n".encode())
             os._exit(70)
         try:
-            await_and_run(self.workspace, (lambda _: None) if self.alone else self.begin, ExitNotice())
+            begin = (lambda _: None) if self.alone else self.begin
+            await_and_run(self.workspace, begin, ExitNotice(), rehearse_briefly)
         finally:
             os._exit(70)  # the program has broken what its end needs
 
