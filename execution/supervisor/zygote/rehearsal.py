@@ -24,7 +24,8 @@ figure.canvas.print_png(io.BytesIO())
 """,
 }
 
-# The same for each program's process, which then has its own copies of the pages that most programs write.
+# The same for each program's process, which then has its own copies of the pages that most programs write. The zygote has
+# done it before, so nothing is imported here: another program may write files meanwhile.
 BRIEF_REHEARSALS = {
     "pandas": """
 import pandas
