@@ -114,8 +114,7 @@ type Sandbox interface {
 	// Reusable reports whether the sandbox may run another program after the one
 	// that it runs or has run. It does not change from false to true.
 	Reusable() bool
-	// Bare reports whether modules were left out that would have been preloaded without
-	// Spec.Bare.
+	// Bare reports whether modules were not preloaded because of Spec.Bare.
 	Bare() bool
 	// Renew waits, after a run, until the sandbox is as fresh as at its start. After
 	// an error the sandbox must be closed.

@@ -246,7 +246,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
-// Many idle connections of one owner close none of another, however long it has waited.
+// Many idle connections of one owner close none of another, even if that has waited longest.
 func TestIdleConnectionsOfOthers(t *testing.T) {
 	opts := options(validates)
 	opts.Auth = known{"anna": "anna", "ben": "ben"}

@@ -18,10 +18,10 @@ const connectionBytes = 64 << 10
 // was answered. Requests are charged for their memory. Waiting connections are not, so
 // their number is bounded instead.
 //
-// If there are too many, the one that has waited the longest is closed, of the kind that
-// there are more of. The new ones are a kind, and the idle ones of each owner. So many clients
-// that send half a header close no connection of a client between two requests, and many
-// connections of one owner close none of another.
+// If there are too many, the oldest of the largest kind is closed. Those on which no request
+// has arrived yet are a kind, and the idle ones of each owner are one. So clients that send half
+// a header close no idle connection as long as there are more of them, and an owner closes none
+// of an owner who has fewer.
 //
 // Shutdown of [http.Server] waits five seconds or more for a connection on which no
 // request has arrived yet. Browsers and connection pools open such connections ahead of
@@ -36,7 +36,7 @@ type waitingConns struct {
 	done    bool                    // new connections are closed
 }
 
-// connKind is a kind of waiting connections.
+// connKind is a kind of waiting connections. The owner is "" as long as no request was accepted.
 type connKind struct {
 	fresh bool            // no request has arrived on them yet
 	owner execution.Owner // of the last request
@@ -53,14 +53,14 @@ type connection struct {
 
 type connectionKey struct{}
 
-// ownConnection has the connection of a request belong to the request's owner.
+// ownConnection records the owner of a request as the owner of its connection.
 func ownConnection(ctx context.Context, owner execution.Owner) {
 	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
 		c.owner = owner
 	}
 }
 
-// watch makes the server report its connections.
+// watch has the server report when a connection opens, waits, and ends.
 func (w *waitingConns) watch(server *http.Server) {
 	w.open, w.waiting = make(map[net.Conn]*connection), make(map[connKind]*list.List)
 	server.ConnContext = w.opened
@@ -133,7 +133,7 @@ func (w *waitingConns) largest() connKind {
 	return largest
 }
 
-// closeOldest closes the oldest of a kind, of which there is one.
+// closeOldest closes the oldest connection of a kind, which must have one.
 func (w *waitingConns) closeOldest(kind connKind) {
 	if c, ok := w.waiting[kind].Front().Value.(*connection); ok { // all are
 		w.remove(c)

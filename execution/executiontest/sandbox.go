@@ -38,7 +38,7 @@ func (s *Sandbox) Check(context.Context) error {
 	}
 }
 
-// Bare reports false: the sandbox preloads nothing.
+// Bare reports false: the sandbox has no modules to leave out.
 func (s *Sandbox) Bare() bool { return false }
 
 // Silent reports false: the sandbox cannot freeze.

@@ -83,7 +83,7 @@ func space(path, mode string, bytes int64) inside.Space {
 	return inside.Space{Path: path, Mode: mode, Bytes: bytes, Inodes: hardening.Inodes(bytes)}
 }
 
-// temporary returns a folder for all users, from which nothing is executed.
+// temporary returns a folder with the mode of /tmp, from which nothing is executed.
 func temporary(path string, bytes int64) inside.Space {
 	s := space(path, "1777", bytes)
 	s.NoExec = true

@@ -8,8 +8,9 @@ import "slices"
 // not count towards the target, and is closed as soon as there is another one. While it starts,
 // no other does: that would make the caller wait longer.
 
-// startsBareLocked reports whether the next sandbox of s is bare. Without a target, or
-// without room beyond it, nothing would replace a bare one.
+// startsBareLocked reports whether the next sandbox of s is to be bare. Without a target
+// nothing would replace it, and without room beyond the target it would be closed before
+// there is another one.
 func (p *Pool) startsBareLocked(s *subpool) bool {
 	preloads := s.spec.Preload != "" && s.spec.Preload != "none"
 	return preloads && s.starting == 0 && len(p.membersLocked(s)) == 0 && p.opts.Target > 0 && p.opts.Max > p.opts.Target

@@ -26,8 +26,8 @@
 // and the supervisor says
 //
 //	P  a pong: the answer to a ping, or a sign of life in work that takes long
-//	R  ready: at first lines such as "protocol=3", "python=3.13.5" and
-//	   "isolation=run"; after each run but the last how long cleaning took
+//	R  ready: at first lines such as "protocol=3", "python=3.13.5",
+//	   "isolation=run" and "bare=1"; after each run but the last how long cleaning took
 //	A  the code is being let go: from here on the run counts
 //	O  some of stdout              E  some of stderr
 //	X  the program has ended, and everything it left: lines of facts

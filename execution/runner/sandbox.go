@@ -38,7 +38,7 @@ type Sandbox struct {
 	log      *slog.Logger
 	python   string
 	preload  string        // what could not be imported ahead, and why
-	bare     bool          // modules were left out
+	bare     bool          // modules were not imported ahead, as was asked
 	many     bool          // it serves more than one run
 	odd      atomic.Bool   // something happened after which it must serve no other run
 	prepared prepared      // how it got ready for the next run
@@ -102,7 +102,7 @@ func (s *Sandbox) begin(ctx context.Context) error {
 	return errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
 }
 
-// Bare reports whether modules were left out that would otherwise be imported ahead.
+// Bare reports whether modules were not preloaded because of Spec.Bare.
 func (s *Sandbox) Bare() bool { return s.bare }
 
 // PreloadFault returns what could not be imported ahead, and why. Empty where all could.

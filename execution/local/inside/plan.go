@@ -1,5 +1,6 @@
-// Package inside makes this process a sandbox of the local backend, as a [Plan] says. The
-// backend starts its own binary once more for that, with [Name] as the first argument.
+// Package inside makes this process a sandbox of the local backend, as a [Plan] says, if the
+// process's own name (os.Args[0]) is [Name]. The backend starts its binary once more for
+// that. A binary that imports this package, also through the backend, needs nothing else.
 package inside
 
 import (
@@ -9,7 +10,7 @@ import (
 	"syscall"
 )
 
-// Name is the first argument of a process that is to become a sandbox.
+// Name is the name, os.Args[0], of a process that is to become a sandbox.
 const Name = "vivarium-sandbox"
 
 // Descriptors of a process that becomes a sandbox, beside the usual three.
@@ -23,7 +24,7 @@ const (
 // Finished is what a process sends when it has become a sandbox and starts the supervisor.
 const Finished = "\n"
 
-// Stage is a step that has an explanation of its own (see explain).
+// Stage is a step for which the backend has an explanation of its own.
 type Stage string
 
 // The stages.
@@ -128,9 +129,9 @@ func (f *Error) Unwrap() error {
 	return f.Errno
 }
 
-// At returns a fault of step with its stage.
+// At returns an error of [Step] with its stage and path.
 func At(s Stage, path string, err error) error {
-	if f, ok := err.(*Error); ok { //nolint:errorlint // it is step's own result
+	if f, ok := err.(*Error); ok { //nolint:errorlint // it is Step's own result
 		f.Stage, f.Path = s, path
 	}
 	return err

@@ -129,7 +129,7 @@ func makePlace(path string, folder bool) error {
 	return place.Close()
 }
 
-// parent returns the folder that a path lies in.
+// parent returns the folder that a path lies in. Package path/filepath would delay init.
 func parent(name string) string { return path.Dir(name) }
 
 // below returns a path as seen from the root.

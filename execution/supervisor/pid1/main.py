@@ -37,8 +37,9 @@ class Start:
     """The supervisor's arguments.
 
     They are: the workspace; the seconds of silence after which the server counts as gone; the modules to preload
-    ("auto": those that the image lists; after "bare:" only those that are to be left out); when a session ends, in milliseconds since 1970 (0: not a session); the machine
-    that the seccomp filter is for; and the instructions of the filter's two parts, in hexadecimal digits."""
+    ("auto": those that the image lists; with "bare:" in front, none of them is preloaded); when a session ends, in milliseconds
+    since 1970 (0: not a session); the machine that the seccomp filter is for; and the instructions of the filter's two
+    parts, in hexadecimal digits."""
 
     def __init__(self, arguments: "list[str]") -> None:
         self.workspace, silence, preload, expires, self.machine, first, second = arguments

@@ -27,7 +27,7 @@ def serve(channel: Channel, start: Start) -> None:
     if not sandbox.network.files:
         raise Unable("the kernel does not report how many sockets are in use")
     modules = preload_names(start.preload)
-    bare = start.bare and bool(modules)
+    bare = start.bare and bool(modules)  # without modules to preload a sandbox lacks nothing
     zygotes = Zygotes(channel, start.workspace, start.program_filter, [] if bare else modules)
     sandbox.take_baseline(zygotes.numbers())
     ready = fields(protocol=PROTOCOL, python=PYTHON, isolation="run", bare=int(bare))

@@ -202,7 +202,8 @@ COLLAPSE = 25  # madvise(2), since Linux 6.1
 
 
 def use_huge_pages() -> None:
-    """Moves this process's heaps to huge pages, where the kernel can. A fork copies one entry for each, instead of 512."""
+    """Moves this process's memory to transparent huge pages, where the kernel can. A fork then copies one entry for 2 MB,
+    instead of 512."""
     with open("/proc/self/maps") as maps:
         for line in maps:
             area, access, *_, inode = line.split()[:5]

@@ -1,4 +1,4 @@
-"""Uses preloaded libraries once, so that programs find what the first use loads and computes."""
+"""Uses preloaded libraries, so that programs find what the first use loads and computes, and pages of their own."""
 
 import sys
 
@@ -24,8 +24,9 @@ figure.canvas.print_png(io.BytesIO())
 """,
 }
 
-# The same for each program's process, which then has its own copies of the pages that most programs write. The zygote has
-# done it before, so nothing is imported here: another program may write files meanwhile.
+# The same for each program's process, which then has its own copies of the pages that most programs write. The zygote
+# runs it first, so that a program's process imports nothing for it: meanwhile a program of the other zygote may run, and
+# put modules into the workspace.
 BRIEF_REHEARSALS = {
     "pandas": """
 import pandas

@@ -295,7 +295,7 @@ def become_zygotes(
         gc.collect()
         return_memory()
         gc.freeze()  # the pages then stay shared when a program runs a collection
-        if report:
+        if report:  # the first zygote's heap is too small to gain
             use_huge_pages()
         Zygote(link, workspace, program_filter, last_number, alone=len(links) == 1).serve()
     except Unable as error:
