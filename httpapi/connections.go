@@ -33,6 +33,7 @@ type waitingConns struct {
 	open    map[net.Conn]*connection
 	waiting map[connKind]*list.List // of *connection, the oldest first
 	number  int                     // of waiting connections
+	clock   uint64                  // counts each time that one begins to wait
 	done    bool                    // new connections are closed
 }
 
@@ -45,10 +46,12 @@ type connKind struct {
 // connection is an open connection.
 type connection struct {
 	conn net.Conn
-	// owner is that of the last request. Only the connection's own goroutine uses it.
+	// owner is that of the last request. Only the connection's own goroutine uses it, which with
+	// HTTP/1 also serves the requests.
 	owner execution.Owner
 	kind  connKind
 	place *list.Element // nil while there is a request
+	since uint64        // orders connections by when they began to wait
 }
 
 type connectionKey struct{}
@@ -95,7 +98,7 @@ func (w *waitingConns) changed(conn net.Conn, state http.ConnState) {
 		delete(w.open, conn)
 	}
 	if w.most > 0 && w.number > w.most {
-		w.closeOldest(w.largest())
+		w.closeOldest()
 	}
 }
 
@@ -103,7 +106,8 @@ func (w *waitingConns) add(c *connection, kind connKind) {
 	if w.waiting[kind] == nil {
 		w.waiting[kind] = list.New()
 	}
-	c.kind, c.place = kind, w.waiting[kind].PushBack(c)
+	w.clock++
+	c.kind, c.place, c.since = kind, w.waiting[kind].PushBack(c), w.clock
 	w.number++
 }
 
@@ -120,32 +124,33 @@ func (w *waitingConns) remove(c *connection) {
 	}
 }
 
-// largest returns the kind with the most connections. Of equals it is one of idle
-// connections, so that new clients are served.
-func (w *waitingConns) largest() connKind {
-	var largest connKind
+// closeOldest closes the oldest connection of the largest kind. Of equal kinds it closes the
+// oldest connection of all.
+func (w *waitingConns) closeOldest() {
+	var oldest *connection
 	most := 0
-	for kind, conns := range w.waiting {
-		if n := conns.Len(); n > most || n == most && largest.fresh {
-			largest, most = kind, n
+	for _, conns := range w.waiting {
+		c, ok := conns.Front().Value.(*connection) // all are
+		if n := conns.Len(); ok && (n > most || n == most && c.since < oldest.since) {
+			oldest, most = c, n
 		}
 	}
-	return largest
+	w.end(oldest)
 }
 
-// closeOldest closes the oldest connection of a kind, which must have one.
-func (w *waitingConns) closeOldest(kind connKind) {
-	if c, ok := w.waiting[kind].Front().Value.(*connection); ok { // all are
-		w.remove(c)
-		_ = c.conn.Close()
-	}
+// end closes a waiting connection.
+func (w *waitingConns) end(c *connection) {
+	w.remove(c)
+	_ = c.conn.Close()
 }
 
 func (w *waitingConns) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.done = true
-	for fresh := (connKind{fresh: true}); w.waiting[fresh] != nil; {
-		w.closeOldest(fresh)
+	for _, c := range w.open {
+		if c.place != nil && c.kind.fresh {
+			w.end(c)
+		}
 	}
 }

@@ -30,7 +30,10 @@ def plain(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 def header(package):
-    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    text = package.read_text("METADATA")
+    if not text: # the package has an older form
+        fields = [("Requires-Dist", text) for text in package.requires or ()]
+        return [("Name", package.metadata["Name"]), ("Version", package.version), *fields]
     return re.findall(r"^(Name|Version|Requires-Dist): *(\S.*)", text.partition("\n\n")[0], re.MULTILINE)
 
 print(sys.version.split()[0])

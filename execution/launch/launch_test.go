@@ -37,6 +37,26 @@ func TestLaunchDecidesForManyRuns(t *testing.T) {
 	}
 }
 
+// That a bare sandbox can serve many runs says nothing of one with all modules, which is probed
+// too.
+func TestBareVerdict(t *testing.T) {
+	s := &starter{run: probed(allHolds, allHolds), only: fails(errors.New("not needed"))}
+	l, log := launcher(s)
+	bare := spec
+	bare.Bare = true
+	sandbox, err := l.Launch(t.Context(), bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeSandbox(t, sandbox)
+	if v := l.Verdict(spec); v != (Verdict{}) || log.String() != "" {
+		t.Errorf("the verdict is %+v; the log: %s", v, log)
+	}
+	if v := l.Verdict(bare); v.Isolation != execution.IsolationRun {
+		t.Errorf("the verdict on bare ones is %+v", v)
+	}
+}
+
 // The reason why a sandbox cannot serve many runs is logged once. From then on each run gets
 // its own sandbox.
 func TestLaunchFallsBack(t *testing.T) {

@@ -11,10 +11,13 @@ import (
 const temporaryTime = time.Minute
 
 // verdictKey is the part of a template that decides whether its sandboxes can serve many
-// runs.
-type verdictKey struct{ image, runtime string }
+// runs. That a bare sandbox can says nothing of one with all modules.
+type verdictKey struct {
+	image, runtime string
+	bare           bool
+}
 
-func keyOf(spec execution.Spec) verdictKey { return verdictKey{spec.Image, spec.Runtime} }
+func keyOf(spec execution.Spec) verdictKey { return verdictKey{spec.Image, spec.Runtime, spec.Bare} }
 
 // Verdict is the decision on the isolation of a template's sandboxes. The zero Verdict means
 // that there is none yet.
@@ -50,7 +53,8 @@ func (l *Launcher) known(spec execution.Spec) (execution.Isolation, bool) {
 
 // decide stores a verdict, and logs it if it differs from the one before.
 func (l *Launcher) decide(ctx context.Context, spec execution.Spec, v Verdict) {
-	if old := l.replaceVerdict(spec, v); old.Isolation == v.Isolation && old.Refusal == v.Refusal {
+	old := l.replaceVerdict(spec, v)
+	if spec.Bare || old.Isolation == v.Isolation && old.Refusal == v.Refusal {
 		return
 	}
 	if v.Refusal != "" {

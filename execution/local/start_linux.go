@@ -126,7 +126,7 @@ func (b *Backend) launch(ctx context.Context, spec execution.Spec, p python, beg
 	}
 	compiled, err := begins.open()
 	if err != nil {
-		return nil, errors.Join(unavailable(err, "the supervisor cannot be passed on"), g.remove())
+		return nil, errors.Join(explain(err), g.remove())
 	}
 	made, err := b.become(ctx, b.plan(spec, p, g, begins), g, compiled, streams)
 	_ = compiled.Close()

@@ -9,11 +9,11 @@ import "slices"
 // no other does: that would make the caller wait longer.
 
 // startsBareLocked reports whether the next sandbox of s is to be bare. Without a target
-// nothing would replace it, and without room beyond the target it would be closed before
-// there is another one.
+// nothing would replace it, and without room for two neither.
 func (p *Pool) startsBareLocked(s *subpool) bool {
-	preloads := s.spec.Preload != "" && s.spec.Preload != "none"
-	return preloads && s.starting == 0 && len(p.membersLocked(s)) == 0 && p.opts.Target > 0 && p.opts.Max > p.opts.Target
+	preloads := s.spec.Preload != "" && s.spec.Preload != "none" && !s.lacksNothing
+	isEmpty := s.starting == 0 && len(p.membersLocked(s)) == 0
+	return preloads && isEmpty && p.opts.Target > 0 && p.statsLocked().live()+1 < p.opts.Max
 }
 
 // membersLocked returns the sandboxes of s that are idle, leased or renewing.
@@ -29,13 +29,14 @@ func (p *Pool) membersLocked(s *subpool) []*member {
 	return members
 }
 
-// isReplacedLocked reports whether a sandbox is bare while there is another one that is not.
+// isReplacedLocked reports whether a sandbox is bare, and another one, which is not, is idle or
+// soon will be.
 func (p *Pool) isReplacedLocked(m *member) bool {
 	if !m.Bare() {
 		return false
 	}
 	for _, other := range p.membersLocked(m.subpool) {
-		if !other.Bare() {
+		if !other.Bare() && p.isIdleSoonLocked(other) {
 			return true
 		}
 	}

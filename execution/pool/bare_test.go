@@ -117,5 +117,12 @@ func TestNothingToPreload(t *testing.T) {
 		if made, _, _ := m.counts(); made != 2 {
 			t.Errorf("%d sandboxes were started", made)
 		}
+		m.number(1).die()
+		m.number(2).die()
+		elapse(time.Minute) // from then on they start together
+		begins := m.attemptTimes()[2:]
+		if len(begins) != 2 || begins[0] != begins[1] {
+			t.Errorf("the next ones start at %v", begins)
+		}
 	})
 }

@@ -10,6 +10,7 @@
 // Each policy has a file:
 //
 //	grow.go                 when a subpool needs another sandbox
+//	bare.go                 when a sandbox preloads nothing, and how long it is kept
 //	cores.go                when the cores can serve another one
 //	retire.go               when a sandbox is closed
 //	fairness_templates.go   how templates share the budget
@@ -82,7 +83,7 @@ type Pool struct {
 	//
 	// There is no I/O while mu is held: sandboxes are started, renewed, checked and closed
 	// by goroutines that take mu only to record the outcome. What is called with mu held
-	// (Done, Silent, Reusable) does not block. Functions that need mu are named xLocked.
+	// (Done, Silent, Reusable, Bare) does not block. Functions that need mu are named xLocked.
 	mu        sync.Mutex
 	subpools  *simplelru.LRU[execution.Spec, *subpool]
 	evicted   []*subpool // no longer in subpools, but with callers or starts

@@ -50,19 +50,20 @@ func (p *Pool) startLocked(s *subpool) {
 		if err != nil {
 			p.startFailed(s, err)
 		} else {
-			p.started(s, sandbox)
+			p.started(s, spec, sandbox)
 		}
 	})
 }
 
 // started adds a new sandbox to its subpool.
-func (p *Pool) started(s *subpool, sandbox execution.Sandbox) {
+func (p *Pool) started(s *subpool, spec execution.Spec, sandbox execution.Sandbox) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.starting--
 	s.startingBare = false
 	s.backOff.reset()
 	s.reusable = sandbox.Reusable()
+	s.lacksNothing = s.lacksNothing || spec.Bare && !sandbox.Bare()
 	s.fault = nil
 	m := &member{Sandbox: sandbox, subpool: s, startedAt: time.Now()}
 	m.setLimits(p.opts)

@@ -13,7 +13,8 @@ type subpool struct {
 	idle          []*member // the one that has been idle longest first
 	waiters       []*waiter // the one that has waited longest first
 	starting      int
-	startingBare  bool      // the one that starts is bare
+	startingBare  bool      // the one that starts is to be bare
+	lacksNothing  bool      // one that was to be bare had nothing to preload
 	reusable      bool      // whether a sandbox serves several runs, by the last one started
 	lastRequested time.Time // by Lease or Warm
 	waiting       float64   // the part of recent runs that mostly waited for something

@@ -13,6 +13,7 @@ from process import REAP_SECONDS, Ending, Program
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from run import Job
     from typing import Optional
 else:
     import _signal
@@ -28,6 +29,7 @@ class InnerSandbox(Program):
         super().__init__(tuple(pipes), zygote.link.fileno())
         self.number = number_of(handle)
         self.made = time.monotonic()
+        self.spent = 0.0  # seconds of processor time before its job came
         os.close(handle)
         self.zygote = zygote
         self.notice: "Optional[Ending]" = None  # from the program's exit notice
@@ -36,6 +38,18 @@ class InnerSandbox(Program):
     def last_number(self) -> int:
         last = self.zygote.last_number()
         return 0 if last == self.number else last  # its namespace goes on from its own number already
+
+    def release(self, job: "Job") -> None:
+        try:
+            self.spent = self.cpu_time()
+        except OSError:
+            pass  # it died while it waited
+        super().release(job)
+
+    def cpu_time(self) -> float:
+        """Returns the seconds of processor time that the program's process has taken. The program cannot forge it. The clock
+        is that of clock_getcpuclockid(3). Raises OSError if the process is gone."""
+        return time.clock_gettime(~self.number << 3 | 2)
 
     def ended(self, ready: "list[int]") -> bool:
         if self.end_fd in ready:
@@ -47,19 +61,18 @@ class InnerSandbox(Program):
     def take_end(self) -> None:
         """Reads from the zygote how the program has ended. The zygote sends nothing else while a program runs."""
         status, cpu, peak_kb, at = ENDED.unpack(self.zygote.receive(b"E")[0])
-        self.ending = Ending(status, cpu / 1e6, peak_kb, at)
+        self.ending = Ending(status, max(0.0, cpu / 1e6 - self.spent), peak_kb, at)
 
     def take_notice(self) -> None:
         """Reads the program's exit notice. Anything else is ignored, because the zygote will report the end."""
         try:
             status, cpu, peak_kb = EXIT_NOTICE.unpack(os.read(self.done, EXIT_NOTICE.size))
-            # A lower bound that the program cannot forge. The clock is that of clock_getcpuclockid(3).
-            own_cpu = time.clock_gettime(~self.number << 3 | 2)
+            own_cpu = self.cpu_time()  # a lower bound
         except (OSError, struct.error):
             return  # the program has emptied the pipe, written something else or is gone
         now = time.monotonic()
         if cpu / 1e6 <= (now - self.made + 1) * (os.cpu_count() or 1) and peak_kb < MAX_PEAK_KB:
-            self.notice = Ending(status << 8, max(cpu / 1e6, own_cpu), peak_kb, now)
+            self.notice = Ending(status << 8, max(cpu / 1e6, own_cpu) - self.spent, peak_kb, now)
 
     def kill(self, channel: Channel) -> Ending:
         try:
