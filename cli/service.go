@@ -151,6 +151,7 @@ func (s *service) isolation() (isolation, reason string) {
 	if !known {
 		return "", ""
 	}
+	spec.Bare = true // the first ones may be
 	verdict := s.launcher.Verdict(spec)
 	return string(verdict.Isolation), verdict.Refusal
 }

@@ -47,12 +47,14 @@ func (i *instance) Diagnostics() string { return i.diagnostics }
 type opened struct {
 	execution.Sandbox
 	reusable bool
+	bare     bool
 	preload  string
 	prints   []string // one for each program, in order
 	renewal  error
 }
 
 func (o *opened) Reusable() bool              { return o.reusable }
+func (o *opened) Bare() bool                  { return o.bare }
 func (o *opened) PreloadFault() string        { return o.preload }
 func (o *opened) Renew(context.Context) error { return o.renewal }
 func (o *opened) Close() error                { return nil }

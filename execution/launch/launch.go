@@ -89,6 +89,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	opened, _, refusal := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	switch {
 	case refusal == nil:
+		spec.Bare = opened.Bare()
 		l.decide(ctx, spec, Verdict{Isolation: execution.IsolationRun})
 		return opened, nil
 	case ctx.Err() != nil:
@@ -101,6 +102,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	if err != nil {
 		return nil, err
 	}
+	spec.Bare = false // what refuses a bare one refuses all
 	verdict := Verdict{Isolation: execution.IsolationContainer, Refusal: refusal.Error()}
 	if !errors.Is(refusal, errRefused) {
 		verdict.expires = time.Now().Add(temporaryTime)

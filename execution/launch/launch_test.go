@@ -38,22 +38,33 @@ func TestLaunchDecidesForManyRuns(t *testing.T) {
 }
 
 // That a bare sandbox can serve many runs says nothing of one with all modules, which is probed
-// too.
+// too. What refuses a bare one refuses all, and so does one that lacks nothing decide for all.
 func TestBareVerdict(t *testing.T) {
-	s := &starter{run: probed(allHolds, allHolds), only: fails(errors.New("not needed"))}
-	l, log := launcher(s)
-	bare := spec
-	bare.Bare = true
-	sandbox, err := l.Launch(t.Context(), bare)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closeSandbox(t, sandbox)
-	if v := l.Verdict(spec); v != (Verdict{}) || log.String() != "" {
-		t.Errorf("the verdict is %+v; the log: %s", v, log)
-	}
-	if v := l.Verdict(bare); v.Isolation != execution.IsolationRun {
-		t.Errorf("the verdict on bare ones is %+v", v)
+	yes, no := Verdict{Isolation: execution.IsolationRun}, Verdict{Isolation: execution.IsolationContainer}
+	for name, test := range map[string]struct {
+		instance  opened
+		all, bare Verdict
+	}{
+		"bare":          {opened{reusable: true, bare: true, prints: []string{allHolds, allHolds}}, Verdict{}, yes},
+		"lacks nothing": {opened{reusable: true, prints: []string{allHolds, allHolds}}, yes, yes},
+		"refused":       {opened{reusable: true, bare: true, prints: []string{"fails\tsome check\n"}}, no, no},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, log := launcher(&starter{run: starts(&instance{opened: test.instance}), only: single})
+			asked := spec
+			asked.Bare = true
+			sandbox, err := l.Launch(t.Context(), asked)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeSandbox(t, sandbox)
+			if all, bare := l.Verdict(spec).Isolation, l.Verdict(asked).Isolation; all != test.all.Isolation || bare != test.bare.Isolation {
+				t.Errorf("the verdict is %q, on bare ones %q", all, bare)
+			}
+			if decided := test.all.Isolation != ""; decided != (log.String() != "") {
+				t.Errorf("the log: %s", log)
+			}
+		})
 	}
 }
 

@@ -31,13 +31,18 @@ type Verdict struct {
 }
 
 // Verdict returns the decision on a template. Where the setting asks for one run per
-// sandbox, it is that.
+// sandbox, it is that. That on sandboxes with all modules holds for bare ones too.
 func (l *Launcher) Verdict(spec execution.Spec) Verdict {
 	if spec.Isolation == execution.IsolationContainer {
 		return Verdict{Isolation: execution.IsolationContainer}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	all := spec
+	all.Bare = false
+	if v, decided := l.verdicts[keyOf(all)]; decided || !spec.Bare {
+		return v
+	}
 	return l.verdicts[keyOf(spec)]
 }
 
