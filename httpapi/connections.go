@@ -31,10 +31,9 @@ type waitingConns struct {
 
 	mu      sync.Mutex
 	open    map[net.Conn]*connection
-	waiting map[connKind]*list.List // of *connection, the oldest first
-	number  int                     // of waiting connections
-	clock   uint64                  // counts each time that one begins to wait
-	done    bool                    // new connections are closed
+	waiting *list.List // of *connection, the oldest first
+	numbers map[connKind]int
+	done    bool // new connections are closed
 }
 
 // connKind is a kind of waiting connections. The owner is "" as long as no request was accepted.
@@ -51,7 +50,6 @@ type connection struct {
 	owner execution.Owner
 	kind  connKind
 	place *list.Element // nil while there is a request
-	since uint64        // orders connections by when they began to wait
 }
 
 type connectionKey struct{}
@@ -65,7 +63,8 @@ func ownConnection(ctx context.Context, owner execution.Owner) {
 
 // watch has the server report when a connection opens, waits, and ends.
 func (w *waitingConns) watch(server *http.Server) {
-	w.open, w.waiting = make(map[net.Conn]*connection), make(map[connKind]*list.List)
+	w.open, w.waiting = make(map[net.Conn]*connection), list.New()
+	w.numbers = make(map[connKind]int)
 	server.ConnContext = w.opened
 	server.ConnState = w.changed
 	server.RegisterOnShutdown(w.close)
@@ -97,45 +96,40 @@ func (w *waitingConns) changed(conn net.Conn, state http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		delete(w.open, conn)
 	}
-	if w.most > 0 && w.number > w.most {
+	if w.most > 0 && w.waiting.Len() > w.most {
 		w.closeOldest()
 	}
 }
 
 func (w *waitingConns) add(c *connection, kind connKind) {
-	if w.waiting[kind] == nil {
-		w.waiting[kind] = list.New()
-	}
-	w.clock++
-	c.kind, c.place, c.since = kind, w.waiting[kind].PushBack(c), w.clock
-	w.number++
+	c.kind, c.place = kind, w.waiting.PushBack(c)
+	w.numbers[kind]++
 }
 
 func (w *waitingConns) remove(c *connection) {
 	if c.place == nil {
 		return
 	}
-	same := w.waiting[c.kind]
-	same.Remove(c.place)
+	w.waiting.Remove(c.place)
 	c.place = nil
-	w.number--
-	if same.Len() == 0 {
-		delete(w.waiting, c.kind)
+	if w.numbers[c.kind]--; w.numbers[c.kind] == 0 {
+		delete(w.numbers, c.kind)
 	}
 }
 
 // closeOldest closes the oldest connection of the largest kind. Of equal kinds it closes the
 // oldest connection of all.
 func (w *waitingConns) closeOldest() {
-	var oldest *connection
 	most := 0
-	for _, conns := range w.waiting {
-		c, ok := conns.Front().Value.(*connection) // all are
-		if n := conns.Len(); ok && (n > most || n == most && c.since < oldest.since) {
-			oldest, most = c, n
+	for _, n := range w.numbers {
+		most = max(most, n)
+	}
+	for e := w.waiting.Front(); e != nil; e = e.Next() {
+		if c, ok := e.Value.(*connection); ok && w.numbers[c.kind] == most { // all are connections
+			w.end(c)
+			return
 		}
 	}
-	w.end(oldest)
 }
 
 // end closes a waiting connection.

@@ -38,9 +38,9 @@ func (l *Launcher) Verdict(spec execution.Spec) Verdict {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := spec
-	all.Bare = false
-	if v, decided := l.verdicts[keyOf(all)]; decided || !spec.Bare {
+	all := keyOf(spec)
+	all.bare = false
+	if v, decided := l.verdicts[all]; decided || !spec.Bare {
 		return v
 	}
 	return l.verdicts[keyOf(spec)]
