@@ -73,8 +73,15 @@ func NewCommand() (Command, error) {
 func (c Command) Line(spec execution.Spec) []string {
 	names := modulesOf(spec.Isolation)
 	last := path.Base(names[len(names)-1])
-	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource, last},
+	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource + serveSource, last},
 		c.modulesFor(spec.Isolation).arguments(), []string{"--"}, c.arguments(spec))
+}
+
+// Boot returns the texts that PID 1 of a blank sandbox takes to become a supervisor (package
+// link): a program that compiles the modules, one that loads them, and the arguments of both.
+func (c Command) Boot(spec execution.Spec) []string {
+	line := c.Line(spec)
+	return append([]string{compiledSource + bootstrapSource, loadSource}, line[4:]...)
 }
 
 // CompileLine returns the command line that compiles the supervisor of a kind of sandbox and
@@ -96,7 +103,7 @@ func (c Command) CompileDigest(isolation execution.Isolation) string {
 // which VIVARIUM_COMPILED in its environment is the descriptor. The file holds the output of
 // [Command.CompileLine] by the same Python.
 func (c Command) CompiledLine(spec execution.Spec) []string {
-	return append([]string{"python3", "-I", "-c", startSource + loadSource}, c.arguments(spec)...)
+	return append([]string{"python3", "-I", "-c", startSource + loadSource + serveSource}, c.arguments(spec)...)
 }
 
 // modulesFor returns the modules that a sandbox needs. One of no known kind serves one run.
