@@ -14,10 +14,10 @@ var source string
 // Port is where PID 1 of a sandbox listens.
 const Port = 7443
 
-// patience is how long PID 1 waits for a server after a reset before it exits.
-const patience = 9 * time.Second
+// silenceOfServers is how long PID 1 waits for a server after a reset before it exits.
+const silenceOfServers = 9 * time.Second
 
 // Line returns the command line of PID 1 in a blank sandbox that listens on a port.
 func Line(port int) []string {
-	return []string{"python3", "-I", "-c", source, strconv.Itoa(port), strconv.Itoa(int(patience.Seconds()))}
+	return []string{"python3", "-I", "-c", source, strconv.Itoa(port), strconv.Itoa(int(silenceOfServers.Seconds()))}
 }
