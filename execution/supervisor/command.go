@@ -39,8 +39,8 @@ const Silence = 9 * time.Second
 
 // Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
-	filter seccomp.ProgramFilter
-	kinds  map[execution.Isolation]modules
+	filters []string // for each machine its name and the two parts of its filter
+	kinds   map[execution.Isolation]modules
 }
 
 // modules are those that a kind of sandbox needs.
@@ -49,13 +49,16 @@ type modules struct {
 	arguments func() []string // that contain the texts, packed
 }
 
-// NewCommand assembles the seccomp filter of programs and reads the supervisor's modules.
+// NewCommand assembles the seccomp filters of programs and reads the supervisor's modules.
 func NewCommand() (Command, error) {
-	filter, err := seccomp.NewProgramFilter()
+	filters, err := seccomp.ProgramFilters()
 	if err != nil {
 		return Command{}, err
 	}
-	c := Command{filter: filter, kinds: make(map[execution.Isolation]modules)}
+	c := Command{kinds: make(map[execution.Isolation]modules)}
+	for _, filter := range filters {
+		c.filters = append(c.filters, filter.Machine, filter.First, filter.Second)
+	}
 	for _, isolation := range []execution.Isolation{
 		execution.IsolationRun, execution.IsolationContainer, execution.IsolationSession,
 	} {
@@ -124,10 +127,9 @@ func (c Command) arguments(spec execution.Spec) []string {
 	if spec.Bare {
 		preload = "bare:" + preload
 	}
-	return []string{
+	return append([]string{
 		Workspace, strconv.Itoa(int(Silence.Seconds())), preload, strconv.FormatInt(expires, 10),
-		c.filter.Machine, c.filter.First, c.filter.Second,
-	}
+	}, c.filters...)
 }
 
 // Environment returns the environment of the supervisor and of programs.

@@ -59,17 +59,19 @@ class Start:
 
     They are: the workspace; the seconds of silence after which the server counts as gone; the modules to preload
     ("auto": those that the image lists; with "bare:" in front, none of them is preloaded); when a session ends, in milliseconds
-    since 1970 (0: not a session); the machine that the seccomp filter is for; and the instructions of the filter's two
-    parts, in hexadecimal digits."""
+    since 1970 (0: not a session); and for each machine that sandboxes have: its name, and the instructions of the two parts
+    of its seccomp filter, in hexadecimal digits."""
 
     def __init__(self, arguments: "list[str]") -> None:
-        self.workspace, silence, preload, expires, self.machine, first, second = arguments
+        self.workspace, silence, preload, expires, *filters = arguments
         self.bare = preload.startswith(BARE)
         self.preload = preload[len(BARE) :] if self.bare else preload
         self.silence = float(silence)
         self.expires = int(expires) / 1000
-        self.has_filter = self.machine == os.uname().machine  # the engine's own profile applies in any case
-        self.program_filter = Filter(first, second) if self.has_filter else Filter("", "")
+        parts = dict(zip(filters[::3], zip(filters[1::3], filters[2::3])))
+        self.machine = os.uname().machine
+        self.has_filter = self.machine in parts  # the engine's own profile applies in any case
+        self.program_filter = Filter(*parts.get(self.machine, ("", "")))
 
 
 def check_process() -> None:

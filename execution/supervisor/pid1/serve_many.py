@@ -1,6 +1,5 @@
 """Serves one run after the other, each in a fresh inner sandbox (ISOLATION=run)."""
 
-import os
 import time
 
 from channel import Channel
@@ -32,8 +31,7 @@ def serve(channel: Channel, start: Start, stem: "Optional[Stem]") -> None:
     """Serves one run after the other until the server is gone. Raises Gone then, and Unable where the kernel or the
     engine does not allow inner sandboxes."""
     if not start.has_filter:
-        here = os.uname().machine
-        raise Unable(f"the server's seccomp filter is for {start.machine}, and this is {here}", "other_machine")
+        raise Unable(f"the server has no seccomp filter for {start.machine}", "other_machine")
     if places := unexpected_places((start.workspace, *WRITABLE_DIRS)):
         where = ", ".join(places)
         raise Unable(
