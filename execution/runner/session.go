@@ -70,9 +70,19 @@ func (s *Sessions) Attach(ctx context.Context, id string) (execution.Session, er
 	return conn, nil
 }
 
-// Sessions lists the sessions that run.
-func (s *Sessions) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
-	return s.backend.Sessions(ctx)
+// Find returns a session that runs.
+func (s *Sessions) Find(ctx context.Context, id string) (execution.SessionInfo, error) {
+	return s.backend.Find(ctx, id)
+}
+
+// Owned lists the running sessions of an owner.
+func (s *Sessions) Owned(ctx context.Context, owner execution.Owner) ([]execution.SessionInfo, error) {
+	return s.backend.Owned(ctx, owner)
+}
+
+// Count counts the sessions that run.
+func (s *Sessions) Count(ctx context.Context, owner execution.Owner, except []string) (own, all int, err error) {
+	return s.backend.Count(ctx, owner, except)
 }
 
 // Announce records when a session ends.
