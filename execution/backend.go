@@ -48,6 +48,16 @@ type Instance interface {
 	Detach()
 }
 
+// Resetter is an [Instance] whose sandbox can start anew in place, which may be much faster
+// than to start another one.
+type Resetter interface {
+	// Reset ends the stream, which may be being read, and has the sandbox start anew. It
+	// returns an Instance of the same sandbox, whose stream begins as at the start. The old
+	// Instance is spent then: its methods that end or detach it do nothing. After an error
+	// it must still be destroyed.
+	Reset(ctx context.Context) (Instance, error)
+}
+
 // Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
 // specs are interchangeable.
 type Spec struct {
@@ -119,6 +129,13 @@ type Sandbox interface {
 	// Renew waits, after a run, until the sandbox is as fresh as at its start. After
 	// an error the sandbox must be closed.
 	Renew(ctx context.Context) error
+	// Resettable reports whether the sandbox can be reset after the run that it runs or
+	// has run. It does not change from false to true.
+	Resettable() bool
+	// Reset has the sandbox start anew in place, and returns it as another Sandbox, which
+	// is as fresh as at its start. This one is spent then. After an error it must be
+	// closed.
+	Reset(ctx context.Context) (Sandbox, error)
 	// Check waits until the sandbox, which must be idle, has shown that it is alive.
 	// After an error the sandbox must be closed.
 	Check(ctx context.Context) error

@@ -28,6 +28,14 @@ func (s *Sandbox) Renew(context.Context) error {
 	return errors.New("the sandbox has run its one program")
 }
 
+// Resettable returns false: see Reusable.
+func (s *Sandbox) Resettable() bool { return false }
+
+// Reset fails: see Reusable.
+func (s *Sandbox) Reset(context.Context) (execution.Sandbox, error) {
+	return nil, errors.New("the sandbox cannot start anew")
+}
+
 // Check fails where the sandbox has ended.
 func (s *Sandbox) Check(context.Context) error {
 	select {

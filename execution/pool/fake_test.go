@@ -32,7 +32,9 @@ type sandbox struct {
 	spec   execution.Spec // of the template
 	bare   bool
 	maker  *maker
+	resets int // so far
 	done   chan struct{}
+	worn   atomic.Bool // whether it must serve no other run as it is
 	frozen atomic.Bool // whether it does not answer pings
 	silent atomic.Bool // whether that was noticed
 	end    sync.Once
@@ -47,7 +49,26 @@ func (s *sandbox) Run(context.Context, execution.Request, execution.Limits) (*ex
 	return &execution.Result{Usage: execution.Usage{CPU: s.maker.runCPU}}, nil
 }
 
-func (s *sandbox) Reusable() bool { return s.maker.reusable && !s.Silent() }
+func (s *sandbox) Reusable() bool { return s.maker.reusable && !s.worn.Load() && !s.Silent() }
+
+func (s *sandbox) Resettable() bool { return s.maker.resettable && !s.Silent() }
+
+func (s *sandbox) Reset(ctx context.Context) (execution.Sandbox, error) {
+	select {
+	case <-after(s.maker.resetTime):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if s.maker.resetErr != nil {
+		return nil, s.maker.resetErr
+	}
+	s.die()
+	anew := &sandbox{number: s.number, spec: s.spec, bare: s.bare, maker: s.maker, resets: s.resets + 1, done: make(chan struct{})}
+	s.maker.mu.Lock()
+	defer s.maker.mu.Unlock()
+	s.maker.made[s.number-1] = anew
+	return anew, nil
+}
 
 func (s *sandbox) Bare() bool { return s.bare }
 
@@ -111,6 +132,9 @@ type maker struct {
 	reusable             bool
 	renewTime            time.Duration
 	renewErr             error
+	resettable           bool
+	resetTime            time.Duration
+	resetErr             error
 	runTime, runCPU      time.Duration // of a program
 	fail                 func(attempt int) error
 

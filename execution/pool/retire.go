@@ -14,8 +14,12 @@ const shrinkAfter = 10 * time.Second
 // shouldRetireLocked is the policy for retiring a sandbox after a run: it reports whether m
 // must be closed once it has served so many runs.
 func (m *member) shouldRetireLocked(runs int) bool {
-	usedUp := m.maxRuns > 0 && runs >= m.maxRuns
-	return usedUp || m.isTooOld() || m.subpool.evicted || !m.Reusable()
+	return m.isTooOld() || m.subpool.evicted || m.isWornOut(runs) && !m.Resettable()
+}
+
+// isWornOut reports whether m can serve no other run as it is, once it has served so many.
+func (m *member) isWornOut(runs int) bool {
+	return m.maxRuns > 0 && runs >= m.maxRuns || !m.Reusable()
 }
 
 func (m *member) isTooOld() bool { return m.maxAge > 0 && time.Since(m.startedAt) >= m.maxAge }

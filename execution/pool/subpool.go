@@ -35,8 +35,9 @@ type member struct {
 	startedAt time.Time
 	leasedAt  time.Time       // the last time
 	cpu       time.Duration   // of the last run; the holder of the lease sets it
-	runs      int             // that have ended
-	owner     execution.Owner // of the current or last lease; valid while leased or if runs > 0
+	runs      int             // that have ended since the start, or the last reset
+	used      bool            // whether a run has ended since the start
+	owner     execution.Owner // of the current or last lease; valid while leased or used
 
 	maxRuns int           // 0: any number
 	maxAge  time.Duration // 0: any age

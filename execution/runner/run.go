@@ -33,9 +33,11 @@ func (s *Sandbox) run(ctx context.Context, t *task) (_ *execution.Result, odd bo
 		return nil, false, s.unsent(ctx, err, t.limits)
 	}
 	if err := d.awaitStart(ctx); err != nil {
+		s.distrust(err)
 		return nil, false, unstarted(err, t.limits)
 	}
 	r, err := d.report(ctx, graceTime)
+	s.distrust(err)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, false, context.Cause(ctx)
