@@ -58,6 +58,14 @@ type Resetter interface {
 	Reset(ctx context.Context) (Instance, error)
 }
 
+// Postmortem is an [Instance] that can find out why its sandbox ended.
+type Postmortem interface {
+	// Postmortem returns why the sandbox ended, in words, and whether it was ended for
+	// memory. Nothing is known where both are zero. It is asked after the stream has
+	// ended unexpectedly, and may wait until ctx ends.
+	Postmortem(ctx context.Context) (why string, memory bool)
+}
+
 // Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
 // specs are interchangeable.
 type Spec struct {

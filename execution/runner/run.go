@@ -43,7 +43,7 @@ func (s *Sandbox) run(ctx context.Context, t *task) (_ *execution.Result, odd bo
 		return nil, false, context.Cause(ctx)
 	case err != nil:
 		d.log(ctx, "a run's report is not whole", err)
-		r.fail(err)
+		r.fail(err, s.loss(ctx, r))
 	}
 	result := d.result(r)
 	result.Stages.Clean, result.Stages.Prepare = s.prepared.clean, s.prepared.fork
