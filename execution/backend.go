@@ -66,6 +66,13 @@ type Postmortem interface {
 	Postmortem(ctx context.Context) (why string, memory bool)
 }
 
+// Doomed is an [Instance] that can tell that its sandbox is to go soon, as when its machine
+// is drained.
+type Doomed interface {
+	// Doomed is closed when the sandbox is to go soon. Until then it works as before.
+	Doomed() <-chan struct{}
+}
+
 // Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
 // specs are interchangeable.
 type Spec struct {
@@ -150,6 +157,9 @@ type Sandbox interface {
 	// Silent reports whether the sandbox was given up because it showed no sign of
 	// life.
 	Silent() bool
+	// Doomed is closed when the sandbox is to go soon, so that it should begin no further
+	// run. It is nil if that cannot happen.
+	Doomed() <-chan struct{}
 	// Done is closed when the sandbox has ended, by itself or by Close, or is
 	// silent.
 	Done() <-chan struct{}

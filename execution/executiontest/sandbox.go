@@ -103,6 +103,9 @@ func (s *Sandbox) spend() bool {
 // Die ends the sandbox from within, as one that the kernel killed.
 func (s *Sandbox) Die() { s.end.Do(func() { close(s.done) }) }
 
+// Doomed returns nil: the sandbox has no machine that could go.
+func (s *Sandbox) Doomed() <-chan struct{} { return nil }
+
 // Done is closed when the sandbox has ended.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
 

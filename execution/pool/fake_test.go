@@ -34,6 +34,7 @@ type sandbox struct {
 	maker  *maker
 	resets int // so far
 	done   chan struct{}
+	doomed chan struct{}
 	worn   atomic.Bool // whether it must serve no other run as it is
 	frozen atomic.Bool // whether it does not answer pings
 	silent atomic.Bool // whether that was noticed
@@ -63,7 +64,7 @@ func (s *sandbox) Reset(ctx context.Context) (execution.Sandbox, error) {
 		return nil, s.maker.resetErr
 	}
 	s.die()
-	anew := &sandbox{number: s.number, spec: s.spec, bare: s.bare, maker: s.maker, resets: s.resets + 1, done: make(chan struct{})}
+	anew := &sandbox{number: s.number, spec: s.spec, bare: s.bare, maker: s.maker, resets: s.resets + 1, done: make(chan struct{}), doomed: s.doomed}
 	s.maker.mu.Lock()
 	defer s.maker.mu.Unlock()
 	s.maker.made[s.number-1] = anew
@@ -105,6 +106,8 @@ func (s *sandbox) fallSilent() {
 	s.silent.Store(true)
 	s.die()
 }
+
+func (s *sandbox) Doomed() <-chan struct{} { return s.doomed }
 
 func (s *sandbox) Done() <-chan struct{} { return s.done }
 
@@ -166,7 +169,7 @@ func (m *maker) start(ctx context.Context, spec execution.Spec) (execution.Sandb
 	defer m.mu.Unlock()
 	bare := spec.Bare && m.preloadTime > 0
 	spec.Bare = false
-	s := &sandbox{number: len(m.made) + 1, spec: spec, bare: bare, maker: m, done: make(chan struct{})}
+	s := &sandbox{number: len(m.made) + 1, spec: spec, bare: bare, maker: m, done: make(chan struct{}), doomed: make(chan struct{})}
 	m.made = append(m.made, s)
 	return s, nil
 }

@@ -67,7 +67,7 @@ func (p *Pool) serveLocked(s *subpool) {
 			return
 		}
 		m := s.takeIdle(idle)
-		if m.isDone() {
+		if m.isDone() || m.isDoomed() {
 			p.closeLocked(m)
 			continue
 		}

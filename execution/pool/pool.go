@@ -83,7 +83,7 @@ type Pool struct {
 	//
 	// There is no I/O while mu is held: sandboxes are started, renewed, checked and closed
 	// by goroutines that take mu only to record the outcome. What is called with mu held
-	// (Done, Silent, Reusable, Bare) does not block. Functions that need mu are named xLocked.
+	// (Done, Doomed, Silent, Reusable, Resettable, Bare) does not block. Functions that need mu are named xLocked.
 	mu        sync.Mutex
 	subpools  *simplelru.LRU[execution.Spec, *subpool]
 	evicted   []*subpool // no longer in subpools, but with callers or starts

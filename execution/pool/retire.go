@@ -14,7 +14,7 @@ const shrinkAfter = 10 * time.Second
 // shouldRetireLocked is the policy for retiring a sandbox after a run: it reports whether m
 // must be closed once it has served so many runs.
 func (m *member) shouldRetireLocked(runs int) bool {
-	return m.isTooOldLocked() || m.subpool.evicted || m.isWornOut(runs) && !m.Resettable()
+	return m.isDoomed() || m.isTooOldLocked() || m.subpool.evicted || m.isWornOut(runs) && !m.Resettable()
 }
 
 // isWornOut reports whether m can serve no other run as it is, once it has served so many.

@@ -48,6 +48,14 @@ func (s *Sandbox) PreloadFault() string { return s.preload }
 // Reusable reports whether the sandbox may serve another run.
 func (s *Sandbox) Reusable() bool { return s.many && !s.odd.Load() && !s.Silent() }
 
+// Doomed is closed when the sandbox is to go soon.
+func (s *Sandbox) Doomed() <-chan struct{} {
+	if instance, able := s.instance.(execution.Doomed); able {
+		return instance.Doomed()
+	}
+	return nil
+}
+
 // errOdd is the error of a sandbox that is given up.
 var errOdd = errors.New("the sandbox must not be used again")
 
