@@ -35,7 +35,6 @@ func TestLocalLinkConformance(t *testing.T) {
 type linkedBackend struct {
 	*local.Backend
 	command     supervisor.Command
-	authority   []byte
 	credentials *link.Credentials
 
 	starting sync.Mutex // held while a blank starts

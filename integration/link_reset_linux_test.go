@@ -193,7 +193,10 @@ func secretOf(t *testing.T, text []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := key.(*ecdsa.PrivateKey).D.FillBytes(make([]byte, 32))
+	secret, err := key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	slices.Reverse(secret)
 	return secret
 }
@@ -237,7 +240,7 @@ func descendants(t *testing.T, pid int) (all []int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, word := range strings.Fields(string(text)) {
+		for word := range strings.FieldsSeq(string(text)) {
 			var child int
 			if _, err := fmt.Sscan(word, &child); err != nil {
 				t.Fatal(err)
