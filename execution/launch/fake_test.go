@@ -35,18 +35,15 @@ func (s *starter) Start(_ context.Context, spec execution.Spec) (execution.Insta
 // instance is a started sandbox. Its fields decide whether it can be opened.
 type instance struct {
 	execution.Instance
-	class       string // of its machine
-	used        bool   // it was opened
-	destroyed   bool
-	diagnostics string
-	hangs       bool   // it never becomes ready
-	refuses     error  // why it does not become ready
-	opened      opened // what it is once it is ready
+	class     string // of its machine
+	used      bool   // it was opened
+	destroyed bool
+	hangs     bool   // it never becomes ready
+	refuses   error  // why it does not become ready
+	opened    opened // what it is once it is ready
 }
 
 func (i *instance) Class() string { return i.class }
-
-func (i *instance) Diagnostics() string { return i.diagnostics }
 
 func (i *instance) Destroy(context.Context) error {
 	i.destroyed = true

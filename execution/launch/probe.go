@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
 
 // probeSource is the program that makes the checks. Each of its checks becomes a [Finding].
@@ -60,7 +61,7 @@ func (l *Launcher) try(ctx context.Context, spec execution.Spec) (_ sandbox, cla
 	class = classOf(instance)
 	opened, err := l.ready(ctx, instance)
 	if err != nil {
-		if instance.Diagnostics() != "" { // the supervisor has written the reason
+		if errors.Is(err, runner.ErrExplained) {
 			err = fmt.Errorf("%w: %w", errRefused, err)
 		}
 		return nil, class, nil, err
