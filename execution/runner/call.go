@@ -23,7 +23,7 @@ func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
 		return nil, fmt.Errorf("%w: %w: another server has the session", execution.ErrNotStarted, errFrame)
 	}
 	head := fmt.Appendf(c.task.head(), "op=%d\n", c.task.operation)
-	if err := c.sandbox.send(ctx, c.task, head); err != nil {
+	if err := c.stream.send(ctx, c.task, head); err != nil {
 		return nil, c.unsent(ctx, err)
 	}
 	lasting, cancel := c.outlive(ctx)
@@ -40,7 +40,7 @@ func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
 	result.StateLost = r.facts.stateLost
 	c.explain(result, r.facts.lostForMemory)
 	if result.StateLost && c.inOrder && ctx.Err() == nil {
-		_ = c.sandbox.note(ctx, kindHeard, graceTime) // otherwise it is reported again
+		_ = c.stream.note(ctx, kindHeard, graceTime) // otherwise it is reported again
 	}
 	return result, nil
 }
@@ -51,7 +51,7 @@ func (c *sessionCall) unsent(ctx context.Context, cause error) error {
 	if errors.Is(cause, execution.ErrNotStarted) {
 		return cause // the stream failed
 	}
-	c.inOrder = c.sandbox.note(ctx, kindNever, stageTime) == nil
+	c.inOrder = c.stream.note(ctx, kindNever, stageTime) == nil
 	return cause
 }
 
@@ -78,7 +78,7 @@ func (c *sessionCall) unstarted(ctx context.Context, cause error) (*execution.Re
 // that is frozen finds that before it begins the call. It reports whether the frame
 // could be sent.
 func (c *sessionCall) callBack() bool {
-	s := c.sandbox
+	s := c.stream
 	s.writing <- struct{}{} // other writers give up at once on a silent sandbox
 	defer s.release()
 	if err := s.instance.SetWriteDeadline(time.Now().Add(callBackTime)); err != nil {
@@ -95,7 +95,7 @@ func (c *sessionCall) outlive(ctx context.Context) (context.Context, context.Can
 	called := make(chan struct{})
 	forget := context.AfterFunc(ctx, func() {
 		defer close(called)
-		_ = c.sandbox.note(lasting, kindCallOff, graceTime) // a failure shows as the stream's end
+		_ = c.stream.note(lasting, kindCallOff, graceTime) // a failure shows as the stream's end
 		time.AfterFunc(callOffTime, func() { cancel(errLate) })
 	})
 	return lasting, func() {
