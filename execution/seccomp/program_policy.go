@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -58,12 +59,34 @@ type ProgramFilter struct {
 	First, Second string
 }
 
+// ProgramFilters returns the program's policy for each architecture that sandboxes have: an
+// engine or a node may have another one than the server.
+func ProgramFilters() ([]ProgramFilter, error) {
+	var all []ProgramFilter
+	for _, machine := range machines() {
+		info, err := arch.GetInfo(machine)
+		if err != nil {
+			return nil, fmt.Errorf("the seccomp filter: %w", err)
+		}
+		filter, err := programFilter(info)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, filter)
+	}
+	return all, nil
+}
+
 // NewProgramFilter returns the program's policy for the architecture of this server.
 func NewProgramFilter() (ProgramFilter, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return ProgramFilter{}, nil //nolint:nilerr // the library does not support this architecture
 	}
+	return programFilter(info)
+}
+
+func programFilter(info *arch.Info) (ProgramFilter, error) {
 	first, err := assemble(firstRules(), specs.ActAllow, info)
 	if err != nil {
 		return ProgramFilter{}, err

@@ -101,6 +101,38 @@ func TestProgramFilter(t *testing.T) {
 	}
 }
 
+// Each machine has a filter of its own, under the name that uname(2) returns there.
+func TestProgramFilters(t *testing.T) {
+	filters, err := ProgramFilters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native, err := NewProgramFilter()
+	if err != nil || !slices.Contains(filters, native) {
+		t.Errorf("that of this machine is not among them (%v)", err)
+	}
+	var names []string
+	for i, filter := range filters {
+		names = append(names, filter.Machine)
+		info, err := arch.GetInfo(machines()[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, err := hex.DecodeString(filter.First)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm := newMachine(t, code)
+		wantVerdict(t, vm, info, "read", verdictAllow)
+		for _, call := range []string{"mount", "ptrace", "bpf", "io_uring_setup", "keyctl"} {
+			wantVerdict(t, vm, info, call, verdictErrno|uint32(operationNotPermitted))
+		}
+	}
+	if want := []string{"x86_64", "aarch64"}; !slices.Equal(names, want) {
+		t.Errorf("they are for %q, not %q", names, want)
+	}
+}
+
 // Both parts together do what one filter of all rules would do, for each system call and each
 // class of arguments, on each architecture.
 func TestProgramFilterParts(t *testing.T) {
