@@ -69,18 +69,25 @@ func LoadCA(certificates, key []byte) (*CA, error) {
 	return nil, errors.New("the key of the CA belongs to none of its certificates")
 }
 
+// End returns until when the authority's certificate is valid.
+func (c *CA) End() time.Time { return c.certificate.NotAfter }
+
 // Issue makes a key and a certificate for the servers of a release, and returns both as PEM.
 // Servers show the certificate to pods and to each other; names are the DNS names by which
-// others reach them.
+// others reach them. It is valid for the given time, or until the authority ends.
 func (c *CA) Issue(release string, names []string, validity time.Duration) (certificate, key []byte, err error) {
 	private, key, err := newKey()
 	if err != nil {
 		return nil, nil, err
 	}
 	now := time.Now()
+	end := now.Add(validity)
+	if end.After(c.End()) { // no pod would accept it longer
+		end = c.End()
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		Subject:   pkix.Name{CommonName: "vivarium server of " + release},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(validity),
+		NotBefore: now.Add(-skew), NotAfter: end,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,

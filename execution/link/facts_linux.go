@@ -14,8 +14,8 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// FindFacts finds out about this node, for a pod whose key has the pin.
-func FindFacts(pin string) (Facts, error) {
+// FindFacts finds out about this node. The key is the caller's to add.
+func FindFacts() (Facts, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return Facts{}, fmt.Errorf("the kernel's release: %w", err)
@@ -23,8 +23,8 @@ func FindFacts(pin string) (Facts, error) {
 	user := canUnshare(syscall.CLONE_NEWUSER)
 	version := cgroupVersion()
 	return Facts{
-		Version: factsVersion, Key: pin,
-		Kernel: unix.ByteSliceToString(name.Release[:]), Arch: runtime.GOARCH,
+		Version: factsVersion,
+		Kernel:  unix.ByteSliceToString(name.Release[:]), Arch: runtime.GOARCH,
 		UserNS: user, NetNS: user && canUnshare(syscall.CLONE_NEWUSER|syscall.CLONE_NEWNET),
 		Cgroup: version, OOMGroup: version == 2 && endsAll(cgroupRoot, "/proc/self/cgroup"),
 	}, nil

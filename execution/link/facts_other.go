@@ -9,6 +9,6 @@ import (
 )
 
 // FindFacts fails: the nodes of sandboxes have Linux.
-func FindFacts(string) (Facts, error) {
+func FindFacts() (Facts, error) {
 	return Facts{}, fmt.Errorf("this system is %s, and pods need Linux: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -34,7 +34,7 @@ func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
 	r, err := c.report(lasting, interruptTime+graceTime)
 	if c.inOrder = err == nil; !c.inOrder {
 		c.log(lasting, "a call's report is not whole", err)
-		failCall(r, err)
+		failCall(r, err, c.stream.loss(lasting, r))
 	}
 	result := c.result(r)
 	result.StateLost = r.facts.stateLost
@@ -69,8 +69,9 @@ func (c *sessionCall) unstarted(ctx context.Context, cause error) (*execution.Re
 	}
 	c.log(ctx, "the start of a call was not reported", cause)
 	r := newReport(ctx, c.task)
-	r.facts = facts{lost: true}
-	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
+	lost := c.stream.loss(ctx, r)
+	r.facts = facts{lost: true, lostToMemory: lost.memory}
+	r.failure = lost.after("the session ended, or the connection to it, before it said that the program starts; it may have run", "")
 	return r.result(), nil
 }
 
@@ -107,9 +108,9 @@ func (c *sessionCall) outlive(ctx context.Context) (context.Context, context.Can
 }
 
 // failCall notes that the report of a call ends here.
-func failCall(r *report, err error) {
+func failCall(r *report, err error, lost loss) {
 	ended := r.ended
-	r.fail(err)
+	r.fail(err, lost)
 	switch {
 	case ended: // as for a run
 	case errors.Is(err, errLate):
@@ -117,7 +118,7 @@ func failCall(r *report, err error) {
 	case errors.Is(err, errSilent):
 		r.failure = "the session does not answer any more; it may be frozen, and the program may go on"
 	default:
-		r.failure = "the session ended, or the connection to it (out of memory, deleted, or the engine stopped)"
+		r.failure = lost.after("the session ended, or the connection to it", "out of memory, deleted, or the engine stopped")
 	}
 }
 

@@ -11,7 +11,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-const renewTime = 5 * time.Second // to clean up and fork again
+const (
+	renewTime = 5 * time.Second // to clean up and fork again
+	resetTime = 1 * time.Minute // to start anew, with the modules to preload
+)
 
 // Sandbox is a sandbox that runs programs. It implements [execution.Sandbox].
 type Sandbox struct {
@@ -45,6 +48,14 @@ func (s *Sandbox) PreloadFault() string { return s.preload }
 // Reusable reports whether the sandbox may serve another run.
 func (s *Sandbox) Reusable() bool { return s.many && !s.odd.Load() && !s.Silent() }
 
+// Doomed is closed when the sandbox is to go soon.
+func (s *Sandbox) Doomed() <-chan struct{} {
+	if instance, able := s.instance.(execution.Doomed); able {
+		return instance.Doomed()
+	}
+	return nil
+}
+
 // errOdd is the error of a sandbox that is given up.
 var errOdd = errors.New("the sandbox must not be used again")
 
@@ -65,6 +76,7 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 	}
 	if err != nil {
 		s.odd.Store(true)
+		s.distrust(err)
 		if text := s.diagnostics(); text != "" {
 			err = fmt.Errorf("%w: %s", err, shown(text, maxShownPath))
 		}
@@ -72,4 +84,33 @@ func (s *Sandbox) Renew(ctx context.Context) error {
 	}
 	s.pulse.set(s.rest())
 	return nil
+}
+
+// Resettable reports whether the sandbox, which serves many runs, can be reset. Its
+// instance must be able to, and its supervisor must answer and have kept to the protocol.
+func (s *Sandbox) Resettable() bool {
+	_, able := s.instance.(execution.Resetter)
+	return able && s.many && !s.broken.Load() && !s.Silent()
+}
+
+// Reset has the sandbox start anew in place, whatever it is doing.
+func (s *Sandbox) Reset(ctx context.Context) (execution.Sandbox, error) {
+	instance, able := s.instance.(execution.Resetter)
+	if !able || !s.Resettable() {
+		return nil, errOdd
+	}
+	ctx, cancel := context.WithTimeout(ctx, resetTime)
+	defer cancel()
+	s.pulse.stop()
+	s.stopReading()
+	anew, err := instance.Reset(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the sandbox could not be reset: %w", err)
+	}
+	<-s.ended
+	opened, err := Open(ctx, anew, s.log)
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
 }

@@ -120,7 +120,7 @@ func (c *sessionConn) Done() <-chan struct{} { return c.stream.ended }
 // Detach closes the connection.
 func (c *sessionConn) Detach() {
 	c.broken.Store(true)
-	c.stream.quitOnce.Do(func() { close(c.stream.quit) })
+	c.stream.stopReading()
 	c.stream.instance.Detach()
 }
 

@@ -42,6 +42,7 @@ type stream struct {
 	quit     chan struct{} // closed when no frame is read any more
 	quitOnce sync.Once
 	unasked  atomic.Bool // of a session: no job is sent whole and unanswered, so that what comes is for another server
+	broken   atomic.Bool // the supervisor broke the protocol
 	readErr  error       // why the stream ended; valid once ended is closed
 
 	writing chan struct{} // holds one token: the goroutine that has it writes whole groups of frames
@@ -122,9 +123,19 @@ func (s *stream) giveUp() {
 // Done is closed when the sandbox has ended, or is silent.
 func (s *stream) Done() <-chan struct{} { return s.done }
 
+// distrust notes an error that means that the supervisor broke the protocol.
+func (s *stream) distrust(err error) {
+	if errors.Is(err, errFrame) {
+		s.broken.Store(true)
+	}
+}
+
+// stopReading has the reader drop what the supervisor still says.
+func (s *stream) stopReading() { s.quitOnce.Do(func() { close(s.quit) }) }
+
 // Close ends the sandbox and returns when it is gone.
 func (s *stream) Close() error {
-	s.quitOnce.Do(func() { close(s.quit) })
+	s.stopReading()
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTime)
 	defer cancel()
 	end := s.instance.Destroy
@@ -144,6 +155,7 @@ func (s *stream) read(begin func(*bufio.Reader) error) {
 	defer s.doneOnce.Do(func() { close(s.done) })
 	defer close(s.frames)
 	defer s.pulse.stop()
+	defer func() { s.distrust(s.readErr) }()
 	in := bufio.NewReaderSize(living{s.instance, s.pulse}, 16<<10)
 	if s.readErr = begin(in); s.readErr != nil {
 		return

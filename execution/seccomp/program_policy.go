@@ -49,11 +49,10 @@ const (
 	setSeccomp = 22 // PR_SET_SECCOMP
 )
 
-// ProgramFilter is the program's policy for one architecture. It is empty if the library does
-// not support the server's architecture.
+// ProgramFilter is the program's policy for one architecture.
 type ProgramFilter struct {
-	// Machine is the name of the architecture, as uname(2) returns it. A supervisor on another
-	// one does not install the filter, and refuses to serve many runs.
+	// Machine is the name of the architecture, as uname(2) returns it. A supervisor on one
+	// without a filter installs none, and refuses to serve many runs.
 	Machine string
 	// First and Second are the instructions of both parts, in hexadecimal digits.
 	First, Second string
@@ -75,15 +74,6 @@ func ProgramFilters() ([]ProgramFilter, error) {
 		all = append(all, filter)
 	}
 	return all, nil
-}
-
-// NewProgramFilter returns the program's policy for the architecture of this server.
-func NewProgramFilter() (ProgramFilter, error) {
-	info, err := arch.GetInfo("")
-	if err != nil {
-		return ProgramFilter{}, nil //nolint:nilerr // the library does not support this architecture
-	}
-	return programFilter(info)
 }
 
 func programFilter(info *arch.Info) (ProgramFilter, error) {
