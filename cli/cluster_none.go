@@ -9,7 +9,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 )
 
-// newCluster fails: the client library would add 9 MB to the binary.
+// newCluster fails: the client library would add 13 MB to the binary.
 func newCluster(config.Config, *slog.Logger) (backend, error) {
 	return nil, errors.New("EXECUTOR_BACKEND is kubernetes, and this binary was built without that backend: build it with -tags k8s, or use the server's image")
 }
