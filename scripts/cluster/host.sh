@@ -6,6 +6,10 @@ cgroup=kubernetes-vivarium
 sysctls=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys
   kernel.keys.root_maxbytes net.ipv4.ip_forward)
 
+# What the kubelet and containerd have outside of their folders whatever their settings, and where others look for
+# seccomp profiles.
+declare -A links=([/var/lib/kubelet]=kubelet [/var/log/containers]=log/containers [/var/lib/cni]=cni/results)
+
 # hierarchies prints where cgroups can be made: one folder with version 2, one for each controller with version 1.
 hierarchies() {
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo /sys/fs/cgroup; else
@@ -46,10 +50,8 @@ prepare_host() {
     mv "$root/sysctls.new" "$root/sysctls"
   fi
   for hierarchy in $(hierarchies); do mkdir -p "$hierarchy/$cgroup"; done
-  mkdir -p "$home/daemons" "$root/kubelet/seccomp" "$root/log/containers"
-  # What the kubelet has outside of its folder whatever its settings, and where others look for seccomp profiles.
-  link /var/lib/kubelet "$root/kubelet"
-  link /var/log/containers "$root/log/containers"
+  mkdir -p "$home/daemons" "$root/kubelet/seccomp" "$root/cni/results" "$root/log/containers"
+  for name in "${!links[@]}"; do link "$name" "$root/${links[$name]}"; done
   ip link show vivarium0 >/dev/null 2>&1 || ip link add vivarium0 type bridge
   ip address replace "$address/32" dev vivarium0
   ip link set vivarium0 up
@@ -81,22 +83,33 @@ open_forwarding() {
 restore_host() {
   local hierarchy mount name
   awk '{ print $2 }' /proc/mounts | { grep "^$root/" || true; } | sort -r | while read -r mount; do umount -l "$mount"; done
-  close_forwarding
+  remove_rules
   ip link delete vivarium0 2>/dev/null || true
   for hierarchy in $(hierarchies); do remove_cgroup "$hierarchy/$cgroup"; done
   restore_sysctls
-  for name in /var/lib/kubelet /var/log/containers; do
+  for name in "${!links[@]}"; do
     case $(readlink "$name") in "$root"/*) rm -f "$name" ;; esac
   done
   remove_sockets
   rm -rf --one-file-system "$root"
 }
 
-close_forwarding() {
-  if [ -x "$root/bin/kube-proxy" ]; then "$root/bin/kube-proxy" --cleanup >/dev/null 2>&1 || true; fi
-  while iptables -w -D FORWARD -j VIVARIUM-CLUSTER 2>/dev/null; do :; done
-  iptables -w -F VIVARIUM-CLUSTER 2>/dev/null || true
-  iptables -w -X VIVARIUM-CLUSTER 2>/dev/null || true
+# remove_rules removes the chains of the cluster and of kube-proxy, and what refers to them; it touches no others.
+remove_rules() {
+  local tables table rules ours='(KUBE-|VIVARIUM-CLUSTER)'
+  for tables in iptables ip6tables; do
+    for table in filter nat mangle; do
+      rules=$("$tables-save" -t "$table" | grep -E "$ours" || true)
+      [ -n "$rules" ] || continue
+      {
+        echo "*$table"
+        sed -nE "s/^:($ours[^ ]*) .*/-F \\1/p" <<<"$rules"
+        sed -nE "/^-A $ours/d; s/^-A /-D /p" <<<"$rules"
+        sed -nE "s/^:($ours[^ ]*) .*/-X \\1/p" <<<"$rules"
+        echo COMMIT
+      } | "$tables-restore" -w --noflush
+    done
+  done
 }
 
 # A cgroup whose last process has just ended may be busy for a moment.
