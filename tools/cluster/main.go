@@ -1,5 +1,5 @@
 // Command cluster is the parts of a Kubernetes cluster in one program: which of them it is, its name says. They share
-// most of their code, so one program takes half the time to link and a third of the disk.
+// most of their code: one program is linked once, and has 141 MB, where the parts alone would have 440.
 package main
 
 import (
