@@ -2,11 +2,17 @@
 
 write_configuration() {
   mkdir -p "$root/config" "$root/cni"
-  containerd_configuration >"$root/config/containerd.toml"
-  network_configuration >"$root/cni/10-pods.conflist"
-  kubelet_configuration >"$root/config/kubelet.yaml"
-  proxy_configuration >"$root/config/kube-proxy.yaml"
-  audit_policy >"$root/config/audit.yaml"
+  put config/containerd.toml containerd_configuration
+  put cni/10-pods.conflist network_configuration
+  put config/kubelet.yaml kubelet_configuration
+  put config/kube-proxy.yaml proxy_configuration
+  put config/audit.yaml audit_policy
+}
+
+# put writes what a command prints to a file, unless the file has it: kube-proxy ends when its file is written.
+put() {
+  "$2" >"$root/config/new"
+  cmp -s "$root/config/new" "$root/$1" || mv "$root/config/new" "$root/$1"
 }
 
 # The engine's containerd, and the system's, have other folders and other sockets. restrict_oom_score_adj is for
