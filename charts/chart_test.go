@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -162,4 +164,45 @@ func restricted(t *testing.T, path string, schema map[string]any) (described int
 		described += restricted(t, path+"[]", items)
 	}
 	return described
+}
+
+// The values that the document names are those of the chart.
+func TestDocumentedValues(t *testing.T) {
+	var schema map[string]any
+	if err := json.Unmarshal([]byte(read(t, "vivarium/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	top := slices.Collect(maps.Keys(schema["properties"].(map[string]any)))
+	// In code, behind the start, a space or a comma: link.ca, config.POOL_SIZE, replicas=1
+	names := regexp.MustCompile("[` ,'](?:" + strings.Join(top, "|") + `)(?:\.[A-Za-z_]+)+`)
+	found := names.FindAllString(read(t, "../docs/kubernetes.md")+read(t, "vivarium/templates/NOTES.txt"), -1)
+	const least = 40
+	if len(found) < least {
+		t.Errorf("%d values are found: the form has changed", len(found))
+	}
+	for _, name := range found {
+		at := schema
+		for part := range strings.SplitSeq(name[1:], ".") {
+			if at = below(schema, at, part); at == nil {
+				t.Errorf("there is no value %s", name[1:])
+				break
+			}
+		}
+	}
+}
+
+// below returns the schema of a value's part, or nil if there is none. All labels are parts of an
+// object with labels.
+func below(schema, at map[string]any, part string) map[string]any {
+	if name, refers := at["$ref"].(string); refers {
+		at = schema["$defs"].(map[string]any)[strings.TrimPrefix(name, "#/$defs/")].(map[string]any)
+	}
+	properties, _ := at["properties"].(map[string]any)
+	if found, ok := properties[part].(map[string]any); ok {
+		return found
+	}
+	if free, ok := at["additionalProperties"].(map[string]any); ok {
+		return free
+	}
+	return nil
 }
