@@ -165,9 +165,23 @@ func (a *autoBackend) Attach(ctx context.Context, id string) (execution.Instance
 	return forward(ctx, a, func(b backend) (execution.Instance, error) { return b.Attach(ctx, id) })
 }
 
-// Sessions implements [execution.SessionBackend].
-func (a *autoBackend) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
-	return forward(ctx, a, func(b backend) ([]execution.SessionInfo, error) { return b.Sessions(ctx) })
+// Find implements [execution.SessionBackend].
+func (a *autoBackend) Find(ctx context.Context, id string) (execution.SessionInfo, error) {
+	return forward(ctx, a, func(b backend) (execution.SessionInfo, error) { return b.Find(ctx, id) })
+}
+
+// Owned implements [execution.SessionBackend].
+func (a *autoBackend) Owned(ctx context.Context, owner execution.Owner) ([]execution.SessionInfo, error) {
+	return forward(ctx, a, func(b backend) ([]execution.SessionInfo, error) { return b.Owned(ctx, owner) })
+}
+
+// Count implements [execution.SessionBackend].
+func (a *autoBackend) Count(ctx context.Context, owner execution.Owner, except []string) (own, all int, err error) {
+	b, err := a.get(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return b.Count(ctx, owner, except)
 }
 
 // Announce implements [execution.SessionBackend].

@@ -58,7 +58,7 @@ Settings are environment variables; docs/settings.md lists them all.`,
 	root.SetIn(system.Stdin)
 	root.SetOut(system.Stdout)
 	root.SetErr(system.Stderr)
-	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), doctorCommand(system), versionCommand())
+	root.AddCommand(serveCommand(system), stdioCommand(system), execCommand(system), imageCommand(system), doctorCommand(system), kubernetesCommand(system), versionCommand())
 
 	command, err := root.ExecuteContextC(ctx)
 	var code exitError

@@ -148,7 +148,7 @@ func examineLocal(ctx context.Context, c config.Config, finding finder) error {
 	if python, err := here.Interpreter(ctx); err == nil {
 		finding(good, "programs run with %s", python)
 	}
-	if _, err := here.Sessions(ctx); err != nil {
+	if _, err := here.Owned(ctx, ""); err != nil {
 		finding(missing, "sessions are not available: %s", execution.AsError(err).Explain())
 	}
 	examineIsolation(ctx, here, c, finding)

@@ -97,10 +97,10 @@ func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// lifetime returns the highest age of a container: idle until it is replaced, then
-// one run, and a margin.
+// lifetime returns the highest age of a container: idle until it is replaced, also while
+// starts fail, then one run, and a margin.
 func lifetime(c config.Config) time.Duration {
-	return seconds(c.SandboxMaxAge) + milliseconds(c.MaxExecTimeoutMS) + 10*time.Minute
+	return seconds(c.SandboxMaxAge) + milliseconds(c.MaxExecTimeoutMS) + pool.AgeGrace + 5*time.Minute
 }
 
 func sandboxSettings(c config.Config) execution.Settings {

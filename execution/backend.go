@@ -48,6 +48,31 @@ type Instance interface {
 	Detach()
 }
 
+// Resetter is an [Instance] whose sandbox can start anew in place, which may be much faster
+// than to start another one.
+type Resetter interface {
+	// Reset ends the stream, which may be being read, and has the sandbox start anew. It
+	// returns an Instance of the same sandbox, whose stream begins as at the start. The old
+	// Instance is spent then: its methods that end or detach it do nothing. After an error
+	// it must still be destroyed.
+	Reset(ctx context.Context) (Instance, error)
+}
+
+// Postmortem is an [Instance] that can find out why its sandbox ended.
+type Postmortem interface {
+	// Postmortem returns why the sandbox ended, in words, and whether it was ended for
+	// memory. Nothing is known where both are zero. It is asked after the stream has
+	// ended unexpectedly, and may wait until ctx ends.
+	Postmortem(ctx context.Context) (why string, memory bool)
+}
+
+// Doomed is an [Instance] that can tell that its sandbox is to go soon, as when its machine
+// is drained.
+type Doomed interface {
+	// Doomed is closed when the sandbox is to go soon. Until then it works as before.
+	Doomed() <-chan struct{}
+}
+
 // Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
 // specs are interchangeable.
 type Spec struct {
@@ -119,12 +144,22 @@ type Sandbox interface {
 	// Renew waits, after a run, until the sandbox is as fresh as at its start. After
 	// an error the sandbox must be closed.
 	Renew(ctx context.Context) error
+	// Resettable reports whether the sandbox can be reset after the run that it runs or
+	// has run. It does not change from false to true.
+	Resettable() bool
+	// Reset has the sandbox start anew in place, and returns it as another Sandbox, which
+	// is as fresh as at its start. This one is spent then. After an error it must be
+	// closed.
+	Reset(ctx context.Context) (Sandbox, error)
 	// Check waits until the sandbox, which must be idle, has shown that it is alive.
 	// After an error the sandbox must be closed.
 	Check(ctx context.Context) error
 	// Silent reports whether the sandbox was given up because it showed no sign of
 	// life.
 	Silent() bool
+	// Doomed is closed when the sandbox is to go soon, so that it should begin no further
+	// run. It is nil if that cannot happen.
+	Doomed() <-chan struct{}
 	// Done is closed when the sandbox has ended, by itself or by Close, or is
 	// silent.
 	Done() <-chan struct{}

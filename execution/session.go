@@ -3,6 +3,7 @@ package execution
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -87,13 +88,34 @@ type SessionBackend interface {
 	// Attach connects to a running session. The error of an unknown one is an
 	// [*Error] with code [NotFound].
 	Attach(ctx context.Context, id string) (Instance, error)
-	// Sessions lists the sessions that run, whichever server started them.
-	Sessions(ctx context.Context) ([]SessionInfo, error)
-	// Announce records when a running session ends, and its idle time, for [Sessions]
-	// of every server.
+	// Find returns a session that runs, whichever server started it. The error of an
+	// unknown one is an [*Error] with code [NotFound].
+	Find(ctx context.Context, id string) (SessionInfo, error)
+	// Owned lists the running sessions of an owner.
+	Owned(ctx context.Context, owner Owner) ([]SessionInfo, error)
+	// Count returns the number of sessions that run, of an owner and of all, without
+	// those of some ids.
+	Count(ctx context.Context, owner Owner, except []string) (own, all int, err error)
+	// Announce records when a running session ends, and its idle time, for Find and
+	// Owned of every server.
 	Announce(ctx context.Context, session SessionInfo) error
 	// End ends a session and returns when it is gone. It succeeds if there is none.
 	End(ctx context.Context, id string) error
+}
+
+// CountSessions returns how many sessions of a list an owner has, and how many there
+// are, without those of some ids.
+func CountSessions(list []SessionInfo, owner Owner, except []string) (own, all int) {
+	for _, s := range list {
+		if slices.Contains(except, s.ID) {
+			continue
+		}
+		all++
+		if s.Owner == owner {
+			own++
+		}
+	}
+	return own, all
 }
 
 // DefaultCommandTimeout is how long a command of a session may run when its

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
@@ -10,10 +11,39 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// Sessions lists the sessions whose containers run on this engine, whichever
-// server started them.
-func (b *Backend) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
-	found, err := b.sessionContainers(ctx, labelSession)
+// Find returns a session whose container runs on this engine.
+func (b *Backend) Find(ctx context.Context, id string) (execution.SessionInfo, error) {
+	found, err := b.sessions(ctx, labelSession+"="+id)
+	if err != nil {
+		return execution.SessionInfo{}, err
+	}
+	if len(found) == 0 {
+		return execution.SessionInfo{}, execution.SessionNotFound(id)
+	}
+	return found[0], nil
+}
+
+// Owned lists the sessions of an owner whose containers run on this engine.
+func (b *Backend) Owned(ctx context.Context, owner execution.Owner) ([]execution.SessionInfo, error) {
+	labels := []string{labelSession}
+	if owner != "" { // those without an owner have no such label
+		labels = append(labels, labelOwner+"="+string(owner))
+	}
+	found, err := b.sessions(ctx, labels...)
+	return slices.DeleteFunc(found, func(s execution.SessionInfo) bool { return s.Owner != owner }), err
+}
+
+// Count counts the sessions whose containers run on this engine.
+func (b *Backend) Count(ctx context.Context, owner execution.Owner, except []string) (own, all int, err error) {
+	found, err := b.sessions(ctx, labelSession)
+	own, all = execution.CountSessions(found, owner, except)
+	return own, all, err
+}
+
+// sessions lists the sessions whose containers run, whichever server started them, and
+// have all of some labels.
+func (b *Backend) sessions(ctx context.Context, labels ...string) ([]execution.SessionInfo, error) {
+	found, err := b.sessionContainers(ctx, labels...)
 	if err != nil {
 		return nil, err
 	}
@@ -26,15 +56,17 @@ func (b *Backend) Sessions(ctx context.Context) ([]execution.SessionInfo, error)
 	return sessions, nil
 }
 
-// sessionContainers lists the containers that run, or are paused, and have a label.
-func (b *Backend) sessionContainers(ctx context.Context, label string) ([]container.Summary, error) {
+// sessionContainers lists the containers that run, or are paused, and have all of some
+// labels.
+func (b *Backend) sessionContainers(ctx context.Context, labels ...string) ([]container.Summary, error) {
 	if err := b.connect(ctx); err != nil {
 		return nil, err
 	}
-	found, err := b.client.ContainerList(ctx, container.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("label", label),
-			filters.Arg("status", container.StateRunning), filters.Arg("status", container.StatePaused)),
-	})
+	wanted := filters.NewArgs(filters.Arg("status", container.StateRunning), filters.Arg("status", container.StatePaused))
+	for _, label := range labels {
+		wanted.Add("label", label)
+	}
+	found, err := b.client.ContainerList(ctx, container.ListOptions{Filters: wanted})
 	if err != nil {
 		return nil, b.unavailable(fmt.Errorf("list: %w", err))
 	}

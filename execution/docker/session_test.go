@@ -16,17 +16,39 @@ func TestSessions(t *testing.T) {
 	strange := session("them", time.Hour)
 	strange["vivarium.expires"] = "soon"
 	owned := session("them", time.Hour)
-	owned["vivarium.owner"] = "anna"
-	e.handle(list, say(http.StatusOK, []any{
-		listed("a", "running", time.Hour, session("them", time.Hour)), listed("b", "running", time.Hour, strange),
+	owned["vivarium.owner"], owned["vivarium.session"] = "anna", "def"
+	e.handle(list, say(http.StatusOK, []any{ // whatever the filters are
+		listed("b", "running", time.Hour, strange), listed("a", "running", time.Hour, session("them", time.Hour)),
 		listed("c", "running", time.Hour, owned),
 	}))
-	found, err := e.backend(docker.Options{}).Sessions(t.Context())
-	if err != nil || len(found) != 2 || found[0].Owner != "" || found[1].Owner != "anna" || found[0].ID != "abc" || !found[0].Expires.Equal(time.UnixMilli(1_700_000_000_123)) {
-		t.Errorf("the sessions are %v, %v", found, err)
+	b := e.backend(docker.Options{})
+	asked := func(labels string) {
+		t.Helper()
+		if filters := e.query(list, "filters"); filters != `{"label":{`+labels+`},"status":{"paused":true,"running":true}}` {
+			t.Errorf("the filters are %s", filters)
+		}
 	}
-	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session":true},"status":{"paused":true,"running":true}}` {
-		t.Errorf("the filters are %s", filters)
+	one, err := b.Find(t.Context(), "abc")
+	if err != nil || one.ID != "abc" || !one.Expires.Equal(time.UnixMilli(1_700_000_000_123)) {
+		t.Errorf("the session is %v, %v", one, err)
+	}
+	asked(`"vivarium.session=abc":true`)
+	for owner, labels := range map[execution.Owner]string{"": "", "anna": `"vivarium.owner=anna":true,`} {
+		found, err := b.Owned(t.Context(), owner)
+		if err != nil || len(found) != 1 || found[0].Owner != owner {
+			t.Errorf("the sessions of %q are %v, %v", owner, found, err)
+		}
+		asked(labels + `"vivarium.session":true`)
+	}
+	if own, all, err := b.Count(t.Context(), "anna", nil); own != 1 || all != 2 || err != nil {
+		t.Errorf("there are %d of %d, %v", own, all, err)
+	}
+	asked(`"vivarium.session":true`)
+	if own, all, err := b.Count(t.Context(), "anna", []string{"def"}); own != 0 || all != 1 || err != nil {
+		t.Errorf("without one there are %d of %d, %v", own, all, err)
+	}
+	if asked := len(e.requests()); asked != 5 {
+		t.Errorf("the engine was asked %d times for five answers", asked)
 	}
 }
 
@@ -37,6 +59,9 @@ func TestAttachToNone(t *testing.T) {
 	_, err := b.Attach(t.Context(), "abc")
 	if err == nil || execution.AsError(err).Code != execution.NotFound {
 		t.Errorf("attaching gives %v", err)
+	}
+	if _, err := b.Find(t.Context(), "abc"); err == nil || execution.AsError(err).Code != execution.NotFound {
+		t.Errorf("finding gives %v", err)
 	}
 	if filters := e.query(list, "filters"); filters != `{"label":{"vivarium.session=abc":true},"status":{"paused":true,"running":true}}` {
 		t.Errorf("the filters are %s", filters)
@@ -122,8 +147,8 @@ func TestAnnounce(t *testing.T) {
 		if err := b.Announce(t.Context(), step); err != nil {
 			t.Fatal(err)
 		}
-		found, err := b.Sessions(t.Context())
-		if err != nil || len(found) != 1 || !found[0].Expires.Equal(step.Expires) || found[0].Idle != step.Idle {
+		found, err := b.Find(t.Context(), "abc")
+		if err != nil || !found.Expires.Equal(step.Expires) || found.Idle != step.Idle {
 			t.Errorf("announced as %+v, it is %+v, %v", step, found, err)
 		}
 	}

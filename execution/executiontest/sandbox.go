@@ -28,6 +28,14 @@ func (s *Sandbox) Renew(context.Context) error {
 	return errors.New("the sandbox has run its one program")
 }
 
+// Resettable returns false: see Reusable.
+func (s *Sandbox) Resettable() bool { return false }
+
+// Reset fails: see Reusable.
+func (s *Sandbox) Reset(context.Context) (execution.Sandbox, error) {
+	return nil, errors.New("the sandbox cannot start anew")
+}
+
 // Check fails where the sandbox has ended.
 func (s *Sandbox) Check(context.Context) error {
 	select {
@@ -94,6 +102,9 @@ func (s *Sandbox) spend() bool {
 
 // Die ends the sandbox from within, as one that the kernel killed.
 func (s *Sandbox) Die() { s.end.Do(func() { close(s.done) }) }
+
+// Doomed returns nil: the sandbox has no machine that could go.
+func (s *Sandbox) Doomed() <-chan struct{} { return nil }
 
 // Done is closed when the sandbox has ended.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }

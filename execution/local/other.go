@@ -58,9 +58,19 @@ func (b *Backend) Attach(context.Context, string) (execution.Instance, error) {
 	return nil, elsewhere()
 }
 
-// Sessions fails.
-func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
+// Find fails.
+func (b *Backend) Find(context.Context, string) (execution.SessionInfo, error) {
+	return execution.SessionInfo{}, elsewhere()
+}
+
+// Owned fails.
+func (b *Backend) Owned(context.Context, execution.Owner) ([]execution.SessionInfo, error) {
 	return nil, elsewhere()
+}
+
+// Count fails.
+func (b *Backend) Count(context.Context, execution.Owner, []string) (own, all int, err error) {
+	return 0, 0, elsewhere()
 }
 
 // Announce fails.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -186,18 +187,26 @@ func readRecord(place string) (r record, runs bool, err error) {
 	return r, err == nil && isAlive(r.Process), err
 }
 
-// Attach connects to a session.
-func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, error) {
-	folder, err := b.sessionFolder(id)
-	if err != nil {
-		return nil, err
+// find returns the folder and the record of a session that runs.
+func (b *Backend) find(id string) (folder string, r record, err error) {
+	if folder, err = b.sessionFolder(id); err != nil {
+		return "", r, err
 	}
 	r, runs, err := readRecord(folder)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && !runs:
-		return nil, execution.SessionNotFound(id)
+		err = execution.SessionNotFound(id)
 	case err != nil:
-		return nil, unavailable(err, "the session's record cannot be read")
+		err = unavailable(err, "the session's record cannot be read")
+	}
+	return folder, r, err
+}
+
+// Attach connects to a session.
+func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, error) {
+	folder, r, err := b.find(id)
+	if err != nil {
+		return nil, err
 	}
 	lock, err := lockSession(folder)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -213,8 +222,27 @@ func (b *Backend) Attach(_ context.Context, id string) (execution.Instance, erro
 	return i, nil
 }
 
-// Sessions lists the sessions of this user that run.
-func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
+// Find returns a session of this user that runs.
+func (b *Backend) Find(_ context.Context, id string) (execution.SessionInfo, error) {
+	_, r, err := b.find(id)
+	return r.Session, err
+}
+
+// Owned lists the running sessions of an owner.
+func (b *Backend) Owned(_ context.Context, owner execution.Owner) ([]execution.SessionInfo, error) {
+	found, err := b.sessions()
+	return slices.DeleteFunc(found, func(s execution.SessionInfo) bool { return s.Owner != owner }), err
+}
+
+// Count counts the sessions of this user that run.
+func (b *Backend) Count(_ context.Context, owner execution.Owner, except []string) (own, all int, err error) {
+	found, err := b.sessions()
+	own, all = execution.CountSessions(found, owner, except)
+	return own, all, err
+}
+
+// sessions lists the sessions of this user that run.
+func (b *Backend) sessions() ([]execution.SessionInfo, error) {
 	folder, err := b.folder()
 	if err != nil {
 		return nil, err
@@ -235,19 +263,12 @@ func (b *Backend) Sessions(context.Context) ([]execution.SessionInfo, error) {
 // Announce writes a session's record again. Only the server that is connected to the
 // session does.
 func (b *Backend) Announce(_ context.Context, session execution.SessionInfo) error {
-	folder, err := b.sessionFolder(session.ID)
+	folder, r, err := b.find(session.ID)
 	if err != nil {
 		return err
 	}
-	r, runs, err := readRecord(folder)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !runs {
-		return execution.SessionNotFound(session.ID)
-	}
-	if err == nil {
-		r.Session = session
-		err = r.write(folder)
-	}
-	if err != nil {
+	r.Session = session
+	if err := r.write(folder); err != nil {
 		return unavailable(err, "the session's record cannot be written")
 	}
 	return nil

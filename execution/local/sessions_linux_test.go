@@ -46,8 +46,8 @@ func TestSessionIsTaken(t *testing.T) {
 	if _, err := b.Start(t.Context(), spec); err == nil {
 		t.Error("it is started a second time")
 	}
-	if list, err := b.Sessions(t.Context()); err != nil || len(list) != 1 || list[0].Owner != "anna" {
-		t.Errorf("the sessions are %v (%v)", list, err)
+	if found, err := b.Find(t.Context(), sessionID); err != nil || found.Owner != "anna" {
+		t.Errorf("the session is %v (%v)", found, err)
 	}
 }
 
@@ -78,18 +78,29 @@ func TestSessions(t *testing.T) {
 	hear(t, bufio.NewReader(i), "still here\n")
 	i.Detach()
 
-	found, err := first.Sessions(t.Context())
+	found, err := first.Owned(t.Context(), "anna")
 	if err != nil || len(found) != 1 || found[0].ID != sessionID || found[0].Owner != "anna" || !found[0].Expires.Equal(expires) {
 		t.Errorf("the sessions are %+v (%v)", found, err)
+	}
+	if others, err := first.Owned(t.Context(), "ben"); err != nil || len(others) != 0 {
+		t.Errorf("another's sessions are %+v (%v)", others, err)
+	}
+	for owner, want := range map[execution.Owner]int{"anna": 1, "ben": 0} {
+		if own, all, err := first.Count(t.Context(), owner, nil); own != want || all != 1 || err != nil {
+			t.Errorf("%q has %d of %d sessions (%v)", owner, own, all, err)
+		}
+	}
+	if own, all, err := first.Count(t.Context(), "anna", []string{sessionID}); own != 0 || all != 0 || err != nil {
+		t.Errorf("without it there are %d of %d sessions (%v)", own, all, err)
 	}
 	later := found[0]
 	later.Expires, later.Idle = expires.Add(time.Hour), time.Minute
 	if err := second.Announce(t.Context(), later); err != nil {
 		t.Error(err)
 	}
-	found, err = first.Sessions(t.Context())
-	if err != nil || len(found) != 1 || !found[0].Expires.Equal(later.Expires) || found[0].Idle != time.Minute || found[0].Owner != "anna" {
-		t.Errorf("once they are announced the sessions are %+v (%v)", found, err)
+	one, err := first.Find(t.Context(), sessionID)
+	if err != nil || !one.Expires.Equal(later.Expires) || one.Idle != time.Minute || one.Owner != "anna" {
+		t.Errorf("once it is announced the session is %+v (%v)", one, err)
 	}
 	if n, err := second.Sweep(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d sessions are swept that run (%v)", n, err)
@@ -101,6 +112,9 @@ func TestSessions(t *testing.T) {
 	}
 	if _, err := first.Attach(t.Context(), sessionID); !isNotFound(err) {
 		t.Errorf("after its end: %v", err)
+	}
+	if _, err := first.Find(t.Context(), sessionID); !isNotFound(err) {
+		t.Errorf("found after its end: %v", err)
 	}
 	if err := first.Announce(t.Context(), later); !isNotFound(err) {
 		t.Errorf("announcing after its end: %v", err)
@@ -128,7 +142,11 @@ func TestSessionsThatEnd(t *testing.T) {
 	if text, err := io.ReadAll(i); string(text) != "bye\n" || err != nil {
 		t.Errorf("it said %q (%v)", text, err)
 	}
-	gone := func() bool { found, err := b.Sessions(t.Context()); return len(found) == 0 && err == nil }
+	gone := func() bool {
+		_, err := b.Find(t.Context(), sessionID)
+		_, all, countErr := b.Count(t.Context(), "anna", nil)
+		return isNotFound(err) && all == 0 && countErr == nil
+	}
 	for began := time.Now(); !gone(); runtime.Gosched() { // its stream ends a moment before it does
 		if time.Since(began) > patience {
 			t.Fatal("it is still listed")
@@ -211,6 +229,9 @@ func TestSessionIDs(t *testing.T) {
 		if _, err := b.Attach(t.Context(), id); !isNotFound(err) {
 			t.Errorf("Attach %q: %v", id, err)
 		}
+		if _, err := b.Find(t.Context(), id); !isNotFound(err) {
+			t.Errorf("Find %q: %v", id, err)
+		}
 		if err := b.End(t.Context(), id); err != nil {
 			t.Errorf("End %q: %v", id, err)
 		}
@@ -236,7 +257,7 @@ func TestFolderOfSessions(t *testing.T) {
 		if err := test.make(path); err != nil {
 			t.Fatal(err)
 		}
-		_, err := newBackend(t, echo, same(path)).Sessions(t.Context())
+		_, err := newBackend(t, echo, same(path)).Owned(t.Context(), "")
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -257,8 +278,11 @@ func TestPlantedSessions(t *testing.T) {
 	}
 	unknown := func(what string, b *local.Backend) {
 		t.Helper()
-		if found, err := b.Sessions(t.Context()); len(found) != 0 || err != nil {
+		if found, err := b.Owned(t.Context(), "anna"); len(found) != 0 || err != nil {
 			t.Errorf("%s: the sessions are %v (%v)", what, found, err)
+		}
+		if found, err := b.Find(t.Context(), sessionID); err == nil {
+			t.Errorf("%s: the session is %v", what, found)
 		}
 		if err := b.End(t.Context(), sessionID); err == nil {
 			t.Errorf("%s: the session is ended", what)
@@ -272,7 +296,7 @@ func TestPlantedSessions(t *testing.T) {
 	if err := os.Chmod(place, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := b.Sessions(t.Context()); err != nil || len(found) != 1 {
+	if found, err := b.Owned(t.Context(), "anna"); err != nil || len(found) != 1 {
 		t.Errorf("the sessions are %v (%v)", found, err)
 	}
 }

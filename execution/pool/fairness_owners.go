@@ -8,11 +8,11 @@ import (
 )
 
 // A sandbox that has run a program of one owner never runs one of another owner. A sandbox
-// that has run none is fresh, and may serve any owner. Without authentication there is one
+// that has run none is fresh, and may serve any owner. A reset does not make one fresh. Without authentication there is one
 // owner, the empty one, and all this amounts to serving callers in their order.
 
 // isFresh reports whether the sandbox has run no program.
-func (m *member) isFresh() bool { return m.runs == 0 }
+func (m *member) isFresh() bool { return !m.used }
 
 // canServe reports whether the sandbox may run a program of owner.
 func (m *member) canServe(owner execution.Owner) bool { return m.isFresh() || m.owner == owner }

@@ -32,7 +32,10 @@ type sandbox struct {
 	spec   execution.Spec // of the template
 	bare   bool
 	maker  *maker
+	resets int // so far
 	done   chan struct{}
+	doomed chan struct{}
+	worn   atomic.Bool // whether it must serve no other run as it is
 	frozen atomic.Bool // whether it does not answer pings
 	silent atomic.Bool // whether that was noticed
 	end    sync.Once
@@ -47,7 +50,26 @@ func (s *sandbox) Run(context.Context, execution.Request, execution.Limits) (*ex
 	return &execution.Result{Usage: execution.Usage{CPU: s.maker.runCPU}}, nil
 }
 
-func (s *sandbox) Reusable() bool { return s.maker.reusable && !s.Silent() }
+func (s *sandbox) Reusable() bool { return s.maker.reusable && !s.worn.Load() && !s.Silent() }
+
+func (s *sandbox) Resettable() bool { return s.maker.resettable && !s.Silent() }
+
+func (s *sandbox) Reset(ctx context.Context) (execution.Sandbox, error) {
+	select {
+	case <-after(s.maker.resetTime):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if s.maker.resetErr != nil {
+		return nil, s.maker.resetErr
+	}
+	s.die()
+	anew := &sandbox{number: s.number, spec: s.spec, bare: s.bare, maker: s.maker, resets: s.resets + 1, done: make(chan struct{}), doomed: s.doomed}
+	s.maker.mu.Lock()
+	defer s.maker.mu.Unlock()
+	s.maker.made[s.number-1] = anew
+	return anew, nil
+}
 
 func (s *sandbox) Bare() bool { return s.bare }
 
@@ -85,6 +107,8 @@ func (s *sandbox) fallSilent() {
 	s.die()
 }
 
+func (s *sandbox) Doomed() <-chan struct{} { return s.doomed }
+
 func (s *sandbox) Done() <-chan struct{} { return s.done }
 
 // die ends the sandbox from within.
@@ -111,6 +135,9 @@ type maker struct {
 	reusable             bool
 	renewTime            time.Duration
 	renewErr             error
+	resettable           bool
+	resetTime            time.Duration
+	resetErr             error
 	runTime, runCPU      time.Duration // of a program
 	fail                 func(attempt int) error
 
@@ -142,7 +169,7 @@ func (m *maker) start(ctx context.Context, spec execution.Spec) (execution.Sandb
 	defer m.mu.Unlock()
 	bare := spec.Bare && m.preloadTime > 0
 	spec.Bare = false
-	s := &sandbox{number: len(m.made) + 1, spec: spec, bare: bare, maker: m, done: make(chan struct{})}
+	s := &sandbox{number: len(m.made) + 1, spec: spec, bare: bare, maker: m, done: make(chan struct{}), doomed: make(chan struct{})}
 	m.made = append(m.made, s)
 	return s, nil
 }

@@ -67,7 +67,7 @@ func (p *Pool) serveLocked(s *subpool) {
 			return
 		}
 		m := s.takeIdle(idle)
-		if m.isDone() {
+		if m.isDone() || m.isDoomed() {
 			p.closeLocked(m)
 			continue
 		}
@@ -113,10 +113,14 @@ func (p *Pool) release(m *member) {
 	}
 	delete(p.leased, m)
 	m.runs++
+	m.used = true
 	m.subpool.noteRunLocked(time.Since(m.leasedAt), m.cpu)
-	if p.closed || m.shouldRetireLocked(m.runs) || p.shouldYieldLocked(m) {
+	switch {
+	case p.closed || m.shouldRetireLocked(m.runs) || p.shouldYieldLocked(m):
 		p.retireLocked(m)
-	} else {
+	case m.isWornOut(m.runs):
+		p.resetLocked(m)
+	default:
 		p.renewLocked(m)
 	}
 	p.growLocked()

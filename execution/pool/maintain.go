@@ -44,11 +44,27 @@ func (p *Pool) scheduleGrowLocked() {
 	})
 }
 
-// watch waits until a sandbox ends or is silent, and retires it if it is idle then.
+// watch waits until a sandbox ends, is silent or is to go soon, and retires it if it is idle
+// then.
 func (p *Pool) watch(m *member) {
-	<-m.Done()
+	select {
+	case <-m.Done():
+	case <-m.Doomed():
+		p.closeDoomed(m)
+		return // it will not be idle again
+	}
 	if p.retireIdle(m) {
 		p.opts.Log.Warn("an idle sandbox ended or does not answer", "age", time.Since(m.startedAt), "silent", m.Silent())
+	}
+}
+
+// closeDoomed closes a sandbox that is to go soon, if it is idle.
+func (p *Pool) closeDoomed(m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(m.subpool.idle, m); i >= 0 {
+		p.closeLocked(m.subpool.takeIdle(i))
+		p.growLocked()
 	}
 }
 

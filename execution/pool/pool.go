@@ -3,8 +3,8 @@
 // A template ([execution.Spec]) is an image digest and settings. Sandboxes of one template
 // are interchangeable, so each template has a subpool of idle sandboxes, which the pool
 // fills in the background. One budget bounds all live sandboxes: idle, starting, leased,
-// renewing and dying. After a run the pool renews the sandbox and makes it idle again, or
-// closes and replaces it; the request does not wait for either. The caller of [New]
+// renewing and dying. After a run the pool renews or resets the sandbox and makes it idle
+// again, or closes and replaces it; the request does not wait for that. The caller of [New]
 // passes the function that starts a sandbox.
 //
 // Each policy has a file:
@@ -12,7 +12,7 @@
 //	grow.go                 when a subpool needs another sandbox
 //	bare.go                 when a sandbox preloads nothing, and how long it is kept
 //	cores.go                when the cores can serve another one
-//	retire.go               when a sandbox is closed
+//	retire.go               when a sandbox is closed, or reset
 //	fairness_templates.go   how templates share the budget
 //	fairness_owners.go      how owners share the sandboxes of a template
 package pool
@@ -83,7 +83,7 @@ type Pool struct {
 	//
 	// There is no I/O while mu is held: sandboxes are started, renewed, checked and closed
 	// by goroutines that take mu only to record the outcome. What is called with mu held
-	// (Done, Silent, Reusable, Bare) does not block. Functions that need mu are named xLocked.
+	// (Done, Doomed, Silent, Reusable, Resettable, Bare) does not block. Functions that need mu are named xLocked.
 	mu        sync.Mutex
 	subpools  *simplelru.LRU[execution.Spec, *subpool]
 	evicted   []*subpool // no longer in subpools, but with callers or starts

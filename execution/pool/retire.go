@@ -14,11 +14,25 @@ const shrinkAfter = 10 * time.Second
 // shouldRetireLocked is the policy for retiring a sandbox after a run: it reports whether m
 // must be closed once it has served so many runs.
 func (m *member) shouldRetireLocked(runs int) bool {
-	usedUp := m.maxRuns > 0 && runs >= m.maxRuns
-	return usedUp || m.isTooOld() || m.subpool.evicted || !m.Reusable()
+	return m.isDoomed() || m.isTooOldLocked() || m.subpool.evicted || m.isWornOut(runs) && !m.Resettable()
 }
 
-func (m *member) isTooOld() bool { return m.maxAge > 0 && time.Since(m.startedAt) >= m.maxAge }
+// isWornOut reports whether m can serve no other run as it is, once it has served so many.
+func (m *member) isWornOut(runs int) bool {
+	return m.maxRuns > 0 && runs >= m.maxRuns || !m.Reusable()
+}
+
+// AgeGrace is how much older than its greatest age a sandbox may get while starts fail:
+// without it, a backend that starts nothing for a while would drain the pool.
+const AgeGrace = 5 * time.Minute
+
+func (m *member) isTooOldLocked() bool {
+	limit := m.maxAge
+	if m.subpool.fault != nil {
+		limit += AgeGrace
+	}
+	return m.maxAge > 0 && time.Since(m.startedAt) >= limit
+}
 
 // limitSpread is the largest part by which a sandbox's limits on runs and age are reduced.
 // It differs between sandboxes: those that were started together must not be replaced
@@ -40,7 +54,7 @@ func (p *Pool) shrinkLocked(s *subpool) {
 		p.closeIdleLocked(s)
 	}
 	s.idle = slices.DeleteFunc(s.idle, func(m *member) bool {
-		if m.isTooOld() {
+		if m.isTooOldLocked() {
 			p.closeLocked(m)
 			return true
 		}

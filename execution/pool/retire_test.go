@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,5 +122,29 @@ func TestRetirementIsSpread(t *testing.T) {
 		if waits > 4 {
 			t.Errorf("the caller had to wait %d times", waits)
 		}
+	})
+}
+
+// An old sandbox is kept for a while where no other can be started.
+func TestOldSandboxesAreKeptWhileStartsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		m := &maker{reusable: true, resettable: true, fail: func(attempt int) error {
+			if attempt > 1 && !up.Load() {
+				return errStart
+			}
+			return nil
+		}}
+		p := newPool(t, m, pool.Options{Target: 2, Max: 2, MaxAge: time.Minute})
+		p.Warm(red)
+		elapse(2 * time.Minute)
+		wearOut(t, p, m, "")
+		synctest.Wait()
+		wantUse(t, p, m, "", 1, 1)
+		elapse(5 * time.Minute)
+		wantStats(t, p, pool.Stats{})
+		up.Store(true)
+		elapse(time.Minute)
+		wantStats(t, p, pool.Stats{Idle: 2})
 	})
 }

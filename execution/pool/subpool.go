@@ -35,17 +35,23 @@ type member struct {
 	startedAt time.Time
 	leasedAt  time.Time       // the last time
 	cpu       time.Duration   // of the last run; the holder of the lease sets it
-	runs      int             // that have ended
-	owner     execution.Owner // of the current or last lease; valid while leased or if runs > 0
+	runs      int             // that have ended since the start, or the last reset
+	used      bool            // whether a run has ended since the start
+	owner     execution.Owner // of the current or last lease; valid while leased or used
 
 	maxRuns int           // 0: any number
 	maxAge  time.Duration // 0: any age
 }
 
 // isDone reports whether the sandbox has ended or is silent.
-func (m *member) isDone() bool {
+func (m *member) isDone() bool { return isClosed(m.Done()) }
+
+// isDoomed reports whether the sandbox is to go soon.
+func (m *member) isDoomed() bool { return isClosed(m.Doomed()) }
+
+func isClosed(channel <-chan struct{}) bool {
 	select {
-	case <-m.Done():
+	case <-channel:
 		return true
 	default:
 		return false
@@ -82,8 +88,13 @@ func (p *Pool) allLocked() []*subpool {
 	return append(slices.Clone(p.evicted), p.subpools.Values()...)
 }
 
-// addIdleLocked leases a sandbox to a caller that waits, or makes it idle.
+// addIdleLocked leases a sandbox to a caller that waits, or makes it idle. It closes one that
+// is to go soon.
 func (p *Pool) addIdleLocked(s *subpool, m *member) {
+	if m.isDoomed() {
+		p.closeLocked(m)
+		return
+	}
 	s.idle = append(s.idle, m)
 	p.closeReplacedLocked(s)
 	p.serveLocked(s)

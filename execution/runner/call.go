@@ -23,7 +23,7 @@ func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
 		return nil, fmt.Errorf("%w: %w: another server has the session", execution.ErrNotStarted, errFrame)
 	}
 	head := fmt.Appendf(c.task.head(), "op=%d\n", c.task.operation)
-	if err := c.sandbox.send(ctx, c.task, head); err != nil {
+	if err := c.stream.send(ctx, c.task, head); err != nil {
 		return nil, c.unsent(ctx, err)
 	}
 	lasting, cancel := c.outlive(ctx)
@@ -34,13 +34,13 @@ func (c *sessionCall) make(ctx context.Context) (*execution.Result, error) {
 	r, err := c.report(lasting, interruptTime+graceTime)
 	if c.inOrder = err == nil; !c.inOrder {
 		c.log(lasting, "a call's report is not whole", err)
-		failCall(r, err)
+		failCall(r, err, c.stream.loss(lasting, r))
 	}
 	result := c.result(r)
 	result.StateLost = r.facts.stateLost
 	c.explain(result, r.facts.lostForMemory)
 	if result.StateLost && c.inOrder && ctx.Err() == nil {
-		_ = c.sandbox.note(ctx, kindHeard, graceTime) // otherwise it is reported again
+		_ = c.stream.note(ctx, kindHeard, graceTime) // otherwise it is reported again
 	}
 	return result, nil
 }
@@ -51,7 +51,7 @@ func (c *sessionCall) unsent(ctx context.Context, cause error) error {
 	if errors.Is(cause, execution.ErrNotStarted) {
 		return cause // the stream failed
 	}
-	c.inOrder = c.sandbox.note(ctx, kindNever, stageTime) == nil
+	c.inOrder = c.stream.note(ctx, kindNever, stageTime) == nil
 	return cause
 }
 
@@ -69,8 +69,9 @@ func (c *sessionCall) unstarted(ctx context.Context, cause error) (*execution.Re
 	}
 	c.log(ctx, "the start of a call was not reported", cause)
 	r := newReport(ctx, c.task)
-	r.facts = facts{lost: true}
-	r.failure = "the session ended, or the connection to it, before it said that the program starts; it may have run"
+	lost := c.stream.loss(ctx, r)
+	r.facts = facts{lost: true, lostToMemory: lost.memory}
+	r.failure = lost.after("the session ended, or the connection to it, before it said that the program starts; it may have run", "")
 	return r.result(), nil
 }
 
@@ -78,7 +79,7 @@ func (c *sessionCall) unstarted(ctx context.Context, cause error) (*execution.Re
 // that is frozen finds that before it begins the call. It reports whether the frame
 // could be sent.
 func (c *sessionCall) callBack() bool {
-	s := c.sandbox
+	s := c.stream
 	s.writing <- struct{}{} // other writers give up at once on a silent sandbox
 	defer s.release()
 	if err := s.instance.SetWriteDeadline(time.Now().Add(callBackTime)); err != nil {
@@ -95,7 +96,7 @@ func (c *sessionCall) outlive(ctx context.Context) (context.Context, context.Can
 	called := make(chan struct{})
 	forget := context.AfterFunc(ctx, func() {
 		defer close(called)
-		_ = c.sandbox.note(lasting, kindCallOff, graceTime) // a failure shows as the stream's end
+		_ = c.stream.note(lasting, kindCallOff, graceTime) // a failure shows as the stream's end
 		time.AfterFunc(callOffTime, func() { cancel(errLate) })
 	})
 	return lasting, func() {
@@ -107,9 +108,9 @@ func (c *sessionCall) outlive(ctx context.Context) (context.Context, context.Can
 }
 
 // failCall notes that the report of a call ends here.
-func failCall(r *report, err error) {
+func failCall(r *report, err error, lost loss) {
 	ended := r.ended
-	r.fail(err)
+	r.fail(err, lost)
 	switch {
 	case ended: // as for a run
 	case errors.Is(err, errLate):
@@ -117,7 +118,7 @@ func failCall(r *report, err error) {
 	case errors.Is(err, errSilent):
 		r.failure = "the session does not answer any more; it may be frozen, and the program may go on"
 	default:
-		r.failure = "the session ended, or the connection to it (out of memory, deleted, or the engine stopped)"
+		r.failure = lost.after("the session ended, or the connection to it", "out of memory, deleted, or the engine stopped")
 	}
 }
 

@@ -12,12 +12,12 @@ import (
 
 // collection takes in a report.
 type collection struct {
-	sandbox *Sandbox
-	report  *report
-	keep    execution.Keep // may be nil
-	timer   *time.Timer    // up to the program's end it runs through
-	left    time.Duration  // that the files may still be waited for; keeping them takes nothing of it
-	early   *frame         // read before its turn
+	stream *stream
+	report *report
+	keep   execution.Keep // may be nil
+	timer  *time.Timer    // up to the program's end it runs through
+	left   time.Duration  // that the files may still be waited for; keeping them takes nothing of it
+	early  *frame         // read before its turn
 }
 
 // collect takes in a report to its end. Its error explains why the end did not arrive.
@@ -46,11 +46,11 @@ func (c *collection) next(ctx context.Context) (frame, error) {
 		return *f, nil
 	}
 	if !c.report.ended {
-		return c.sandbox.next(ctx, c.timer.C)
+		return c.stream.next(ctx, c.timer.C)
 	}
 	began := time.Now()
 	c.timer.Reset(c.left)
-	f, err := c.sandbox.next(ctx, c.timer.C)
+	f, err := c.stream.next(ctx, c.timer.C)
 	c.left += timeFor(int64(len(f.payload))) - time.Since(began)
 	return f, err
 }
@@ -72,11 +72,11 @@ func (c *collection) keepFile(ctx context.Context) error {
 		return content.err
 	case err != nil:
 		reason := "it could not be stored: " + execution.AsError(err).Message
-		if c.sandbox.lasting {
+		if c.stream.lasting {
 			reason += "; it stays in the session"
 		}
 		c.report.skipFile(reason)
-		c.sandbox.log.WarnContext(ctx, "a file that a run made could not be kept", "error", err)
+		c.stream.log.WarnContext(ctx, "a file that a run made could not be kept", "error", err)
 	default:
 		c.report.file.ID = id
 	}

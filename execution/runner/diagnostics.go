@@ -20,7 +20,7 @@ func diagnosis(stderr string) (execution.Cause, string) {
 }
 
 // diagnostics returns what the supervisor of a sandbox wrote for people.
-func (s *Sandbox) diagnostics() string {
+func (s *stream) diagnostics() string {
 	_, text := diagnosis(s.instance.Diagnostics())
 	return text
 }

@@ -11,14 +11,14 @@ import (
 
 // dispatch is a task that a supervisor gets, starts and reports.
 type dispatch struct {
-	sandbox *Sandbox
-	task    *task
-	began   time.Time // when the sending of the task began
-	timer   *time.Timer
+	stream *stream
+	task   *task
+	began  time.Time // when the sending of the task began
+	timer  *time.Timer
 }
 
-func (s *Sandbox) newDispatch(t *task) *dispatch {
-	return &dispatch{sandbox: s, task: t, began: time.Now()}
+func (s *stream) newDispatch(t *task) *dispatch {
+	return &dispatch{stream: s, task: t, began: time.Now()}
 }
 
 // errDisorder means that the supervisor did not receive the task in order, and does
@@ -33,7 +33,7 @@ func (e *refusalError) Error() string { return fmt.Sprintf("refused: %.300q", e.
 // awaitStart waits until the supervisor starts the task.
 func (d *dispatch) awaitStart(ctx context.Context) error {
 	d.timer = time.NewTimer(stageTime)
-	f, err := d.sandbox.next(ctx, d.timer.C)
+	f, err := d.stream.next(ctx, d.timer.C)
 	switch {
 	case err != nil:
 		return err
@@ -56,7 +56,7 @@ func (d *dispatch) report(ctx context.Context, grace time.Duration) (*report, er
 		d.task.started()
 	}
 	d.timer.Reset(d.task.timeout + grace)
-	err := (&collection{sandbox: d.sandbox, report: r, keep: d.task.keep, timer: d.timer, left: collectTime}).collect(ctx)
+	err := (&collection{stream: d.stream, report: r, keep: d.task.keep, timer: d.timer, left: collectTime}).collect(ctx)
 	return r, err
 }
 
@@ -79,5 +79,5 @@ func (d *dispatch) end() {
 
 // log logs a failure with what the supervisor wrote to its stderr.
 func (d *dispatch) log(ctx context.Context, message string, cause error) {
-	d.sandbox.log.WarnContext(ctx, message, "error", cause, "diagnostics", shown(d.sandbox.diagnostics(), maxReason))
+	d.stream.log.WarnContext(ctx, message, "error", cause, "diagnostics", shown(d.stream.diagnostics(), maxReason))
 }

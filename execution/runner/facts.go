@@ -26,6 +26,7 @@ type facts struct {
 	signal           syscall.Signal // 0: it exited
 	timedOut         bool
 	lost             bool // the sandbox ended first; known to this side alone
+	lostToMemory     bool // it was ended for memory; known to the backend alone
 	wall             time.Duration
 	kill             time.Duration // from the main process's end to that of all others
 	usage            execution.Usage
@@ -110,6 +111,8 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 	}
 	failed := f.exitCode != 0
 	switch {
+	case f.lostToMemory:
+		end = execution.End{Reason: execution.MemoryLimit, Message: stoppedForMemory}
 	case f.lost:
 		end.Reason = execution.SandboxLost
 	case f.timedOut:

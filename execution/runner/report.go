@@ -214,8 +214,9 @@ func (r *report) skip(path, reason string) {
 	r.skipped = append(r.skipped, one)
 }
 
-// fail notes that the report ends here.
-func (r *report) fail(err error) {
+// fail notes that the report ends here. If the sandbox has ended under the program, lost is
+// what is known of that.
+func (r *report) fail(err error, lost loss) {
 	if r.file != nil {
 		r.skipFile("it did not arrive whole")
 	}
@@ -230,8 +231,8 @@ func (r *report) fail(err error) {
 		r.facts = facts{lost: true, wall: time.Since(r.started)}
 		r.failure = "the sandbox did not answer any more and was destroyed; the run's files are lost"
 	default:
-		r.facts = facts{lost: true, wall: time.Since(r.started)}
-		r.failure = "the sandbox ended before the program did, with its files (out of memory, or the engine stopped)"
+		r.facts = facts{lost: true, lostToMemory: lost.memory, wall: time.Since(r.started)}
+		r.failure = lost.after("the sandbox ended before the program did, with its files", "out of memory, or the engine stopped")
 	}
 }
 

@@ -34,7 +34,7 @@ func takeAll(r *report, stream []byte) {
 			err = r.take(f)
 		}
 		if err != nil {
-			r.fail(err)
+			r.fail(err, loss{})
 			return
 		}
 	}
@@ -121,7 +121,7 @@ func TestReportFail(t *testing.T) {
 			r := newTestReport()
 			r.stdout.add([]byte("so far"))
 			r.ended = test.ended
-			r.fail(test.err)
+			r.fail(test.err, loss{})
 			result := r.result()
 			if result.End.Reason != test.want || result.End.Message == "" || result.Stdout != "so far" {
 				t.Errorf("wrong result: %+v", result)
@@ -151,7 +151,7 @@ func TestPrintable(t *testing.T) {
 func fed(r *report, frames ...frame) *report {
 	for _, f := range frames {
 		if err := r.take(f); err != nil {
-			r.fail(err)
+			r.fail(err, loss{})
 			break
 		}
 	}

@@ -33,15 +33,17 @@ func (s *Sandbox) run(ctx context.Context, t *task) (_ *execution.Result, odd bo
 		return nil, false, s.unsent(ctx, err, t.limits)
 	}
 	if err := d.awaitStart(ctx); err != nil {
+		s.distrust(err)
 		return nil, false, unstarted(err, t.limits)
 	}
 	r, err := d.report(ctx, graceTime)
+	s.distrust(err)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, false, context.Cause(ctx)
 	case err != nil:
 		d.log(ctx, "a run's report is not whole", err)
-		r.fail(err)
+		r.fail(err, s.loss(ctx, r))
 	}
 	result := d.result(r)
 	result.Stages.Clean, result.Stages.Prepare = s.prepared.clean, s.prepared.fork

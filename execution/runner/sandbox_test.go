@@ -226,3 +226,25 @@ func TestPreloadFault(t *testing.T) {
 		t.Errorf("the fault is %q, not %q", got, want)
 	}
 }
+
+// going is an instance whose machine may be drained.
+type going struct {
+	*instance
+	doomed chan struct{}
+}
+
+func (g going) Doomed() <-chan struct{} { return g.doomed }
+
+func TestDoomed(t *testing.T) {
+	if open(t, newInstance(t, ready(func(*supervisor) {}))).Doomed() != nil {
+		t.Error("a sandbox is doomed whose instance knows nothing of that")
+	}
+	i := going{newInstance(t, ready(func(*supervisor) {})), make(chan struct{})}
+	sandbox, err := runner.Open(t.Context(), i, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sandbox.Close() }()
+	close(i.doomed)
+	<-sandbox.Doomed()
+}

@@ -9,10 +9,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
-// sender writes frames to a sandbox within a time.
+// sender writes frames to a supervisor within a time.
 type sender struct {
-	sandbox *Sandbox
-	left    time.Duration // that writing may still take; the wait for a file's source does not count
+	stream *stream
+	left   time.Duration // that writing may still take; the wait for a file's source does not count
 }
 
 // timeFor is how long bytes may take between us and a sandbox, on a machine that
@@ -25,8 +25,8 @@ func timeFor(bytes int64) time.Duration {
 // send sends a whole task, and its files as their sources return them. It stops
 // when ctx ends. An error that does not wrap [execution.ErrNotStarted] is a
 // source's.
-func (s *Sandbox) send(ctx context.Context, t *task, head []byte) error {
-	w := &sender{sandbox: s, left: stageTime}
+func (s *stream) send(ctx context.Context, t *task, head []byte) error {
+	w := &sender{stream: s, left: stageTime}
 	for _, file := range t.files {
 		w.left += timeFor(file.Size)
 	}
@@ -56,7 +56,7 @@ func (s *Sandbox) send(ctx context.Context, t *task, head []byte) error {
 // write writes frames, in what is left of the time, and releases the stream: pings go
 // between, so that a slow source does not cost the sandbox.
 func (w *sender) write(ctx context.Context, frames func(out frameWriter) error) error {
-	s := w.sandbox
+	s := w.stream
 	s.pulse.wait()
 	defer s.pulse.resume()
 	began := time.Now()
@@ -74,7 +74,7 @@ func (w *sender) write(ctx context.Context, frames func(out frameWriter) error) 
 
 // writeHeld writes frames. It needs the right to write.
 func (w *sender) writeHeld(ctx context.Context, frames func(out frameWriter) error) error {
-	s := w.sandbox
+	s := w.stream
 	if err := context.Cause(ctx); err != nil { // before, not after: what is written is written
 		return err
 	}
@@ -90,8 +90,8 @@ func (w *sender) writeHeld(ctx context.Context, frames func(out frameWriter) err
 }
 
 // note sends a frame without a payload, within a time.
-func (s *Sandbox) note(ctx context.Context, kind byte, within time.Duration) error {
-	return (&sender{sandbox: s, left: within}).write(ctx, func(out frameWriter) error {
+func (s *stream) note(ctx context.Context, kind byte, within time.Duration) error {
+	return (&sender{stream: s, left: within}).write(ctx, func(out frameWriter) error {
 		_ = out.frame(kind, nil)
 		return out.w.Flush()
 	})

@@ -41,15 +41,13 @@ func (s *Sessions) Start(ctx context.Context, spec execution.Spec) (execution.Se
 	if err != nil {
 		return nil, err
 	}
-	sandbox := newSandbox(instance)
-	sandbox.log, sandbox.lasting = s.log, true
-	go sandbox.read(atOnce)
-	sandbox.pulse.set(starting)
-	if err := sandbox.begin(ctx); err != nil {
+	conn := s.connect(instance)
+	go conn.stream.read(atOnce)
+	if _, err := conn.stream.begin(ctx); err != nil {
 		return nil, err
 	}
-	sandbox.unasked.Store(true)
-	return &sessionConn{sandbox: sandbox}, nil
+	conn.stream.unasked.Store(true)
+	return conn, nil
 }
 
 // Attach connects to a session that runs, and waits until it takes calls. A call
@@ -59,20 +57,34 @@ func (s *Sessions) Attach(ctx context.Context, id string) (execution.Session, er
 	if err != nil {
 		return nil, err
 	}
-	sandbox := newSandbox(instance)
-	sandbox.log, sandbox.lasting = s.log, true
-	conn := &sessionConn{sandbox: sandbox}
+	conn := s.connect(instance)
 	if err := conn.sync(ctx); err != nil {
 		conn.Detach()
 		return nil, fmt.Errorf("the session does not answer: %w", err)
 	}
-	sandbox.unasked.Store(true)
+	conn.stream.unasked.Store(true)
 	return conn, nil
 }
 
-// Sessions lists the sessions that run.
-func (s *Sessions) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
-	return s.backend.Sessions(ctx)
+func (s *Sessions) connect(instance execution.Instance) *sessionConn {
+	stream := newStream(instance, s.log)
+	stream.lasting = true
+	return &sessionConn{stream: stream}
+}
+
+// Find returns a session that runs.
+func (s *Sessions) Find(ctx context.Context, id string) (execution.SessionInfo, error) {
+	return s.backend.Find(ctx, id)
+}
+
+// Owned lists the running sessions of an owner.
+func (s *Sessions) Owned(ctx context.Context, owner execution.Owner) ([]execution.SessionInfo, error) {
+	return s.backend.Owned(ctx, owner)
+}
+
+// Count counts the sessions that run.
+func (s *Sessions) Count(ctx context.Context, owner execution.Owner, except []string) (own, all int, err error) {
+	return s.backend.Count(ctx, owner, except)
 }
 
 // Announce records when a session ends.
@@ -86,30 +98,30 @@ func (s *Sessions) End(ctx context.Context, id string) error { return s.backend.
 // sessionConn is a connection to a session's supervisor. It implements
 // [execution.Session].
 type sessionConn struct {
-	sandbox *Sandbox
-	broken  atomic.Bool
+	stream *stream
+	broken atomic.Bool
 }
 
 // Usable reports whether calls can still be made over this connection. A frame that
 // arrives between calls means that they cannot: another server has the session now.
 func (c *sessionConn) Usable() bool {
 	select {
-	case <-c.sandbox.done:
+	case <-c.stream.done:
 		return false
 	default:
-		return !c.broken.Load() && len(c.sandbox.frames) == 0
+		return !c.broken.Load() && len(c.stream.frames) == 0
 	}
 }
 
 // Done is closed when the connection has ended. One to a session that does not
 // answer ends with the call that notices.
-func (c *sessionConn) Done() <-chan struct{} { return c.sandbox.ended }
+func (c *sessionConn) Done() <-chan struct{} { return c.stream.ended }
 
 // Detach closes the connection.
 func (c *sessionConn) Detach() {
 	c.broken.Store(true)
-	c.sandbox.quitOnce.Do(func() { close(c.sandbox.quit) })
-	c.sandbox.instance.Detach()
+	c.stream.stopReading()
+	c.stream.instance.Detach()
 }
 
 // RunPython runs a program in the session's interpreter.
@@ -128,7 +140,7 @@ func (c *sessionConn) SetEnd(ctx context.Context, end time.Time) error {
 	if !c.Usable() {
 		return errOver
 	}
-	err := (&sender{sandbox: c.sandbox, left: untilTime}).write(ctx, func(out frameWriter) error {
+	err := (&sender{stream: c.stream, left: untilTime}).write(ctx, func(out frameWriter) error {
 		_ = out.frame(kindUntil, fmt.Appendf(nil, "expires_ms=%d\n", end.UnixMilli()))
 		return out.w.Flush()
 	})
@@ -139,12 +151,12 @@ func (c *sessionConn) SetEnd(ctx context.Context, end time.Time) error {
 }
 
 func (c *sessionConn) call(ctx context.Context, t task) (*execution.Result, error) {
-	call := &sessionCall{dispatch: c.sandbox.newDispatch(&t), conn: c}
+	call := &sessionCall{dispatch: c.stream.newDispatch(&t), conn: c}
 	defer call.end()
-	c.sandbox.pulse.set(busy) // the session also waits for a slow store as long as it receives pings
+	c.stream.pulse.set(busy) // the session also waits for a slow store as long as it receives pings
 	result, err := call.make(ctx)
-	c.sandbox.pulse.set(atRest)
-	c.sandbox.unasked.Store(true)
+	c.stream.pulse.set(atRest)
+	c.stream.unasked.Store(true)
 	if !call.inOrder || !c.Usable() {
 		c.Detach() // what may still arrive has no reader
 	}

@@ -22,7 +22,7 @@ import (
 // sessionBackend has one instance.
 type sessionBackend struct {
 	execution.SessionBackend
-	instance *instance
+	instance execution.Instance
 }
 
 func (b sessionBackend) Start(context.Context, execution.Spec) (execution.Instance, error) {
@@ -33,7 +33,7 @@ func (b sessionBackend) Attach(context.Context, string) (execution.Instance, err
 	return b.instance, nil
 }
 
-func hostOf(i *instance) *runner.Sessions {
+func hostOf(i execution.Instance) *runner.Sessions {
 	return runner.NewSessions(sessionBackend{instance: i}, slog.New(slog.DiscardHandler))
 }
 

@@ -22,10 +22,10 @@ const (
 // begin. Neither side knows which frames an earlier server has left incomplete.
 func (c *sessionConn) sync(ctx context.Context) error {
 	nonce := []byte(rand.Text())
-	c.sandbox.pulse.set(busy)
-	defer c.sandbox.pulse.set(atRest)
+	c.stream.pulse.set(busy)
+	defer c.stream.pulse.set(atRest)
 	found := make(chan struct{})
-	go c.sandbox.read(func(in *bufio.Reader) error {
+	go c.stream.read(func(in *bufio.Reader) error {
 		err := skipPast(in, encode(kindSync, nonce))
 		if err == nil {
 			close(found)
@@ -34,10 +34,10 @@ func (c *sessionConn) sync(ctx context.Context) error {
 	})
 	// More than the rest of any frame; where one would begin they are none.
 	zeros := make([]byte, headerBytes+maxFrameBytes+chunkBytes)
-	err := (&sender{sandbox: c.sandbox, left: syncTime}).write(ctx, func(out frameWriter) error {
+	err := (&sender{stream: c.stream, left: syncTime}).write(ctx, func(out frameWriter) error {
 		_, _ = out.w.Write(zeros)
 		_ = out.frame(kindSync, nonce)
-		c.sandbox.out.tag = nonce[:tagBytes]
+		c.stream.out.tag = nonce[:tagBytes]
 		return out.w.Flush()
 	})
 	if err != nil {
@@ -48,9 +48,9 @@ func (c *sessionConn) sync(ctx context.Context) error {
 	}
 	// A supervisor of an earlier version answers no pings, so none are expected of
 	// it. Ours sends the first pong with its answer.
-	err = c.await(ctx, c.sandbox.pulse.answers, pongTime)
+	err = c.await(ctx, c.stream.pulse.answers, pongTime)
 	if errors.Is(err, errLate) {
-		c.sandbox.pulse.deaf.Store(true)
+		c.stream.pulse.deaf.Store(true)
 		return nil
 	}
 	return err
@@ -60,15 +60,15 @@ func (c *sessionConn) sync(ctx context.Context) error {
 func (c *sessionConn) await(ctx context.Context, what <-chan struct{}, within time.Duration) error {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
-	c.sandbox.pulse.wait()
-	defer c.sandbox.pulse.resume()
+	c.stream.pulse.wait()
+	defer c.stream.pulse.resume()
 	select {
 	case <-what:
 		return nil
-	case <-c.sandbox.silent:
+	case <-c.stream.silent:
 		return errSilent
-	case <-c.sandbox.ended:
-		return c.sandbox.readErr
+	case <-c.stream.ended:
+		return c.stream.readErr
 	case <-timer.C:
 		return errLate
 	case <-ctx.Done():

@@ -86,7 +86,7 @@ func assembled(t *testing.T) ([]byte, *arch.Info) {
 // conditions, their neighbours, and numbers of calls, in both halves.
 func TestFilterMatchesRules(t *testing.T) {
 	for _, bounded := range []bool{true, false} {
-		rules, err := loadRules(true, bounded)
+		rules, err := rulesOf(true, bounded)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +13,7 @@ import (
 // engine. See [Profile] for many. If bounded is not set, no cgroup limits memory, and the
 // filter also denies calls that allocate memory which belongs to no process.
 func Filter(many, bounded bool) ([]byte, error) {
-	rules, err := loadRules(many, bounded)
+	rules, err := rulesOf(many, bounded)
 	if err != nil {
 		return nil, err
 	}
@@ -25,21 +24,16 @@ func Filter(many, bounded bool) ([]byte, error) {
 	return assemble(rules, specs.ActErrno, info)
 }
 
-// loadRules returns the profile's rules for a process without capabilities, on this
-// architecture and kernel.
-func loadRules(many, bounded bool) ([]specs.LinuxSyscall, error) {
-	text, err := Profile(many)
+// rulesOf returns the policy's rules.
+func rulesOf(many, bounded bool) ([]specs.LinuxSyscall, error) {
+	rules, err := policy(many)
 	if err != nil {
 		return nil, err
 	}
-	rules, err := seccomp.LoadProfile(text, &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}})
-	if err != nil {
-		return nil, fmt.Errorf("the seccomp profile: %w", err)
-	}
 	if !bounded {
-		return uncounted(rules.Syscalls), nil
+		return uncounted(unconditional(rules.Syscalls)), nil
 	}
-	return rules.Syscalls, nil
+	return unconditional(rules.Syscalls), nil
 }
 
 // uncounted returns rules that also deny memory which the kernel attributes to no process:

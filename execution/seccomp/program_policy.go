@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -48,22 +49,34 @@ const (
 	setSeccomp = 22 // PR_SET_SECCOMP
 )
 
-// ProgramFilter is the program's policy for one architecture. It is empty if the library does
-// not support the server's architecture.
+// ProgramFilter is the program's policy for one architecture.
 type ProgramFilter struct {
-	// Machine is the name of the architecture, as uname(2) returns it. A supervisor on another
-	// one does not install the filter, and refuses to serve many runs.
+	// Machine is the name of the architecture, as uname(2) returns it. A supervisor on one
+	// without a filter installs none, and refuses to serve many runs.
 	Machine string
 	// First and Second are the instructions of both parts, in hexadecimal digits.
 	First, Second string
 }
 
-// NewProgramFilter returns the program's policy for the architecture of this server.
-func NewProgramFilter() (ProgramFilter, error) {
-	info, err := arch.GetInfo("")
-	if err != nil {
-		return ProgramFilter{}, nil //nolint:nilerr // the library does not support this architecture
+// ProgramFilters returns the program's policy for each architecture that sandboxes have: an
+// engine or a node may have another one than the server.
+func ProgramFilters() ([]ProgramFilter, error) {
+	var all []ProgramFilter
+	for _, machine := range machines() {
+		info, err := arch.GetInfo(machine)
+		if err != nil {
+			return nil, fmt.Errorf("the seccomp filter: %w", err)
+		}
+		filter, err := programFilter(info)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, filter)
 	}
+	return all, nil
+}
+
+func programFilter(info *arch.Info) (ProgramFilter, error) {
 	first, err := assemble(firstRules(), specs.ActAllow, info)
 	if err != nil {
 		return ProgramFilter{}, err

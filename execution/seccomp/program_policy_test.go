@@ -28,10 +28,19 @@ func (b bothParts) run(machine uint32, nr int, args ...uint64) (int, error) {
 // programMachine returns the policy of programs, ready to run, and the architecture it is for.
 func programMachine(t *testing.T) (bothParts, *arch.Info) {
 	t.Helper()
-	filter, err := NewProgramFilter()
+	filters, err := ProgramFilters()
 	if err != nil {
 		t.Fatal(err)
 	}
+	info, err := arch.GetInfo("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := slices.IndexFunc(filters, func(f ProgramFilter) bool { return f.Machine == info.Name })
+	if native < 0 {
+		t.Fatalf("there is no filter for %s", info.Name)
+	}
+	filter := filters[native]
 	var parts [2]virtualMachine
 	for i, text := range []string{filter.First, filter.Second} {
 		code, err := hex.DecodeString(text)
@@ -39,10 +48,6 @@ func programMachine(t *testing.T) (bothParts, *arch.Info) {
 			t.Fatal(err)
 		}
 		parts[i] = newMachine(t, code)
-	}
-	info, err := arch.GetInfo("")
-	if err != nil || info.Name != filter.Machine {
-		t.Fatalf("%v: machine %q", err, filter.Machine)
 	}
 	return bothParts{parts[0], parts[1]}, info
 }
@@ -98,6 +103,34 @@ func TestProgramFilter(t *testing.T) {
 	}
 	if known < len(deniedToPrograms())-2 { // only x86 has iopl and ioperm
 		t.Errorf("only %d of %d names are known", known, len(deniedToPrograms()))
+	}
+}
+
+// Each machine has a filter of its own, under the name that uname(2) returns there.
+func TestProgramFilters(t *testing.T) {
+	filters, err := ProgramFilters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for i, filter := range filters {
+		names = append(names, filter.Machine)
+		info, err := arch.GetInfo(machines()[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, err := hex.DecodeString(filter.First)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm := newMachine(t, code)
+		wantVerdict(t, vm, info, "read", verdictAllow)
+		for _, call := range []string{"mount", "ptrace", "bpf", "io_uring_setup", "keyctl"} {
+			wantVerdict(t, vm, info, call, verdictErrno|uint32(operationNotPermitted))
+		}
+	}
+	if want := []string{"x86_64", "aarch64"}; !slices.Equal(names, want) {
+		t.Errorf("they are for %q, not %q", names, want)
 	}
 }
 

@@ -2,8 +2,8 @@
 // are two policies:
 //
 //   - The sandbox's policy applies to the first process and all that it starts. It is Docker's
-//     default profile with changes of our own. [Profile] returns it for an engine, [Filter] for
-//     the kernel. Its rules are in sandbox_policy.go, in sandbox_sockets.go for the memory of
+//     default profile with changes of our own. [Profile] returns it for an engine, [NodeProfile]
+//     for the runtime of a Kubernetes node, [Filter] for the kernel. Its rules are in sandbox_policy.go, in sandbox_sockets.go for the memory of
 //     sockets, and in sandbox_kernel.go for other memory and work of the kernel that no limit
 //     of the sandbox covers.
 //   - The program's policy denies programs further calls, which the supervisor needs.
@@ -134,9 +134,18 @@ func ownRules(many bool) []*seccomp.Syscall {
 // namespaces, choose the numbers of processes in them, and make mounts read-only.
 // [ProgramFilter] denies that to programs.
 func Profile(many bool) (string, error) {
+	rules, err := policy(many)
+	if err != nil {
+		return "", err
+	}
+	return encode(rules)
+}
+
+// policy returns the sandbox's policy, with conditions that depend on the machine.
+func policy(many bool) (seccomp.Seccomp, error) {
 	var rules seccomp.Seccomp
 	if err := json.Unmarshal(defaultProfile, &rules); err != nil {
-		return "", fmt.Errorf("the seccomp profile: %w", err)
+		return rules, fmt.Errorf("the seccomp profile: %w", err)
 	}
 	for i := range rules.ArchMap {
 		rules.ArchMap[i].SubArches = nil
@@ -152,9 +161,13 @@ func Profile(many bool) (string, error) {
 		rule.Names = slices.DeleteFunc(rule.Names, func(name string) bool { return replaced[name] })
 	}
 	rules.Syscalls = append(rules.Syscalls, own...)
-	profile, err := json.Marshal(rules)
+	return rules, nil
+}
+
+func encode(profile any) (string, error) {
+	text, err := json.Marshal(profile)
 	if err != nil {
 		return "", fmt.Errorf("the seccomp profile: %w", err)
 	}
-	return string(profile), nil
+	return string(text), nil
 }

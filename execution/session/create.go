@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -58,33 +59,31 @@ func (m *Manager) stage(ctx context.Context, e *entry, request execution.WriteRe
 	return err
 }
 
-// reserve takes a place for a session, unless there is none. A session that is being
-// started may be in the host's list or not yet: it counts once.
+// reserve takes a place for a session, unless there is none. The host may know a session
+// that is being started, or not yet: it does not count those.
 func (m *Manager) reserve(ctx context.Context, id string) error {
 	m.mu.Lock()
-	all := maps.Clone(m.starting)
+	starting := maps.Clone(m.starting)
 	m.mu.Unlock()
-	running, err := m.opts.Host.Sessions(ctx)
+	owner := execution.OwnerOf(ctx)
+	own, all, err := m.opts.Host.Count(ctx, owner, slices.Collect(maps.Keys(starting)))
 	if err != nil {
 		return err
 	}
-	for _, s := range running {
-		all[s.ID] = s.Owner
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	maps.Copy(all, m.starting)
-	owner, own := execution.OwnerOf(ctx), 0
-	for _, other := range all {
+	maps.Copy(starting, m.starting)
+	for _, other := range starting {
+		all++
 		if other == owner {
 			own++
 		}
 	}
 	switch {
-	case len(all) >= m.opts.Max && owner == "":
+	case all >= m.opts.Max && owner == "":
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
-			"session limit reached (%d, MAX_SESSIONS); end one, or wait until one expires", len(all))}
-	case !execution.HasRoom(owner, int64(own), int64(len(all)), int64(m.opts.Max), 1):
+			"session limit reached (%d, MAX_SESSIONS); end one, or wait until one expires", all)}
+	case !execution.HasRoom(owner, int64(own), int64(all), int64(m.opts.Max), 1):
 		return &execution.Error{Code: execution.Busy, Message: fmt.Sprintf(
 			"you have %d sessions, your share of the limit at the moment (MAX_SESSIONS); end one, or wait until one expires", own)}
 	}

@@ -3,17 +3,14 @@ package session
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
-
-	"github.com/vivarium-sandbox/vivarium/execution"
 )
 
 // Delete ends a session and all its processes, and returns when it is gone.
 func (m *Manager) Delete(ctx context.Context, id string) error {
-	e, err := m.find(ctx, id)
-	if execution.IsID(id) && err != nil && isNotFound(err) {
-		return errors.Join(err, m.endOverdue(ctx, id))
+	e, left, err := m.locate(ctx, id)
+	if left {
+		err = errors.Join(err, m.end(ctx, id))
 	}
 	if err != nil {
 		return err
@@ -25,16 +22,6 @@ func (m *Manager) Delete(ctx context.Context, id string) error {
 	}
 	m.forget(e)
 	return nil
-}
-
-// endOverdue ends a session of the request's owner that is over and still there.
-func (m *Manager) endOverdue(ctx context.Context, id string) error {
-	running, err := m.ask(ctx)
-	owner := execution.OwnerOf(ctx)
-	if err != nil || !slices.ContainsFunc(running, func(s execution.SessionInfo) bool { return s.ID == id && s.Owner == owner }) {
-		return err
-	}
-	return m.end(ctx, id)
 }
 
 // EndOurs ends the sessions that this manager has started, for a server whose clients

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,10 +128,8 @@ func (m *Manager) expire(e *entry) {
 func (m *Manager) refresh(ctx context.Context, e *entry) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	running, err := m.opts.Host.Sessions(ctx)
-	i := slices.IndexFunc(running, func(s execution.SessionInfo) bool { return s.ID == e.id })
-	if err == nil && i >= 0 {
-		m.update(e, running[i], running[i])
+	if found, err := m.opts.Host.Find(ctx, e.id); err == nil {
+		m.update(e, found, found)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,20 +95,47 @@ func (h *host) Attach(_ context.Context, id string) (execution.Session, error) {
 	return h.connect(s), h.fail
 }
 
-func (h *host) Sessions(context.Context) ([]execution.SessionInfo, error) {
+func (h *host) Find(_ context.Context, id string) (execution.SessionInfo, error) {
+	all, err := h.ask()
+	if i := slices.IndexFunc(all, func(s execution.SessionInfo) bool { return s.ID == id }); i >= 0 {
+		return all[i], err
+	}
+	if err == nil {
+		err = &execution.Error{Code: execution.NotFound, Message: "gone"}
+	}
+	return execution.SessionInfo{}, err
+}
+
+func (h *host) Owned(_ context.Context, owner execution.Owner) ([]execution.SessionInfo, error) {
+	all, err := h.ask()
+	return slices.DeleteFunc(all, func(s execution.SessionInfo) bool { return s.Owner != owner }), err
+}
+
+func (h *host) Count(_ context.Context, owner execution.Owner, except []string) (own, all int, err error) {
+	list, err := h.ask()
+	own, all = execution.CountSessions(list, owner, except)
+	return own, all, err
+}
+
+// ask returns all sessions.
+func (h *host) ask() ([]execution.SessionInfo, error) {
 	h.mu.Lock()
 	h.asked++
 	h.mu.Unlock()
 	if h.answer != nil {
 		<-h.answer
 	}
+	return h.list(), h.fail
+}
+
+func (h *host) list() []execution.SessionInfo {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var infos []execution.SessionInfo
 	for _, s := range h.sessions {
 		infos = append(infos, s.info)
 	}
-	return infos, h.fail
+	return infos
 }
 
 func (h *host) Announce(_ context.Context, info execution.SessionInfo) error {
@@ -284,12 +312,12 @@ func (h *silentHost) Attach(context.Context, string) (execution.Session, error) 
 	return nil, errors.New("the session does not answer")
 }
 
-func (h *silentHost) Sessions(ctx context.Context) ([]execution.SessionInfo, error) {
+func (h *silentHost) Find(ctx context.Context, id string) (execution.SessionInfo, error) {
 	if h.silent.Load() {
 		<-ctx.Done()
-		return nil, context.Cause(ctx)
+		return execution.SessionInfo{}, context.Cause(ctx)
 	}
-	return h.host.Sessions(ctx)
+	return h.host.Find(ctx, id)
 }
 
 // slowEnd is slow to end a session, or fails.

@@ -51,8 +51,13 @@ type Host interface {
 	// Attach connects to a running session. The error of an unknown one is an
 	// [*execution.Error] with code [execution.NotFound].
 	Attach(ctx context.Context, id string) (execution.Session, error)
-	// Sessions lists the running sessions.
-	Sessions(ctx context.Context) ([]execution.SessionInfo, error)
+	// Find returns a running session. The error of an unknown one is as for Attach.
+	Find(ctx context.Context, id string) (execution.SessionInfo, error)
+	// Owned lists the running sessions of an owner.
+	Owned(ctx context.Context, owner execution.Owner) ([]execution.SessionInfo, error)
+	// Count returns the number of running sessions, of an owner and of all, without
+	// those of some ids.
+	Count(ctx context.Context, owner execution.Owner, except []string) (own, all int, err error)
 	// Announce records when a session ends, and its idle time, for every server.
 	Announce(ctx context.Context, session execution.SessionInfo) error
 	// End ends a session, if it runs, and returns when it is gone.

@@ -89,6 +89,34 @@ func TestMax(t *testing.T) {
 	create(t, m)
 }
 
+// The host is asked once for each creation, once for each unknown session, and not at all
+// for one that is known.
+func TestHostIsAskedOnce(t *testing.T) {
+	h := newHost()
+	m := newManager(t, h)
+	var info execution.SessionInfo
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want int
+		code execution.Code
+	}{
+		{"create", func() (err error) { info, err = m.Create(t.Context(), 0, nil); return err }, 1, ""},
+		{"call", func() error { _, err := call(t, m, info.ID, "1"); return err }, 0, ""},
+		{"an unknown one's call", func() error { _, err := call(t, m, strings.Repeat("0", 32), "1"); return err }, 1, execution.NotFound},
+		{"an unknown one's end", func() error { return m.Delete(t.Context(), strings.Repeat("0", 32)) }, 1, execution.NotFound},
+		{"end", func() error { return m.Delete(t.Context(), info.ID) }, 0, ""},
+	} {
+		before := h.asked
+		if err := step.do(); (err != nil || step.code != "") && !isCode(err, step.code) {
+			t.Errorf("%s: %v", step.name, err)
+		}
+		if asked := h.asked - before; asked != step.want {
+			t.Errorf("%s: the host is asked %d times, not %d", step.name, asked, step.want)
+		}
+	}
+}
+
 // A session whose files cannot be staged is not left behind.
 func TestCreateFails(t *testing.T) {
 	h := newHost()
@@ -190,12 +218,12 @@ func TestOverdue(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if list, _ := h.Sessions(t.Context()); len(list) != 1 {
+		if list := h.list(); len(list) != 1 {
 			t.Fatalf("%d sessions before the grace is over", len(list))
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if list, _ := h.Sessions(t.Context()); len(list) != 0 {
+		if list := h.list(); len(list) != 0 {
 			t.Errorf("%d sessions afterwards", len(list))
 		}
 	})
@@ -214,7 +242,7 @@ func TestDeleteOverdue(t *testing.T) {
 		if err := m.Delete(t.Context(), info.ID); !isCode(err, execution.NotFound) {
 			t.Errorf("deleting returns %v", err)
 		}
-		if list, _ := h.Sessions(t.Context()); len(list) != 0 {
+		if list := h.list(); len(list) != 0 {
 			t.Errorf("%d sessions are left", len(list))
 		}
 	})

@@ -336,7 +336,7 @@ func TestFrozenSessionIsEnded(t *testing.T) {
 		h.only(t)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if list, _ := h.Sessions(t.Context()); len(list) != 0 {
+		if list := h.list(); len(list) != 0 {
 			t.Errorf("%d sessions are left", len(list))
 		}
 	})

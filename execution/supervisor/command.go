@@ -39,8 +39,8 @@ const Silence = 9 * time.Second
 
 // Command builds the command lines that start the supervisor in sandboxes.
 type Command struct {
-	filter seccomp.ProgramFilter
-	kinds  map[execution.Isolation]modules
+	filters []string // for each machine its name and the two parts of its filter
+	kinds   map[execution.Isolation]modules
 }
 
 // modules are those that a kind of sandbox needs.
@@ -49,13 +49,16 @@ type modules struct {
 	arguments func() []string // that contain the texts, packed
 }
 
-// NewCommand assembles the seccomp filter of programs and reads the supervisor's modules.
+// NewCommand assembles the seccomp filters of programs and reads the supervisor's modules.
 func NewCommand() (Command, error) {
-	filter, err := seccomp.NewProgramFilter()
+	filters, err := seccomp.ProgramFilters()
 	if err != nil {
 		return Command{}, err
 	}
-	c := Command{filter: filter, kinds: make(map[execution.Isolation]modules)}
+	c := Command{kinds: make(map[execution.Isolation]modules)}
+	for _, filter := range filters {
+		c.filters = append(c.filters, filter.Machine, filter.First, filter.Second)
+	}
 	for _, isolation := range []execution.Isolation{
 		execution.IsolationRun, execution.IsolationContainer, execution.IsolationSession,
 	} {
@@ -73,8 +76,15 @@ func NewCommand() (Command, error) {
 func (c Command) Line(spec execution.Spec) []string {
 	names := modulesOf(spec.Isolation)
 	last := path.Base(names[len(names)-1])
-	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource, last},
+	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource + serveSource, last},
 		c.modulesFor(spec.Isolation).arguments(), []string{"--"}, c.arguments(spec))
+}
+
+// Boot returns the texts that PID 1 of a blank sandbox takes to become a supervisor (package
+// link): a program that compiles the modules, one that loads them, and the arguments of both.
+func (c Command) Boot(spec execution.Spec) []string {
+	line := c.Line(spec)
+	return append([]string{compiledSource + bootstrapSource, loadSource}, line[4:]...)
 }
 
 // CompileLine returns the command line that compiles the supervisor of a kind of sandbox and
@@ -96,7 +106,7 @@ func (c Command) CompileDigest(isolation execution.Isolation) string {
 // which VIVARIUM_COMPILED in its environment is the descriptor. The file holds the output of
 // [Command.CompileLine] by the same Python.
 func (c Command) CompiledLine(spec execution.Spec) []string {
-	return append([]string{"python3", "-I", "-c", startSource + loadSource}, c.arguments(spec)...)
+	return append([]string{"python3", "-I", "-c", startSource + loadSource + serveSource}, c.arguments(spec)...)
 }
 
 // modulesFor returns the modules that a sandbox needs. One of no known kind serves one run.
@@ -117,10 +127,9 @@ func (c Command) arguments(spec execution.Spec) []string {
 	if spec.Bare {
 		preload = "bare:" + preload
 	}
-	return []string{
+	return append([]string{
 		Workspace, strconv.Itoa(int(Silence.Seconds())), preload, strconv.FormatInt(expires, 10),
-		c.filter.Machine, c.filter.First, c.filter.Second,
-	}
+	}, c.filters...)
 }
 
 // Environment returns the environment of the supervisor and of programs.

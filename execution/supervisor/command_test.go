@@ -48,8 +48,8 @@ func TestCommand(t *testing.T) {
 	}
 	own := command[end+1:]
 	want := []string{supervisor.Workspace, strconv.Itoa(int(supervisor.Silence.Seconds())), "numpy", "0"}
-	if len(own) != 7 || !slices.Equal(own[:4], want) {
-		t.Fatalf("the arguments are %.60q; want %q and the filter", own, want)
+	if len(own) != 10 || !slices.Equal(own[:4], want) {
+		t.Fatalf("the arguments are %.60q; want %q and two filters", own, want)
 	}
 	const instruction = 16 // digits
 	if own[4] == "" || len(own[5]) < 20*instruction || len(own[5])%instruction != 0 || len(own[6])%instruction != 0 {
@@ -60,7 +60,7 @@ func TestCommand(t *testing.T) {
 	}
 	settings.Isolation = execution.IsolationSession
 	session := makeCommand.Line(execution.Spec{Settings: settings, Session: execution.SessionInfo{Expires: time.Unix(1700000000, 5e6)}})
-	if texts := unpacked(t, session); session[len(session)-4] != "1700000000005" || !slices.Contains(texts, "notebook") || slices.Contains(texts, "zygote") {
+	if texts := unpacked(t, session); session[len(session)-7] != "1700000000005" || !slices.Contains(texts, "notebook") || slices.Contains(texts, "zygote") {
 		t.Errorf("a session's arguments are %.60q, its texts %.20q", session, texts)
 	}
 	if one, other := makeCommand.CompileDigest(execution.IsolationSession), makeCommand.CompileDigest(execution.IsolationRun); one == other || one == "" {

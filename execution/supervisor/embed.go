@@ -31,8 +31,11 @@ var startSource string
 //go:embed load.py
 var loadSource string
 
+// serveSource follows loadSource and starts the supervisor.
+const serveSource = "main(last.serve)\n"
+
 // modulesOf returns the modules that a sandbox needs, in the order in which they are loaded:
-// each after those that it imports. The last one defines serve, which load.py calls.
+// each after those that it imports. The last one defines serve.
 func modulesOf(isolation execution.Isolation) []string {
 	all := strings.Fields(`
 		shared/kernel shared/handover

@@ -1,6 +1,7 @@
-# Executes the supervisor's modules, which bootstrap.py or start.py above has loaded, and starts it. The modules are
-# removed from sys.modules first, so that programs cannot import them.
+# Executes the supervisor's modules, which bootstrap.py or start.py above has loaded. Then they are removed from
+# sys.modules, so that programs cannot import them. What follows uses main, of the module of that name, and the last module.
 import builtins
+import sys
 
 
 class Later(type(sys)):
@@ -35,7 +36,7 @@ for name, code in modules:
         module._text = code
     else:
         exec(code, module.__dict__)
-serve, main = module.serve, sys.modules["main"].main
+last, main = module, sys.modules["main"].main
 for name in ours:
     del sys.modules[name]
 # From Python 3.13 on, tracebacks would show this text as the source of every program.
@@ -43,4 +44,3 @@ getattr(sys.modules.get("linecache"), "_interactive_cache", {}).clear()
 # The modules' own code stays in memory. If it were freed, new objects would go to the gaps that it leaves, in pages that
 # the zygote and the programs share: each run would copy 27 pages more, of 530 (measured with Python 3.11).
 del module, name, code
-main(serve)

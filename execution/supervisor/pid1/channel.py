@@ -12,9 +12,27 @@ from kernel import CHUNK, libc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Optional, TypeVar
+    from typing import Optional, Protocol, TypeVar
 
     Item = TypeVar("Item")
+
+    class Stream(Protocol):
+        """How bytes reach the server and come from it."""
+
+        receive_fd: int  # readable when there is something to read
+        send_fd: int  # writable when write may take more
+
+        @property
+        def unsent(self) -> bytes:
+            """What write has taken and not passed on yet. The next write passes it on first."""
+
+        def read(self) -> "Optional[bytes]":
+            """Returns what the server has sent; nothing at the end; None if there is nothing yet."""
+
+        def write(self, data: "bytes | bytearray") -> int:
+            """Takes some of the data for the server, and returns how much. Raises OSError, and BlockingIOError while there
+            is no room."""
+
 
 MAX_FRAME = 1 << 20  # bytes of payload that the server may send in one frame
 PIPE = 1 << 18  # bytes that may be in flight to the server, and from it
@@ -33,22 +51,38 @@ def widen(pipe: int) -> None:
     libc.fcntl(pipe, F_SETPIPE_SZ, PIPE)
 
 
+class Descriptors:
+    """A Stream of two descriptors, which lead to the server."""
+
+    unsent = b""
+
+    def __init__(self, receive_fd: int, send_fd: int) -> None:
+        self.receive_fd = receive_fd
+        self.send_fd = send_fd
+        os.set_blocking(send_fd, False)
+
+    def read(self) -> bytes:
+        return os.read(self.receive_fd, CHUNK)
+
+    def write(self, data: "bytes | bytearray") -> int:
+        return os.write(self.send_fd, data)
+
+
 class Channel:
     """The framed connection to the server."""
 
-    def __init__(self, receive_fd: int, send_fd: int, silence: float) -> None:
-        self.receive_fd = receive_fd
-        self.send_fd = send_fd
+    def __init__(self, stream: "Stream", silence: float) -> None:
+        self.stream = stream
+        self.receive_fd = stream.receive_fd
         self.silence = silence  # seconds without a frame after which the server counts as gone
         self.last_received = self.last_sent = time.monotonic()
         self.buffer = bytearray()
         self.posted = bytearray()
         self.listening = select.poll()
-        self.listening.register(receive_fd, select.POLLIN)
+        self.listening.register(stream.receive_fd, select.POLLIN)
         self.both = select.poll()
-        self.both.register(receive_fd, select.POLLIN)
-        self.both.register(send_fd, select.POLLOUT)
-        os.set_blocking(send_fd, False)
+        self.both.register(stream.receive_fd, select.POLLIN)
+        self.both.register(stream.send_fd, select.POLLOUT)
 
     def post(self, kind: bytes, payload: bytes = b"") -> None:
         """Queues one frame for the next send or flush. Each write wakes four processes up to the server's."""
@@ -62,7 +96,7 @@ class Channel:
     def flush(self) -> None:
         """Sends the queued frames. Waits for a slow server as long as it sends something: it stores files while they
         arrive. Raises Gone when the server is gone."""
-        while self.posted:
+        while self.posted or self.stream.unsent:
             try:
                 self.push()
             except BlockingIOError:
@@ -73,8 +107,8 @@ class Channel:
                 raise Gone(str(error)) from error
 
     def push(self) -> None:
-        """Sends as many queued bytes as the pipe has room for. Raises OSError, and BlockingIOError when it has none."""
-        del self.posted[: os.write(self.send_fd, self.posted)]
+        """Sends as many queued bytes as there is room for. Raises OSError, and BlockingIOError when there is none."""
+        del self.posted[: self.stream.write(self.posted)]
         self.last_sent = time.monotonic()
 
     def pong(self) -> None:
@@ -108,7 +142,9 @@ class Channel:
 
     def read_available(self) -> None:
         """Reads what the server has sent. Call it when the descriptor is readable. Raises Gone at the end."""
-        data = os.read(self.receive_fd, CHUNK)
+        data = self.stream.read()
+        if data is None:
+            return
         if not data:
             raise Gone("the server closed the connection")
         self.last_received = time.monotonic()

@@ -15,18 +15,39 @@ These rules hold, whatever a program does:
     longer. The server destroys a sandbox that sends no sign of life for two seconds.
 """
 
+import _socket
 import os
 import resource
 import sys
 
-from channel import Channel, Gone, widen
+from channel import Channel, Descriptors, Gone, widen
+from cleanup import WRITABLE_DIRS, WritableDir
 from handover import Unable, fields
 from kernel import Filter, hide_arguments, ignore_signals, set_dumpable
+from process import end_all_others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from channel import Stream
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import NoReturn, Optional, Protocol
+
+    class Stem(Protocol):
+        """A process that was forked before this one had anything to keep from programs, and that becomes the zygotes."""
+
+        pid: int
+
+        def begin(self, count: int) -> "list[_socket.socket]":
+            """Has it become so many zygotes. Returns the links to them."""
+
+    class Link(Stream, Protocol):
+        """A way to servers that is not fds 0 and 1, and that serves one after the other."""
+
+        stem: Stem
+
+        def restart(self) -> "NoReturn":
+            """Executes this process anew, when nothing else of the sandbox is left."""
+
 
 LEAST_OPEN_FILES = 128  # the files that each process must be allowed to open
 
@@ -38,17 +59,19 @@ class Start:
 
     They are: the workspace; the seconds of silence after which the server counts as gone; the modules to preload
     ("auto": those that the image lists; with "bare:" in front, none of them is preloaded); when a session ends, in milliseconds
-    since 1970 (0: not a session); the machine that the seccomp filter is for; and the instructions of the filter's two
-    parts, in hexadecimal digits."""
+    since 1970 (0: not a session); and for each machine that sandboxes have: its name, and the instructions of the two parts
+    of its seccomp filter, in hexadecimal digits."""
 
     def __init__(self, arguments: "list[str]") -> None:
-        self.workspace, silence, preload, expires, self.machine, first, second = arguments
+        self.workspace, silence, preload, expires, *filters = arguments
         self.bare = preload.startswith(BARE)
         self.preload = preload[len(BARE) :] if self.bare else preload
         self.silence = float(silence)
         self.expires = int(expires) / 1000
-        self.has_filter = self.machine == os.uname().machine  # the engine's own profile applies in any case
-        self.program_filter = Filter(first, second) if self.has_filter else Filter("", "")
+        parts = dict(zip(filters[::3], zip(filters[1::3], filters[2::3])))
+        self.machine = os.uname().machine
+        self.has_filter = self.machine in parts  # the engine's own profile applies in any case
+        self.program_filter = Filter(*parts.get(self.machine, ("", "")))
 
 
 def check_process() -> None:
@@ -60,26 +83,60 @@ def check_process() -> None:
         sys.exit(f"a process may have {files} files open, and it takes {LEAST_OPEN_FILES}: raise the limit (ulimit -n)")
 
 
-def main(serve: "Callable[[Channel, Start], None]") -> "NoReturn":
-    """Prepares this process and serves, until the server is gone or the sandbox can no longer be used."""
-    check_process()
-    start = Start(sys.argv[1:])
+def close_off() -> None:
+    """Keeps this process from what programs do."""
     hide_arguments()
     ignore_signals()
     set_dumpable(False)
-    widen(0)
-    widen(1)
-    channel = Channel(0, 1, start.silence)
+
+
+def main(serve: "Callable[[Channel, Start, Optional[Stem]], None]", link: "Optional[Link]" = None) -> "NoReturn":
+    """Prepares this process and serves, until the server is gone or the sandbox can no longer be used. With a link it then
+    begins anew, and otherwise ends."""
+    check_process()
+    start = Start(sys.argv[1:])
+    close_off()
+    places = [WritableDir(place) for place in (start.workspace, *WRITABLE_DIRS) if link and os.access(place, os.W_OK)]
+    if link is None:
+        widen(0)
+        widen(1)
+    channel = Channel(link or Descriptors(0, 1), start.silence)
     channel.pong()  # the first sign of life: Python has started
-    status = 0
+    status, reason = 0, b""
     try:
-        serve(channel, start)
+        serve(channel, start, link.stem if link else None)
     except Gone as error:
-        os.write(2, f"{error}\n".encode())
+        reason = f"{error}\n".encode()
     except Unable as error:
-        os.write(2, (fields(cause=error.cause) if error.cause else b"") + f"{error}\n".encode())
+        reason = (fields(cause=error.cause) if error.cause else b"") + f"{error}\n".encode()
         status = 1
     except OSError as error:
-        os.write(2, f"{error}\n".encode())
+        reason = f"{error}\n".encode()
         status = 1
-    os._exit(status)
+    os.write(2, reason)
+    if link is None:
+        os._exit(status)
+    say_why(channel, reason)
+    begin_anew(link, places)
+
+
+def say_why(channel: Channel, reason: bytes) -> None:
+    """Tells the server why this sandbox serves it no longer, if it listens."""
+    try:
+        channel.post(b"G", reason)
+        channel.push()
+    except OSError:
+        pass
+
+
+def begin_anew(link: "Link", places: "list[WritableDir]") -> "NoReturn":
+    """Removes all that is left of what was served, and has the link wait for the next server. Where anything may be left,
+    this process ends, and the sandbox with it."""
+    try:
+        end_all_others()
+        for place in places:
+            place.clean([sys.maxsize])
+        link.restart()
+    except OSError as error:
+        os.write(2, f"the sandbox cannot be used again: {error}\n".encode())
+    os._exit(1)

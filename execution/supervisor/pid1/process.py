@@ -20,6 +20,20 @@ LINGER_SECONDS = 0.001  # time between checks of killed processes that have not 
 REAP_SECONDS = 2  # time in which killed processes must exit
 
 
+def end_all_others() -> None:
+    """Kills all other processes of the sandbox and reaps them, until none is left."""
+    while True:
+        try:
+            os.kill(-1, _signal.SIGKILL)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ProcessLookupError:
+            return
+        except ChildProcessError:
+            continue  # none is left, or one is not a child of this process yet
+        time.sleep(LINGER_SECONDS)
+
+
 class Ending:
     """How a program's main process ended."""
 

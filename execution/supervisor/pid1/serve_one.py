@@ -9,7 +9,13 @@ from process import OnlyProgram
 from sandbox import PROTOCOL, PYTHON, Sandbox
 
 
-def serve(channel: Channel, start: Start) -> None:
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from main import Stem
+    from typing import Optional
+
+
+def serve(channel: Channel, start: Start, _: "Optional[Stem]") -> None:
     """Serves the sandbox's only run. Raises Gone."""
     sandbox = Sandbox(channel, start.workspace)
     gc.freeze()  # the pages then stay shared when the program runs a collection

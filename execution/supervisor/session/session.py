@@ -50,6 +50,7 @@ from workspace import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from main import Stem
     from typing import Any, NoReturn, Optional
 
 MIN_CHECK_PAUSE = 2 * WATCH_SECONDS  # seconds
@@ -369,7 +370,7 @@ class Session:
         return make()
 
 
-def serve(channel: Channel, start: Start) -> None:
+def serve(channel: Channel, start: Start, _: "Optional[Stem]") -> None:
     """Serves a session until it expires. Does not wait for a server that stops reading for the time of silence."""
     session = Session(SessionChannel(channel, start.expires), start.workspace, start.program_filter)
     gc.freeze()  # the pages then stay shared when the interpreter runs a collection

@@ -29,7 +29,7 @@ class SessionChannel(Channel):
     nonce, and reports that ("L"). A frame without the tag of the current server is dropped alone."""
 
     def __init__(self, channel: Channel, expires: float) -> None:
-        super().__init__(channel.receive_fd, channel.send_fd, channel.silence)
+        super().__init__(channel.stream, channel.silence)
         self.set_end(expires)
         self.frames: "list[tuple[bytes, bytes]]" = []  # received while it was sending
         self.muted = False  # no server reads: output is dropped
@@ -72,7 +72,7 @@ class SessionChannel(Channel):
         """Sends the queued frames. Waits for a slow server as long as it sends something. If it falls silent, or
         another server attaches, output is dropped until a server is answered."""
         deadline = time.monotonic() + self.silence
-        while self.posted and not self.muted:
+        while (self.posted or self.stream.unsent) and not self.muted:
             try:
                 self.push()
             except BlockingIOError:

@@ -17,7 +17,7 @@ class ChannelTest(unittest.TestCase):
     def setUp(self) -> None:
         self.receive_fd, self.server_out = self.pipe()
         self.server_in, self.send_fd = self.pipe()
-        self.channel = channel.Channel(self.receive_fd, self.send_fd, 0.2)
+        self.channel = channel.Channel(channel.Descriptors(self.receive_fd, self.send_fd), 0.2)
         self.never, _ = self.pipe()  # readable only if a program's process ended
 
     def pipe(self) -> "tuple[int, int]":

@@ -45,7 +45,7 @@ class RunTest(unittest.TestCase):
         self.pipes = handover.Pipes()
         for fd in (received, send_fd, *self.pipes.ours, *self.pipes.theirs):
             self.addCleanup(os.close, fd)
-        self.sender = channel.Channel(received, send_fd, 1)
+        self.sender = channel.Channel(channel.Descriptors(received, send_fd), 1)
 
     def run_of(self, program: process.Program) -> run.Run:
         limits = {"output_bytes": 150_000, "timeout_ms": 1000}

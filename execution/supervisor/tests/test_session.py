@@ -35,7 +35,9 @@ class StartTest(unittest.TestCase):
         self.server_in, send_fd = os.pipe()
         for fd in (receive_fd, self.server_out, self.server_in, send_fd):
             self.addCleanup(os.close, fd)
-        sender = session_channel.SessionChannel(channel.Channel(receive_fd, send_fd, 1), time.time() + 60)
+        sender = session_channel.SessionChannel(
+            channel.Channel(channel.Descriptors(receive_fd, send_fd), 1), time.time() + 60
+        )
         limits = {"timeout_ms": 1000, "output_bytes": 10}
         program = mock.Mock(stdout=10, stderr=11)
         background = session_calls.Background(0)

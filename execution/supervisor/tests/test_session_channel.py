@@ -23,7 +23,7 @@ class SessionChannelTest(unittest.TestCase):
         self.receive_fd, self.server_out = self.pipe()
         self.server_in, self.send_fd = self.pipe()
         self.channel = session_channel.SessionChannel(
-            channel.Channel(self.receive_fd, self.send_fd, 0.2), time.time() + 60
+            channel.Channel(channel.Descriptors(self.receive_fd, self.send_fd), 0.2), time.time() + 60
         )
 
     def pipe(self) -> "tuple[int, int]":

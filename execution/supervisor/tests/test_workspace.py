@@ -29,7 +29,7 @@ class WorkspaceTest(unittest.TestCase):
         self.addCleanup(os.close, self.root)
         pipe = os.pipe()
         self.addCleanup(kernel.close_all, pipe)
-        self.channel = channel.Channel(*pipe, 1)
+        self.channel = channel.Channel(channel.Descriptors(*pipe), 1)
 
     def write(self, path: str, text: str = "x") -> None:
         os.makedirs(os.path.dirname(f"{self.path}/{path}"), exist_ok=True)
@@ -139,7 +139,7 @@ class WorkspaceTest(unittest.TestCase):
         receive_fd, send_fd = os.pipe()
         for fd in (receive_fd, send_fd):
             self.addCleanup(os.close, fd)
-        sender = channel.Channel(receive_fd, send_fd, 1)
+        sender = channel.Channel(channel.Descriptors(receive_fd, send_fd), 1)
         real_flush = sender.flush
 
         def flush() -> None:
@@ -184,7 +184,9 @@ class WorkspaceTest(unittest.TestCase):
             with self.assertRaises(OSError) as caught:
                 workspace.open_beneath(self.root, "a")
             self.assertEqual(caught.exception.errno, EBUSY)
-            self.assertEqual(workspace.send_file(channel.Channel(0, self.root, 1), self.root, found), "in use")
+            self.assertEqual(
+                workspace.send_file(channel.Channel(channel.Descriptors(0, self.root), 1), self.root, found), "in use"
+            )
 
     def test_empty_leaves_nothing(self) -> None:
         self.write("p/a/b/c")

@@ -1,0 +1,242 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/link"
+	"github.com/vivarium-sandbox/vivarium/execution/local"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
+)
+
+// The link does what every way to a supervisor must do, with either isolation.
+func TestLocalLinkConformance(t *testing.T) {
+	conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
+		t.Helper()
+		return newLinkedBackend(t, command)
+	})
+}
+
+// linkedBackend has the local backend make blank sandboxes, and reaches them over the link as the Kubernetes backend does.
+type linkedBackend struct {
+	*local.Backend
+	command     supervisor.Command
+	authority   []byte
+	credentials *link.Credentials
+	started     sync.Mutex // while a sandbox starts: its key is in keys
+	key         string
+}
+
+func newLinkedBackend(t *testing.T, command supervisor.Command) *linkedBackend {
+	t.Helper()
+	authority, err := link.NewCA("test", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key, err := authority.Issue("test", nil, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	for name, text := range map[string][]byte{"tls.crt": certificate, "tls.key": key, "ca.crt": authority.Certificate} {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := &linkedBackend{command: command}
+	if b.credentials, err = link.LoadCredentials(folder); err != nil {
+		t.Fatal(err)
+	}
+	b.Backend, err = local.New(local.Options{
+		Command: b, Environment: append(supervisor.Environment(), "VIVARIUM_LINK_CA="+string(authority.Certificate)),
+		Workspace: supervisor.Workspace, Rootfs: rootfs(slimImage), Folder: filepath.Join(t.TempDir(), "sessions"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// networkFD is a descriptor of PID 1 for the network in which it was started.
+const networkFD = 20
+
+// writeKey writes the key, as an init container does, and opens networkFD. It is the beginning of PID 1's program.
+const writeKey = `import os, sys
+if sys.argv[-1].startswith("---"):
+    with open("/workspace/.vivarium-link", "w") as file: file.write(sys.argv.pop())
+    os.dup2(os.open("/proc/self/ns/net", os.O_RDONLY), 20)
+    os.write(1, b"!")
+`
+
+// Line returns the command line of a blank with the key of the sandbox that is about to start.
+func (b *linkedBackend) Line(execution.Spec) []string {
+	line := link.Line(link.Port)
+	line[3] = writeKey + line[3]
+	return append(line, b.key)
+}
+
+// CompileLine, CompileDigest and CompiledLine: a blank has nothing that is compiled ahead.
+func (b *linkedBackend) CompileLine(execution.Isolation) []string {
+	return []string{"python3", "-I", "-c", "print('nothing')"}
+}
+func (b *linkedBackend) CompileDigest(execution.Isolation) string  { return "link" }
+func (b *linkedBackend) CompiledLine(spec execution.Spec) []string { return b.Line(spec) }
+
+// Start starts a blank, and has it become what the spec says.
+func (b *linkedBackend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
+	pin, key, blank, err := b.startBlank(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	i := &linkedInstance{Instance: blank, backend: b, spec: spec, pin: pin}
+	if i.pid, err = findPID1(key); err == nil {
+		err = i.connect(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, blank.Destroy(context.WithoutCancel(ctx)))
+	}
+	return i, nil
+}
+
+// startBlank starts a sandbox with a key of its own.
+func (b *linkedBackend) startBlank(ctx context.Context, spec execution.Spec) (pin, key string, blank execution.Instance, err error) {
+	b.started.Lock()
+	defer b.started.Unlock()
+	folder, err := os.MkdirTemp("", "vivarium-key-")
+	if err != nil {
+		return "", "", nil, err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	file := filepath.Join(folder, "key")
+	if pin, err = link.WriteIdentity(file); err != nil {
+		return "", "", nil, err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", nil, err
+	}
+	b.key = string(text)
+	spec.Isolation = execution.IsolationRun // which allows namespaces
+	if blank, err = b.Backend.Start(ctx, spec); err == nil {
+		_, err = blank.Read(make([]byte, 1)) // when the key is written
+	}
+	return pin, b.key, blank, err
+}
+
+// linkedInstance is a sandbox behind a link.
+type linkedInstance struct {
+	execution.Instance
+	backend    *linkedBackend
+	spec       execution.Spec
+	pin        string
+	pid        int // of PID 1, as this machine numbers it
+	generation int
+	conn       net.Conn
+}
+
+// connect has PID 1 begin its next generation.
+func (i *linkedInstance) connect(ctx context.Context) error {
+	conn, err := i.dial(ctx)
+	if err != nil {
+		return err
+	}
+	i.conn = conn
+	i.generation++
+	return link.Boot{
+		Generation: i.generation, Texts: i.backend.command.Boot(i.spec), OwnNetwork: true,
+		Lasting: i.spec.Isolation == execution.IsolationSession, Zygotes: i.spec.Isolation == execution.IsolationRun,
+	}.Send(conn)
+}
+
+// dial connects to the sandbox from the network in which it was made.
+func (i *linkedInstance) dial(ctx context.Context) (net.Conn, error) {
+	type dialled struct {
+		conn net.Conn
+		err  error
+	}
+	answer := make(chan dialled, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this goroutine
+		network, err := os.Open(fmt.Sprintf("/proc/%d/fd/%d", i.pid, networkFD))
+		if err == nil {
+			err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
+		}
+		if err != nil {
+			answer <- dialled{nil, err}
+			return
+		}
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(link.Port))
+		conn, err := i.backend.credentials.Dial(ctx, address, i.pin)
+		for errors.Is(err, link.ErrRefused) && ctx.Err() == nil { // PID 1 does not listen yet
+			runtime.Gosched()
+			conn, err = i.backend.credentials.Dial(ctx, address, i.pin)
+		}
+		answer <- dialled{conn, err}
+	}()
+	a := <-answer
+	return a.conn, a.err
+}
+
+func (i *linkedInstance) Read(p []byte) (int, error)  { return i.conn.Read(p) }
+func (i *linkedInstance) Write(p []byte) (int, error) { return i.conn.Write(p) }
+func (i *linkedInstance) SetWriteDeadline(t time.Time) error {
+	return i.conn.SetWriteDeadline(t)
+}
+func (i *linkedInstance) Detach() { _ = i.conn.Close() }
+
+func (i *linkedInstance) Destroy(ctx context.Context) error {
+	i.Detach()
+	return i.Instance.Kill(ctx)
+}
+
+func (i *linkedInstance) Kill(ctx context.Context) error { return i.Destroy(ctx) }
+
+// Reset has the sandbox begin anew.
+func (i *linkedInstance) Reset(ctx context.Context) (execution.Instance, error) {
+	i.Detach()
+	again := *i
+	return &again, again.connect(ctx)
+}
+
+// findPID1 returns the number of the process that is PID 1 of its namespace and was started with a key.
+func findPID1(key string) (int, error) {
+	folders, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, folder := range folders {
+		line, err := os.ReadFile(filepath.Join(folder, "cmdline"))
+		if err != nil || !strings.Contains(string(line), key) {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join(folder, "status"))
+		if err == nil && numberInside(status) == "1" {
+			return strconv.Atoi(filepath.Base(folder))
+		}
+	}
+	return 0, errors.New("PID 1 of the sandbox is not there")
+}
+
+// numberInside returns the number of a process in its own namespace, from its status (proc_pid_status(5)).
+func numberInside(status []byte) string {
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			fields := strings.Fields(numbers)
+			return fields[len(fields)-1]
+		}
+	}
+	return ""
+}
