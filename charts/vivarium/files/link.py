@@ -70,7 +70,9 @@ def isolate() -> bool:
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
         return False
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise root owns the files below; no other process is here yet
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    # The zygotes, in namespaces within this one, can only map what is mapped here.
+    maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1", "projid_map": "0 0 1"}
+    for name, text in maps.items():
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     loopback = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)

@@ -52,6 +52,11 @@ vivarium.dev/pool: {{ include "vivarium.name" . }}
 {{- include "vivarium.image" (list $image.repository $image.tag $image.digest) -}}
 {{- end }}
 
+{{/* The network of programs. Where they have none of their own, it is that of their pod, which policies close. */}}
+{{- define "vivarium.network" -}}
+{{- .Values.config.PYTHON_EXECUTOR_DOCKER_NETWORK | default (ternary "pod" "none" .Values.networkPolicy.policyOnly) -}}
+{{- end }}
+
 {{/* A value as text. YAML's numbers are floating point, which would print a million as 1e+06. */}}
 {{- define "vivarium.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}

@@ -17,6 +17,7 @@ vivarium.dev/keys: {{ .data | toJson | sha256sum | trunc 16 }}
 {{- $settings := deepCopy .Values.config -}}
 {{- $_ := set $settings "WORKSPACE_LIMIT_MB" (include "vivarium.workspaceMB" .) -}}
 {{- $_ := set $settings "TMP_LIMIT_MB" (include "vivarium.tmpMB" .) -}}
+{{- $_ := set $settings "PYTHON_EXECUTOR_DOCKER_NETWORK" (include "vivarium.network" .) -}}
 {{- if and .Values.ingress.enabled (not $settings.PUBLIC_URL) (not $settings.ALLOWED_HOSTS) -}}
 {{- $_ := set $settings "PUBLIC_URL" (printf "%s://%s" (ternary "https" "http" (ne .Values.ingress.tlsSecret "")) .Values.ingress.host) -}}
 {{- end -}}
