@@ -58,7 +58,7 @@ network_configuration() {
 END
 }
 
-# Eviction and the collection of images are off: what the machine's disk has is not the cluster's alone.
+# The machine's disk is not the cluster's alone: how full it is evicts no pods and removes no images.
 kubelet_configuration() {
   cat <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -78,7 +78,6 @@ failCgroupV1: false
 failSwapOn: false
 enforceNodeAllocatable: []
 makeIPTablesUtilChains: false
-localStorageCapacityIsolation: false
 evictionHard: {memory.available: 100Mi, nodefs.available: 0%, imagefs.available: 0%, nodefs.inodesFree: 0%}
 imageGCHighThresholdPercent: 100
 maxPods: 500
