@@ -81,8 +81,9 @@ vivarium.dev/pool: {{ include "vivarium.name" . }}
 {{- if gt $request $memory -}}
 {{- fail (printf "sandboxes.memoryRequestMB is %d: must be at most %d, which is config.MEMORY_LIMIT_MB and 64" $request $memory) -}}
 {{- end -}}
-requests: {cpu: {{ .Values.sandboxes.cpuRequest }}, memory: {{ $request | default $memory }}Mi, ephemeral-storage: 16Mi}
-limits: {cpu: {{ $cpu | quote }}, memory: {{ $memory }}Mi, ephemeral-storage: 64Mi}
+{{- $disk := int64 .Values.sandboxes.diskLimitMB -}}
+requests: {cpu: {{ .Values.sandboxes.cpuRequest }}, memory: {{ $request | default $memory }}Mi{{ if $disk }}, ephemeral-storage: {{ min $disk 16 }}Mi{{ end }}}
+limits: {cpu: {{ $cpu | quote }}, memory: {{ $memory }}Mi{{ if $disk }}, ephemeral-storage: {{ $disk }}Mi{{ end }}}
 {{- end }}
 
 {{/* The walls of every container: what the Pod Security level "restricted" asks for, and more. */}}
