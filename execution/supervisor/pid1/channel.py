@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
         receive_fd: int  # readable when there is something to read
         send_fd: int  # writable when write may take more
+        early: bytes  # what the server had sent before the channel was made
 
         @property
         def unsent(self) -> bytes:
@@ -54,7 +55,7 @@ def widen(pipe: int) -> None:
 class Descriptors:
     """A Stream of two descriptors, which lead to the server."""
 
-    unsent = b""
+    unsent = early = b""
 
     def __init__(self, receive_fd: int, send_fd: int) -> None:
         self.receive_fd = receive_fd
@@ -76,7 +77,7 @@ class Channel:
         self.receive_fd = stream.receive_fd
         self.silence = silence  # seconds without a frame after which the server counts as gone
         self.last_received = self.last_sent = time.monotonic()
-        self.buffer = bytearray()
+        self.buffer = bytearray(stream.early)
         self.posted = bytearray()
         self.listening = select.poll()
         self.listening.register(stream.receive_fd, select.POLLIN)
