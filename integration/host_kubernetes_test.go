@@ -42,11 +42,11 @@ type kubernetesHost struct {
 
 var _ host = (*kubernetesHost)(nil)
 
-const (
-	release          = "integration"
-	serverNamespace  = "vivarium-integration"
-	sandboxNamespace = serverNamespace + "-sandboxes"
-)
+// release is the name under which this process installs the chart, and of its namespace, so that two suites do not
+// meet.
+func release() string { return fmt.Sprintf("integration-%d", os.Getpid()) }
+
+func sandboxNamespace() string { return release() + "-sandboxes" }
 
 // blanks are the free sandboxes that a pool keeps.
 const blanks = 3
@@ -84,8 +84,8 @@ func (h *kubernetesHost) install(ctx context.Context) error {
 	} {
 		values = append(values, "--set", value)
 	}
-	arguments := append([]string{"tool", "-modfile=../tools/chart/go.mod", "helm", "--kubeconfig", h.kubeconfig, "upgrade", "--install", release,
-		"../charts/vivarium", "--namespace", serverNamespace, "--create-namespace", "--wait", "--timeout", "5m"}, values...)
+	arguments := append([]string{"tool", "-modfile=../tools/chart/go.mod", "helm", "--kubeconfig", h.kubeconfig, "upgrade", "--install", release(),
+		"../charts/vivarium", "--namespace", release(), "--create-namespace", "--wait", "--timeout", "5m"}, values...)
 	if out, err := exec.CommandContext(ctx, "go", arguments...).CombinedOutput(); err != nil {
 		return fmt.Errorf("installing the chart: %w\n%s", err, out)
 	}
@@ -94,21 +94,18 @@ func (h *kubernetesHost) install(ctx context.Context) error {
 
 // close removes what install and adapt have made.
 func (h *kubernetesHost) close() error {
-	arguments := []string{"tool", "-modfile=../tools/chart/go.mod", "helm", "--kubeconfig", h.kubeconfig, "uninstall", release, "--namespace", serverNamespace}
+	arguments := []string{"tool", "-modfile=../tools/chart/go.mod", "helm", "--kubeconfig", h.kubeconfig, "uninstall", release(), "--namespace", release()}
 	out, err := exec.Command("go", arguments...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("uninstalling the chart: %w\n%s", err, out)
 	}
-	for pool := range h.pools {
-		err = errors.Join(err, h.ask(http.MethodDelete, deploymentsPath+"/"+pool, nil, nil))
-	}
-	return err
+	return h.ask(http.MethodDelete, "/api/v1/namespaces/"+release(), nil, nil)
 }
 
 // writeLink writes the certificate with which the servers identify themselves to sandboxes.
 func (h *kubernetesHost) writeLink(ctx context.Context) error {
 	var secrets corev1.SecretList
-	if err := h.ask(http.MethodGet, "/api/v1/namespaces/"+serverNamespace+"/secrets", nil, &secrets); err != nil {
+	if err := h.ask(http.MethodGet, "/api/v1/namespaces/"+release()+"/secrets", nil, &secrets); err != nil {
 		return err
 	}
 	for _, secret := range secrets.Items {
@@ -125,7 +122,9 @@ func (h *kubernetesHost) writeLink(ctx context.Context) error {
 	return errors.New("the chart has made no certificate")
 }
 
-const deploymentsPath = "/apis/apps/v1/namespaces/" + sandboxNamespace + "/deployments"
+func deploymentsPath() string {
+	return "/apis/apps/v1/namespaces/" + sandboxNamespace() + "/deployments"
+}
 
 // ask makes a request to the apiserver. A missing object is no error: answer stays as it is.
 func (h *kubernetesHost) ask(method, path string, body, answer any) error {
@@ -159,13 +158,13 @@ func (h *kubernetesHost) ask(method, path string, body, answer any) error {
 
 func (h *kubernetesHost) environment(image string) []string {
 	return []string{
-		"EXECUTOR_BACKEND=kubernetes", "KUBECONFIG=" + h.kubeconfig, "KUBERNETES_EXECUTOR_NAMESPACE=" + sandboxNamespace,
-		"KUBERNETES_LINK_DIR=" + h.link, "KUBERNETES_POOL=" + basePool, "KUBERNETES_EXECUTOR_IMAGE=" + image,
+		"EXECUTOR_BACKEND=kubernetes", "KUBECONFIG=" + h.kubeconfig, "KUBERNETES_EXECUTOR_NAMESPACE=" + sandboxNamespace(),
+		"KUBERNETES_LINK_DIR=" + h.link, "KUBERNETES_POOL=" + basePool(), "KUBERNETES_EXECUTOR_IMAGE=" + image,
 		"MEMORY_LIMIT_MB=256", "WORKSPACE_LIMIT_MB=64", "TMP_LIMIT_MB=64",
 	}
 }
 
-const basePool = release + "-vivarium-sandboxes"
+func basePool() string { return release() + "-vivarium-sandboxes" }
 
 // limits of a pool, which settings of servers name.
 type poolLimits struct{ image, memory, workspace, temp, cpus string }
@@ -201,18 +200,18 @@ func (h *kubernetesHost) poolFor(limits poolLimits) (string, error) {
 	if cpus == "" {
 		cpus = "1"
 	}
-	name := basePool
+	name := basePool()
 	if limits != (poolLimits{slimImage, limits.memory, "64", "64", limits.cpus}) || memory != 256 || cpus != "1" {
 		_, tag, _ := strings.Cut(limits.image, ":")
 		name = fmt.Sprintf("pool-%s-%d-%s-%s-%s", tag, memory, limits.workspace, limits.temp, strings.ReplaceAll(cpus, ".", "-"))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if name == basePool || h.pools[name] {
+	if name == basePool() || h.pools[name] {
 		return name, nil
 	}
 	var pool appsv1.Deployment
-	if err := h.ask(http.MethodGet, deploymentsPath+"/"+basePool, nil, &pool); err != nil {
+	if err := h.ask(http.MethodGet, deploymentsPath()+"/"+basePool(), nil, &pool); err != nil {
 		return "", err
 	}
 	pool.ObjectMeta = metav1.ObjectMeta{Name: name, Labels: pool.Labels}
@@ -231,7 +230,7 @@ func (h *kubernetesHost) poolFor(limits poolLimits) (string, error) {
 		}
 	}
 	h.pools[name] = true
-	return name, h.ask(http.MethodPost, deploymentsPath, pool, nil)
+	return name, h.ask(http.MethodPost, deploymentsPath(), pool, nil)
 }
 
 func merged(maps ...map[string]string) map[string]string {
@@ -247,7 +246,7 @@ func merged(maps ...map[string]string) map[string]string {
 // pods lists those with a label.
 func (h *kubernetesHost) pods(selector string) ([]corev1.Pod, error) {
 	var list corev1.PodList
-	err := h.ask(http.MethodGet, "/api/v1/namespaces/"+sandboxNamespace+"/pods?labelSelector="+url.QueryEscape(selector), nil, &list)
+	err := h.ask(http.MethodGet, "/api/v1/namespaces/"+sandboxNamespace()+"/pods?labelSelector="+url.QueryEscape(selector), nil, &list)
 	return list.Items, err
 }
 
@@ -311,7 +310,7 @@ func (h *kubernetesHost) session(id string) ([]sandbox, error) {
 func (h *kubernetesHost) endSession(id string) {
 	pods, _ := h.pods("vivarium.dev/session=" + id)
 	for _, pod := range pods {
-		_ = h.ask(http.MethodDelete, "/api/v1/namespaces/"+sandboxNamespace+"/pods/"+pod.Name+"?gracePeriodSeconds=1", nil, nil)
+		_ = h.ask(http.MethodDelete, "/api/v1/namespaces/"+sandboxNamespace()+"/pods/"+pod.Name+"?gracePeriodSeconds=1", nil, nil)
 	}
 	poll(func() bool {
 		left, err := h.pods("vivarium.dev/session=" + id)
@@ -322,7 +321,7 @@ func (h *kubernetesHost) endSession(id string) {
 // traces lists the Leases of a server.
 func (h *kubernetesHost) traces(instance string) (left []string) {
 	var leases coordinationv1.LeaseList
-	if err := h.ask(http.MethodGet, "/apis/coordination.k8s.io/v1/namespaces/"+sandboxNamespace+"/leases", nil, &leases); err != nil {
+	if err := h.ask(http.MethodGet, "/apis/coordination.k8s.io/v1/namespaces/"+sandboxNamespace()+"/leases", nil, &leases); err != nil {
 		return []string{err.Error()}
 	}
 	for _, lease := range leases.Items {
