@@ -83,6 +83,7 @@ type Backend struct {
 	pool     *pool           // as it was found last
 	held     map[string]bool // the uids of pods that this server uses
 	unwanted map[string]*pod // those that it could not delete, by uid
+	resolved string          // what Resolve has returned last
 	stop     func()          // ends the tasks in the background; nil before they start
 	closed   bool
 	tasks    sync.WaitGroup
@@ -158,6 +159,7 @@ func (b *Backend) start(label string) error {
 	b.tasks.Go(func() { mirror(ctx, b.api.pods, examplePod(), selector, b.index, b.index.attempted) })
 	b.tasks.Go(func() { mirror(ctx, b.api.leases, exampleLease(), selector, b.leases, b.leases.attempted) })
 	b.tasks.Go(func() { b.keepLease(ctx, label) })
+	b.tasks.Go(func() { b.watchPool(ctx) })
 	return nil
 }
 
@@ -165,7 +167,7 @@ func (b *Backend) start(label string) error {
 func (b *Backend) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTime, errSlow)
 	defer cancel()
-	found, err := b.deployment(ctx)
+	found, err := b.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -223,20 +225,30 @@ func (b *Backend) Health(ctx context.Context) error {
 }
 
 // Resolve returns the version of the pool's template as a digest. The pool has one image, whatever
-// is asked for. It waits until a blank is there.
+// is asked for. While no blank is there, it is the version of the last one: sandboxes that are
+// there serve on. The first call waits until a blank is there.
 func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
 	if err := b.ready(ctx); err != nil {
 		return "", err
 	}
 	var hash string
 	err := b.index.wait(ctx, func() bool {
-		hash = b.index.hash()
+		hash = b.resolve()
 		return hash != ""
 	})
 	if err != nil {
 		return "", b.noBlank(ctx, want{})
 	}
 	return digestPrefix + hash, nil
+}
+
+// resolve returns the version of the template that blanks have, or the last one had, or "".
+func (b *Backend) resolve() string {
+	hash := b.index.hash()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.resolved = cmp.Or(hash, b.resolved)
+	return b.resolved
 }
 
 // hashOf returns the version of the template in a digest.
