@@ -83,6 +83,7 @@ type Backend struct {
 	pool     *pool           // as it was found last
 	held     map[string]bool // the uids of pods that this server uses
 	unwanted map[string]*pod // those that it could not delete, by uid
+	doubted  map[string]*pod // sessions that this server may have lost, by uid
 	resolved string          // what Resolve has returned last
 	stop     func()          // ends the tasks in the background; nil before they start
 	closed   bool
@@ -105,7 +106,7 @@ func New(opts Options) (*Backend, error) {
 	b := &Backend{
 		opts: opts, id: strings.ToLower(rand.Text()[:16]), api: connection, log: opts.Log, index: newIndex(),
 		misses: rate.NewLimiter(questions, questions), looking: make(chan struct{}, 1),
-		held: make(map[string]bool), unwanted: make(map[string]*pod),
+		held: make(map[string]bool), unwanted: make(map[string]*pod), doubted: make(map[string]*pod),
 	}
 	b.leases, b.claimer = newLeases(b.index.wake), poolClaimer{b}
 	return b, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -28,6 +29,7 @@ type instance struct {
 	spec       execution.Spec // not of a session that was attached to
 	generation int
 	fate       *fate
+	left       atomic.Bool // this server has closed the link
 
 	destroy sync.Once
 	gone    chan struct{} // closed when Destroy has finished
@@ -103,6 +105,21 @@ func (b *Backend) abandon(ctx context.Context, p *pod) {
 	if err := b.delete(ctx, p); err != nil {
 		b.log.WarnContext(ctx, "a pod that cannot be used could not be deleted", "pod", p.name, "error", err)
 	}
+}
+
+// Read implements [io.Reader].
+func (i *instance) Read(p []byte) (int, error) {
+	n, err := i.Conn.Read(p)
+	if err != nil && i.pod.state == stateSession && !i.left.Load() {
+		i.backend.doubt(i.pod)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (i *instance) Close() error {
+	i.left.Store(true)
+	return i.Conn.Close()
 }
 
 // Diagnostics returns nothing: a supervisor that fails sends the reason on its stream.
