@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -419,5 +420,16 @@ func (s *session) end(t *testing.T) {
 	t.Helper()
 	if status, text := s.server.send(t, http.MethodDelete, s.path(""), "", nil); status != http.StatusNoContent {
 		t.Errorf("DELETE: %d %s", status, text)
+	}
+}
+
+// leave ends a server, whose sessions go on.
+func (s *server) leave(t *testing.T) {
+	t.Helper()
+	if err := s.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.wait(); err != nil {
+		t.Errorf("%v\n%s", err, s.logged())
 	}
 }
