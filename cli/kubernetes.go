@@ -72,8 +72,8 @@ func filesInitCommand() *cobra.Command {
 		Use:   "files-init FOLDER",
 		Short: "Make the folder for stored files, as the first container of a server's pod",
 		Long: `Make a folder that only this user can write, unless it is there. Everyone can write
-the root of a volume that Kubernetes makes. A server keeps files only where nobody
-else could put them.`,
+the root of a volume that Kubernetes makes. A server keeps files only where no other
+user can put any.`,
 		Example: "  vivarium kubernetes files-init /volume/files",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
