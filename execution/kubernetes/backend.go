@@ -55,6 +55,9 @@ type Options struct {
 	Peer string
 	// Dial connects to PID 1 of a pod, whose key has the pin.
 	Dial func(ctx context.Context, address, pin string) (net.Conn, error)
+	// Trusted returns why pods that trust only these certificates, as PEM, would reject this
+	// server. Nil means that it is not asked.
+	Trusted func(authorities []byte) error
 	// Texts returns the supervisor that PID 1 becomes.
 	Texts func(execution.Spec) []string
 	// Environment is PID 1's environment.
