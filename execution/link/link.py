@@ -112,7 +112,7 @@ class Stem:
             other.close()
 
     def become(self, control: int) -> None:
-        """Loads what comes, and becomes that when it is told to begin. Ends if it is not needed."""
+        """Loads what comes, and becomes that when it receives the word to begin. Ends if it is not needed."""
         size = struct.unpack("I", os.read(control, 4) or bytes(4))[0]
         if not size:
             os._exit(0)
@@ -378,7 +378,7 @@ class Link:
         os.close(null)
 
     def await_boot(self) -> "tuple[dict[str, str], list[str]]":
-        """Waits for a server that says what to become. Returns its settings, and its texts. Exits if none comes after a
+        """Waits for a server that sends what to become. Returns its settings, and its texts. Exits if none comes after a
         reset."""
         buffer = b""
         deadline = time.monotonic() + (self.silence if self.generation > 1 else float("inf"))
