@@ -108,23 +108,16 @@ func (t texts) equal(other texts) bool {
 
 // verify checks a certificate as pods do.
 func verify(folder string, certificate *tls.Certificate, authorities []byte) error {
-	roots, err := parseCertificates(authorities)
-	if err != nil {
+	if _, err := parseCertificates(authorities); err != nil {
 		return fmt.Errorf("the credentials of the link, %s in %s: %w", CAFile, folder, err)
 	}
-	options := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, root := range roots {
-		options.Roots.AddCert(root)
-	}
+	var between []*x509.Certificate
 	for _, der := range certificate.Certificate[1:] {
-		if between, err := x509.ParseCertificate(der); err == nil {
-			options.Intermediates.AddCert(between)
+		if other, err := x509.ParseCertificate(der); err == nil {
+			between = append(between, other)
 		}
 	}
-	if _, err := certificate.Leaf.Verify(options); err != nil {
+	if err := issued(certificate.Leaf, between, authorities, x509.ExtKeyUsageClientAuth); err != nil {
 		return fmt.Errorf("the credentials of the link, %s in %s: pods that trust %s would reject it: %w", CertificateFile, folder, CAFile, err)
 	}
 	return nil
