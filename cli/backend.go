@@ -15,9 +15,10 @@ import (
 
 // Names of backends, as EXECUTOR_BACKEND has them.
 const (
-	backendAuto   = "auto"
-	backendDocker = "docker"
-	backendLocal  = "local"
+	backendAuto       = "auto"
+	backendDocker     = "docker"
+	backendLocal      = "local"
+	backendKubernetes = "kubernetes"
 )
 
 // backend starts sandboxes.
@@ -37,6 +38,8 @@ func newBackend(c config.Config, system System, log *slog.Logger) (backend, erro
 		return newDocker(c, system)
 	case backendLocal:
 		return newLocal(c)
+	case backendKubernetes:
+		return newCluster(c, log)
 	}
 	engine, err := newDocker(c, system)
 	if err != nil {
@@ -100,16 +103,20 @@ func warnIgnored(c config.Config, log *slog.Logger) {
 	if c.Bin != "" {
 		log.Warn("PYTHON_EXECUTOR_DOCKER_BIN has no effect: the server talks to the engine without a docker command", "value", c.Bin)
 	}
-	if c.Backend == backendLocal {
+	if c.Backend == backendLocal || c.Backend == backendKubernetes {
 		warnRunArgs(c.RunArgs.Text, log)
+	}
+	if c.KubernetesServiceAccount != "" || c.KubernetesLockdown != "" {
+		log.Warn("KUBERNETES_EXECUTOR_SERVICE_ACCOUNT and KUBERNETES_EXECUTOR_NET_ADMIN_LOCKDOWN have no effect: the Deployment of the pods names their account, and sandboxes have a network of their own",
+			"account", c.KubernetesServiceAccount, "lockdown", c.KubernetesLockdown)
 	}
 }
 
 // warnRunArgs logs that flags of docker run have no effect, because sandboxes are not
-// containers.
+// containers of an engine.
 func warnRunArgs(flags string, log *slog.Logger) {
 	if flags != "" {
-		log.Warn("PYTHON_EXECUTOR_DOCKER_RUN_ARGS has no effect: sandboxes run on this machine, without Docker")
+		log.Warn("PYTHON_EXECUTOR_DOCKER_RUN_ARGS has no effect: sandboxes are made without Docker")
 	}
 }
 
@@ -133,6 +140,9 @@ func nameOf(b backend) string {
 		return backendDocker
 	case *local.Backend:
 		return backendLocal
+	}
+	if isCluster(b) {
+		return backendKubernetes
 	}
 	return ""
 }

@@ -67,6 +67,10 @@ func examine(ctx context.Context, system System, engineOnly bool) (err error) {
 		fault := examineLocal(ctx, c, finding)
 		return errors.Join(fault, err) // a finding may have set err meanwhile
 	}
+	if c.Backend == backendKubernetes && !engineOnly {
+		fault := examineCluster(ctx, c, finding)
+		return errors.Join(fault, err)
+	}
 	engine, err := newDocker(c, system)
 	if err != nil {
 		return err
@@ -153,6 +157,24 @@ func examineLocal(ctx context.Context, c config.Config, finding finder) error {
 	}
 	examineIsolation(ctx, here, c, finding)
 	return here.Close()
+}
+
+// examineCluster examines the backend of a cluster.
+func examineCluster(ctx context.Context, c config.Config, finding finder) error {
+	cluster, err := newCluster(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		finding(missing, "%s", oneLine(err))
+		return nil
+	}
+	health, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	if err := cluster.Health(health); err != nil {
+		finding(missing, "%s", execution.AsError(err).Explain())
+		return cluster.Close()
+	}
+	finding(good, "the Deployment %s has blank pods that fit the settings", c.KubernetesPool)
+	examineIsolation(ctx, cluster, c, finding)
+	return cluster.Close()
 }
 
 // examineIsolation starts a sandbox with the settings. If it is to serve many runs,

@@ -162,7 +162,13 @@ func (s *service) isolation() (isolation, reason string) {
 func (s *service) require(ctx context.Context, c config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	if c.Backend != backendDocker {
+	if cluster, ok := s.backend.(interface {
+		Check(ctx context.Context) error
+	}); ok {
+		if err := cluster.Check(ctx); err != nil { // blank pods may still come
+			return err
+		}
+	} else if c.Backend != backendDocker {
 		if err := s.backend.Health(ctx); err != nil && nameOf(s.backend) != backendDocker {
 			return err
 		}

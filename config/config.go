@@ -43,9 +43,19 @@ type Config struct {
 	OAuthAudience List   `env:"OAUTH_AUDIENCE"`
 	OAuthJWKSURL  string `env:"OAUTH_JWKS_URL"`
 
-	Backend     string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker local"`
+	Backend     string `env:"EXECUTOR_BACKEND, default=auto" oneof:"auto docker local kubernetes"`
 	LocalPython string `env:"LOCAL_PYTHON"`
 	LocalRootfs string `env:"LOCAL_ROOTFS"`
+
+	Kubeconfig               string `env:"KUBECONFIG"`
+	KubernetesContext        string `env:"KUBERNETES_CONTEXT"`
+	KubernetesNamespace      string `env:"KUBERNETES_EXECUTOR_NAMESPACE"`
+	KubernetesPool           string `env:"KUBERNETES_POOL, default=vivarium-sandboxes"`
+	KubernetesImage          string `env:"KUBERNETES_EXECUTOR_IMAGE"`
+	KubernetesLinkDir        string `env:"KUBERNETES_LINK_DIR, default=/etc/vivarium/link"`
+	KubernetesLinkPort       int    `env:"KUBERNETES_LINK_PORT, default=7443" min:"1" max:"65535"`
+	KubernetesServiceAccount string `env:"KUBERNETES_EXECUTOR_SERVICE_ACCOUNT"`
+	KubernetesLockdown       string `env:"KUBERNETES_EXECUTOR_NET_ADMIN_LOCKDOWN"`
 
 	Image   string  `env:"PYTHON_EXECUTOR_DOCKER_IMAGE, default=vivarium/sandbox:latest"`
 	Bin     string  `env:"PYTHON_EXECUTOR_DOCKER_BIN"`
@@ -81,7 +91,7 @@ type Config struct {
 	SandboxMaxAge   int  `env:"SANDBOX_MAX_AGE_SEC, default=3600" min:"10" max:"604800"`
 	SandboxMaxRuns  int  `env:"SANDBOX_MAX_RUNS, default=1000" min:"1" max:"1000000"`
 	QueueSize       int  `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
-	MaxSessions     int  `env:"MAX_SESSIONS, default=16" min:"1" max:"10000"`
+	MaxSessions     int  `env:"MAX_SESSIONS, default=16" min:"1" max:"1000000"`
 	SessionMaxAge   int  `env:"SESSION_MAX_AGE_SEC, default=86400" min:"1" max:"31536000"`
 	MaxBodyMB       int  `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
 	MaxInFlightMB   int  `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
@@ -211,7 +221,7 @@ func Load(ctx context.Context, lookup func(name string) (string, bool)) (Config,
 	var faults []error
 	settings := byName()
 	values := lookup
-	if backend, _ := lookup("EXECUTOR_BACKEND"); settings["EXECUTOR_BACKEND"].canonical(backend) != "local" {
+	if backend, _ := lookup("EXECUTOR_BACKEND"); hasContainers(settings["EXECUTOR_BACKEND"].canonical(backend)) {
 		text, _ := lookup(runArgsName)
 		args := parseRunArgs(text)
 		values, faults = args.overlay(lookup, settings)
@@ -263,6 +273,7 @@ func (c Config) contradictions() []error {
 	var faults []error
 	faults = append(faults, c.engineFaults()...)
 	faults = append(faults, c.localFaults()...)
+	faults = append(faults, c.kubernetesFaults()...)
 	faults = append(faults, c.runArgFaults()...)
 	faults = append(faults, c.storageFaults()...)
 	faults = append(faults, c.accessFaults()...)

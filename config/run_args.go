@@ -188,7 +188,7 @@ func (a *RunArgs) overlay(lookup func(string) (string, bool), settings map[strin
 
 // runArgFaults finds flags that are refused, and those that do not fit the limits of sandboxes.
 func (c Config) runArgFaults() []error {
-	if c.Backend == "local" {
+	if !hasContainers(c.Backend) {
 		return nil // they have no effect
 	}
 	faults := slices.Clone(c.RunArgs.faults)

@@ -73,6 +73,14 @@ type Doomed interface {
 	Doomed() <-chan struct{}
 }
 
+// Classed is an [Instance] whose backend has machines of several classes. Sandboxes of one
+// template are equal on machines of one class only.
+type Classed interface {
+	// Class names what a machine's sandboxes depend on, such as its kernel, its processor
+	// and the OCI runtime.
+	Class() string
+}
+
 // Spec is the kind of sandbox to start. It is comparable: sandboxes of equal
 // specs are interchangeable.
 type Spec struct {

@@ -17,7 +17,7 @@ type health struct {
 	Status          string `json:"status" enum:"ok,error"`
 	Message         string `json:"message" doc:"ok, or why no sandbox is available"`
 	Version         string `json:"version" doc:"the version of the server"`
-	Backend         string `json:"backend,omitempty" enum:"docker,local" doc:"docker: sandboxes are containers of an engine; local: the server creates them itself, from Linux namespaces; absent until it is decided"`
+	Backend         string `json:"backend,omitempty" enum:"docker,local,kubernetes" doc:"docker: sandboxes are containers of an engine; local: the server creates them itself, from Linux namespaces; kubernetes: they are pods of a cluster; absent until it is decided"`
 	Isolation       string `json:"isolation,omitempty" enum:"run,container" doc:"run: a sandbox serves many runs, each in a fresh inner one; container: one run each; absent until it is known"`
 	IsolationReason string `json:"isolation_reason,omitempty" doc:"why a sandbox cannot serve many runs here"`
 }

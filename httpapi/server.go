@@ -34,7 +34,7 @@ type Options struct {
 	Sessions Sessions
 	// Health returns why no sandbox is available, or nil.
 	Health func(ctx context.Context) error
-	// Backend returns the name of the backend ("docker", "local", or "" until it is
+	// Backend returns the name of the backend ("docker", "local", "kubernetes", or "" until it is
 	// decided). Nil means that it is unknown.
 	Backend func() string
 	// Isolation returns the isolation of runs ("run", "container", or "" until it is

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -34,10 +35,12 @@ func TestLocalLinkConformance(t *testing.T) {
 type linkedBackend struct {
 	*local.Backend
 	command     supervisor.Command
-	authority   []byte
 	credentials *link.Credentials
-	started     sync.Mutex // while a sandbox starts: its key is in keys
-	key         string
+
+	starting sync.Mutex // held while a blank starts
+	mark     string     // on the command line of that
+	count    int        // of those started
+	last     *linkedInstance
 }
 
 func newLinkedBackend(t *testing.T, command supervisor.Command) *linkedBackend {
@@ -73,19 +76,24 @@ func newLinkedBackend(t *testing.T, command supervisor.Command) *linkedBackend {
 // networkFD is a descriptor of PID 1 for the network in which it was started.
 const networkFD = 20
 
-// writeKey writes the key, as an init container does, and opens networkFD. It is the beginning of PID 1's program.
-const writeKey = `import os, sys
-if sys.argv[-1].startswith("---"):
-    with open("/workspace/.vivarium-link", "w") as file: file.write(sys.argv.pop())
+// beforeLink is the beginning of PID 1's program. It does what an init container does: it writes the key, which comes
+// from stdin. That is another process, so that PID 1 has read nothing of it. It also opens networkFD.
+const beforeLink = `import os, sys
+if sys.argv[-1].startswith("blank-"):
+    sys.argv.pop()
+    if os.fork() == 0:
+        with open("/workspace/.vivarium-link", "wb") as file: file.write(os.read(0, 4096))
+        os._exit(0)
+    os.wait()
     os.dup2(os.open("/proc/self/ns/net", os.O_RDONLY), 20)
     os.write(1, b"!")
 `
 
-// Line returns the command line of a blank with the key of the sandbox that is about to start.
+// Line returns the command line of the next blank.
 func (b *linkedBackend) Line(execution.Spec) []string {
 	line := link.Line(link.Port)
-	line[3] = writeKey + line[3]
-	return append(line, b.key)
+	line[3] = beforeLink + line[3]
+	return append(line, b.mark)
 }
 
 // CompileLine, CompileDigest and CompiledLine: a blank has nothing that is compiled ahead.
@@ -97,43 +105,61 @@ func (b *linkedBackend) CompiledLine(spec execution.Spec) []string { return b.Li
 
 // Start starts a blank, and has it become what the spec says.
 func (b *linkedBackend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
-	pin, key, blank, err := b.startBlank(ctx, spec)
+	i, err := b.startBlank(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	i := &linkedInstance{Instance: blank, backend: b, spec: spec, pin: pin}
-	if i.pid, err = findPID1(key); err == nil {
-		err = i.connect(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, blank.Destroy(context.WithoutCancel(ctx)))
+	if err := i.connect(ctx); err != nil {
+		return nil, errors.Join(err, i.Instance.Destroy(context.WithoutCancel(ctx)))
 	}
 	return i, nil
 }
 
 // startBlank starts a sandbox with a key of its own.
-func (b *linkedBackend) startBlank(ctx context.Context, spec execution.Spec) (pin, key string, blank execution.Instance, err error) {
-	b.started.Lock()
-	defer b.started.Unlock()
+func (b *linkedBackend) startBlank(ctx context.Context, spec execution.Spec) (*linkedInstance, error) {
+	b.starting.Lock()
+	defer b.starting.Unlock()
 	folder, err := os.MkdirTemp("", "vivarium-key-")
 	if err != nil {
-		return "", "", nil, err
+		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
 	file := filepath.Join(folder, "key")
-	if pin, err = link.WriteIdentity(file); err != nil {
-		return "", "", nil, err
-	}
-	text, err := os.ReadFile(file)
+	pin, err := link.WriteIdentity(file)
 	if err != nil {
-		return "", "", nil, err
+		return nil, err
 	}
-	b.key = string(text)
+	key, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	i := &linkedInstance{backend: b, spec: spec, pin: pin, key: key}
+	b.mark = "blank-" + rand.Text()
+	b.count++
 	spec.Isolation = execution.IsolationRun // which allows namespaces
-	if blank, err = b.Backend.Start(ctx, spec); err == nil {
-		_, err = blank.Read(make([]byte, 1)) // when the key is written
+	if i.Instance, err = b.Backend.Start(ctx, spec); err != nil {
+		return nil, err
 	}
-	return pin, b.key, blank, err
+	_, err = i.Instance.Write(key)
+	if err == nil {
+		_, err = i.Instance.Read(make([]byte, 1)) // when the key is written
+	}
+	if err == nil {
+		i.pid, err = findPID1(b.mark)
+	}
+	if err != nil {
+		return nil, errors.Join(err, i.Instance.Destroy(context.WithoutCancel(ctx)))
+	}
+	b.last = i
+	return i, nil
+}
+
+// Attach connects once more to the sandbox that was started last.
+func (b *linkedBackend) Attach(ctx context.Context, _ string) (execution.Instance, error) {
+	i := *b.last
+	conn, err := i.dial(ctx)
+	i.conn = conn
+	return &i, err
 }
 
 // linkedInstance is a sandbox behind a link.
@@ -142,6 +168,7 @@ type linkedInstance struct {
 	backend    *linkedBackend
 	spec       execution.Spec
 	pin        string
+	key        []byte
 	pid        int // of PID 1, as this machine numbers it
 	generation int
 	conn       net.Conn
@@ -211,15 +238,15 @@ func (i *linkedInstance) Reset(ctx context.Context) (execution.Instance, error) 
 	return &again, again.connect(ctx)
 }
 
-// findPID1 returns the number of the process that is PID 1 of its namespace and was started with a key.
-func findPID1(key string) (int, error) {
+// findPID1 returns the number of the process that is PID 1 of its namespace and has a mark on its command line.
+func findPID1(mark string) (int, error) {
 	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return 0, err
 	}
 	for _, folder := range folders {
 		line, err := os.ReadFile(filepath.Join(folder, "cmdline"))
-		if err != nil || !strings.Contains(string(line), key) {
+		if err != nil || !strings.Contains(string(line), mark) {
 			continue
 		}
 		status, err := os.ReadFile(filepath.Join(folder, "status"))

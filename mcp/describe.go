@@ -84,6 +84,8 @@ func (s *Server) describeSandbox() string {
 	switch backend {
 	case "docker":
 		return "an isolated sandbox, a container,"
+	case "kubernetes":
+		return "an isolated sandbox, a pod of a cluster,"
 	case "local":
 		return "an isolated sandbox on the server's machine, with its Python,"
 	}

@@ -123,7 +123,7 @@ func TestDescriptionsAreShort(t *testing.T) {
 		"longest": longest(gives(printed("3.13.5\n"+manyPackages(300)), nil)), "unprepared": longest(nil), "usual": options(gives(printed(dataImage), nil)),
 	} {
 		for _, network := range []string{"none", "bridge"} {
-			for _, backend := range []string{"local", "docker", ""} {
+			for _, backend := range []string{"local", "docker", "kubernetes", ""} {
 				opts.Settings.Network, opts.Backend = network, func() string { return backend }
 				server := mcp.New(opts)
 				if name != "unprepared" {

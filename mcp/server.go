@@ -65,7 +65,7 @@ type Options struct {
 	// Limits and Settings are the sandbox's. Descriptions and results name them.
 	Limits   execution.Limits
 	Settings execution.Settings
-	// Backend returns where sandboxes come from: "docker", "local", or "" while that is
+	// Backend returns where sandboxes come from: "docker", "local", "kubernetes", or "" while that is
 	// not decided. Descriptions name it. Nil means that it is unknown.
 	Backend func() string
 	// SessionTTL is how long a session that a model starts may last. FileTTL is how long

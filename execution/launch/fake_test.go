@@ -35,13 +35,20 @@ func (s *starter) Start(_ context.Context, spec execution.Spec) (execution.Insta
 // instance is a started sandbox. Its fields decide whether it can be opened.
 type instance struct {
 	execution.Instance
-	diagnostics string
-	hangs       bool   // it never becomes ready
-	refuses     error  // why it does not become ready
-	opened      opened // what it is once it is ready
+	class     string // of its machine
+	used      bool   // it was opened
+	destroyed bool
+	hangs     bool   // it never becomes ready
+	refuses   error  // why it does not become ready
+	opened    opened // what it is once it is ready
 }
 
-func (i *instance) Diagnostics() string { return i.diagnostics }
+func (i *instance) Class() string { return i.class }
+
+func (i *instance) Destroy(context.Context) error {
+	i.destroyed = true
+	return nil
+}
 
 // opened is an open sandbox whose programs print given texts.
 type opened struct {
@@ -72,6 +79,7 @@ func (o *opened) Run(context.Context, execution.Request, execution.Limits) (*exe
 // openFake opens an instance according to its fields.
 func openFake(ctx context.Context, i execution.Instance) (sandbox, error) {
 	fake := i.(*instance)
+	fake.used = true
 	switch {
 	case fake.hangs:
 		<-ctx.Done()

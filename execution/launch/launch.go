@@ -2,8 +2,9 @@
 // many runs, each in a fresh inner sandbox, or serves one run.
 //
 // Where the setting leaves the choice open, the decision is a [Verdict]. It is made once for
-// each image and runtime, by a probe: programs in the first sandbox check that each barrier
-// between runs holds. A verdict stands for the life of the server, except for a refusal that
+// each image, runtime and class of machines, by a probe: programs in the first sandbox check
+// that each barrier between runs holds. Which class a sandbox's machine has is known once it
+// has started. A verdict stands for the life of the server, except for a refusal that
 // may be temporary, such as an error of the engine: after a minute the next start probes
 // again. Where the setting demands many runs, a refusal is an error and not a verdict, so
 // each start probes again.
@@ -70,27 +71,53 @@ func (l *Launcher) Launch(ctx context.Context, spec execution.Spec) (execution.S
 	if spec.Isolation == execution.IsolationContainer {
 		return l.start(ctx, spec)
 	}
-	if isolation, known := l.known(spec); known {
-		return l.start(ctx, withIsolation(isolation, spec))
+	if opened, decided, err := l.launchDecided(ctx, spec); decided {
+		return opened, err
 	}
 	// One probe is enough: concurrent calls wait for its verdict.
 	if l.probing.Acquire(ctx, 1) != nil {
 		return nil, context.Cause(ctx)
 	}
 	defer l.probing.Release(1)
-	if isolation, known := l.known(spec); known {
-		return l.start(ctx, withIsolation(isolation, spec))
+	if opened, decided, err := l.launchDecided(ctx, spec); decided {
+		return opened, err
 	}
-	return l.launchUnknown(ctx, spec)
+	return l.launchUndecided(ctx, spec)
 }
 
-// launchUnknown probes, decides, and returns a sandbox of the isolation decided on.
-func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
-	opened, _, refusal := l.try(ctx, withIsolation(execution.IsolationRun, spec))
+// launchDecided starts a sandbox of the isolation that was decided on. It reports false if
+// none was, or not for machines of the class that the sandbox was started on.
+func (l *Launcher) launchDecided(ctx context.Context, spec execution.Spec) (_ execution.Sandbox, decided bool, _ error) {
+	isolation, known := l.known(spec)
+	if !known {
+		return nil, false, nil
+	}
+	instance, err := l.backend.Start(ctx, withIsolation(isolation, spec))
+	if err != nil {
+		return nil, true, err
+	}
+	class := l.see(spec, instance)
+	if isolation == execution.IsolationContainer || class.Isolation == execution.IsolationRun {
+		opened, err := l.ready(ctx, instance)
+		return opened, true, err
+	}
+	if err := instance.Destroy(ctx); err != nil {
+		return nil, true, err
+	}
+	if class.Isolation == "" {
+		return nil, false, nil
+	}
+	opened, err := l.start(ctx, withIsolation(execution.IsolationContainer, spec))
+	return opened, true, err
+}
+
+// launchUndecided probes, decides, and returns a sandbox of the isolation decided on.
+func (l *Launcher) launchUndecided(ctx context.Context, spec execution.Spec) (execution.Sandbox, error) {
+	opened, class, _, refusal := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	switch {
 	case refusal == nil:
 		spec.Bare = opened.Bare()
-		l.decide(ctx, spec, Verdict{Isolation: execution.IsolationRun})
+		l.decide(ctx, keyOf(spec, class), Verdict{Isolation: execution.IsolationRun})
 		return opened, nil
 	case ctx.Err() != nil:
 		return nil, refusal
@@ -107,7 +134,7 @@ func (l *Launcher) launchUnknown(ctx context.Context, spec execution.Spec) (exec
 	if !errors.Is(refusal, errRefused) {
 		verdict.expires = time.Now().Add(temporaryTime)
 	}
-	l.decide(ctx, spec, verdict)
+	l.decide(ctx, keyOf(spec, class), verdict)
 	return single, nil
 }
 

@@ -3,6 +3,7 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
 
 // If all checks hold, sandboxes serve many runs, and there is no second probe.
@@ -141,7 +143,7 @@ func TestTemporaryRefusalExpires(t *testing.T) {
 		"an error of the engine": {fails(errors.New("create: 500, once")), true},
 		"a failed check":         {probed("fails\ta check\n"), false},
 		"the supervisor's diagnostics": {starts(&instance{
-			refuses: errors.New("it did not start"), diagnostics: "unshare: Operation not permitted",
+			refuses: fmt.Errorf("unshare: Operation not permitted (%w)", runner.ErrExplained),
 		}), false},
 	} {
 		t.Run(name, func(t *testing.T) {

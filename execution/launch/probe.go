@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
 )
 
 // probeSource is the program that makes the checks. Each of its checks becomes a [Finding].
@@ -41,33 +42,35 @@ var errRefused = errors.New("the sandbox cannot serve many runs")
 // findings so far, and an error if the sandbox does not start or a check fails. It neither
 // uses nor changes the verdict.
 func (l *Launcher) Probe(ctx context.Context, spec execution.Spec) ([]Finding, error) {
-	opened, findings, err := l.try(ctx, withIsolation(execution.IsolationRun, spec))
+	opened, _, findings, err := l.try(ctx, withIsolation(execution.IsolationRun, spec))
 	if err != nil {
 		return findings, err
 	}
 	return findings, opened.Close()
 }
 
-// try starts a sandbox for many runs and makes the checks in it.
-func (l *Launcher) try(ctx context.Context, spec execution.Spec) (sandbox, []Finding, error) {
+// try starts a sandbox for many runs and makes the checks in it. The class is that of its
+// machine, if it was started.
+func (l *Launcher) try(ctx context.Context, spec execution.Spec) (_ sandbox, class string, _ []Finding, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	instance, err := l.backend.Start(ctx, spec)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
+	class = classOf(instance)
 	opened, err := l.ready(ctx, instance)
 	if err != nil {
-		if instance.Diagnostics() != "" { // the supervisor has written the reason
+		if errors.Is(err, runner.ErrExplained) {
 			err = fmt.Errorf("%w: %w", errRefused, err)
 		}
-		return nil, nil, err
+		return nil, class, nil, err
 	}
 	findings, err := runProbe(ctx, opened)
 	if err != nil {
-		return nil, findings, errors.Join(err, opened.Close())
+		return nil, class, findings, errors.Join(err, opened.Close())
 	}
-	return opened, findings, nil
+	return opened, class, findings, nil
 }
 
 // runProbe runs the probe twice and returns the findings of the last run. The second run

@@ -1,8 +1,8 @@
 """PID 1 of a blank sandbox: waits for a server, and becomes the supervisor that the server sends.
 
 The arguments are the port, and the seconds after which a server that is silent counts as gone. After a reset there follow
-the generation, the descriptors of the listener and of the identity, and 1 if there is a network of its own. A blank is of
-generation 1.
+the generation, the descriptors of the listener, of the identity and of the compiled modules, and 1 if there is a network of
+its own. A blank is of generation 1.
 
   * A server is authenticated by its certificate, which the CA in VIVARIUM_LINK_CA has issued. This process is
     authenticated by its key, which an init container has put in a file of the workspace.
@@ -116,9 +116,9 @@ class Stem:
         if not size:
             os._exit(0)
         with open(control, "rb") as pipe:
-            load, modules, arguments, environment, limits = marshal.loads(pipe.read(size))
+            load, compiled, arguments, environment, limits = marshal.loads(pipe.read(size))
             prepare(arguments, environment, limits)
-            space: "dict[str, Any]" = {"__name__": "__main__", "modules": modules}
+            space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}
             exec(load, space)
             if pipe.read():
                 space["last"].become_zygotes_of_stem([theirs for _, theirs in self.pairs], sys.argv[1:])
@@ -251,11 +251,13 @@ class Link:
         self.environment = dict(os.environ)
         self.authority = os.environ.pop("VIVARIUM_LINK_CA", "")
         self.silence = float(arguments[1])
-        self.generation, listener, self.identity, isolated = (int(number) for number in arguments[2:] or (1, -1, -1, 0))
+        self.generation, listener, self.identity, self.compiled, isolated = map(
+            int, arguments[2:] or (1, -1, -1, -1, 0)
+        )
         self.listener = listen(int(arguments[0])) if listener < 0 else _socket.socket(fileno=listener)
         self.isolated = bool(isolated) or listener < 0 and isolate()
         self.listener.setblocking(False)
-        self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity) if fd >= 0])
+        self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, self.compiled) if fd >= 0])
         if self.identity < 0:
             self.identity = take_identity()
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -395,11 +397,32 @@ class Link:
             pass
         self.leave()
 
+    def compile(self, compiling: str, arguments: "list[str]") -> bytes:
+        """Returns the modules that a server has sent, compiled, and sets the supervisor's arguments. The next generation uses
+        them again: to compile them takes most of the time of a reset."""
+        import hashlib
+
+        digest = hashlib.sha256("\0".join((sys.version, compiling, *arguments)).encode()).digest()
+        if self.compiled >= 0:
+            data = os.pread(self.compiled, os.fstat(self.compiled).st_size, 0)
+            if data.startswith(digest):
+                del sys.argv[1 : sys.argv.index("--") + 1]
+                return data[len(digest) :]
+            os.close(self.compiled)
+        space: "dict[str, Any]" = {"stem": self.stem}
+        exec(compiling, space)  # defines modules, and removes its arguments
+        compiled = marshal.dumps(space["modules"])
+        self.compiled = os.memfd_create("compiled", os.MFD_CLOEXEC)
+        with open(self.compiled, "wb", closefd=False) as file:
+            file.write(digest + compiled)
+        return compiled
+
     def restart(self) -> "NoReturn":
         """Executes this program again, as the next generation. Call it when no other process is left and nothing of them."""
-        for fd in (self.listener.fileno(), self.identity):
+        kept = self.listener.fileno(), self.identity, self.compiled
+        for fd in kept:
             os.set_inheritable(fd, True)
-        tail = self.generation + 1, self.listener.fileno(), self.identity, int(self.isolated)
+        tail = self.generation + 1, *kept, int(self.isolated)
         os.execve(sys.executable, [*self.again, *map(str, tail)], self.environment)
 
 
@@ -447,12 +470,12 @@ def become(link: Link) -> None:
     environment, (compiling, load, *arguments) = texts[:variables], texts[variables:]
     limits = [(int(name[6:]), int(most)) for name, most in settings.items() if name.startswith("limit_")]
     prepare(arguments, environment, limits)
-    space: "dict[str, Any]" = {"__name__": "__main__"}
-    exec(compiling, space)  # defines modules, and removes its arguments
+    compiled = link.compile(compiling, arguments)
     if settings["zygotes"] == "1":
-        link.stem.load(load, space["modules"], sys.argv[1:], environment, limits)
+        link.stem.load(load, compiled, sys.argv[1:], environment, limits)
     else:
         link.stem.dismiss()
+    space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}
     exec(load, space)
     space["main"](space["last"].serve, link)
 

@@ -43,6 +43,8 @@
 //	   1970, 1 if it is executable, path. Its bytes may follow (sessions)
 //	Y  the nonce of a server that has come (sessions)
 //	L  lost: what came is not a frame. Only a Y is read from now on (sessions)
+//	G  gone: the supervisor ends, and why: what it also writes to its stderr. At any
+//	   time, once
 //
 // A supervisor shows a sign of life within 2 s whenever this side waits for it
 // (pulse). One that does not is given up, and its sandbox destroyed.
@@ -95,6 +97,7 @@ const (
 	kindDone    = 'Z'
 	kindFault   = '!'
 	kindLost    = 'L'
+	kindGone    = 'G' // of the supervisor; the server's is kindGo
 )
 
 const (

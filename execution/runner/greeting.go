@@ -28,10 +28,7 @@ func (s *stream) begin(ctx context.Context) (greeting, error) {
 		return said, nil
 	}
 	closeErr := s.Close()
-	if cause, text := diagnosis(s.instance.Diagnostics()); text != "" {
-		err = execution.WithCause(cause, fmt.Errorf("%w: %s", err, text))
-	}
-	return said, errors.Join(fmt.Errorf("the supervisor did not start: %w", err), closeErr)
+	return said, errors.Join(fmt.Errorf("the supervisor did not start: %w", s.explained(err)), closeErr)
 }
 
 func (s *stream) handshake(ctx context.Context) (greeting, error) {

@@ -271,7 +271,7 @@ func TestRunLost(t *testing.T) {
 		"data before the end":   func(s *supervisor) { s.say('D', "early") },
 		"a skipped file":        func(s *supervisor) { s.say('S', "a\x00b") },
 		"done before the end":   func(s *supervisor) { s.say('Z', "") },
-		"a server's frame":      func(s *supervisor) { s.say('G', "") },
+		"a server's frame":      func(s *supervisor) { s.say('J', "") },
 		"a pong that says more": func(s *supervisor) { s.say('P', "x") },
 		"a flood of pongs": func(s *supervisor) {
 			for range 1000 {

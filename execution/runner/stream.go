@@ -41,9 +41,10 @@ type stream struct {
 	silent   chan struct{} // closed when it is given up since it shows no sign of life
 	quit     chan struct{} // closed when no frame is read any more
 	quitOnce sync.Once
-	unasked  atomic.Bool // of a session: no job is sent whole and unanswered, so that what comes is for another server
-	broken   atomic.Bool // the supervisor broke the protocol
-	readErr  error       // why the stream ended; valid once ended is closed
+	unasked  atomic.Bool            // of a session: no job is sent whole and unanswered, so that what comes is for another server
+	broken   atomic.Bool            // the supervisor broke the protocol
+	readErr  error                  // why the stream ended; valid once ended is closed
+	gone     atomic.Pointer[string] // why the supervisor ends, in its words; nil if it has not said so
 
 	writing chan struct{} // holds one token: the goroutine that has it writes whole groups of frames
 	out     frameWriter
@@ -161,16 +162,8 @@ func (s *stream) read(begin func(*bufio.Reader) error) {
 		return
 	}
 	for {
-		f, err := readFrame(in)
-		if err != nil {
-			s.readErr = err
-			return
-		}
-		if f.kind == kindPing && len(f.payload) == 0 {
-			if s.pulse.pong() {
-				continue
-			}
-			s.readErr = fmt.Errorf("%w: too many pongs", errFrame)
+		var f frame
+		if f, s.readErr = s.receive(in); s.readErr != nil {
 			return
 		}
 		if s.unasked.Load() {
@@ -185,6 +178,37 @@ func (s *stream) read(begin func(*bufio.Reader) error) {
 			return
 		}
 	}
+}
+
+// receive reads the next frame that has a turn.
+func (s *stream) receive(in *bufio.Reader) (frame, error) {
+	for {
+		f, err := readFrame(in)
+		if err != nil {
+			return f, err
+		}
+		if taken, err := s.takeSign(f); !taken || err != nil {
+			return f, err
+		}
+	}
+}
+
+// takeSign takes in a frame that may come at any time. It reports false for any other.
+func (s *stream) takeSign(f frame) (taken bool, err error) {
+	switch {
+	case f.kind == kindPing && len(f.payload) == 0:
+		if !s.pulse.pong() {
+			err = fmt.Errorf("%w: too many pongs", errFrame)
+		}
+	case f.kind == kindGone:
+		said := string(f.payload[:min(len(f.payload), maxGone)])
+		if !s.gone.CompareAndSwap(nil, &said) {
+			err = fmt.Errorf("%w: a second end", errFrame)
+		}
+	default:
+		return false, nil
+	}
+	return true, err
 }
 
 // errTaken is the error of a session that another server has attached to.

@@ -37,6 +37,8 @@ def compiled_by_child(arguments):
     return modules
 
 
-modules = (compiled_by_child if sys.argv[1] == "serve_many" else compiled)(sys.argv[2:end])
-del sys.argv[1 : end + 1], end, compiled, compiled_by_child, _ctypes, zlib
+# Where there is a stem (link.py), the programs' processes are copies of that.
+copied = sys.argv[1] == "serve_many" and "stem" not in globals()
+modules = (compiled_by_child if copied else compiled)(sys.argv[2:end])
+del sys.argv[1 : end + 1], end, copied, compiled, compiled_by_child, _ctypes, zlib
 getattr(sys, "orig_argv", []).clear()  # or programs would find the modules there

@@ -164,11 +164,18 @@ def await_tick(stamps: "Iterable[tuple[int, int, int]]") -> None:
         time.sleep(0.0005)
 
 
+def open_up(folder: int) -> None:
+    """Gives the owner of an open folder access to it, which a program may have taken away. No program could where another
+    user owns the folder. Raises OSError."""
+    if os.fstat(folder).st_uid == os.getuid():
+        os.fchmod(folder, 0o700)
+
+
 def changes(
     channel: Channel, workspace: int, before: "dict[str, tuple[int, int, int]]", excluded: str = ""
 ) -> "Iterator[Found]":
     """Yields what a run made or changed, except the excluded path, and what cannot be returned. Raises OSError."""
-    os.fchmod(workspace, 0o700)  # the program may have changed it
+    open_up(workspace)
     for found in channel.showing_life(walk(workspace)):
         if found.path != excluded and (before.get(found.path) != found.stamp or found.stamp == UNSEARCHED):
             yield found

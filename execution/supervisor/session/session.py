@@ -41,6 +41,7 @@ from workspace import (
     changes,
     open_beneath,
     open_folder,
+    open_up,
     post_skipped,
     send_file,
     send_files,
@@ -125,7 +126,7 @@ class Session:
             if kind == b"J":
                 self.channel.begin_job()
                 job = Job(parse_limits(payload))
-                os.fchmod(self.root, 0o700)  # a program may have changed it
+                open_up(self.root)
             elif kind in PARTS:
                 job.add(kind, payload)
             elif kind == b"F":

@@ -1,0 +1,50 @@
+//go:build k8s
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution/kubernetes"
+	"github.com/vivarium-sandbox/vivarium/execution/link"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
+)
+
+// newCluster returns the backend of the cluster that the settings name. The settings that follow a
+// machine have the values for one that is not known, since a cluster has many.
+func newCluster(c config.Config, log *slog.Logger) (backend, error) {
+	c, err := c.ForMachine(config.Machine{})
+	if err != nil {
+		return nil, err
+	}
+	command, err := supervisor.NewCommand()
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := link.LoadCredentials(c.KubernetesLinkDir)
+	if err != nil {
+		return nil, fmt.Errorf("KUBERNETES_LINK_DIR is %q: %w", c.KubernetesLinkDir, err)
+	}
+	return kubernetes.New(kubernetes.Options{
+		Kubeconfig: c.Kubeconfig, Context: c.KubernetesContext, Namespace: c.KubernetesNamespace, Pool: c.KubernetesPool,
+		Port: c.KubernetesLinkPort, Image: c.KubernetesImage, Settings: sandboxSettings(c), Lifetime: lifetime(c),
+		Dial: func(ctx context.Context, address, pin string) (net.Conn, error) {
+			conn, err := credentials.Dial(ctx, address, pin)
+			if err != nil {
+				return nil, err // a nil *link.Conn would be a net.Conn that is not nil
+			}
+			return conn, nil
+		},
+		Texts: command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
+	})
+}
+
+// isCluster reports whether a backend is that of a cluster.
+func isCluster(b backend) bool {
+	_, ok := b.(*kubernetes.Backend)
+	return ok
+}

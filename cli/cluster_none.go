@@ -1,0 +1,18 @@
+//go:build !k8s
+
+package cli
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/vivarium-sandbox/vivarium/config"
+)
+
+// newCluster fails: the client library would add 13 MB to the binary.
+func newCluster(config.Config, *slog.Logger) (backend, error) {
+	return nil, errors.New("EXECUTOR_BACKEND is kubernetes, and this binary was built without that backend: build it with -tags k8s, or use the server's image")
+}
+
+// isCluster reports whether a backend is that of a cluster.
+func isCluster(backend) bool { return false }

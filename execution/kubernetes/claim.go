@@ -1,0 +1,243 @@
+package kubernetes
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+)
+
+const (
+	// mostCandidates is how many blanks a claim tries before it waits for the watch.
+	mostCandidates = 5
+	// deadlineGrace is how long after its end a pod may still be there until the kubelet ends it.
+	deadlineGrace = time.Minute
+)
+
+// want is what a claim is for.
+type want struct {
+	hash       string // the wanted version of the template
+	state      string // what the pod becomes: stateRun or stateSession
+	namespaces bool   // the sandbox makes namespaces for runs
+	network    bool   // the sandbox makes a network namespace
+	session    execution.SessionInfo
+}
+
+// fits reports whether a blank is on a node that suffices.
+func (w want) fits(p *pod) bool {
+	return (!w.namespaces || p.facts.UserNS) && (!w.network || p.facts.NetNS)
+}
+
+// errLost is the error of a claim of a pod that another server has, or that is gone.
+var errLost = errors.New("the pod is not a blank any more")
+
+// claimer turns blanks into sandboxes.
+type claimer interface {
+	// Claim returns a pod that belongs to this server from then on. It waits for one until
+	// ctx ends.
+	Claim(ctx context.Context, want want) (*pod, error)
+	// Release deletes a pod and returns when it is gone. It succeeds if it is gone already.
+	Release(ctx context.Context, p *pod) error
+}
+
+// poolClaimer claims pods of a Deployment. It implements [claimer].
+type poolClaimer struct{ *Backend }
+
+// Claim implements [claimer].
+func (c poolClaimer) Claim(ctx context.Context, want want) (*pod, error) {
+	for {
+		_, changed, _ := c.index.state()
+		p, err := c.tryCandidates(ctx, want)
+		if p != nil || err != nil {
+			return p, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, c.noBlank(ctx, want)
+		}
+	}
+}
+
+// tryCandidates tries to claim a few blanks. It returns nil if it gets none.
+func (c poolClaimer) tryCandidates(ctx context.Context, want want) (*pod, error) {
+	for range mostCandidates {
+		candidate := c.index.take(want)
+		if candidate == nil {
+			break
+		}
+		p, err := c.patchClaim(ctx, candidate, want)
+		c.index.settle(candidate, err != nil)
+		if !errors.Is(err, errLost) {
+			return p, err
+		}
+	}
+	return nil, nil //nolint:nilnil // there is none at the moment
+}
+
+// patchClaim claims a blank, unless another server does so first, which the apiserver decides.
+func (c poolClaimer) patchClaim(ctx context.Context, candidate *pod, want want) (*pod, error) {
+	owner, err := c.deployment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.hold(candidate.uid)
+	p, err := c.patch(ctx, candidate, c.claimPatch(candidate, want, owner.reference()))
+	if err == nil && p.deleted { // its ReplicaSet has deleted it at the same moment
+		err = errLost
+	}
+	if err != nil {
+		c.drop(candidate.uid)
+		return nil, err
+	}
+	return p, nil
+}
+
+// claimPatch returns the patch that turns a blank into a sandbox of this server. Without the label
+// the pod is none of its ReplicaSet any more, which makes another one.
+func (c poolClaimer) claimPatch(p *pod, want want, owner metav1.OwnerReference) jsonPatch {
+	all := p.patch().
+		test(label(labelState), stateFree).
+		set(label(labelState), want.state).
+		set(label(labelHolder), c.id).
+		annotate(noteKey, p.pin).
+		set("/metadata/ownerReferences", []metav1.OwnerReference{owner})
+	now := time.Now()
+	end := now.Add(c.opts.Lifetime)
+	if want.state == stateSession {
+		s := want.session
+		end = s.Latest
+		all = all.set(label(labelSession), s.ID).describe(s).
+			annotate(noteOwner, string(s.Owner)).
+			annotate(noteCreated, strconv.FormatInt(s.Created.UnixMilli(), 10)).
+			annotate(noteLatest, strconv.FormatInt(s.Latest.UnixMilli(), 10)).
+			annotate("cluster-autoscaler.kubernetes.io/safe-to-evict", "false")
+	}
+	return all.set("/spec/activeDeadlineSeconds", int64((end.Sub(p.started) + deadlineGrace).Seconds()))
+}
+
+// jsonPatch is a patch as of RFC 6902.
+type jsonPatch []operation
+
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// patch returns a patch that changes nothing but the pod itself: one of another uid is refused.
+func (p *pod) patch() jsonPatch {
+	all := jsonPatch{}.test("/metadata/uid", p.uid)
+	if !p.noted {
+		all = all.set("/metadata/annotations", map[string]string{})
+	}
+	return all
+}
+
+func (j jsonPatch) test(path string, value any) jsonPatch {
+	return append(j, operation{"test", path, value})
+}
+
+// set sets a value, whether it is there or not.
+func (j jsonPatch) set(path string, value any) jsonPatch {
+	return append(j, operation{"add", path, value})
+}
+
+func (j jsonPatch) annotate(name, value string) jsonPatch {
+	return j.set("/metadata/annotations/"+escape(name), value)
+}
+
+// describe notes what calls change of a session.
+func (j jsonPatch) describe(s execution.SessionInfo) jsonPatch {
+	return j.annotate(noteExpires, strconv.FormatInt(s.Expires.UnixMilli(), 10)).
+		annotate(noteIdle, strconv.FormatInt(s.Idle.Milliseconds(), 10))
+}
+
+// label returns the path of a label.
+func label(name string) string { return "/metadata/labels/" + escape(name) }
+
+// escape returns a name as a part of a path (RFC 6901).
+func escape(name string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(name) }
+
+// patch changes a pod. The error is errLost where the pod is gone, or is not any more what the
+// patch tests: what a second look shows of it must differ.
+func (b *Backend) patch(ctx context.Context, p *pod, changes jsonPatch) (*pod, error) {
+	text, err := json.Marshal(changes)
+	if err != nil {
+		return nil, err
+	}
+	made, err := b.api.pods.Patch(ctx, p.name, types.JSONPatchType, text, metav1.PatchOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		b.index.lose(p)
+		return nil, errLost
+	case apierrors.IsInvalid(err), apierrors.IsConflict(err): // a test has failed, or the patch is not allowed
+		now, lookErr := b.look(ctx, p)
+		if lookErr == nil && now.state == p.state && now.holder == p.holder {
+			return nil, b.explain("patch pods", err)
+		}
+		return nil, cmp.Or(lookErr, errLost)
+	case err != nil:
+		return nil, b.explain("patch pods", err)
+	}
+	changed := readPod(made)
+	b.index.learn(changed)
+	return changed, nil
+}
+
+// look asks the apiserver for a pod. The error is errLost where it is gone.
+func (b *Backend) look(ctx context.Context, p *pod) (*pod, error) {
+	found, err := b.api.pods.Get(ctx, p.name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && string(found.UID) != p.uid:
+		b.index.lose(p)
+		return nil, errLost
+	case err != nil:
+		return nil, b.explain("get pods", err)
+	}
+	now := readPod(found)
+	b.index.learn(now)
+	return now, nil
+}
+
+// Release implements [claimer]. The pod gets a second: its PID 1 has ended by then, and a name
+// that is free before the node has ended the pod would promise memory that is still in use.
+func (c poolClaimer) Release(ctx context.Context, p *pod) error {
+	fate := c.index.watch(p)
+	if err := c.delete(ctx, p); err != nil {
+		return err
+	}
+	select {
+	case <-fate.gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// delete asks for a pod's end. Where that fails, the sweep does it later.
+func (b *Backend) delete(ctx context.Context, p *pod) error {
+	grace, uid := int64(1), types.UID(p.uid)
+	err := b.api.pods.Delete(ctx, p.name, metav1.DeleteOptions{GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: &uid}})
+	switch {
+	case err == nil:
+		b.drop(p.uid)
+		b.index.deleting(p)
+		return nil
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // a conflict: another pod has its name
+		b.drop(p.uid)
+		b.index.lose(p)
+		return nil
+	}
+	b.disown(p)
+	return b.explain("delete pods", err)
+}

@@ -1,0 +1,198 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	// deploymentTime is how long what was found of the Deployment is believed.
+	deploymentTime = 10 * time.Second
+	// memoryHeadroom is what a pod may use beyond MEMORY_LIMIT_MB. The supervisor ends programs
+	// at that limit. The cgroup, which may end the supervisor too, has a higher one.
+	memoryHeadroom = 64 << 20
+)
+
+// pool is what the backend knows of the Deployment of blanks.
+type pool struct {
+	name, uid string
+	label     string // the value of vivarium.dev/pool
+	replicas  int
+	failure   string // why pods cannot be created
+	fault     error  // why its template does not fit
+	found     time.Time
+}
+
+// deployment returns the pool as it was at most deploymentTime ago.
+func (b *Backend) deployment(ctx context.Context) (*pool, error) {
+	if known := b.known(); known != nil {
+		return known, nil
+	}
+	select {
+	case b.looking <- struct{}{}:
+		defer func() { <-b.looking }()
+	case <-ctx.Done():
+		return nil, b.explain("get deployments", context.Cause(ctx))
+	}
+	if known := b.known(); known != nil {
+		return known, nil
+	}
+	found, err := b.api.deployments.Get(ctx, b.opts.Pool, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, unavailable(fmt.Sprintf("there is no Deployment %q in the namespace %q: install Vivarium's chart there, or set KUBERNETES_POOL and KUBERNETES_EXECUTOR_NAMESPACE",
+			b.opts.Pool, b.api.namespace), err)
+	}
+	if err != nil {
+		return nil, b.explain("get deployments", err)
+	}
+	made := b.readDeployment(found)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pool = made
+	return made, nil
+}
+
+func (b *Backend) known() *pool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pool == nil || time.Since(b.pool.found) > deploymentTime {
+		return nil
+	}
+	return b.pool
+}
+
+// readDeployment returns what the backend keeps of the Deployment.
+func (b *Backend) readDeployment(from *appsv1.Deployment) *pool {
+	p := &pool{name: from.Name, uid: string(from.UID), replicas: 1, found: time.Now()}
+	if from.Spec.Replicas != nil {
+		p.replicas = int(*from.Spec.Replicas)
+	}
+	if from.Spec.Selector != nil {
+		p.label = from.Spec.Selector.MatchLabels[labelPool]
+	}
+	for _, condition := range from.Status.Conditions {
+		if condition.Type == appsv1.DeploymentReplicaFailure && condition.Status == corev1.ConditionTrue {
+			p.failure = condition.Message
+		}
+	}
+	if faults := b.templateFaults(from); len(faults) > 0 {
+		p.fault = fmt.Errorf("the template of Deployment %q in the namespace %q does not fit this server's settings: %s",
+			from.Name, from.Namespace, strings.Join(faults, "; "))
+	}
+	return p
+}
+
+// reference returns the pool as the owner of a claimed pod. With one a drain does not refuse the
+// pod, and the pod ends with the Deployment.
+func (p *pool) reference() metav1.OwnerReference {
+	controller := true
+	return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: p.name, UID: types.UID(p.uid), Controller: &controller}
+}
+
+// templateFaults returns what is wrong with the Deployment, each with the field's name.
+func (b *Backend) templateFaults(from *appsv1.Deployment) []string {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	if from.Spec.Selector == nil || from.Spec.Selector.MatchLabels[labelPool] == "" || from.Spec.Selector.MatchLabels[labelState] != stateFree {
+		fault("spec.selector.matchLabels must have %s, and %s=%s", labelPool, labelState, stateFree)
+	}
+	spec := &from.Spec.Template.Spec
+	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
+		fault("automountServiceAccountToken must be false")
+	}
+	if container(spec.InitContainers, identityContainer) == nil {
+		fault("initContainers must have %q, which makes the pod's key", identityContainer)
+	}
+	main := container(spec.Containers, sandboxContainer)
+	if main == nil {
+		fault("containers must have %q", sandboxContainer)
+		return faults
+	}
+	if b.opts.Image != "" && main.Image != b.opts.Image {
+		fault("the image of container %q is %q: must be %q (KUBERNETES_EXECUTOR_IMAGE)", main.Name, main.Image, b.opts.Image)
+	}
+	if !hasPort(main, b.opts.Port) {
+		fault("the ports of container %q must have %d (KUBERNETES_LINK_PORT)", main.Name, b.opts.Port)
+	}
+	b.checkLimits(main, fault)
+	b.checkVolumes(spec, main, fault)
+	return faults
+}
+
+// checkLimits compares the limits of the template with the settings.
+func (b *Backend) checkLimits(main *corev1.Container, fault func(format string, args ...any)) {
+	limits, settings := main.Resources.Limits, b.opts.Settings
+	if least, memory := settings.MemoryBytes+memoryHeadroom, limits.Memory(); memory.Value() < least {
+		fault("limits.memory of container %q is %s: must be at least %s (MEMORY_LIMIT_MB and %d MB more)",
+			main.Name, memory, mebibytes(least), memoryHeadroom>>20)
+	}
+	const thousandths = 1000
+	if cpu := limits.Cpu(); cpu.MilliValue() != int64(settings.CPUs*thousandths) {
+		fault("limits.cpu of container %q is %s: must be %v (CPU_LIMIT)", main.Name, cpu, settings.CPUs)
+	}
+}
+
+// checkVolumes compares the folders that programs can write with the settings.
+func (b *Backend) checkVolumes(spec *corev1.PodSpec, main *corev1.Container, fault func(format string, args ...any)) {
+	for _, folder := range []struct {
+		path, setting string
+		bytes         int64 // zero means any
+	}{
+		{"/workspace", "WORKSPACE_LIMIT_MB", b.opts.Settings.WorkspaceBytes},
+		{"/tmp", "TMP_LIMIT_MB", b.opts.Settings.TempBytes},
+		{"/dev/shm", "", 0},
+	} {
+		volume := memoryVolume(spec, main, folder.path)
+		switch {
+		case volume == nil || volume.SizeLimit == nil:
+			fault("container %q must mount an emptyDir with medium Memory and a sizeLimit at %s", main.Name, folder.path)
+		case folder.bytes > 0 && volume.SizeLimit.Value() != folder.bytes:
+			fault("sizeLimit of the emptyDir at %s is %s: must be %s (%s)", folder.path, volume.SizeLimit, mebibytes(folder.bytes), folder.setting)
+		}
+	}
+}
+
+// memoryVolume returns the volume in memory that a container has at a path, or nil.
+func memoryVolume(spec *corev1.PodSpec, main *corev1.Container, path string) *corev1.EmptyDirVolumeSource {
+	for _, mount := range main.VolumeMounts {
+		if mount.MountPath != path {
+			continue
+		}
+		for _, volume := range spec.Volumes {
+			if volume.Name == mount.Name && volume.EmptyDir != nil && volume.EmptyDir.Medium == corev1.StorageMediumMemory {
+				return volume.EmptyDir
+			}
+		}
+	}
+	return nil
+}
+
+func container(all []corev1.Container, name string) *corev1.Container {
+	for i := range all {
+		if all[i].Name == name {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+func hasPort(main *corev1.Container, port int) bool {
+	for _, p := range main.Ports {
+		if int(p.ContainerPort) == port {
+			return true
+		}
+	}
+	return false
+}
+
+// mebibytes returns a size as templates have it.
+func mebibytes(bytes int64) string { return resource.NewQuantity(bytes, resource.BinarySI).String() }

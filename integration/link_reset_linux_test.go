@@ -1,0 +1,253 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/launch"
+	"github.com/vivarium-sandbox/vivarium/execution/runner"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
+)
+
+// openLinked returns a backend whose sandboxes are behind a link, what starts them, and a spec.
+func openLinked(t *testing.T, isolation execution.Isolation) (*linkedBackend, *launch.Launcher, execution.Spec) {
+	t.Helper()
+	var backend *linkedBackend
+	_, launcher := newLauncher(t, func(t *testing.T, command supervisor.Command) instanceBackend {
+		t.Helper()
+		backend = newLinkedBackend(t, command)
+		return backend
+	})
+	digest, err := backend.Resolve(t.Context(), slimImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return backend, launcher, execution.Spec{Image: digest, Settings: conformanceSettings(isolation)}
+}
+
+// messy is a program that leaves as much as a program can, and does not end.
+const messy = `
+import os, socket, time
+for folder in "/workspace", "/tmp", "/dev/shm":
+    os.makedirs(folder + "/a/b/c")
+    open(folder + "/left", "w").write("secret of the first run")
+os.chmod("/workspace/a", 0)
+listener = socket.create_server(("127.0.0.1", 5000))
+if os.fork() == 0:
+    os.setsid()
+time.sleep(60)
+`
+
+// remains is a program that lists what the one before has left.
+const remains = `
+import os, socket
+for folder in "/workspace", "/tmp", "/dev/shm":
+    print(folder, sorted(set(os.listdir(folder)) - {"__main__.py"}))
+print([pid for pid in os.listdir("/proc") if pid.isdigit() and b"secret" in open(f"/proc/{pid}/cmdline", "rb").read()])
+socket.create_server(("127.0.0.1", 5000))
+`
+
+// A sandbox whose program did not end by itself begins anew in place. Nothing is left then, and the
+// key still answers for the sandbox.
+func TestLocalLinkReset(t *testing.T) {
+	backend, launcher, spec := openLinked(t, execution.IsolationRun)
+	sandbox, err := launcher.Launch(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := sandbox.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	started := backend.count
+	for round := range 3 {
+		result, err := sandbox.Run(t.Context(), execution.Request{Code: messy, Timeout: time.Second}, conformanceLimits())
+		if err != nil || result.End.Reason != execution.Timeout {
+			t.Fatalf("round %d: %v, %+v", round, err, result)
+		}
+		if !sandbox.Resettable() {
+			t.Fatalf("round %d: the sandbox cannot be reset", round)
+		}
+		if sandbox, err = sandbox.Reset(t.Context()); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		result, err = sandbox.Run(t.Context(), execution.Request{Code: remains, Timeout: patience}, conformanceLimits())
+		const nothing = "/workspace []\n/tmp []\n/dev/shm []\n[]\n"
+		if err != nil || result.Stdout != nothing || result.Stderr != "" {
+			t.Fatalf("round %d: %v, %+v", round, err, result)
+		}
+		if err := sandbox.Renew(t.Context()); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	if backend.count != started {
+		t.Errorf("%d sandboxes were started for the resets", backend.count-started)
+	}
+}
+
+// A server that goes away leaves no sandbox for runs behind.
+func TestLocalLinkEndsWithoutAServer(t *testing.T) {
+	backend, _, spec := openLinked(t, execution.IsolationRun)
+	instance, err := backend.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = instance.Destroy(t.Context()) }()
+	instance.Detach()
+	// The streams of the blank end with PID 1.
+	if _, err := io.Copy(io.Discard, instance.(*linkedInstance).Instance); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Servers come and go at a session. Each finds what the ones before have left in it.
+func TestLocalLinkSession(t *testing.T) {
+	backend, _, spec := openLinked(t, execution.IsolationSession)
+	spec.Session = execution.SessionInfo{ID: "session", Created: time.Now(), Expires: time.Now().Add(time.Hour)}
+	servers := runner.NewSessions(backend, slog.New(slog.DiscardHandler))
+	first, err := servers.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = backend.last.Destroy(context.WithoutCancel(t.Context())) }()
+	checkCell(t, first, "n = 1; print(n)", "1\n")
+	second, err := servers.Attach(t.Context(), "session") // while the first is connected
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkCell(t, second, "n += 1; print(n)", "2\n")
+	select {
+	case <-first.Done():
+	case <-time.After(patience):
+		t.Error("the first server does not notice that another has the session")
+	}
+	for n := range 20 {
+		if n%2 == 0 {
+			second.Detach()
+		}
+		next, err := servers.Attach(t.Context(), "session")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkCell(t, next, "n += 1; print(n, '.' * 50_000)", fmt.Sprint(n+3, " ", strings.Repeat(".", 50_000), "\n"))
+		second = next
+	}
+	second.Detach()
+}
+
+func checkCell(t *testing.T, s execution.Session, code, want string) {
+	t.Helper()
+	result, err := s.RunPython(t.Context(), execution.Request{Code: code, Timeout: patience}, conformanceLimits())
+	if err != nil || result.Stdout != want {
+		t.Fatalf("%s: %v, %.200q, not %.200q", code, err, result.Stdout, want)
+	}
+}
+
+// No process that a program is a copy of, and no program, has the sandbox's key in its memory.
+func TestLocalLinkKeepsTheKey(t *testing.T) {
+	backend, _, spec := openLinked(t, execution.IsolationRun)
+	instance, err := backend.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sandbox, err := runner.Open(t.Context(), instance, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sandbox.Close() }()
+	linked := instance.(*linkedInstance)
+	text, secret := linked.key[100:150], secretOf(t, linked.key)
+	if !holds(t, linked.pid, secret) {
+		t.Error("PID 1 is not seen to have the key, so the search would not find it elsewhere either")
+	}
+	children := descendants(t, linked.pid)
+	if len(children) == 0 {
+		t.Error("PID 1 has no descendants")
+	}
+	for _, child := range children {
+		if holds(t, child, secret) || holds(t, child, text) {
+			t.Errorf("process %d has the key in its memory", child)
+		}
+	}
+}
+
+// secretOf returns the secret number of a key as OpenSSL has it in memory, the lowest byte first.
+func secretOf(t *testing.T, text []byte) []byte {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(secret)
+	return secret
+}
+
+// holds reports whether a process has bytes in its memory.
+func holds(t *testing.T, pid int, secret []byte) bool {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = memory.Close() }()
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var access string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &access); n != 3 || access[0] != 'r' {
+			continue
+		}
+		text := make([]byte, to-from)
+		n, _ := memory.ReadAt(text, from) // not all that is mapped can be read
+		if bytes.Contains(text[:n], secret) {
+			return true
+		}
+	}
+	return false
+}
+
+// descendants returns the processes below one.
+func descendants(t *testing.T, pid int) (all []int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for word := range strings.FieldsSeq(string(text)) {
+			var child int
+			if _, err := fmt.Sscan(word, &child); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, child)
+			all = append(all, descendants(t, child)...)
+		}
+	}
+	return all
+}
