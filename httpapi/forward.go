@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -149,12 +150,13 @@ func (b *passedBody) end() (unread bool) {
 // relay answers with the answer of another server, as it arrives.
 func relay(w http.ResponseWriter, answer *http.Response) {
 	removeHops(answer.Header)
-	for name, values := range answer.Header {
-		w.Header()[name] = values // the middleware here has set some already
-	}
+	maps.Copy(w.Header(), answer.Header) // replaces what the middleware here has set
 	control := http.NewResponseController(w)
 	extend := func() { _ = control.SetWriteDeadline(time.Now().Add(writeTime)) } // not for test recorders
 	extend()
+	// The library's server would otherwise read what is left of the body first, and the transport
+	// would find that closed, and end its connection: it may still look for the body's end.
+	_ = control.EnableFullDuplex() // not for test recorders
 	w.WriteHeader(answer.StatusCode)
 	_ = control.Flush() // a stream's client waits for its header
 	buffer := make([]byte, relayBytes)
