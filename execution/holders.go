@@ -16,12 +16,12 @@ type Peer struct {
 // progress. Attach makes this server the holder, and fails with a [HeldError] while another one
 // that is alive and has an address is.
 type Holders interface {
-	// Holder returns the other server that holds a session, if it is alive. It asks nobody, so
+	// Holder returns the other server that holds a session, if it is alive. It makes no request, so
 	// that what it returns may be out of date, and nothing for a session that has just begun.
 	Holder(id string) Peer
 	// Peer returns another server by its name, if it is alive.
 	Peer(name string) Peer
-	// Release gives a session up, so that other servers can attach to it. It does nothing if
+	// Release ends this server's hold of a session, so that other servers can attach to it. It does nothing if
 	// this server does not hold it.
 	Release(ctx context.Context, id string) error
 }

@@ -47,7 +47,7 @@ func (p *Peers) of(r *http.Request) execution.Peer {
 const (
 	// peerDialTime bounds the connection to another server, handshake included.
 	peerDialTime = 3 * time.Second
-	// acceptTime is how long another server may take to ask for a body: it authenticates the
+	// acceptTime bounds the time until another server asks for a body: it authenticates the
 	// request first. After that the body is sent in any case.
 	acceptTime = 30 * time.Second
 	// idlePeerConns bounds the idle connections to each other server.
@@ -79,7 +79,7 @@ type fromPeerKey struct{}
 func isFromPeer(ctx context.Context) bool { return ctx.Value(fromPeerKey{}) != nil }
 
 // NewPeerServer returns the server for other servers, beside that for clients. The caller
-// provides a listener that admits nobody else. What other servers pass on is served as what
+// provides a listener that admits no other clients. What other servers pass on is served as what
 // comes from clients.
 func NewPeerServer(clients *http.Server, peers *Peers, log *slog.Logger) *http.Server {
 	own := http.NewServeMux()

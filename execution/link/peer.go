@@ -57,7 +57,7 @@ func (c *Credentials) verifyPeer(use x509.ExtKeyUsage) func(tls.ConnectionState)
 	}
 }
 
-// identityOf returns what says which release a certificate is for: its URI or, as Helm makes
+// identityOf returns the release that a certificate is for: its URI or, as Helm makes
 // certificates without URIs, its common name.
 func identityOf(certificate *x509.Certificate) string {
 	for _, uri := range certificate.URIs {

@@ -54,7 +54,7 @@ func (m *Manager) attachOnce(ctx context.Context, id string) (execution.Session,
 }
 
 // askHolder asks a session's holder to release it. Meanwhile this server holds nothing for which
-// the other one could wait: two servers that each take the other for the holder, as one of them
+// the other one could wait: two servers that each treat the other as the holder, as one of them
 // may for a moment, would otherwise wait for each other. It needs the session's slot.
 func (m *Manager) askHolder(ctx context.Context, e *entry, held *execution.HeldError) error {
 	e.asking.Store(true)

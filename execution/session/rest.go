@@ -19,10 +19,10 @@ func (m *Manager) disconnectIdle(e *entry) {
 	}
 }
 
-// tend marks a session's slot, which the caller has taken, as taken for something that is no
-// call. The function that it returns gives the slot back. A change of the session's idle time
+// tend marks a session's slot, which the caller has taken, as taken for something other
+// than a call. The function that it returns gives the slot back. A change of the session's idle time
 // takes effect when a call ends. Therefore one that comes now waits for the slot, and one that
-// has just come, and took this for a call, takes effect at once.
+// has just come, and treated this as a call, takes effect at once.
 func (m *Manager) tend(ctx context.Context, e *entry) (done func()) {
 	m.mu.Lock()
 	e.tended = true
