@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -23,7 +22,6 @@ type peers struct {
 	address     string // of this server for them
 	credentials *link.Credentials
 	transport   *http.Transport
-	leaving     atomic.Bool
 }
 
 // newPeers returns the servers that share sessions with this one, or nil if there are none.
@@ -60,7 +58,7 @@ func (p *peers) Ask(ctx context.Context, held *execution.HeldError) error {
 // door returns the settings of the HTTP API for requests of these servers.
 func (p *peers) door(release func(ctx context.Context, id string) error) *httpapi.Peers {
 	return &httpapi.Peers{
-		Holder: p.Holder, Peer: p.Peer, ServerOf: transport.ServerOf, Leaving: p.leaving.Load, Release: release, Transport: p.transport,
+		Holder: p.Holder, Peer: p.Peer, ServerOf: transport.ServerOf, Release: release, Transport: p.transport,
 	}
 }
 
@@ -68,6 +66,7 @@ func (p *peers) door(release func(ctx context.Context, id string) error) *httpap
 type peerDoor struct {
 	listener net.Listener
 	server   *http.Server
+	peers    *httpapi.Peers
 }
 
 // open opens the port for other servers, beside that for clients.
@@ -76,7 +75,7 @@ func (p *peers) open(ctx context.Context, clients *http.Server, door *httpapi.Pe
 	if err != nil {
 		return nil, fmt.Errorf("POD_IP and PEER_PORT: %w", err)
 	}
-	return &peerDoor{tls.NewListener(listener, p.credentials.PeerServer()), httpapi.NewPeerServer(clients, door, log)}, nil
+	return &peerDoor{tls.NewListener(listener, p.credentials.PeerServer()), httpapi.NewPeerServer(clients, door, log), door}, nil
 }
 
 // instance returns the name of this server among those that clients may reach, or "" if they reach

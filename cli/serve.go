@@ -148,14 +148,16 @@ func (d *doors) showDemo(ctx context.Context, system System) {
 	showDemo(ctx, system, d.listener.Addr().String())
 }
 
-// shutdown lets running programs finish, while queued and new requests get 503. Sessions that other
-// servers ask for are theirs from then on. Then it closes the listeners and the streams.
+// shutdown lets running programs finish, while queued and new requests get 503. Where there are
+// other servers, queued requests finish too. Then it closes the listeners and the streams.
 func (d *doors) shutdown(grace time.Duration) error {
+	end := time.Now().Add(grace)
 	if d.others != nil {
-		d.service.peers.leaving.Store(true)
-		d.http.SetKeepAlivesEnabled(false) // clients connect to another server for their next requests
+		ctx, cancel := context.WithDeadline(context.Background(), end)
+		d.leave(ctx)
+		cancel()
 	}
-	runs := d.service.close(grace)
+	runs := d.service.close(time.Until(end))
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
 	d.endStreams()
@@ -165,6 +167,13 @@ func (d *doors) shutdown(grace time.Duration) error {
 		d.service.peers.transport.CloseIdleConnections()
 	}
 	return runs
+}
+
+// leave answers the requests that have come, also those that wait, until ctx ends: other
+// servers serve the next ones.
+func (d *doors) leave(ctx context.Context) {
+	d.http.SetKeepAlivesEnabled(false) // clients connect to another server for their next requests
+	d.others.peers.Leave(ctx)
 }
 
 // end closes the listener of a server, and its connections when their answers are sent, or ctx ends.

@@ -20,15 +20,17 @@ import (
 // them, bounds the time for their bodies, and charges them for the transfer.
 //
 // A request that another server has passed on is never passed on again. If this server is
-// leaving, it sends such a request back.
+// leaving, it sends such a request back, unless it came before.
 func (a *api) forward(p policy, next http.Handler) http.Handler {
 	if a.opts.Peers == nil || p.public || p.ignoresBody {
 		return next
 	}
 	peers := a.opts.Peers
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answered, leaving := peers.enter(p.opensStream(r))
+		defer answered()
 		switch peer := peers.of(r); {
-		case isFromPeer(r.Context()) && peers.Leaving():
+		case isFromPeer(r.Context()) && leaving:
 			writeDetail(w, http.StatusMisdirectedRequest, "the server is shutting down")
 		case isFromPeer(r.Context()), peer == execution.Peer{}, !a.pass(p, w, r, peer):
 			next.ServeHTTP(w, r)

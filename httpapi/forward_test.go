@@ -83,7 +83,7 @@ type member struct {
 	sessions *held
 	url      string
 	peer     execution.Peer
-	leaving  atomic.Bool
+	peers    *httpapi.Peers
 	released chan string
 	others   *http.Server
 }
@@ -110,7 +110,6 @@ func (f *fleet) start(t *testing.T, name string, credentials *link.Credentials) 
 		ServerOf: func(r *http.Request) string {
 			return r.Header.Get("Server-Of")
 		},
-		Leaving: m.leaving.Load,
 		Release: func(_ context.Context, id string) error {
 			if id != heldSession {
 				return execution.SessionNotFound(id)
@@ -123,6 +122,7 @@ func (f *fleet) start(t *testing.T, name string, credentials *link.Credentials) 
 	opts.Mount = map[string]http.Handler{"/mcp": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%s over TLS: %v", name, r.TLS != nil)
 	})}
+	m.peers = opts.Peers
 	opts.AllowedOrigins = []string{"https://example.com"}
 	clients := httpapi.NewServer(opts)
 	m.others = httpapi.NewPeerServer(clients, opts.Peers, opts.Log)
@@ -378,7 +378,7 @@ func TestLeavingServer(t *testing.T) {
 	f := newFleet(t, "a", "b")
 	b := f.servers["b"]
 	f.hold(b.peer)
-	b.leaving.Store(true)
+	b.peers.Leave(t.Context())
 	wantRun(t, f.servers["a"].run(t), "a")
 	wantRun(t, b.run(t), "b") // a client that has not noticed yet
 	if got := f.servers["a"].do(t, http.MethodPut, "/v1/sessions/"+heldSession+"/files/data.bin", strings.Repeat("x", maxFile)); got.status/100 != 2 {
@@ -386,6 +386,26 @@ func TestLeavingServer(t *testing.T) {
 	}
 	if n := f.servers["a"].sessions.got.Load(); n != maxFile {
 		t.Errorf("%d bytes have arrived", n)
+	}
+}
+
+// A server leaves when it has answered the requests that came before.
+func TestLeaveWaits(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	b := f.servers["b"]
+	b.sessions.begun, b.sessions.output = make(chan string, 1), make(chan string)
+	f.hold(b.peer)
+	path := "/v1/sessions/" + heldSession + "/execute/stream"
+	got := make(chan answer, 1)
+	go func() { got <- f.servers["a"].do(t, http.MethodPost, path, `{"code": "print"}`) }()
+	<-b.sessions.begun
+	over, end := context.WithCancel(t.Context())
+	end()
+	b.peers.Leave(over)
+	wantRun(t, f.servers["a"].run(t), "a")
+	close(b.sessions.output)
+	if got := <-got; got.status != http.StatusOK || !strings.Contains(got.body, "event: result") {
+		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -24,13 +25,52 @@ type Peers struct {
 	// ServerOf returns the name of the server whose protocol session a request to another
 	// door belongs to, or "".
 	ServerOf func(r *http.Request) string
-	// Leaving reports whether this server is shutting down, so that others should serve what
-	// they would pass on.
-	Leaving func() bool
 	// Release lets other servers have a session when its calls that are under way are over.
 	Release func(ctx context.Context, id string) error
 	// Transport sends requests to other servers, see [NewPeerTransport].
 	Transport http.RoundTripper
+
+	mu       sync.Mutex
+	leaving  bool
+	underWay int           // requests that came before, without streams
+	quiet    chan struct{} // closed when leaving and there are none; nil until then
+}
+
+// Leave has this server send back what other servers pass on to it from now on: it is about to
+// shut down. It waits until the requests that came before are answered, except streams, or ctx
+// ends. It must be called once.
+func (p *Peers) Leave(ctx context.Context) {
+	p.mu.Lock()
+	p.leaving, p.quiet = true, make(chan struct{})
+	p.settleLocked()
+	p.mu.Unlock()
+	select {
+	case <-p.quiet:
+	case <-ctx.Done():
+	}
+}
+
+// enter counts a request until it is answered, unless it is a stream, or this server is leaving.
+func (p *Peers) enter(stream bool) (answered func(), leaving bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if stream || p.leaving {
+		return func() {}, p.leaving
+	}
+	p.underWay++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.underWay--
+		p.settleLocked()
+	}, false
+}
+
+// settleLocked ends the wait of Leave when no request is under way. It needs p.mu.
+func (p *Peers) settleLocked() {
+	if p.leaving && p.underWay == 0 {
+		close(p.quiet)
+	}
 }
 
 // of returns the server that a request should be passed on to.
