@@ -128,7 +128,11 @@ type stdioProcess struct {
 func startStdio(t *testing.T, env ...string) *stdioProcess {
 	t.Helper()
 	p := &stdioProcess{t: t, cmd: exec.CommandContext(t.Context(), shared.binary, "stdio")}
-	p.cmd.Env = slices.Concat(os.Environ(), with(slimImage, "POOL_SIZE=1", "LOG_LEVEL=debug", "LOG_FORMAT=json"), env)
+	var err error
+	p.cmd.Env, err = adapt(slices.Concat(os.Environ(), with(slimImage, "POOL_SIZE=1", "LOG_LEVEL=debug", "LOG_FORMAT=json"), env))
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.cmd.Stderr = &p.stderr
 	in, err := p.cmd.StdinPipe()
 	if err != nil {

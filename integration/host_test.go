@@ -42,6 +42,14 @@ func with(image string, more ...string) []string {
 	return append(shared.host.environment(image), more...)
 }
 
+// adapt returns the environment of a server with what its limits need of the host.
+func adapt(env []string) ([]string, error) {
+	if cluster, ok := shared.host.(*kubernetesHost); ok {
+		return cluster.adapt(env)
+	}
+	return env, nil
+}
+
 // awaitSandboxes waits until a server has that many sandboxes, and returns how
 // many it has in the end.
 func awaitSandboxes(instance string, want int) int {

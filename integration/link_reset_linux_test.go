@@ -18,6 +18,7 @@ import (
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/launch"
+	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
@@ -96,6 +97,31 @@ func TestLocalLinkReset(t *testing.T) {
 	}
 	if backend.count != started {
 		t.Errorf("%d sandboxes were started for the resets", backend.count-started)
+	}
+}
+
+// A sandbox answers what arrives together with the end of the handshake. TLS has then taken it from the connection.
+func TestLocalLinkAnswersAtOnce(t *testing.T) {
+	backend, _, spec := openLinked(t, execution.IsolationRun)
+	blank, err := backend.startBlank(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = blank.Instance.Destroy(context.WithoutCancel(t.Context())) }()
+	const later = 7
+	for n := range 20 {
+		conn, err := blank.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (link.Boot{Generation: later}).Send(conn); err != nil {
+			t.Fatal(err)
+		}
+		answer, _ := io.ReadAll(conn) // it ends without a notice
+		if !strings.Contains(string(answer), "generation 1 of the sandbox, not 7") {
+			t.Fatalf("connection %d: %q", n, answer)
+		}
+		_ = conn.Close()
 	}
 }
 

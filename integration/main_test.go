@@ -3,8 +3,9 @@
 // be there (go tool task setup).
 //
 // With -backend=docker sandboxes are containers of the engine, with -backend=local
-// processes of this machine, with the same images, unpacked. All tests run with
-// either, but for those that are named TestDocker and TestLocal. With -user the
+// processes of this machine, with the same images, unpacked, and with -backend=kubernetes pods
+// of a cluster (go tool task cluster). All tests run with each, but for those that are named
+// TestDocker, TestLocal and TestKubernetes. With -user the
 // servers are another user's, who may have no cgroups; then those that are named
 // TestCgroup do not run.
 package integration
@@ -35,7 +36,7 @@ import (
 )
 
 var (
-	backendFlag = flag.String("backend", "docker", "where sandboxes are made: docker or local")
+	backendFlag = flag.String("backend", "docker", "where sandboxes are made: docker, local or kubernetes")
 	userFlag    = flag.Int("user", os.Geteuid(), "the user whose servers are, where that is another (local)")
 )
 
@@ -91,6 +92,13 @@ func run(m *testing.M) (code int) {
 	if err := chooseHost(ctx, folder); err != nil {
 		return fail(err)
 	}
+	if cluster, ok := shared.host.(*kubernetesHost); ok {
+		defer func() {
+			if err := cluster.close(); err != nil {
+				code = fail(err)
+			}
+		}()
+	}
 	shared.server, err = start(nil)
 	if err != nil {
 		return fail(err)
@@ -110,7 +118,8 @@ func buildServer(folder string) (string, error) {
 	// Where there are no cgroups, memory is limited before the server has become a
 	// sandbox, and the race detector takes more.
 	race := "-race=" + strconv.FormatBool(ours)
-	if out, err := exec.Command("go", "build", race, "-o", binary, "..").CombinedOutput(); err != nil {
+	tags := map[string]string{"kubernetes": "k8s"}[*backendFlag]
+	if out, err := exec.Command("go", "build", race, "-tags", tags, "-o", binary, "..").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	if ours {
@@ -125,12 +134,12 @@ func buildServer(folder string) (string, error) {
 // chooseHost sees to it that servers make their sandboxes where the flag says, and
 // that tests of the other place alone do not run.
 func chooseHost(ctx context.Context, folder string) (err error) {
-	others := "^TestLocal"
+	others := "^TestLocal|^TestKubernetes"
 	switch *backendFlag {
 	case "docker":
 		shared.host = dockerHost{shared.engine}
 	case "local":
-		others = "^TestDocker"
+		others = "^TestDocker|^TestKubernetes"
 		temporary := filepath.Join(folder, "tmp")
 		// As /tmp is, whatever the umask.
 		if err := errors.Join(os.Mkdir(temporary, 0o755), os.Chmod(temporary, os.ModeSticky|0o777)); err != nil {
@@ -143,14 +152,19 @@ func chooseHost(ctx context.Context, folder string) (err error) {
 			}
 		}
 		shared.host = newLocalHost(images, temporary, *userFlag)
+	case "kubernetes":
+		others = "^TestDocker|^TestLocal"
+		shared.host, err = newKubernetesHost(ctx, folder)
 	default:
-		err = fmt.Errorf("-backend is %q: must be docker or local", *backendFlag)
+		err = fmt.Errorf("-backend is %q: must be docker, local or kubernetes", *backendFlag)
 	}
 	if err != nil {
 		return err
 	}
-	if shared.eachProcess, err = lacksCgroups(ctx); err != nil {
-		return err
+	if shared.eachProcess = *backendFlag == "kubernetes"; !shared.eachProcess {
+		if shared.eachProcess, err = lacksCgroups(ctx); err != nil {
+			return err
+		}
 	}
 	if shared.eachProcess {
 		others += "|^TestCgroup"
@@ -204,7 +218,11 @@ func startProcess(env []string) (*server, error) { return launchBinary(shared.bi
 
 func launchBinary(binary string, env []string) (*server, error) {
 	cmd := exec.Command(binary, "serve")
-	cmd.Env = slices.Concat(os.Environ(), with(slimImage, "HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json"), smallLimits(), env)
+	var err error
+	cmd.Env, err = adapt(slices.Concat(os.Environ(), with(slimImage, "HOST=127.0.0.1", "PORT=0", "LOG_FORMAT=json"), smallLimits(), env))
+	if err != nil {
+		return nil, err
+	}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 func TestRefusals(t *testing.T) {
 	for values, want := range map[string]string{
 		// By the schema
-		"replicas=0":                               "at '/replicas': minimum: got 0, want 1",
+		"replicas=-1":                              "at '/replicas': minimum: got -1, want 0",
 		"replicas=two":                             "at '/replicas': got string, want integer",
 		"replica=2":                                "additional properties 'replica' not allowed",
 		"image.tag=a b":                            "at '/image/tag'",

@@ -6,8 +6,8 @@ its own. A blank is of generation 1.
 
   * A server is authenticated by its certificate, which the CA in VIVARIUM_LINK_CA has issued. This process is
     authenticated by its key, which an init container has put in a file of the workspace.
-  * Where the kernel allows it, everything here is in a network namespace of its own, which has only the loopback device.
-    The listener, and what it accepts, stay in the network in which they were made.
+  * Where the kernel allows it, everything here is in a network namespace of its own, which has only the loopback device,
+    unless VIVARIUM_LINK_NETWORK is "pod". The listener, and what it accepts, stay in the network in which they were made.
   * What becomes the zygotes, and so every program, is forked before the key is read (see Stem).
   * When serving ends, whatever the reason, all that is left is removed and this process executes itself again: a reset.
     If no server comes for the next generation, it exits. A sandbox never goes back to generation 1.
@@ -25,6 +25,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from typing import Any, NoReturn, Optional
 else:
     import _signal
@@ -111,7 +112,7 @@ class Stem:
             other.close()
 
     def become(self, control: int) -> None:
-        """Loads what comes, and becomes that when it is told to begin. Ends if it is not needed."""
+        """Loads what comes, and becomes that when it receives the word to begin. Ends if it is not needed."""
         size = struct.unpack("I", os.read(control, 4) or bytes(4))[0]
         if not size:
             os._exit(0)
@@ -220,15 +221,17 @@ class Peer:
 
     def read(self) -> "Optional[bytes]":
         """Returns what the server has sent; nothing at the end; None if no whole record has arrived. Raises OSError."""
-        open_still = self.feed()
+        return self.decrypt() if self.feed() else b""
+
+    def decrypt(self) -> "Optional[bytes]":
+        """Returns what is in the records that have arrived; nothing at the end; None if there is none. Raises OSError."""
         parts = []
         try:
             while part := self.tls.read(CHUNK):
                 parts.append(part)
-            open_still = False
         except self.wants:
-            pass
-        return b"".join(parts) if parts or not open_still else None
+            return b"".join(parts) or None
+        return b"".join(parts)
 
     def write(self, data: "bytes | bytearray") -> int:
         """Encrypts and writes some of the data, and returns how much. Some of that may be unsent. Raises BlockingIOError
@@ -250,12 +253,13 @@ class Link:
         self.again = [sys.executable, "-I", "-c", source, *arguments[:2]]
         self.environment = dict(os.environ)
         self.authority = os.environ.pop("VIVARIUM_LINK_CA", "")
+        shares_network = os.environ.pop("VIVARIUM_LINK_NETWORK", "none") == "pod"
         self.silence = float(arguments[1])
         self.generation, listener, self.identity, self.compiled, isolated = map(
             int, arguments[2:] or (1, -1, -1, -1, 0)
         )
         self.listener = listen(int(arguments[0])) if listener < 0 else _socket.socket(fileno=listener)
-        self.isolated = bool(isolated) or listener < 0 and isolate()
+        self.isolated = bool(isolated) or listener < 0 and not shares_network and isolate()
         self.listener.setblocking(False)
         self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, self.compiled) if fd >= 0])
         if self.identity < 0:
@@ -268,6 +272,7 @@ class Link:
         self.send_fd = os.open(os.devnull, os.O_WRONLY)  # the connection, while there is one
         self.pending: "dict[int, Peer]" = {}
         self.peer: "Optional[Peer]" = None
+        self.early = b""  # what a server has sent for the supervisor
         self.lasting = False  # servers come and go
 
     def tls_context(self) -> "Any":
@@ -291,22 +296,23 @@ class Link:
     def read(self) -> "Optional[bytes]":
         """Returns what the server has sent; nothing at the end; None if there is nothing yet. Servers that may come and go
         have no end."""
-        data = None
+        self.drop_late()
         for fd, _ in self.events.poll(0):
             if fd == self.listener.fileno():
                 self.accept()
             elif fd in self.pending:
-                self.go_on(fd)
-            elif self.peer and fd == self.send_fd:
-                data = self.read_peer()
-        self.drop_late()
-        return data
+                if self.go_on(fd):  # it may have sent more with the end of the handshake
+                    return self.read_peer(Peer.decrypt)
+            elif fd == self.send_fd:
+                return self.read_peer(Peer.read)
+        return None
 
-    def read_peer(self) -> "Optional[bytes]":
+    def read_peer(self, how: "Callable[[Peer], Optional[bytes]]") -> "Optional[bytes]":
         """Reads from the server."""
-        assert self.peer
+        if not self.peer:
+            return None
         try:
-            data = self.peer.read()
+            data = how(self.peer)
         except BlockingIOError:
             return None
         except OSError:  # a record that is not the server's, or a connection that has failed
@@ -335,15 +341,15 @@ class Link:
         self.pending[peer.fd] = peer
         self.events.register(peer.fd, select.EPOLLIN)
 
-    def go_on(self, fd: int) -> None:
-        """Goes on with a handshake. A server whose handshake is complete takes the place of the one before."""
+    def go_on(self, fd: int) -> bool:
+        """Goes on with a handshake. Returns whether it is complete: then the server takes the place of the one before."""
         peer = self.pending[fd]
         try:
             if not peer.shake_hands():
-                return
+                return False
         except OSError:
             self.drop(fd)
-            return
+            return False
         del self.pending[fd]
         self.events.unregister(fd)
         os.dup2(fd, self.send_fd, False)
@@ -351,6 +357,7 @@ class Link:
         peer.fd = self.send_fd
         self.peer = peer
         self.events.register(self.send_fd, select.EPOLLIN)
+        return True
 
     def drop(self, fd: int) -> None:
         """Closes a connection whose handshake is not complete."""
@@ -371,7 +378,7 @@ class Link:
         os.close(null)
 
     def await_boot(self) -> "tuple[dict[str, str], list[str]]":
-        """Waits for a server that says what to become. Returns its settings, and its texts. Exits if none comes after a
+        """Waits for a server that sends what to become. Returns its settings, and its texts. Exits if none comes after a
         reset."""
         buffer = b""
         deadline = time.monotonic() + (self.silence if self.generation > 1 else float("inf"))
@@ -383,7 +390,8 @@ class Link:
                 buffer = b""
             buffer += data or b""
             if boot := parse_boot(buffer):
-                return boot
+                settings, texts, self.early = boot
+                return settings, texts
             if self.peer and (self.peer.deadline < time.monotonic() or len(buffer) > MAX_BOOT):
                 self.leave()
             if deadline < time.monotonic() and not self.peer:
@@ -426,9 +434,9 @@ class Link:
         os.execve(sys.executable, [*self.again, *map(str, tail)], self.environment)
 
 
-def parse_boot(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str]]]":
-    """Parses the frames B (settings, as lines), C (parts of the compressed texts) and G (the end). Returns None until all
-    have arrived."""
+def parse_boot(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str], bytes]]":
+    """Parses the frames B (settings, as lines), C (parts of the compressed texts) and G (the end). Returns the settings, the
+    texts and what follows, or None until all have arrived."""
     import zlib
 
     at, settings, packed = 0, {}, []
@@ -442,7 +450,7 @@ def parse_boot(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str]]]":
         elif kind == b"C":
             packed.append(payload)
         elif kind == b"G":
-            return settings, zlib.decompress(b"".join(packed)).decode().split("\0")
+            return settings, zlib.decompress(b"".join(packed)).decode().split("\0"), buffer[at:]
     return None
 
 

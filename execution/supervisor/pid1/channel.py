@@ -20,17 +20,18 @@ if TYPE_CHECKING:
         """How bytes reach the server and come from it."""
 
         receive_fd: int  # readable when there is something to read
-        send_fd: int  # writable when write may take more
+        send_fd: int  # writable when write may accept more
+        early: bytes  # what the server had sent before the channel was made
 
         @property
         def unsent(self) -> bytes:
-            """What write has taken and not passed on yet. The next write passes it on first."""
+            """What write has accepted and not passed on yet. The next write passes it on first."""
 
         def read(self) -> "Optional[bytes]":
             """Returns what the server has sent; nothing at the end; None if there is nothing yet."""
 
         def write(self, data: "bytes | bytearray") -> int:
-            """Takes some of the data for the server, and returns how much. Raises OSError, and BlockingIOError while there
+            """Accepts some of the data for the server, and returns how much. Raises OSError, and BlockingIOError while there
             is no room."""
 
 
@@ -54,7 +55,7 @@ def widen(pipe: int) -> None:
 class Descriptors:
     """A Stream of two descriptors, which lead to the server."""
 
-    unsent = b""
+    unsent = early = b""
 
     def __init__(self, receive_fd: int, send_fd: int) -> None:
         self.receive_fd = receive_fd
@@ -76,7 +77,7 @@ class Channel:
         self.receive_fd = stream.receive_fd
         self.silence = silence  # seconds without a frame after which the server counts as gone
         self.last_received = self.last_sent = time.monotonic()
-        self.buffer = bytearray()
+        self.buffer = bytearray(stream.early)
         self.posted = bytearray()
         self.listening = select.poll()
         self.listening.register(stream.receive_fd, select.POLLIN)
