@@ -39,8 +39,8 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 			}
 			return conn, nil
 		},
-		Trusted: credentials.CheckFor,
-		Texts:   command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
+		Trusted: credentials.CheckFor, Peer: c.PeerAddress(),
+		Texts: command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
 	})
 }
 

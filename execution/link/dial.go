@@ -54,11 +54,8 @@ func (c *Credentials) dial(ctx context.Context, address, pin string, limit time.
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	dialer := tls.Dialer{
-		NetDialer: &net.Dialer{
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
-			Control:         boundSilence,
-		},
-		Config: config(c.certificate(), address, pin),
+		NetDialer: NewDialer(),
+		Config:    config(c.certificate(), address, pin),
 	}
 	conn, err := dialer.DialContext(bounded, "tcp", address)
 	if err == nil {
@@ -68,6 +65,14 @@ func (c *Credentials) dial(ctx context.Context, address, pin string, limit time.
 		return nil, fmt.Errorf("the link to the pod at %s: %w", address, context.Cause(ctx))
 	}
 	return nil, explain(err, address, limit)
+}
+
+// NewDialer returns a dialer whose connections notice a lost node.
+func NewDialer() *net.Dialer {
+	return &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
+		Control:         boundSilence,
+	}
 }
 
 // config returns the terms of a connection to a pod.
