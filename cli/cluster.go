@@ -39,7 +39,7 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 			}
 			return conn, nil
 		},
-		Texts: command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
+		End: credentials.End, Texts: command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
 	})
 }
 

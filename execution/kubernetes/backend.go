@@ -55,6 +55,8 @@ type Options struct {
 	Peer string
 	// Dial connects to PID 1 of a pod, whose key has the pin.
 	Dial func(ctx context.Context, address, pin string) (net.Conn, error)
+	// End has PID 1 of a pod exit, and returns when it has.
+	End func(ctx context.Context, address, pin string) error
 	// Texts returns the supervisor that PID 1 becomes.
 	Texts func(execution.Spec) []string
 	// Environment is PID 1's environment.
