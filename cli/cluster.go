@@ -39,7 +39,7 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 			}
 			return conn, nil
 		},
-		Trusted: credentials.CheckFor, Peer: c.PeerAddress(),
+		End: credentials.End, Trusted: credentials.CheckFor, Peer: c.PeerAddress(),
 		Texts: command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
 	})
 }

@@ -55,6 +55,18 @@ func (b *Backend) dialOnce(ctx context.Context, p *pod) (net.Conn, error) {
 	return nil, errors.Join(faults...)
 }
 
+// endTime bounds the attempt to have PID 1 exit. Then the kubelet kills it.
+const endTime = 2 * time.Second
+
+// end has PID 1 of a pod exit, if it can be reached.
+func (b *Backend) end(ctx context.Context, p *pod) {
+	for _, address := range p.addresses {
+		if b.opts.End(ctx, net.JoinHostPort(address, strconv.Itoa(b.opts.Port)), p.pin) == nil {
+			return
+		}
+	}
+}
+
 // bootTime bounds the sending of the supervisor.
 const bootTime = 10 * time.Second
 

@@ -71,6 +71,9 @@ func TestDestroy(t *testing.T) {
 		t.Error("Destroy does not wait")
 	}
 	c.await("delete pods", 3)
+	for range 3 { // each was told to end, so that nobody has to wait for the kubelet
+		<-c.ended
+	}
 	<-doomed(i)
 	c.remove("pods", name)
 	if err := i.Destroy(t.Context()); err != nil {
