@@ -177,8 +177,11 @@ func (s *service) require(ctx context.Context, c config.Config) error {
 	if cluster, ok := s.backend.(interface {
 		Check(ctx context.Context) error
 	}); ok {
-		if err := cluster.Check(ctx); err != nil { // blank pods may still come
+		if err := cluster.Check(ctx); err != nil {
 			return err
+		}
+		if err := s.backend.Health(ctx); err != nil { // blank pods may still come
+			s.log.WarnContext(ctx, "no sandbox is available yet", "error", err)
 		}
 	} else if c.Backend != backendDocker {
 		if err := s.backend.Health(ctx); err != nil && nameOf(s.backend) != backendDocker {

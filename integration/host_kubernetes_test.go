@@ -169,7 +169,8 @@ func basePool() string { return release() + "-vivarium-sandboxes" }
 // limits of a pool, which settings of servers name.
 type poolLimits struct{ image, memory, workspace, temp, cpus string }
 
-// adapt names the pool that suits a server's settings, and makes it if there is none.
+// adapt names the pool that suits a server's settings, and makes it if there is none. A server that names a pool of a
+// test's own gets that.
 func (h *kubernetesHost) adapt(env []string) ([]string, error) {
 	of := func(name string) (value string) {
 		for _, entry := range env { // the last one counts
@@ -179,7 +180,7 @@ func (h *kubernetesHost) adapt(env []string) ([]string, error) {
 		}
 		return value
 	}
-	if of("EXECUTOR_BACKEND") != "kubernetes" {
+	if of("EXECUTOR_BACKEND") != "kubernetes" || of("KUBERNETES_POOL") != basePool() {
 		return env, nil
 	}
 	limits := poolLimits{

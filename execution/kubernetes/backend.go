@@ -26,6 +26,8 @@ import (
 const (
 	// connectTime bounds the first exchange with the apiserver, the first lists included.
 	connectTime = 10 * time.Second
+	// blankTime bounds the wait for the first blank. Nodes that have the image take seconds.
+	blankTime = time.Minute
 	// networkOfPod is the network of a sandbox that has that of its pod.
 	networkOfPod = "pod"
 	// digestPrefix is in front of the version of the template in a digest.
@@ -233,6 +235,8 @@ func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
 	if err := b.ready(ctx); err != nil {
 		return "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, blankTime)
+	defer cancel()
 	var hash string
 	err := b.index.wait(ctx, func() bool {
 		hash = b.index.hash()
