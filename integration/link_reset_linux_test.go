@@ -47,6 +47,9 @@ for folder in "/workspace", "/tmp", "/dev/shm":
     open(folder + "/left", "w").write("secret of the first run")
 os.chmod("/workspace/a", 0)
 listener = socket.create_server(("127.0.0.1", 5000))
+client = socket.create_connection(("127.0.0.1", 5000))
+listener.accept()[0].close()
+client.close()
 if os.fork() == 0:
     os.setsid()
 time.sleep(60)
@@ -58,7 +61,8 @@ import os, socket
 for folder in "/workspace", "/tmp", "/dev/shm":
     print(folder, sorted(set(os.listdir(folder)) - {"__main__.py"}))
 print([pid for pid in os.listdir("/proc") if pid.isdigit() and b"secret" in open(f"/proc/{pid}/cmdline", "rb").read()])
-socket.create_server(("127.0.0.1", 5000))
+socket.socket().bind(("127.0.0.1", 5000))
+print(len(open("/proc/net/tcp").readlines()))
 `
 
 // A sandbox whose program did not end by itself begins anew in place. Nothing is left then, and the
@@ -87,7 +91,7 @@ func TestLocalLinkReset(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		result, err = sandbox.Run(t.Context(), execution.Request{Code: remains, Timeout: patience}, conformanceLimits())
-		const nothing = "/workspace []\n/tmp []\n/dev/shm []\n[]\n"
+		const nothing = "/workspace []\n/tmp []\n/dev/shm []\n[]\n1\n"
 		if err != nil || result.Stdout != nothing || result.Stderr != "" {
 			t.Fatalf("round %d: %v, %+v", round, err, result)
 		}

@@ -1,8 +1,8 @@
 """PID 1 of a blank sandbox: waits for a server, and becomes the supervisor that the server sends.
 
 The arguments are the port, and the seconds after which a server that is silent counts as gone. After a reset there follow
-the generation, the descriptors of the listener, of the identity and of the compiled modules, and 1 if there is a network of
-its own. A blank is of generation 1.
+the generation, the descriptors of the listener, of the identity and of the compiled modules, and which network there is to
+be: one of SHARED, OWN and ANOTHER. A blank is of generation 1.
 
   * A server is authenticated by its certificate, which the CA in VIVARIUM_LINK_CA has issued. This process is
     authenticated by its key, which an init container has put in a file of the workspace.
@@ -37,6 +37,7 @@ HANDSHAKE_SECONDS = 10  # a sandbox that may use little CPU needs some of them
 MAX_PENDING = 4  # connections whose handshake is not complete
 MAX_BOOT = 4 << 20  # bytes that a server may send before the supervisor runs
 CHUNK = 1 << 16
+SHARED, OWN, ANOTHER = range(3)  # the network of the next generation: the pod's, the last one's, or a new one
 NO_KEY = 42  # the exit status of a container that was restarted
 TCP_USER_TIMEOUT = 18  # tcp(7)
 # unshare(2)
@@ -260,11 +261,12 @@ class Link:
         self.authority = os.environ.pop("VIVARIUM_LINK_CA", "")
         shares_network = os.environ.pop("VIVARIUM_LINK_NETWORK", "none") == "pod"
         self.silence = float(arguments[1])
-        self.generation, listener, self.identity, self.compiled, isolated = map(
-            int, arguments[2:] or (1, -1, -1, -1, 0)
-        )
+        first = 1, -1, -1, -1, SHARED if shares_network else ANOTHER
+        self.generation, listener, self.identity, self.compiled, network = map(int, arguments[2:] or first)
         self.listener = listen(int(arguments[0])) if listener < 0 else _socket.socket(fileno=listener)
-        self.isolated = bool(isolated) or listener < 0 and not shares_network and isolate()
+        self.isolated = network == OWN or network == ANOTHER and isolate()
+        if self.generation > 1 and network == ANOTHER and not self.isolated:
+            sys.exit("there can be no other network: the namespaces are nested too deep")
         self.listener.setblocking(False)
         self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, self.compiled) if fd >= 0])
         if self.identity < 0:
@@ -430,12 +432,14 @@ class Link:
             file.write(digest + compiled)
         return compiled
 
-    def restart(self) -> "NoReturn":
-        """Executes this program again, as the next generation. Call it when no other process is left and nothing of them."""
+    def restart(self, network_is_clean: bool) -> "NoReturn":
+        """Executes this program again, as the next generation. Call it when no other process is left and nothing of them,
+        except perhaps in the network: then the next generation gets another."""
         kept = self.listener.fileno(), self.identity, self.compiled
         for fd in kept:
             os.set_inheritable(fd, True)
-        tail = self.generation + 1, *kept, int(self.isolated)
+        network = (OWN if network_is_clean else ANOTHER) if self.isolated else SHARED
+        tail = self.generation + 1, *kept, network
         os.execve(sys.executable, [*self.again, *map(str, tail)], self.environment)
 
 

@@ -24,6 +24,7 @@ from channel import Channel, Descriptors, Gone, widen
 from cleanup import WRITABLE_DIRS, WritableDir
 from handover import Unable, fields
 from kernel import Filter, hide_arguments, ignore_signals, set_dumpable
+from network import Network
 from process import end_all_others
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
         stem: Stem
 
-        def restart(self) -> "NoReturn":
+        def restart(self, network_is_clean: bool) -> "NoReturn":
             """Executes this process anew, when nothing else of the sandbox is left."""
 
 
@@ -137,7 +138,7 @@ def begin_anew(link: "Link", places: "list[WritableDir]") -> "NoReturn":
         end_all_others()
         for place in places:
             place.clean([sys.maxsize])
-        link.restart()
+        link.restart(not Network().has_connections())
     except OSError as error:
         os.write(2, f"the sandbox cannot be used again: {error}\n".encode())
     os._exit(1)
