@@ -284,7 +284,9 @@ func firstProcesses() (podProcesses, error) {
 			continue
 		}
 		if groups, err := os.ReadFile("/proc/" + entry.Name() + "/cgroup"); err == nil {
-			found[string(groups)] = p
+			if known, there := found[string(groups)]; !there || p.depth < known.depth { // runs have a first process, too
+				found[string(groups)] = p
+			}
 		}
 	}
 	return found, nil
