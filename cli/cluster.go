@@ -44,8 +44,8 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 			}
 			return conn, nil
 		},
-		Trusted: credentials.CheckFor,
-		Texts:   command.Boot, Filters: filters, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
+		End: credentials.End, Trusted: credentials.CheckFor, Peer: c.PeerAddress(),
+		Texts: command.Boot, Filters: filters, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
 	})
 }
 

@@ -134,9 +134,35 @@ func TestLocalLinkEndsWithoutAServer(t *testing.T) {
 	}
 	defer func() { _ = instance.Destroy(t.Context()) }()
 	instance.Detach()
-	// The streams of the blank end with PID 1.
+	awaitEnd(t, instance)
+}
+
+// awaitEnd waits for the end of PID 1 of a sandbox, with which the streams of the blank end.
+func awaitEnd(t *testing.T, instance execution.Instance) {
+	t.Helper()
 	if _, err := io.Copy(io.Discard, instance.(*linkedInstance).Instance); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A sandbox ends when a server says so: one for runs when its stream has ended, a session also while a server is
+// connected.
+func TestLocalLinkEnds(t *testing.T) {
+	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationSession} {
+		backend, _, spec := openLinked(t, isolation)
+		spec.Session = execution.SessionInfo{ID: "session", Created: time.Now(), Expires: time.Now().Add(time.Hour)}
+		instance, err := backend.Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = instance.Destroy(context.WithoutCancel(t.Context())) }()
+		if isolation == execution.IsolationRun {
+			instance.Detach()
+		}
+		if err := instance.(*linkedInstance).end(t.Context()); err != nil {
+			t.Error(err)
+		}
+		awaitEnd(t, instance)
 	}
 }
 

@@ -32,6 +32,7 @@ else:
 
 KEY_FILE = "/workspace/.vivarium-link"
 PROTOCOL = "vivarium-link/1"  # the protocol's name in the handshake (ALPN)
+END_PROTOCOL = "vivarium-link-end/1"  # the name with which a server has this sandbox end
 HANDSHAKE_SECONDS = 10  # a sandbox that may use little CPU needs some of them
 MAX_PENDING = 4  # connections whose handshake is not complete
 MAX_BOOT = 4 << 20  # bytes that a server may send before the supervisor runs
@@ -209,7 +210,8 @@ class Peer:
         self.unsent = b""  # encrypted, and not written yet
 
     def shake_hands(self) -> bool:
-        """Goes on with the handshake. Returns whether it is complete. Raises OSError if it fails."""
+        """Goes on with the handshake. Returns whether it is complete. Raises OSError if it fails. Does not return where the
+        server has this sandbox end."""
         if not self.feed():
             raise ConnectionError("the connection ended during the handshake")
         try:
@@ -218,7 +220,10 @@ class Peer:
             return False
         finally:
             self.push()
-        if self.tls.selected_alpn_protocol() != PROTOCOL:
+        protocol = self.tls.selected_alpn_protocol()
+        if protocol == END_PROTOCOL:
+            os._exit(0)
+        if protocol != PROTOCOL:
             raise ConnectionError("the server does not speak this link's protocol")
         return True
 
@@ -299,7 +304,7 @@ class Link:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.authority)
         context.load_cert_chain(f"/proc/self/fd/{self.identity}")
-        context.set_alpn_protocols([PROTOCOL])
+        context.set_alpn_protocols([PROTOCOL, END_PROTOCOL])
         context.num_tickets = 0  # type: ignore[attr-defined]
         return context
 

@@ -92,7 +92,7 @@ def close_off() -> None:
 
 def main(serve: "Callable[[Channel, Start, Optional[Stem]], None]", link: "Optional[Link]" = None) -> "NoReturn":
     """Prepares this process and serves, until the server is gone or the sandbox can no longer be used. With a link it then
-    begins anew, and otherwise ends."""
+    begins anew, unless it was a session's, and otherwise ends."""
     check_process()
     start = Start(sys.argv[1:])
     close_off()
@@ -114,10 +114,11 @@ def main(serve: "Callable[[Channel, Start, Optional[Stem]], None]", link: "Optio
         reason = f"{error}\n".encode()
         status = 1
     os.write(2, reason)
-    if link is None:
-        os._exit(status)
-    say_why(channel, reason)
-    begin_anew(link, places)
+    if link:
+        say_why(channel, reason)
+        if not start.expires:
+            begin_anew(link, places)
+    os._exit(status)
 
 
 def say_why(channel: Channel, reason: bytes) -> None:
