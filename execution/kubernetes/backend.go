@@ -66,6 +66,8 @@ type Options struct {
 	Texts func(execution.Spec) []string
 	// Environment is PID 1's environment.
 	Environment []string
+	// Filters are seccomp filters, by [runtime.GOARCH], for pods whose runtime applies none.
+	Filters map[string][]byte
 	// UserAgent names this program to the apiserver.
 	UserAgent string
 	// Log receives what goes wrong in the background. Nil discards it.

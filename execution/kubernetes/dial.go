@@ -71,16 +71,20 @@ func (b *Backend) end(ctx context.Context, p *pod) {
 const bootTime = 10 * time.Second
 
 // boot has PID 1 become a supervisor.
-func (b *Backend) boot(ctx context.Context, conn net.Conn, spec execution.Spec, generation int) error {
+func (b *Backend) boot(ctx context.Context, conn net.Conn, p *pod, spec execution.Spec, generation int) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := conn.SetWriteDeadline(time.Now().Add(bootTime)); err != nil {
 		return err
 	}
-	err := link.Boot{
+	filter, err := b.filterFor(p)
+	if err != nil {
+		return err
+	}
+	err = link.Boot{
 		Generation: generation, Texts: b.opts.Texts(spec), Environment: b.environment(spec),
 		OwnNetwork: spec.Network != networkOfPod, Lasting: spec.Isolation == execution.IsolationSession,
-		Zygotes: spec.Isolation == execution.IsolationRun, Limits: processLimits(spec),
+		Zygotes: spec.Isolation == execution.IsolationRun, Filter: filter, Limits: processLimits(spec),
 	}.Send(conn)
 	if err != nil {
 		return fmt.Errorf("sending the supervisor: %w", err)
@@ -89,6 +93,17 @@ func (b *Backend) boot(ctx context.Context, conn net.Conn, spec execution.Spec, 
 		return context.Cause(ctx)
 	}
 	return conn.SetWriteDeadline(time.Time{})
+}
+
+// filterFor returns the seccomp filter of a pod that has none of its runtime.
+func (b *Backend) filterFor(p *pod) ([]byte, error) {
+	if p.facts.Seccomp {
+		return nil, nil
+	}
+	if filter := b.opts.Filters[p.facts.Arch]; len(filter) > 0 {
+		return filter, nil
+	}
+	return nil, fmt.Errorf("its runtime filters no system calls, and this server has no filter for %q", p.facts.Arch)
 }
 
 // environment returns the variables of PID 1 and of programs.

@@ -64,7 +64,7 @@ func (b *Backend) begin(ctx context.Context, p *pod, spec execution.Spec) (*inst
 		return nil, err
 	}
 	const first = 1 // the generation of a blank
-	if err := b.boot(ctx, conn, spec, first); err != nil {
+	if err := b.boot(ctx, conn, p, spec, first); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("pod %s: %w", p.name, err)
 	}
@@ -143,7 +143,7 @@ func (i *instance) Reset(ctx context.Context) (execution.Instance, error) {
 		return nil, err
 	}
 	next := i.generation + 1
-	if err := i.backend.boot(ctx, conn, i.spec, next); err != nil {
+	if err := i.backend.boot(ctx, conn, i.pod, i.spec, next); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("pod %s: %w", i.pod.name, err)
 	}
