@@ -181,7 +181,10 @@ func tmpfs(megabytes int, mode, exec string) string {
 		exec, size, max(1024, size/4096), mode)
 }
 
-// close removes what runs that failed or were cut short left behind.
+// settle implements [bareSide]: each run has removed its container.
+func (b *bare) settle(context.Context) error { return nil }
+
+// close implements [bareSide]: runs that failed or were cut short leave something behind.
 func (b *bare) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()

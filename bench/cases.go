@@ -10,7 +10,8 @@ import (
 // benchCase is something that is measured of each side.
 type benchCase struct {
 	name string
-	bare bool // the bare engine has it too
+	bare bool // bare sides have it too
+	pods bool // only sides whose sandboxes are pods have it
 	turn turn
 }
 
@@ -24,7 +25,11 @@ const (
 // are in cases of their own.
 func (o options) all(programs []program) []benchCase {
 	var all []benchCase
-	for _, c := range slices.Concat(o.runs(programs), o.ways(programs[0]), o.starts(programs[0])) {
+	cases := slices.Concat(o.runs(programs), o.ways(programs[0]), o.starts(programs[0]))
+	if o.kubeconfig != "" {
+		cases = slices.Concat(cases, o.claims())
+	}
+	for _, c := range cases {
 		if o.cases.MatchString(c.name) {
 			all = append(all, c)
 		}
@@ -39,11 +44,11 @@ func (o options) runs(programs []program) []benchCase {
 	how, first := o.pacing(), programs[0]
 	all := []benchCase{{name: "memory", turn: func(ctx context.Context, c *contender) ([]figure, error) { return c.idle(ctx), nil }}}
 	for _, p := range programs {
-		all = append(all, benchCase{p.name + ", paced", true, how.paced(p, ofWarm)})
+		all = append(all, benchCase{name: p.name + ", paced", bare: true, turn: how.paced(p, ofWarm)})
 	}
 	for _, n := range o.clients {
 		name := fmt.Sprintf("%s, clients: %d", first.name, n)
-		all = append(all, benchCase{name, true, how.sustained(first, n, ofWarm)})
+		all = append(all, benchCase{name: name, bare: true, turn: how.sustained(first, n, ofWarm)})
 	}
 	for _, n := range o.bursts {
 		name := fmt.Sprintf("%s, burst from idle, clients: %d", first.name, n)
@@ -60,7 +65,9 @@ func (o options) ways(p program) []benchCase {
 	overPipe := ofPipe(p, func(p *mcpPipe) way { return p })
 	return []benchCase{
 		paced("streamed, first output", ofServer(func(o *ours) way { return &streamed{o, "/v1/execute/stream"} })),
-		paced("session, create", ofServer(func(o *ours) way { return &creation{o} })),
+		paced("session, create", func(_ context.Context, c *contender) (subject, error) {
+			return subject{&creation{c.server.ours, c.awaitBlanks}, c.server.meter, nothing}, nil
+		}),
 		paced("session, execute", ofSession(func(o *ours, path string) way { return &request{ours: o, path: path + "/execute"} })),
 		paced("session, first output", ofSession(func(o *ours, path string) way { return &streamed{o, path + "/execute/stream"} })),
 		paced("session, bash", ofSession(func(o *ours, path string) way {
@@ -88,9 +95,9 @@ func (o options) ways(p program) []benchCase {
 func (o options) starts(p program) []benchCase {
 	how := o.pacing()
 	return []benchCase{
-		{"exec, cold", true, how.paced(p, ofCold(func(c *contender, l *launcher) way {
-			if c.bare != nil {
-				return &command{l, c.bare.runLine()}
+		{name: "exec, cold", bare: o.kubeconfig == "", turn: how.paced(p, ofCold(func(c *contender, l *launcher) way {
+			if engine, ok := c.bare.(*bare); ok {
+				return &command{l, engine.runLine()}
 			}
 			return &command{l, []string{l.binary, "exec"}}
 		}))},

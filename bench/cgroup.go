@@ -139,8 +139,11 @@ func (g group) above(id string) (group, bool) {
 	if !strings.Contains(filepath.Base(g.cpu), id) {
 		return group{}, false
 	}
-	return group{g.version, filepath.Dir(g.cpu), filepath.Dir(g.memory)}, true
+	return g.parent(), true
 }
+
+// parent returns the group above.
+func (g group) parent() group { return group{g.version, filepath.Dir(g.cpu), filepath.Dir(g.memory)} }
 
 func (g group) folders() []string { return slices.Compact([]string{g.cpu, g.memory}) }
 

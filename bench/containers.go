@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -29,16 +27,7 @@ type containers struct {
 	above  group // the group above those of containers; none if it is unknown
 }
 
-// containersReading is what all containers have used, and each that exists.
-type containersReading struct {
-	isRead bool
-	at     time.Time
-	all    counts
-	each   map[string]counts // by the name of its group
-	ours   []string          // identifiers of the containers of one server
-}
-
-// find finds the group above the containers of a server that runs on this machine.
+// find implements [sandboxMeter]. The server must run on this machine.
 func (c *containers) find(ctx context.Context, instance string) {
 	for _, id := range c.of(ctx, instance) {
 		made, err := c.client.ContainerInspect(ctx, id)
@@ -68,17 +57,29 @@ func (c *containers) of(ctx context.Context, instance string) []string {
 	return ids
 }
 
-func (c *containers) read(ctx context.Context, instance string) containersReading {
-	r := containersReading{isRead: true, ours: c.of(ctx, instance), each: make(map[string]counts)}
-	r.at, r.all = time.Now(), c.above.counts()
-	for _, name := range c.above.children() {
-		r.each[name] = c.above.child(name).counts()
+// read implements [sandboxMeter].
+func (c *containers) read(ctx context.Context, instance string) sandboxesReading {
+	return c.above.readAll(c.of(ctx, instance))
+}
+
+// readAll reads what the groups below have used, those of sandboxes of a server among them.
+func (g group) readAll(ours []string) sandboxesReading {
+	r := sandboxesReading{isRead: true, ours: ours, each: make(map[string]counts)}
+	r.at, r.all = time.Now(), g.counts()
+	for _, name := range g.children() {
+		r.each[name] = g.child(name).counts()
 	}
 	return r
 }
 
-// used returns what the containers of the server have used between two readings.
-func (c *containers) used(ctx context.Context, from, to containersReading) counts {
+// memory implements [sandboxMeter].
+func (c *containers) memory(ctx context.Context, instance string) []figure {
+	ours := sandboxesReading{ours: c.of(ctx, instance)}
+	return []figure{{idleSandbox, c.above.meanMemoryMB(ours.isOurs)}}
+}
+
+// used implements [sandboxMeter].
+func (c *containers) used(ctx context.Context, from, to sandboxesReading) counts {
 	if c.strangers(ctx, from.at, to.at) {
 		return unknown()
 	}
@@ -87,12 +88,11 @@ func (c *containers) used(ctx context.Context, from, to containersReading) count
 
 // usedBetween returns what all have used, less the others that exist at both times. Those
 // that exist at one of them or at neither are ours: no others begin or end.
-func usedBetween(from, to containersReading) counts {
+func usedBetween(from, to sandboxesReading) counts {
 	used := to.all.minus(from.all)
 	for name, before := range from.each {
 		after, stays := to.each[name]
-		isOurs := slices.ContainsFunc(from.ours, func(id string) bool { return strings.Contains(name, id) })
-		if stays && !isOurs {
+		if stays && !from.isOurs(name) {
 			used = used.minus(after.minus(before))
 		}
 	}

@@ -3,17 +3,28 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
+	"fmt"
+	"time"
+
+	"github.com/vivarium-sandbox/vivarium/bench/cluster"
 )
 
-// contender is a side of the comparison: a binary with a server that is warm, or the bare
-// engine.
+// contender is a side of the comparison: a binary with a server that is warm, or a bare side.
 type contender struct {
 	name     string
 	launcher *launcher
 	server   *server
-	bare     *bare // nil for a binary
+	bare     bareSide      // nil for a binary
+	pool     *cluster.Pool // whose pods are the sandboxes; nil for other kinds of sandboxes
+}
+
+// bareSide runs programs on an engine or a cluster with nothing in between.
+type bareSide interface {
+	way
+	// settle waits until what runs have left is gone.
+	settle(ctx context.Context) error
+	// close removes what runs have left.
+	close(ctx context.Context) error
 }
 
 // start starts the side's server and waits until it has a sandbox.
@@ -24,8 +35,8 @@ func (c *contender) start(ctx context.Context) (err error) {
 	if _, err = c.server.ours.plain().run(ctx, programs()[0]); err != nil {
 		return err
 	}
-	if engine := c.launcher.containers; engine != nil {
-		engine.find(ctx, c.server.meter.instance)
+	if sandboxes := c.launcher.sandboxes; sandboxes != nil {
+		sandboxes.find(ctx, c.server.meter.instance)
 	}
 	return nil
 }
@@ -44,7 +55,7 @@ func (c *contender) stop(ctx context.Context) error {
 // warm returns the plain way to run a program, and what meters it.
 func (c *contender) warm() (way, *meter) {
 	if c.bare != nil {
-		return c.bare, &meter{inEngine: true, containers: c.launcher.containers}
+		return c.bare, &meter{unmetered: true, sandboxes: c.launcher.sandboxes}
 	}
 	return c.server.ours.plain(), c.server.meter
 }
@@ -52,18 +63,37 @@ func (c *contender) warm() (way, *meter) {
 // idle returns what the idle server and one of its idle sandboxes occupy, in MB.
 func (c *contender) idle(ctx context.Context) []figure {
 	s := c.server
-	var sandbox float64
-	if engine := c.launcher.containers; engine != nil {
-		ours := engine.of(ctx, s.meter.instance)
-		sandbox = engine.above.meanMemoryMB(func(name string) bool {
-			return slices.ContainsFunc(ours, func(id string) bool { return strings.Contains(name, id) })
-		})
-	} else {
-		// With version 2, the server has a group of its own beside those of sandboxes.
-		sandbox = s.group.meanMemoryMB(func(name string) bool { return name != "vivarium-server" })
+	figures := []figure{{"idle server MB", memoryMB(s.meter.pid)}}
+	if sandboxes := c.launcher.sandboxes; sandboxes != nil {
+		return append(figures, sandboxes.memory(ctx, s.meter.instance)...)
 	}
-	return []figure{{"idle server MB", memoryMB(s.meter.pid)}, {"idle sandbox MB", sandbox}}
+	// With version 2, the server has a group of its own beside those of sandboxes.
+	return append(figures, figure{idleSandbox, s.group.meanMemoryMB(func(name string) bool { return name != "vivarium-server" })})
 }
+
+// idleSandbox is the figure of an idle sandbox's memory.
+const idleSandbox = "idle sandbox MB"
+
+// awaitBlanks waits until all blanks of the side's pool are ready, if it has one.
+func (c *contender) awaitBlanks(ctx context.Context) error {
+	if c.pool == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, fullTime, fmt.Errorf("the pool is not full after %v", fullTime))
+	defer cancel()
+	return c.pool.AwaitFull(ctx)
+}
+
+// settle waits until what the side's last turn has left is gone.
+func (c *contender) settle(ctx context.Context) error {
+	if c.bare != nil {
+		return c.bare.settle(ctx)
+	}
+	return c.awaitBlanks(ctx)
+}
+
+// fullTime bounds the wait for a pool.
+const fullTime = 3 * time.Minute
 
 // subject is what a turn calls.
 type subject struct {
@@ -128,7 +158,7 @@ func ofPipe(first program, of func(p *mcpPipe) way) opener {
 		if err != nil {
 			return subject{}, err
 		}
-		m := &meter{pid: pipe.cmd.Process.Pid, group: pipe.group, containers: c.launcher.containers}
+		m := &meter{pid: pipe.cmd.Process.Pid, group: pipe.group, sandboxes: c.launcher.sandboxes}
 		if err := settle(ctx, freshWindows, m); err != nil {
 			return subject{}, errors.Join(err, pipe.close())
 		}
@@ -144,7 +174,7 @@ func ofCold(of func(c *contender, l *launcher) way) opener {
 		if l.groups.version != 0 {
 			l.groups, err = l.groups.makeParent(newName())
 		}
-		return subject{of(c, &l), &meter{group: l.groups, containers: l.containers}, l.groups.remove}, err
+		return subject{of(c, &l), &meter{group: l.groups, sandboxes: l.sandboxes}, l.groups.remove}, err
 	}
 }
 

@@ -1,5 +1,5 @@
 // Command bench measures this server beside another version of it, or beside the bare
-// Docker Engine: the same program, with the same limits, on the same machine, in one run.
+// Docker Engine or a cluster without a server: the same program, with the same limits, on the same machine, in one run.
 //
 // The sides take turns in each of several rounds, so that whatever else the machine does
 // affects both. For each figure it prints the medians of the rounds, the median of the
@@ -8,7 +8,8 @@
 //
 // It also prints what each run costs: the CPU time and the page faults of the server and
 // of its sandboxes, from cgroups and the kernel's clock of the server's process. What an
-// engine itself uses, such as dockerd and the shims of its containers, is not counted.
+// engine itself uses, such as dockerd and the shims of its containers, is only in the CPU time
+// of the machine, with whatever else it does.
 // Where no cgroup can be made, which takes root, the parts that need one are unknown.
 //
 // One command judges a change:
@@ -21,6 +22,13 @@
 //	go run ./bench -against /tmp/vivarium-before -local -root /srv/data,/srv/slim
 //	go run ./bench -against /tmp/vivarium-before -cases 'paced|clients' -rounds 12 -stages
 //	POOL_SIZE=8 go run ./bench -image vivarium/sandbox:latest -program pandas -json result.json
+//
+// With -kubernetes, sandboxes are pods of a cluster whose only node is best this machine. Without
+// -against, the other side makes a pod for each run, and copies the program in and files out by
+// commands in it:
+//
+//	go run ./bench -kubernetes KUBECONFIG -image vivarium/sandbox:slim -against docker -each 10s
+//	go run ./bench -kubernetes KUBECONFIG -image vivarium/sandbox:slim -clients 1,4 -each 20s -cases '^print'
 //
 // The folders of -root are unpacked images: docker export $(docker create IMAGE) | tar -x -C FOLDER
 //
@@ -40,6 +48,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/bench/cluster"
 )
 
 func main() {
@@ -76,13 +86,21 @@ func benchmark(ctx context.Context, opts options, lookup lookup, progress io.Wri
 		}
 		defer func() { _ = os.RemoveAll(folder) }()
 		opts.binary = filepath.Join(folder, "vivarium")
-		if err := build(ctx, opts.binary, progress); err != nil {
+		if err := build(ctx, opts.binary, opts.kubeconfig != "", progress); err != nil {
 			return nil, err
 		}
 	}
 	w := &workbench{opts: opts, lookup: lookup, progress: progress}
 	results, host := newReport(opts, lookup), ""
-	if !opts.local {
+	if opts.kubeconfig != "" {
+		if w.cluster, err = cluster.Connect(opts.kubeconfig); err != nil {
+			return nil, err
+		}
+		if results.Machine.Cluster, err = w.cluster.Version(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if opts.needsEngine() {
 		if w.engine, results.Machine.Engine, err = connect(ctx); err != nil {
 			return nil, err
 		}

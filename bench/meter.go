@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,32 +21,62 @@ func (c counts) plus(other counts) counts { return counts{c.cpu + other.cpu, c.f
 
 func (c counts) minus(other counts) counts { return counts{c.cpu - other.cpu, c.faults - other.faults} }
 
-// usage is what the runs of a turn have used.
-type usage struct{ server, sandboxes, together counts }
+// usage is what the runs of a turn have used, and for how many seconds the machine's cores were
+// busy meanwhile, with whatever.
+type usage struct {
+	machine                     float64
+	server, sandboxes, together counts
+}
 
 // meter reads what one server and its sandboxes use, or the commands of one turn.
 //
-// Without an engine, all are in the group. With one, the sandboxes are the containers, and
-// the engine's own work is not counted.
+// Sandboxes that the server itself makes are in its group. Others have a meter of their own, and
+// the work of an engine or a kubelet is counted only with that of the whole machine.
 type meter struct {
-	pid        int  // of the server; 0 where each run reports what its own has used
-	inEngine   bool // the server is the engine, which cannot be measured
-	group      group
-	containers *containers // nil without an engine
-	instance   string      // on the server's containers
+	pid       int  // of the server; 0 where each run reports what its own has used
+	unmetered bool // the runs are of an engine or a cluster, whose own work has no group
+	group     group
+	sandboxes sandboxMeter // nil where they are in the group
+	instance  string       // on the server's sandboxes
+}
+
+// sandboxMeter reads what the sandboxes of servers use that are not in the servers' groups.
+type sandboxMeter interface {
+	// find finds the groups. The server must have sandboxes.
+	find(ctx context.Context, instance string)
+	read(ctx context.Context, instance string) sandboxesReading
+	// used returns what the server's sandboxes have used between two readings.
+	used(ctx context.Context, from, to sandboxesReading) counts
+	// memory returns what one of the server's idle sandboxes occupies, and more of that kind.
+	memory(ctx context.Context, instance string) []figure
+}
+
+// sandboxesReading is what all sandboxes have used, and each that exists, of other servers too.
+type sandboxesReading struct {
+	isRead bool
+	at     time.Time
+	all    counts
+	each   map[string]counts // by the name of its group
+	ours   []string          // identifiers of the sandboxes of one server, which are in the names of their groups
+}
+
+// isOurs reports whether a group is that of a sandbox of the server.
+func (r sandboxesReading) isOurs(name string) bool {
+	return slices.ContainsFunc(r.ours, func(id string) bool { return strings.Contains(name, id) })
 }
 
 // reading is what a meter reads at one time.
 type reading struct {
 	at            time.Time
+	machine       float64 // CPU time of all processes, in seconds
 	server, group counts
-	containers    containersReading
+	sandboxes     sandboxesReading
 }
 
 func (m *meter) read(ctx context.Context) reading {
-	r := reading{at: time.Now(), server: processCounts(m.pid), group: m.group.counts()}
-	if m.containers != nil {
-		r.containers = m.containers.read(ctx, m.instance)
+	r := reading{at: time.Now(), machine: machineClock(), server: processCounts(m.pid), group: m.group.counts()}
+	if m.sandboxes != nil {
+		r.sandboxes = m.sandboxes.read(ctx, m.instance)
 	}
 	return r
 }
@@ -64,9 +95,9 @@ func (m *meter) measure(ctx context.Context, f func() (tally, error)) (tally, us
 		return t, usage{}, err
 	}
 	to := m.read(ctx)
-	u := usage{server: to.server.minus(from.server)}
+	u := usage{machine: to.machine - from.machine, server: to.server.minus(from.server)}
 	switch {
-	case m.inEngine:
+	case m.unmetered:
 		u.server = unknown()
 	case m.pid == 0:
 		u.server = counts{}
@@ -74,22 +105,22 @@ func (m *meter) measure(ctx context.Context, f func() (tally, error)) (tally, us
 			u.server = u.server.plus(run.server)
 		}
 	}
-	if m.containers == nil {
+	if m.sandboxes == nil {
 		u.together = to.group.minus(from.group)
 		u.sandboxes = u.together.minus(u.server)
 		return t, u, nil
 	}
-	u.sandboxes = m.containers.used(ctx, from.containers, to.containers)
+	u.sandboxes = m.sandboxes.used(ctx, from.sandboxes, to.sandboxes)
 	u.together = u.server.plus(u.sandboxes)
 	return t, u, nil
 }
 
-// busy returns how many cores were in use between two readings, by other containers of the
-// engine too. NaN is unknown.
+// busy returns how many cores were in use between two readings, by sandboxes of other servers
+// too. NaN is unknown.
 func busy(from, to reading) float64 {
 	used := to.group.cpu - from.group.cpu
-	if from.containers.isRead {
-		used = to.server.cpu - from.server.cpu + to.containers.all.cpu - from.containers.all.cpu
+	if from.sandboxes.isRead {
+		used = to.server.cpu - from.server.cpu + to.sandboxes.all.cpu - from.sandboxes.all.cpu
 	}
 	return used / to.at.Sub(from.at).Seconds()
 }
@@ -109,6 +140,36 @@ func processCounts(pid int) counts {
 		used.faults = parseFaults(string(stat))
 	}
 	return used
+}
+
+// machineClock returns for how many seconds the machine's cores have been busy since it started.
+func machineClock() float64 {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return math.NaN()
+	}
+	return parseBusy(string(stat))
+}
+
+// parseBusy returns the time of all cores in a file /proc/stat without idle time, waits and what
+// a hypervisor has taken. See proc_stat(5).
+func parseBusy(stat string) float64 {
+	const ticksPerSecond = 100
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line)
+	counted := []int{1, 2, 3, 6, 7} // user, nice, system, irq, softirq
+	if len(fields) <= counted[len(counted)-1] || fields[0] != "cpu" {
+		return math.NaN()
+	}
+	sum := 0.0
+	for _, i := range counted {
+		ticks, err := strconv.ParseFloat(fields[i], 64)
+		if err != nil {
+			return math.NaN()
+		}
+		sum += ticks
+	}
+	return sum / ticksPerSecond
 }
 
 // parseFaults returns the page faults in a file /proc/PID/stat, minor and major. See

@@ -20,6 +20,17 @@ func TestParseFaults(t *testing.T) {
 	}
 }
 
+func TestParseBusy(t *testing.T) {
+	if got := parseBusy("cpu  100 20 300 4000 50 6 7 800 0 0\ncpu0 1 2 3\n"); got != 4.33 {
+		t.Errorf("got %v", got)
+	}
+	for _, bad := range []string{"", "cpu 1 2 3", "intr 1 2 3 4 5 6 7", "cpu 1 2 3 4 5 6 x"} {
+		if got := parseBusy(bad); !math.IsNaN(got) {
+			t.Errorf("%q: got %v", bad, got)
+		}
+	}
+}
+
 func TestParseResident(t *testing.T) {
 	if got := parseResident("VmPeak:\t 2048 kB\nVmRSS:\t   14848 kB\nThreads:\t7\n"); got != 14.5 {
 		t.Errorf("got %v", got)
@@ -36,24 +47,24 @@ func TestBusyCountsCoresInUse(t *testing.T) {
 	if got := busy(from, to); got != 0.5 {
 		t.Errorf("without an engine: got %v", got)
 	}
-	from.containers, to.containers = containersReading{isRead: true, all: counts{cpu: 7}}, containersReading{isRead: true, all: counts{cpu: 7.5}}
+	from.sandboxes, to.sandboxes = sandboxesReading{isRead: true, all: counts{cpu: 7}}, sandboxesReading{isRead: true, all: counts{cpu: 7.5}}
 	if got := busy(from, to); got != 0.5 {
 		t.Errorf("with an engine: got %v", got)
 	}
-	from.containers.all = unknown()
+	from.sandboxes.all = unknown()
 	if got := busy(from, to); !math.IsNaN(got) {
 		t.Errorf("where it is unknown: got %v", got)
 	}
 }
 
 func TestUsedBetween(t *testing.T) {
-	from := containersReading{
+	from := sandboxesReading{
 		all: counts{100, 1000}, ours: []string{"aa", "bb"},
 		each: map[string]counts{"aa": {10, 100}, "docker-bb.scope": {10, 100}, "cc": {20, 200}},
 	}
 	// aa has used 5 and stays. bb has used some and is gone, and so is dd, which began since.
 	// cc is not ours and has used 7. ee is new, and so ours.
-	to := containersReading{
+	to := sandboxesReading{
 		all:  counts{130, 1300},
 		each: map[string]counts{"aa": {15, 150}, "cc": {27, 270}, "ee": {1, 1}},
 	}

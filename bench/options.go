@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -13,11 +14,16 @@ import (
 
 // options are the command line.
 type options struct {
-	binary   string // of the server; empty builds it
-	against  string // what it is compared with; empty is the bare engine
-	images   words
-	local    bool
-	roots    words
+	binary  string // of the server; empty builds it
+	against string // what it is compared with; empty is the bare engine
+	images  words
+	local   bool
+	roots   words
+
+	kubeconfig  string
+	serverImage string
+	blanks      int
+
 	cases    *regexp.Regexp
 	programs programNames
 	clients  counters
@@ -79,10 +85,13 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&opts.binary, "binary", "", "server to measure; empty builds this module's")
-	flags.StringVar(&opts.against, "against", "", "server to compare it with; if empty, the bare engine, in the cases that it has")
+	flags.StringVar(&opts.against, "against", "", "server to compare it with; if empty, the bare engine, or with -kubernetes a pod for each run, in the cases that these have. With -kubernetes, docker is the same server with the Docker backend")
 	flags.Var(&opts.images, "image", "sandbox images, separated by commas")
 	flags.BoolVar(&opts.local, "local", false, "measure sandboxes without an engine")
 	flags.Var(&opts.roots, "root", "with -local, folders with a root file system each, such as an unpacked image, separated by commas; if empty, this machine's Python")
+	flags.StringVar(&opts.kubeconfig, "kubernetes", "", "measure sandboxes in the cluster of this kubeconfig, whose pods this machine reaches. The chart is installed there, unless KUBERNETES_POOL is set: then servers use that pool, with the settings of the environment")
+	flags.StringVar(&opts.serverImage, "server-image", "vivarium/server:integration", "with -kubernetes, the server's image, which makes the keys of pods")
+	flags.IntVar(&opts.blanks, "blanks", 4, "with -kubernetes, how many pods wait for a server")
 	cases := flags.String("cases", "", "regular expression: only the cases whose names match it")
 	flags.Var(&opts.programs, "program", "programs, separated by commas: each is measured paced, the first in all cases")
 	flags.Var(&opts.clients, "clients", "numbers of clients that call back to back; empty skips it")
@@ -106,6 +115,27 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return opts, opts.check()
 }
 
+// againstDocker compares the Kubernetes backend with the Docker backend of the same binary.
+const againstDocker = "docker"
+
+// base names what is compared with, "" for nothing.
+func (o options) base() string {
+	switch {
+	case o.against != "":
+		return filepath.Base(o.against)
+	case o.local:
+		return ""
+	case o.kubeconfig != "":
+		return "pod and execs"
+	}
+	return "bare engine"
+}
+
+// needsEngine reports whether a side has containers.
+func (o options) needsEngine() bool {
+	return !o.local && (o.kubeconfig == "" || o.against == againstDocker)
+}
+
 func (o options) check() error {
 	switch {
 	case o.rounds < 1:
@@ -114,6 +144,12 @@ func (o options) check() error {
 		return errors.New("-each must be more than 0")
 	case o.pause < 0:
 		return errors.New("-pause must not be negative")
+	case o.local && o.kubeconfig != "":
+		return errors.New("-local and -kubernetes exclude each other")
+	case o.against == againstDocker && o.kubeconfig == "":
+		return errors.New("-against docker needs -kubernetes")
+	case o.blanks < 1:
+		return errors.New("-blanks must be at least 1")
 	case !o.local && o.roots.String() != "":
 		return errors.New("-root needs -local")
 	}

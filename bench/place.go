@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 
 	dockerclient "github.com/docker/docker/client"
 
+	"github.com/vivarium-sandbox/vivarium/bench/cluster"
 	"github.com/vivarium-sandbox/vivarium/config"
 )
 
@@ -18,6 +18,7 @@ import (
 type place struct {
 	name        string
 	local       bool
+	image       string // of pods
 	environment []string
 }
 
@@ -38,10 +39,18 @@ func (o options) places(host string) []place {
 		return all
 	}
 	for _, image := range o.images {
-		all = append(all, place{name: "Docker backend, " + image, environment: append(slices.Clip(common),
-			"EXECUTOR_BACKEND=docker", "PYTHON_EXECUTOR_DOCKER_IMAGE="+image, "DOCKER_HOST="+host)})
+		if o.kubeconfig != "" {
+			all = append(all, place{name: "Kubernetes backend, " + image, image: image, environment: common})
+			continue
+		}
+		all = append(all, place{name: "Docker backend, " + image, environment: append(slices.Clip(common), ofDocker(image, host)...)})
 	}
 	return all
+}
+
+// ofDocker has a server make containers of an image.
+func ofDocker(image, host string) []string {
+	return []string{"EXECUTOR_BACKEND=docker", "PYTHON_EXECUTOR_DOCKER_IMAGE=" + image, "DOCKER_HOST=" + host}
 }
 
 // workbench is what the measurements of all places use.
@@ -49,6 +58,7 @@ type workbench struct {
 	opts     options
 	lookup   lookup
 	engine   *dockerclient.Client // nil without an engine
+	cluster  *cluster.Cluster     // nil without a cluster
 	groups   group                // below which servers and commands have theirs
 	progress io.Writer
 }
@@ -57,12 +67,21 @@ type workbench struct {
 // before it.
 func (w *workbench) measure(ctx context.Context, p place) (results placeResult, err error) {
 	m := &measurement{opts: w.opts, progress: w.progress, records: &records{}}
-	sides, err := w.contenders(ctx, p)
+	var sides []*contender
+	var pool *cluster.Pool
 	defer func() {
 		for _, c := range sides {
 			err = errors.Join(err, c.stop(ctx))
 		}
+		if pool != nil {
+			err = errors.Join(err, pool.Remove(ctx))
+		}
 	}()
+	if w.cluster == nil {
+		sides, err = w.contenders(ctx, p)
+	} else if pool, err = w.pool(ctx, p); err == nil {
+		sides, err = w.clusterContenders(ctx, p, pool)
+	}
 	if err != nil {
 		return placeResult{Place: p.name}, err
 	}
@@ -74,34 +93,46 @@ func (w *workbench) measure(ctx context.Context, p place) (results placeResult, 
 // contenders returns the sides, started. The last is the binary under test, and the other,
 // if there is one, is what it is compared with. Sides beside an error must be stopped too.
 func (w *workbench) contenders(ctx context.Context, p place) (sides []*contender, err error) {
-	launch := func(binary string) *launcher {
-		l := &launcher{binary: binary, environment: append(os.Environ(), p.environment...), groups: w.groups, progress: w.progress}
-		if w.engine != nil {
-			l.containers = &containers{client: w.engine}
-		}
-		return l
-	}
-	ours := &contender{name: "ours", launcher: launch(w.opts.binary)}
+	ours := &contender{name: "ours", launcher: w.launcher(w.opts.binary, p.environment, w.containers())}
 	switch {
 	case w.opts.against != "":
-		sides = append(sides, &contender{name: filepath.Base(w.opts.against), launcher: launch(w.opts.against)})
+		sides = append(sides, &contender{name: w.opts.base(), launcher: w.launcher(w.opts.against, p.environment, w.containers())})
 	case !p.local:
-		c := &contender{name: "bare engine", launcher: ours.launcher}
+		c := &contender{name: w.opts.base(), launcher: ours.launcher}
 		if c.bare, err = w.bare(ctx, p); err != nil {
 			return nil, err
 		}
 		sides = append(sides, c)
 	}
 	sides = append(sides, ours)
+	return sides, startAll(ctx, sides)
+}
+
+// launcher returns what starts processes of a binary. Sandboxes that are in the groups of these
+// have no meter: sandboxes is nil.
+func (w *workbench) launcher(binary string, environment []string, sandboxes sandboxMeter) *launcher {
+	return &launcher{binary: binary, environment: append(os.Environ(), environment...), groups: w.groups, sandboxes: sandboxes, progress: w.progress}
+}
+
+// containers returns the meter of an engine's containers, nil without an engine.
+func (w *workbench) containers() sandboxMeter {
+	if w.engine == nil {
+		return nil
+	}
+	return &containers{client: w.engine}
+}
+
+// startAll starts the sides that have a server.
+func startAll(ctx context.Context, sides []*contender) error {
 	for _, c := range sides {
 		if c.bare != nil {
 			continue
 		}
 		if err := c.start(ctx); err != nil {
-			return sides, fmt.Errorf("%s: %w", c.name, err)
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	return sides, nil
+	return nil
 }
 
 // bare returns the bare engine, with the settings of the server.
@@ -148,7 +179,7 @@ func (m *measurement) all(ctx context.Context) error {
 
 // take has one side take its turn in a case.
 func (m *measurement) take(ctx context.Context, c benchCase, side int) error {
-	if m.sides[side].bare != nil && !c.bare {
+	if m.sides[side].bare != nil && !c.bare || m.sides[side].pool == nil && c.pods {
 		return nil
 	}
 	if err := m.settle(ctx); err != nil {
@@ -166,6 +197,9 @@ func (m *measurement) take(ctx context.Context, c benchCase, side int) error {
 func (m *measurement) settle(ctx context.Context) error {
 	var meters []*meter
 	for _, c := range m.sides {
+		if err := c.settle(ctx); err != nil {
+			return err
+		}
 		if c.server != nil {
 			meters = append(meters, c.server.meter)
 		}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"text/tabwriter"
@@ -29,6 +28,7 @@ type machine struct {
 	System   string   `json:"system"`
 	Cores    int      `json:"cores"`
 	Engine   string   `json:"engine,omitempty"`
+	Cluster  string   `json:"cluster,omitempty"`
 	Settings []string `json:"settings,omitempty"` // those that are set
 }
 
@@ -136,18 +136,13 @@ func newReport(opts options, lookup lookup) *report {
 	r := &report{
 		Time:    time.Now().UTC().Truncate(time.Second),
 		Machine: machine{System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()},
+		Base:    opts.base(),
 		Rounds:  opts.rounds,
 	}
 	for _, s := range config.Settings() {
 		if value, isSet := lookup(s.Name); isSet && !strings.Contains(s.Name, "KEY") {
 			r.Machine.Settings = append(r.Machine.Settings, s.Name+"="+value)
 		}
-	}
-	switch {
-	case opts.against != "":
-		r.Base = filepath.Base(opts.against)
-	case !opts.local:
-		r.Base = "bare engine"
 	}
 	return r
 }
@@ -182,6 +177,9 @@ func (r *report) table() string {
 	_, _ = fmt.Fprintf(&b, "\n%s, %d cores", r.Machine.System, r.Machine.Cores)
 	if r.Machine.Engine != "" {
 		_, _ = fmt.Fprintf(&b, ", Docker Engine %s", r.Machine.Engine)
+	}
+	if r.Machine.Cluster != "" {
+		_, _ = fmt.Fprintf(&b, ", Kubernetes %s", r.Machine.Cluster)
 	}
 	_, _ = fmt.Fprintf(&b, "; rounds: %d; settings: %s\n", r.Rounds, strings.Join(append(r.Machine.Settings, "otherwise the defaults"), ", "))
 	b.WriteString("Medians of the rounds. CPU time and page faults are of one run.\n")

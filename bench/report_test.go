@@ -75,7 +75,15 @@ func TestOptions(t *testing.T) {
 	if got := strings.Join(names, "; "); got != "pandas, paced; print, paced; MCP over HTTP, paced; MCP over stdio, paced" {
 		t.Errorf("got %s", got)
 	}
-	for _, bad := range [][]string{{"-program", "x"}, {"-clients", "0"}, {"-rounds", "0"}, {"-each", "0s"}, {"-root", "/a"}, {"-cases", "("}, {"x"}} {
+	for base, args := range map[string][]string{
+		"bare engine": nil, "": {"-local"}, "before": {"-against", "/tmp/before"},
+		"pod and execs": {"-kubernetes", "/k"}, "docker": {"-kubernetes", "/k", "-against", "docker"},
+	} {
+		if opts, err := parse(args, io.Discard); err != nil || opts.base() != base {
+			t.Errorf("%v: base %q, %v", args, opts.base(), err)
+		}
+	}
+	for _, bad := range [][]string{{"-kubernetes", "/k", "-local"}, {"-against", "docker"}, {"-kubernetes", "/k", "-blanks", "0"}, {"-program", "x"}, {"-clients", "0"}, {"-rounds", "0"}, {"-each", "0s"}, {"-root", "/a"}, {"-cases", "("}, {"x"}} {
 		if _, err := parse(bad, io.Discard); err == nil {
 			t.Errorf("%v: no error", bad)
 		}

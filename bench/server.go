@@ -22,9 +22,13 @@ const (
 )
 
 // build builds this module's main package, from wherever in the module.
-func build(ctx context.Context, binary string, progress io.Writer) error {
+func build(ctx context.Context, binary string, withCluster bool, progress io.Writer) error {
 	_, _ = fmt.Fprintln(progress, "building the server")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, module)
+	tags := ""
+	if withCluster {
+		tags = "k8s"
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-ldflags", "-s -w", "-o", binary, module)
 	cmd.Stdout, cmd.Stderr = progress, progress
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build: %w", err)
@@ -36,8 +40,8 @@ func build(ctx context.Context, binary string, progress io.Writer) error {
 type launcher struct {
 	binary      string
 	environment []string
-	groups      group       // below which processes get one; none if that cannot be
-	containers  *containers // nil without an engine
+	groups      group        // below which processes get one; none if that cannot be
+	sandboxes   sandboxMeter // nil where they are in the groups
 	progress    io.Writer
 }
 
@@ -98,7 +102,7 @@ func (s *server) start(l *launcher) error {
 	select {
 	case at := <-s.started:
 		s.ours = newOurs(at.Address)
-		s.meter = &meter{pid: s.cmd.Process.Pid, group: s.group, containers: l.containers, instance: at.Instance}
+		s.meter = &meter{pid: s.cmd.Process.Pid, group: s.group, sandboxes: l.sandboxes, instance: at.Instance}
 		return nil
 	case <-s.ended:
 		return fmt.Errorf("server: it ended at once: %w", s.err)

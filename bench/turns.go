@@ -166,6 +166,7 @@ func call(ctx context.Context, w way, p program, began time.Time, each time.Dura
 func usageFigures(u usage, runs int) []figure {
 	n := float64(runs)
 	return []figure{
+		{"CPU ms, machine", u.machine * 1000 / n},
 		{"CPU ms", u.together.cpu * 1000 / n},
 		{"CPU ms, server", u.server.cpu * 1000 / n},
 		{"CPU ms, sandboxes", u.sandboxes.cpu * 1000 / n},

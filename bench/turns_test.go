@@ -71,8 +71,9 @@ func TestPacedTurn(t *testing.T) {
 }
 
 func TestUsageIsOfOneRun(t *testing.T) {
-	u := usage{server: counts{1, 100}, sandboxes: counts{3, 900}, together: counts{4, 1000}}
+	u := usage{machine: 5, server: counts{1, 100}, sandboxes: counts{3, 900}, together: counts{4, 1000}}
 	want := []figure{
+		{"CPU ms, machine", 500},
 		{"CPU ms", 400},
 		{"CPU ms, server", 100},
 		{"CPU ms, sandboxes", 300},

@@ -54,9 +54,15 @@ func (s *streamed) run(ctx context.Context, p program) (timing, error) {
 }
 
 // creation creates sessions, and closes them.
-type creation struct{ ours *ours }
+type creation struct {
+	ours  *ours
+	ready func(ctx context.Context) error // waits until there is something to create them from
+}
 
 func (c *creation) run(ctx context.Context, _ program) (timing, error) {
+	if err := c.ready(ctx); err != nil {
+		return timing{}, err
+	}
 	began := time.Now()
 	path, err := c.ours.createSession(ctx)
 	took := time.Since(began)

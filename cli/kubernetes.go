@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -26,7 +27,7 @@ func kubernetesCommand(system System) *cobra.Command {
 		Example: `  vivarium kubernetes certs --secret vivarium-link | kubectl apply -f -
   vivarium kubernetes seccomp > sandbox.json`,
 	}
-	cmd.AddCommand(podInitCommand(), certsCommand(system), seccompCommand(system))
+	cmd.AddCommand(podInitCommand(), filesInitCommand(), certsCommand(system), seccompCommand(system))
 	return cmd
 }
 
@@ -64,6 +65,24 @@ func initPod(path, message string) error {
 		return errors.Join(fmt.Errorf("--message: %w", err), os.Remove(path))
 	}
 	return nil
+}
+
+func filesInitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "files-init FOLDER",
+		Short: "Make the folder for stored files, as the first container of a server's pod",
+		Long: `Make a folder that only this user can write, unless it is there. Everyone can write
+the root of a volume that Kubernetes makes. A server keeps files only where no other
+user can put any.`,
+		Example: "  vivarium kubernetes files-init /volume/files",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := os.Mkdir(args[0], 0o700); !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			return nil
+		},
+	}
 }
 
 func seccompCommand(system System) *cobra.Command {

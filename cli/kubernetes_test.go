@@ -35,6 +35,7 @@ func TestKubernetesWrongArguments(t *testing.T) {
 	for name, test := range map[string]struct{ args, want string }{
 		"pod-init: no path":        {"pod-init", "accepts 1 arg(s), received 0"},
 		"pod-init: no folder":      {"pod-init /no/such/folder/key", "the pod's key: open /no/such/folder/key: no such file"},
+		"files-init: no volume":    {"files-init /no/such/volume/files", "mkdir /no/such/volume/files: no such file"},
 		"certs: no place":          {"certs", "the certificates have no place to go: pass --folder, --secret or both"},
 		"certs: an argument":       {"certs now", `"now"`},
 		"certs: unknown flag":      {"certs --frobnicate", "unknown flag: --frobnicate"},
@@ -77,6 +78,17 @@ func TestPodInitWithoutMessage(t *testing.T) {
 	path := filepath.Join(folder, "key")
 	run(t, nil, "", "kubernetes", "pod-init", path, "--message", folder).want(t, 1, "--message: open "+folder+": is a directory")
 	run(t, nil, "", "kubernetes", "pod-init", path, "--message", filepath.Join(folder, "message")).want(t, 0)
+}
+
+// A volume that everyone can write gets a folder that only the server can, and keeps it.
+func TestFilesInit(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "files")
+	for range 2 {
+		run(t, nil, "", "kubernetes", "files-init", folder).want(t, 0)
+		if status, err := os.Stat(folder); err != nil || status.Mode() != os.ModeDir|0o700 {
+			t.Errorf("%v (%v)", status, err)
+		}
+	}
 }
 
 // Certificates of a folder can be used at once. The next ones have the same CA, and whatever

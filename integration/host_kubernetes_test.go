@@ -271,7 +271,7 @@ func (h *kubernetesHost) list(selector string) ([]sandbox, error) {
 // podProcesses are the first processes of containers, by the names of their cgroups.
 type podProcesses map[string]process
 
-// firstProcesses finds those that run Python.
+// firstProcesses finds those that run Python. Those of runs are in namespaces within.
 func firstProcesses() (podProcesses, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -283,7 +283,8 @@ func firstProcesses() (podProcesses, error) {
 		if err != nil || !p.first || !p.python {
 			continue
 		}
-		if groups, err := os.ReadFile("/proc/" + entry.Name() + "/cgroup"); err == nil {
+		groups, err := os.ReadFile("/proc/" + entry.Name() + "/cgroup")
+		if other, known := found[string(groups)]; err == nil && (!known || p.level < other.level) {
 			found[string(groups)] = p
 		}
 	}

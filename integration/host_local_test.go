@@ -109,6 +109,7 @@ func (h *localHost) sandboxes(instance string) ([]sandbox, error) {
 type process struct {
 	name, parent string
 	first        bool // it is PID 1 of a namespace
+	level        int  // of that namespace, within which others may be
 	python       bool // it has become the supervisor
 }
 
@@ -138,7 +139,7 @@ func readProcess(pid string) (process, error) {
 	for line := range strings.Lines(string(status)) {
 		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
 			inside := strings.Fields(numbers)
-			p.first = len(inside) > 1 && inside[len(inside)-1] == "1"
+			p.first, p.level = len(inside) > 1 && inside[len(inside)-1] == "1", len(inside)
 		}
 	}
 	name, _, _ := strings.Cut(string(command), "\x00")

@@ -26,6 +26,8 @@ import (
 const (
 	// connectTime bounds the first exchange with the apiserver, the first lists included.
 	connectTime = 10 * time.Second
+	// blankTime bounds the wait for the first blank. Nodes that have the image take seconds.
+	blankTime = time.Minute
 	// networkOfPod is the network of a sandbox that has that of its pod.
 	networkOfPod = "pod"
 	// digestPrefix is in front of the version of the template in a digest.
@@ -55,10 +57,17 @@ type Options struct {
 	Peer string
 	// Dial connects to PID 1 of a pod, whose key has the pin.
 	Dial func(ctx context.Context, address, pin string) (net.Conn, error)
+	// End has PID 1 of a pod exit, and returns when it has.
+	End func(ctx context.Context, address, pin string) error
+	// Trusted returns why pods that trust only these certificates, as PEM, would reject this
+	// server. Nil means that it is not asked.
+	Trusted func(authorities []byte) error
 	// Texts returns the supervisor that PID 1 becomes.
 	Texts func(execution.Spec) []string
 	// Environment is PID 1's environment.
 	Environment []string
+	// Filters are seccomp filters, by [runtime.GOARCH], for pods whose runtime applies none.
+	Filters map[string][]byte
 	// UserAgent names this program to the apiserver.
 	UserAgent string
 	// Log receives what goes wrong in the background. Nil discards it.
@@ -232,6 +241,8 @@ func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
 	if err := b.ready(ctx); err != nil {
 		return "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, blankTime)
+	defer cancel()
 	var hash string
 	err := b.index.wait(ctx, func() bool {
 		hash = b.resolve()

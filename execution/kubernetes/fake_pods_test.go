@@ -70,6 +70,10 @@ func (c *cluster) options() kubernetes.Options {
 	c.writeConfig(config, c.server.URL, "")
 	return kubernetes.Options{
 		Kubeconfig: config, Namespace: "boxes", Pool: "blanks", Port: 7443, Settings: settings(), Dial: c.dial,
+		End: func(_ context.Context, address, _ string) error {
+			c.ended <- address
+			return nil
+		},
 		Texts: func(execution.Spec) []string { return []string{"supervisor"} }, Peer: "10.0.0.1:8001",
 	}
 }

@@ -17,8 +17,6 @@ const (
 	mostPods = 3
 	// releaseBound bounds the end of a pod, which no caller's cancellation shortens.
 	releaseBound = 30 * time.Second
-	// statusTime is how long the kubelet may take to report how a container has ended.
-	statusTime = 3 * time.Second
 )
 
 // instance is a link to PID 1 of a pod. It implements [execution.Instance].
@@ -68,7 +66,7 @@ func (b *Backend) begin(ctx context.Context, p *pod, spec execution.Spec) (*inst
 		return nil, err
 	}
 	const first = 1 // the generation of a blank
-	if err := b.boot(ctx, conn, spec, first); err != nil {
+	if err := b.boot(ctx, conn, p, spec, first); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("pod %s: %w", p.name, err)
 	}
@@ -162,7 +160,7 @@ func (i *instance) Reset(ctx context.Context) (execution.Instance, error) {
 		return nil, err
 	}
 	next := i.generation + 1
-	if err := i.backend.boot(ctx, conn, i.spec, next); err != nil {
+	if err := i.backend.boot(ctx, conn, i.pod, i.spec, next); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("pod %s: %w", i.pod.name, err)
 	}
@@ -177,10 +175,8 @@ func (i *instance) Doomed() <-chan struct{} { return i.fate.doomed }
 func (i *instance) Class() string { return i.pod.class() }
 
 // Postmortem returns why the pod has ended, "" if that is not known, and whether it ran out of
-// memory. It is called after the stream's end, and waits for the kubelet's report.
+// memory. It is called after the stream's end, and waits for the kubelet's report until ctx ends.
 func (i *instance) Postmortem(ctx context.Context) (why string, memory bool) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
-	defer cancel()
 	var last *pod
 	_ = i.backend.index.wait(ctx, func() bool { // without a report in time there is nothing to say
 		now := i.backend.index.get(i.pod.name, i.pod.uid)

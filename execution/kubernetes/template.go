@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,9 +163,30 @@ func (b *Backend) templateFaults(from *appsv1.Deployment) []string {
 	if !hasPort(main, b.opts.Port) {
 		fault("the ports of container %q must have %d (KUBERNETES_LINK_PORT)", main.Name, b.opts.Port)
 	}
+	b.checkAuthorities(main, fault)
 	b.checkLimits(main, fault)
 	b.checkVolumes(spec, main, fault)
 	return faults
+}
+
+// checkAuthorities checks that PID 1 accepts this server's certificate. Where the value is not in
+// the template, the first connection shows that.
+func (b *Backend) checkAuthorities(main *corev1.Container, fault func(format string, args ...any)) {
+	if b.opts.Trusted == nil {
+		return
+	}
+	at := slices.IndexFunc(main.Env, func(v corev1.EnvVar) bool { return v.Name == "VIVARIUM_LINK_CA" })
+	if at < 0 {
+		fault("env of container %q must have VIVARIUM_LINK_CA, the CA of this server's certificate", main.Name)
+		return
+	}
+	if main.Env[at].ValueFrom != nil {
+		return
+	}
+	if err := b.opts.Trusted([]byte(main.Env[at].Value)); err != nil {
+		fault("VIVARIUM_LINK_CA of container %q does not fit this server's certificate (%v): KUBERNETES_LINK_DIR must have one that this CA has issued and that is still valid",
+			main.Name, err)
+	}
 }
 
 // checkLimits compares the limits of the template with the settings.

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func fitting() *appsv1.Deployment {
 				AutomountServiceAccountToken: &no,
 				InitContainers:               []corev1.Container{{Name: "identity"}},
 				Containers: []corev1.Container{{
-					Name: "sandbox", Image: "image:1", Ports: []corev1.ContainerPort{{ContainerPort: 7443}},
+					Name: "sandbox", Image: "image:1", Env: []corev1.EnvVar{{Name: "VIVARIUM_LINK_CA", Value: "ours"}}, Ports: []corev1.ContainerPort{{ContainerPort: 7443}},
 					Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{
 						corev1.ResourceMemory: resource.MustParse("320Mi"), corev1.ResourceCPU: resource.MustParse("1500m"),
 					}},
@@ -44,6 +45,11 @@ func fitting() *appsv1.Deployment {
 func TestTemplate(t *testing.T) {
 	b := &Backend{opts: Options{Port: 7443, Image: "image:1", Settings: execution.Settings{
 		MemoryBytes: 256 * mb, CPUs: 1.5, WorkspaceBytes: 128 * mb, TempBytes: 64 * mb,
+	}, Trusted: func(authorities []byte) error {
+		if string(authorities) != "ours" {
+			return errors.New("signed by unknown authority")
+		}
+		return nil
 	}}}
 	main := func(d *appsv1.Deployment) *corev1.Container { return &d.Spec.Template.Spec.Containers[0] }
 	limit := func(name corev1.ResourceName, value string) func(*appsv1.Deployment) {
@@ -60,10 +66,18 @@ func TestTemplate(t *testing.T) {
 		"other cpu":     {limit(corev1.ResourceCPU, "1"), `limits.cpu of container "sandbox" is 1: must be 1.5 (CPU_LIMIT)`},
 		"image":         {func(d *appsv1.Deployment) { main(d).Image = "image:2" }, `the image of container "sandbox" is "image:2": must be "image:1" (KUBERNETES_EXECUTOR_IMAGE)`},
 		"port":          {func(d *appsv1.Deployment) { main(d).Ports = nil }, `the ports of container "sandbox" must have 7443 (KUBERNETES_LINK_PORT)`},
-		"no identity":   {func(d *appsv1.Deployment) { d.Spec.Template.Spec.InitContainers = nil }, `initContainers must have "identity"`},
-		"no sandbox":    {func(d *appsv1.Deployment) { main(d).Name = "box" }, `containers must have "sandbox"`},
-		"token":         {func(d *appsv1.Deployment) { d.Spec.Template.Spec.AutomountServiceAccountToken = nil }, "automountServiceAccountToken must be false"},
-		"selector":      {func(d *appsv1.Deployment) { d.Spec.Selector = nil }, "spec.selector.matchLabels must have vivarium.dev/pool, and vivarium.dev/state=free"},
+		"other CA": {
+			func(d *appsv1.Deployment) { main(d).Env[0].Value = "theirs" },
+			`VIVARIUM_LINK_CA of container "sandbox" does not fit this server's certificate (signed by unknown authority): KUBERNETES_LINK_DIR must have one`,
+		},
+		"no CA": {func(d *appsv1.Deployment) { main(d).Env = nil }, `env of container "sandbox" must have VIVARIUM_LINK_CA`},
+		"CA elsewhere": {func(d *appsv1.Deployment) {
+			main(d).Env[0] = corev1.EnvVar{Name: "VIVARIUM_LINK_CA", ValueFrom: &corev1.EnvVarSource{}}
+		}, ""},
+		"no identity": {func(d *appsv1.Deployment) { d.Spec.Template.Spec.InitContainers = nil }, `initContainers must have "identity"`},
+		"no sandbox":  {func(d *appsv1.Deployment) { main(d).Name = "box" }, `containers must have "sandbox"`},
+		"token":       {func(d *appsv1.Deployment) { d.Spec.Template.Spec.AutomountServiceAccountToken = nil }, "automountServiceAccountToken must be false"},
+		"selector":    {func(d *appsv1.Deployment) { d.Spec.Selector = nil }, "spec.selector.matchLabels must have vivarium.dev/pool, and vivarium.dev/state=free"},
 		"workspace": {func(d *appsv1.Deployment) {
 			*d.Spec.Template.Spec.Volumes[0].EmptyDir.SizeLimit = resource.MustParse("1Gi")
 		}, "sizeLimit of the emptyDir at /workspace is 1Gi: must be 128Mi (WORKSPACE_LIMIT_MB)"},

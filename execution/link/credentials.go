@@ -54,7 +54,17 @@ func (c *Credentials) Check() error {
 	if err := c.refreshLocked(); err != nil {
 		return err
 	}
-	return verify(c.folder, c.current, c.texts.ca) // it may have expired
+	return checkFiles(c.folder, c.current, c.texts.ca) // it may have expired
+}
+
+// CheckFor returns why pods that trust only these certificates, as PEM, would reject the
+// credentials.
+func (c *Credentials) CheckFor(authorities []byte) error {
+	roots, err := parseCertificates(authorities)
+	if err != nil {
+		return err
+	}
+	return verify(c.certificate(), roots)
 }
 
 // CA returns the certificates of ca.crt, as PEM.
@@ -86,7 +96,7 @@ func (c *Credentials) refreshLocked() error {
 	if err != nil {
 		return fmt.Errorf("the credentials of the link, %s and %s in %s: %w", CertificateFile, KeyFile, c.folder, err)
 	}
-	if err := verify(c.folder, &certificate, read.ca); err != nil {
+	if err := checkFiles(c.folder, &certificate, read.ca); err != nil {
 		return err
 	}
 	c.texts, c.current = read, &certificate
@@ -106,26 +116,25 @@ func (t texts) equal(other texts) bool {
 	return bytes.Equal(t.certificate, other.certificate) && bytes.Equal(t.key, other.key) && bytes.Equal(t.ca, other.ca)
 }
 
-// verify checks a certificate as pods do.
-func verify(folder string, certificate *tls.Certificate, authorities []byte) error {
+// checkFiles checks a certificate and the authorities that are in the same folder.
+func checkFiles(folder string, certificate *tls.Certificate, authorities []byte) error {
 	roots, err := parseCertificates(authorities)
 	if err != nil {
 		return fmt.Errorf("the credentials of the link, %s in %s: %w", CAFile, folder, err)
 	}
-	options := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, root := range roots {
-		options.Roots.AddCert(root)
-	}
-	for _, der := range certificate.Certificate[1:] {
-		if between, err := x509.ParseCertificate(der); err == nil {
-			options.Intermediates.AddCert(between)
-		}
-	}
-	if _, err := certificate.Leaf.Verify(options); err != nil {
+	if err := verify(certificate, roots); err != nil {
 		return fmt.Errorf("the credentials of the link, %s in %s: pods that trust %s would reject it: %w", CertificateFile, folder, CAFile, err)
 	}
 	return nil
+}
+
+// verify checks a certificate as pods do.
+func verify(certificate *tls.Certificate, roots []*x509.Certificate) error {
+	var between []*x509.Certificate
+	for _, der := range certificate.Certificate[1:] {
+		if other, err := x509.ParseCertificate(der); err == nil {
+			between = append(between, other)
+		}
+	}
+	return issued(certificate.Leaf, between, roots, x509.ExtKeyUsageClientAuth)
 }

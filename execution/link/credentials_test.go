@@ -42,6 +42,22 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// A server knows whether pods will accept it from what they trust.
+func TestCheckFor(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	folder := t.TempDir()
+	issue(t, folder, ca, ca.Certificate)
+	c, err := link.LoadCredentials(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CheckFor(slices.Concat(other.Certificate, ca.Certificate)); err != nil {
+		t.Error(err)
+	}
+	wantText(t, c.CheckFor(other.Certificate), "unknown authority")
+	wantText(t, c.CheckFor([]byte("x")), "must be certificates as PEM")
+}
+
 // Files that do not fit together leave the credentials as they were.
 func TestFilesBetweenTwoStates(t *testing.T) {
 	ca := newCA(t)

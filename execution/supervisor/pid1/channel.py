@@ -20,18 +20,18 @@ if TYPE_CHECKING:
         """How bytes reach the server and come from it."""
 
         receive_fd: int  # readable when there is something to read
-        send_fd: int  # writable when write may take more
+        send_fd: int  # writable when write may accept more
         early: bytes  # what the server had sent before the channel was made
 
         @property
         def unsent(self) -> bytes:
-            """What write has taken and not passed on yet. The next write passes it on first."""
+            """What write has accepted and not passed on yet. The next write passes it on first."""
 
         def read(self) -> "Optional[bytes]":
             """Returns what the server has sent; nothing at the end; None if there is nothing yet."""
 
         def write(self, data: "bytes | bytearray") -> int:
-            """Takes some of the data for the server, and returns how much. Raises OSError, and BlockingIOError while there
+            """Accepts some of the data for the server, and returns how much. Raises OSError, and BlockingIOError while there
             is no room."""
 
 
