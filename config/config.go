@@ -111,7 +111,7 @@ type Config struct {
 	DockerConfig    string `env:"DOCKER_CONFIG"`
 
 	given map[string]bool // the variables that are set
-	cores int             // of the machine
+	cores int             // of the machine; zero means that it is not known
 }
 
 // Setting describes one setting.

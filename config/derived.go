@@ -28,7 +28,7 @@ const (
 // Machine is the machine that sandboxes run on.
 type Machine struct {
 	Memory int64 // in bytes; zero means that it is not known
-	Cores  int   // at least one is assumed
+	Cores  int   // zero means that it is not known
 }
 
 // largestMachine returns a machine on which no default is lower than on another. With its
@@ -60,8 +60,14 @@ func (c Config) WithoutPool() Config {
 }
 
 // AtWork returns how many sandboxes can use the cores of the machine at once: with more, each
-// is slower. One of them may be cleaned meanwhile.
-func (c Config) AtWork() int { return int(math.Ceil(float64(c.cores)/min(1, c.CPULimit))) + 1 }
+// is slower. One of them may be cleaned meanwhile. Where the cores are not known, as in a cluster,
+// whose sandboxes are on other machines, all can.
+func (c Config) AtWork() int {
+	if c.cores == 0 {
+		return c.MaxSandboxes
+	}
+	return int(math.Ceil(float64(c.cores)/min(1, c.CPULimit))) + 1
+}
 
 // derive sets the settings that are not set and follow others, or the machine. What the files
 // of a sandbox take is memory, so their limits are parts of it. The time of a processor
@@ -77,9 +83,10 @@ func (c *Config) derive(m Machine) {
 	if m.Memory > 0 {
 		memoryMB = int(min(mostDefaultMB, m.Memory>>20/machineParts))
 	}
-	c.cores = max(1, m.Cores)
-	follow("MAX_SANDBOXES", &c.MaxSandboxes, max(leastDefaultSandboxes, sandboxesPerCore*c.cores))
-	follow("POOL_SIZE", &c.PoolSize, min(mostDefaultPool, c.cores+1))
+	c.cores = m.Cores
+	cores := max(1, c.cores)
+	follow("MAX_SANDBOXES", &c.MaxSandboxes, max(leastDefaultSandboxes, sandboxesPerCore*cores))
+	follow("POOL_SIZE", &c.PoolSize, min(mostDefaultPool, cores+1))
 	follow("MEMORY_LIMIT_MB", &c.MemoryLimitMB, max(leastMemoryMB, memoryMB))
 	_ = c.keepBounds() // others follow what is within its bounds; the caller reports faults
 	follow("WORKSPACE_LIMIT_MB", &c.WorkspaceLimitMB, max(c.MemoryLimitMB/half, c.MaxFileSizeMB))

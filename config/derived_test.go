@@ -66,7 +66,7 @@ func TestSandboxesFollowTheCores(t *testing.T) {
 	}{
 		"two cores":         {nil, 2, numbers{3, 16, 3}},
 		"one core":          {nil, 1, numbers{2, 16, 2}},
-		"an unknown number": {nil, 0, numbers{2, 16, 2}},
+		"an unknown number": {nil, 0, numbers{2, 16, 16}},
 		"eight cores":       {nil, 8, numbers{9, 32, 9}},
 		"a large machine":   {nil, 64, numbers{16, 256, 65}},
 		"the pool":          {map[string]string{"POOL_SIZE": "12"}, 2, numbers{12, 16, 3}},

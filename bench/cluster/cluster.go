@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,6 +53,14 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string { return e.What }
+
+// Missing returns nil for the error of an object that is not there, and other errors as they are.
+func Missing(err error) error {
+	if answer, ok := errors.AsType[*StatusError](err); ok && answer.Code == http.StatusNotFound {
+		return nil
+	}
+	return err
+}
 
 // Ask makes a request to the apiserver. Body and answer are JSON; nil is none.
 func (c *Cluster) Ask(ctx context.Context, method, path string, body, answer any) error {

@@ -46,6 +46,7 @@ type Values struct {
 	ServerImage, Image string // the image of the init container, and that of sandboxes
 	Blanks             int
 	Settings           config.Config // whose limits sandboxes have
+	NoQuota            bool          // for more pods than the chart allows
 }
 
 // Use returns the pool that the settings of servers name.
@@ -81,12 +82,13 @@ func (c *Cluster) Install(ctx context.Context, v Values) (*Pool, error) {
 
 // flags returns the values of the chart. A pod asks for little of its node, which may be small.
 func (v Values) flags() []string {
+	quota := fmt.Sprintf("quota.enabled=%v", !v.NoQuota)
 	server, serverTag, _ := strings.Cut(v.ServerImage, ":")
 	image, tag, _ := strings.Cut(v.Image, ":")
 	s := v.Settings
 	var all []string
 	for _, value := range []string{
-		"replicas=0", "image.repository=" + server, "image.tag=" + serverTag,
+		"replicas=0", quota, "image.repository=" + server, "image.tag=" + serverTag,
 		"sandboxes.image.repository=" + image, "sandboxes.image.tag=" + tag,
 		"sandboxes.free=" + strconv.Itoa(v.Blanks), "sandboxes.cpuRequest=10m", "sandboxes.memoryRequestMB=32",
 		fmt.Sprintf("config.MEMORY_LIMIT_MB=%d", s.MemoryLimitMB), fmt.Sprintf("config.WORKSPACE_LIMIT_MB=%d", s.WorkspaceLimitMB),
@@ -203,7 +205,7 @@ func (p *Pool) Remove(ctx context.Context) error {
 	defer cancel()
 	return errors.Join(
 		p.helm(ctx, "uninstall", p.release, "--ignore-not-found"),
-		p.Ask(ctx, http.MethodDelete, "/api/v1/namespaces/"+p.release, nil, nil),
+		Missing(p.Ask(ctx, http.MethodDelete, "/api/v1/namespaces/"+p.release, nil, nil)),
 		os.RemoveAll(p.Link),
 	)
 }

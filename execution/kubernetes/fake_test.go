@@ -247,11 +247,10 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request, resource string)
 	w.(http.Flusher).Flush()
 	for {
 		c.mu.Lock()
-		changed := c.changed
-		news := slices.Clone(c.history)
+		changed, news, isCut := c.changed, slices.Clone(c.history), c.cut != cut
 		c.mu.Unlock()
 		for _, e := range news {
-			if e.version > since && e.resource == resource && selector.Matches(labelsOf(e.object)) {
+			if !isCut && e.version > since && e.resource == resource && selector.Matches(labelsOf(e.object)) {
 				since = e.version
 				send(e.kind, e.object)
 			}

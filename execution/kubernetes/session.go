@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"context"
 	"errors"
-	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -53,7 +52,7 @@ func (b *Backend) Owned(ctx context.Context, owner execution.Owner) ([]execution
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(b.index.running(), func(s execution.SessionInfo) bool { return s.Owner != owner }), nil
+	return b.index.owned(owner), nil
 }
 
 // Count implements [execution.SessionBackend].
@@ -61,7 +60,7 @@ func (b *Backend) Count(ctx context.Context, owner execution.Owner, except []str
 	if err := b.ready(ctx); err != nil {
 		return 0, 0, err
 	}
-	own, all = execution.CountSessions(b.index.running(), owner, except)
+	own, all = b.index.count(owner, except)
 	return own, all, nil
 }
 
