@@ -66,7 +66,8 @@ type Options struct {
 	Texts func(execution.Spec) []string
 	// Environment is PID 1's environment.
 	Environment []string
-	// Filters are seccomp filters, by [runtime.GOARCH], for pods whose runtime applies none.
+	// Filters are seccomp filters, by [runtime.GOARCH], for pods whose runtime applies none. Nil
+	// means that these get none.
 	Filters map[string][]byte
 	// UserAgent names this program to the apiserver.
 	UserAgent string

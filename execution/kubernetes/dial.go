@@ -97,7 +97,7 @@ func (b *Backend) boot(ctx context.Context, conn net.Conn, p *pod, spec executio
 
 // filterFor returns the seccomp filter of a pod that has none of its runtime.
 func (b *Backend) filterFor(p *pod) ([]byte, error) {
-	if p.facts.Seccomp {
+	if p.facts.Seccomp || b.opts.Filters == nil {
 		return nil, nil
 	}
 	if filter := b.opts.Filters[p.facts.Arch]; len(filter) > 0 {

@@ -52,9 +52,15 @@ func (c *cluster) becomeSupervisor(name string, conn net.Conn) {
 			return
 		}
 		if header[0] == 'B' {
-			first, _, _ := strings.Cut(string(payload), "\n")
+			boot := name
+			for line := range strings.Lines(string(payload)) {
+				line = strings.TrimSpace(line)
+				if strings.HasPrefix(line, "generation=") || strings.HasPrefix(line, "filter=") && line != "filter=" {
+					boot += " " + line
+				}
+			}
 			c.mu.Lock()
-			c.boots = append(c.boots, name+" "+first)
+			c.boots = append(c.boots, boot)
 			c.mu.Unlock()
 		}
 		if header[0] == 'G' {
