@@ -55,13 +55,6 @@ func (s *session) beginCall(t *testing.T) <-chan outcome {
 	return answers
 }
 
-// hasEnded reports whether the first PID 1 of a pod has ended.
-func hasEnded(pod corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
-		return s.RestartCount > 0 || s.State.Terminated != nil
-	})
-}
-
 // A server is killed while it runs programs. Their sandboxes end by themselves, and another server removes the pods. It
 // takes the sessions over.
 func TestKubernetesSlowKilledServer(t *testing.T) {
@@ -81,7 +74,7 @@ func TestKubernetesSlowKilledServer(t *testing.T) {
 	_ = first.wait() // it was killed
 	awaitSlow(t, "the sandboxes of runs have ended", func() bool {
 		pods, err := h.pods(selector)
-		return err == nil && !slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !hasEnded(p) })
+		return err == nil && !slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !hasEnded(&p) })
 	})
 	s.server = startServer(t, append(reachable(t), "POOL_SIZE=0")...)
 	s.awaitTakeover(t, "x", "'kept'\n")

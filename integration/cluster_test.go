@@ -235,7 +235,11 @@ func TestKubernetesKilledBlank(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.kill(processes.of(string(blank.UID)).id); err != nil {
+	running, ok := processes.of(string(blank.UID))
+	if !ok {
+		t.Fatalf("no process of pod %s runs", blank.Name)
+	}
+	if err := h.kill(running.id); err != nil {
 		t.Fatal(err)
 	}
 	awaitSlow(t, "the kubelet has seen it", func() bool {

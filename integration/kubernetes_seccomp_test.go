@@ -58,5 +58,9 @@ func (f faultyCluster) claimed(namespace, instance string) sandbox {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return all.of(string(pods.Items[0].UID))
+	found, ok := all.of(string(pods.Items[0].UID))
+	if !ok {
+		f.t.Fatal("the sandbox does not run")
+	}
+	return found
 }
