@@ -60,7 +60,7 @@ func TestSandboxes(t *testing.T) {
 // isOfChart reports whether a setting is not among the values of config: the chart sets it, or it
 // is of another backend, or secret.
 func isOfChart(name string) bool {
-	own := regexp.MustCompile(`^(HOST|PORT|PEER_PORT|METRICS_PORT|API_KEYS|EXECUTOR_BACKEND|FILE_STORAGE_DIR|KUBECONFIG|(LOCAL|DOCKER|KUBERNETES|PYTHON_EXECUTOR_DOCKER)_.+)$`)
+	own := regexp.MustCompile(`^(HOST|PORT|PEER_PORT|POD_IP|METRICS_PORT|API_KEYS|EXECUTOR_BACKEND|FILE_STORAGE_DIR|KUBECONFIG|(LOCAL|DOCKER|KUBERNETES|PYTHON_EXECUTOR_DOCKER)_.+)$`)
 	return own.MatchString(name) && name != "PYTHON_EXECUTOR_DOCKER_NETWORK"
 }
 

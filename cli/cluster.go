@@ -11,6 +11,7 @@ import (
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution/kubernetes"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
+	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
@@ -22,6 +23,10 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 		return nil, err
 	}
 	command, err := supervisor.NewCommand()
+	if err != nil {
+		return nil, err
+	}
+	filters, err := seccomp.NodeFilters(true)
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +44,8 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 			}
 			return conn, nil
 		},
-		Trusted: credentials.CheckFor,
-		Texts:   command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
+		End: credentials.End, Trusted: credentials.CheckFor, Peer: c.PeerAddress(),
+		Texts: command.Boot, Filters: filters, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
 	})
 }
 

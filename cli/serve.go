@@ -71,7 +71,8 @@ type doors struct {
 	files      *filestore.Store
 	mcp        *mcp.Server
 	http       *http.Server
-	endStreams func() // ends streams of MCP, which have no end of their own
+	others     *peerDoor // nil if no other server shares the sessions
+	endStreams func()    // ends streams of MCP, which have no end of their own
 }
 
 // openDoors opens the port and the file store, and connects HTTP and MCP to the
@@ -97,20 +98,32 @@ func openDoors(ctx context.Context, c config.Config, s *service) (*doors, error)
 	d := &doors{service: s, access: access, listener: listener, files: files, mcp: mcp.New(mcpOptions(c, s, files))}
 	handlers, endStreams := d.mcp.Handlers()
 	d.endStreams = endStreams
-	d.http = httpapi.NewServer(httpapi.Options{
+	options := httpapi.Options{
 		Executor: s.executor, Files: files, Sessions: s.sessions, Health: s.health, Backend: s.backendName, Isolation: s.isolation, Version: version(),
 		MaxBodyBytes: int64(c.MaxBodyMB) << 20, MaxFileBytes: int64(c.MaxFileSizeMB) << 20, Limits: s.executor.Limits(),
 		InFlightBytes: int64(c.MaxInFlightMB) << 20, Log: s.log, Mount: handlers,
 		AllowedHosts: access.hosts, AllowedOrigins: access.origins, Auth: access.authenticator, Issuer: c.OAuthIssuer, PublicURL: c.PublicURL,
-	})
+	}
+	if s.peers != nil {
+		options.Peers = s.peers.door(s.sessions.Release)
+	}
+	d.http = httpapi.NewServer(options)
+	if s.peers != nil {
+		if d.others, err = s.peers.open(ctx, d.http, options.Peers, s.log); err != nil {
+			return nil, errors.Join(err, listener.Close(), files.Close())
+		}
+	}
 	return d, nil
 }
 
 // serve serves until ctx ends, and then lets running programs finish.
 func (d *doors) serve(ctx context.Context, c config.Config, example func(context.Context)) error {
 	s, log := d.service, d.service.log
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	go func() { failed <- d.http.Serve(httpapi.NewRetryingListener(d.listener, log)) }()
+	if d.others != nil {
+		go func() { failed <- d.others.server.Serve(httpapi.NewRetryingListener(d.others.listener, log)) }()
+	}
 	log.InfoContext(ctx, "listening", "address", d.listener.Addr().String(), "version", version(), "instance", s.backend.InstanceID())
 	d.access.warn(ctx, log, d.listener.Addr())
 
@@ -123,7 +136,7 @@ func (d *doors) serve(ctx context.Context, c config.Config, example func(context
 	}
 	log.InfoContext(ctx, "shutting down: running programs may finish", "seconds", c.ShutdownTimeout)
 	stop()
-	return shutdown(s, d.http, d.endStreams, seconds(c.ShutdownTimeout))
+	return d.shutdown(seconds(c.ShutdownTimeout))
 }
 
 // showDemo shows the example, which has no key.
@@ -135,18 +148,40 @@ func (d *doors) showDemo(ctx context.Context, system System) {
 	showDemo(ctx, system, d.listener.Addr().String())
 }
 
-// shutdown lets running programs finish, while queued and new requests get 503.
-// Then it closes the listener and the streams.
-func shutdown(s *service, server *http.Server, endStreams func(), grace time.Duration) error {
-	runs := s.close(grace)
+// shutdown lets running programs finish, while queued and new requests get 503. Where there are
+// other servers, queued requests finish too. Then it closes the listeners and the streams.
+func (d *doors) shutdown(grace time.Duration) error {
+	end := time.Now().Add(grace)
+	if d.others != nil {
+		ctx, cancel := context.WithDeadline(context.Background(), end)
+		d.leave(ctx)
+		cancel()
+	}
+	runs := d.service.close(time.Until(end))
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
-	endStreams()
-	if err := server.Shutdown(ctx); err != nil {
-		s.log.WarnContext(ctx, "cutting off clients that have not read their answers", "error", err)
-		_ = server.Close()
+	d.endStreams()
+	d.end(ctx, d.http)
+	if d.others != nil {
+		d.end(ctx, d.others.server)
+		d.service.peers.transport.CloseIdleConnections()
 	}
 	return runs
+}
+
+// leave answers the requests that have come, also those that wait, until ctx ends: other
+// servers serve the next ones.
+func (d *doors) leave(ctx context.Context) {
+	d.http.SetKeepAlivesEnabled(false) // clients connect to another server for their next requests
+	d.others.peers.Leave(ctx)
+}
+
+// end closes the listener of a server, and its connections when their answers are sent, or ctx ends.
+func (d *doors) end(ctx context.Context, server *http.Server) {
+	if err := server.Shutdown(ctx); err != nil {
+		d.service.log.WarnContext(ctx, "cutting off clients that have not read their answers", "error", err)
+		_ = server.Close()
+	}
 }
 
 func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
@@ -154,6 +189,7 @@ func mcpOptions(c config.Config, s *service, files mcp.Files) mcp.Options {
 		Executor: s.executor, Sessions: s.sessions, Files: files, Limits: limits(c), Settings: sandboxSettings(c), Backend: s.backendName,
 		SessionTTL: seconds(c.MCPSessionTTL), FileTTL: seconds(c.FileTTLSec), OutputBytes: c.MCPOutputBytes, EnvNames: c.MCPEnvNames,
 		PythonAlias:   c.MCPPythonAlias,
+		Instance:      s.instance(),
 		AwaitPrepared: c.PoolSize > 0, PublicURL: c.PublicURL, Version: version(), Parallel: c.MaxSandboxes,
 		InFlightBytes: int64(c.MaxInFlightMB) << 20, MaxMessageBytes: int64(c.MaxBodyMB) << 20,
 		Log: s.log,

@@ -40,6 +40,7 @@ type service struct {
 	keeper   *pool.Keeper
 	executor *execution.Executor
 	sessions *session.Manager
+	peers    *peers // nil if no other server shares the sessions
 	log      *slog.Logger
 	// config has the settings, of which some follow the machine that the sandboxes run on.
 	config config.Config
@@ -75,22 +76,33 @@ func newService(ctx context.Context, c config.Config, system System, log *slog.L
 	if err != nil {
 		return nil, err
 	}
+	peers, err := newPeers(c, backend, log)
+	if err != nil {
+		return nil, errors.Join(err, backend.Close())
+	}
 	keeper := &pool.Keeper{Pool: sandboxes, Digests: digests, Image: c.Image, Settings: sandboxSettings(c)}
 	return &service{
 		backend: backend, launcher: launcher, pool: sandboxes, keeper: keeper, log: log, config: c,
 		executor: execution.NewExecutor(keeper, execution.Options{Limits: limits(c), MaxInFlight: c.MaxSandboxes + c.QueueSize}),
-		sessions: newSessions(c, backend, digests, log),
+		sessions: newSessions(c, backend, digests, peers, log), peers: peers,
 	}, nil
 }
 
-func newSessions(c config.Config, backend backend, digests *pool.Digests, log *slog.Logger) *session.Manager {
-	return session.New(session.Options{
+func newSessions(c config.Config, backend backend, digests *pool.Digests, peers *peers, log *slog.Logger) *session.Manager {
+	opts := session.Options{
 		Host: runner.NewSessions(backend, log), Limits: limits(c), Max: c.MaxSessions, MaxAge: seconds(c.SessionMaxAge), Log: log,
 		Spec: func(ctx context.Context) (execution.Spec, error) {
 			digest, err := digests.Get(ctx, c.Image)
 			return execution.Spec{Image: digest, Settings: sandboxSettings(c)}, err
 		},
-	})
+	}
+	if _, many := backend.(execution.Holders); many { // connections are over a network, and to many machines
+		opts.LinkIdle = seconds(c.SessionLinkIdle)
+	}
+	if peers != nil {
+		opts.Handover = peers
+	}
+	return session.New(opts)
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
@@ -165,8 +177,11 @@ func (s *service) require(ctx context.Context, c config.Config) error {
 	if cluster, ok := s.backend.(interface {
 		Check(ctx context.Context) error
 	}); ok {
-		if err := cluster.Check(ctx); err != nil { // blank pods may still come
+		if err := cluster.Check(ctx); err != nil {
 			return err
+		}
+		if err := s.backend.Health(ctx); err != nil { // blank pods may still come
+			s.log.WarnContext(ctx, "no sandbox is available yet", "error", err)
 		}
 	} else if c.Backend != backendDocker {
 		if err := s.backend.Health(ctx); err != nil && nameOf(s.backend) != backendDocker {

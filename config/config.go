@@ -54,6 +54,8 @@ type Config struct {
 	KubernetesImage          string `env:"KUBERNETES_EXECUTOR_IMAGE"`
 	KubernetesLinkDir        string `env:"KUBERNETES_LINK_DIR, default=/etc/vivarium/link"`
 	KubernetesLinkPort       int    `env:"KUBERNETES_LINK_PORT, default=7443" min:"1" max:"65535"`
+	PeerPort                 int    `env:"PEER_PORT, default=8001" min:"0" max:"65535"`
+	PodIP                    string `env:"POD_IP"`
 	KubernetesServiceAccount string `env:"KUBERNETES_EXECUTOR_SERVICE_ACCOUNT"`
 	KubernetesLockdown       string `env:"KUBERNETES_EXECUTOR_NET_ADMIN_LOCKDOWN"`
 
@@ -93,6 +95,7 @@ type Config struct {
 	QueueSize       int  `env:"QUEUE_SIZE, default=100" min:"0" max:"100000"`
 	MaxSessions     int  `env:"MAX_SESSIONS, default=16" min:"1" max:"1000000"`
 	SessionMaxAge   int  `env:"SESSION_MAX_AGE_SEC, default=86400" min:"1" max:"31536000"`
+	SessionLinkIdle int  `env:"SESSION_LINK_IDLE_SEC, default=60" min:"1" max:"86400"`
 	MaxBodyMB       int  `env:"MAX_BODY_MB, default=32" min:"1" max:"1024" atmost:"MAX_IN_FLIGHT_MB" part:"10"`
 	MaxInFlightMB   int  `env:"MAX_IN_FLIGHT_MB, default=512" min:"64" max:"1048576"`
 	MCPSessionTTL   int  `env:"MCP_SESSION_TTL_SEC, default=3600" min:"1" max:"86400" atmost:"SESSION_MAX_AGE_SEC"`

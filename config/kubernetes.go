@@ -2,6 +2,9 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
 
 	"github.com/distribution/reference"
 )
@@ -26,8 +29,19 @@ func (c Config) kubernetesFaults() []error {
 	if c.Runtime != "" {
 		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be empty with EXECUTOR_BACKEND=kubernetes, where the Deployment KUBERNETES_POOL has a runtimeClassName", c.Runtime))
 	}
+	if _, err := netip.ParseAddr(c.PodIP); c.PodIP != "" && err != nil {
+		faults = append(faults, fmt.Errorf("POD_IP is %q: must be %s", c.PodIP, settings["POD_IP"].Allowed))
+	}
 	if _, err := reference.ParseAnyReference(c.KubernetesImage); c.KubernetesImage != "" && err != nil {
 		faults = append(faults, fmt.Errorf("KUBERNETES_EXECUTOR_IMAGE is %q: must be %s", c.KubernetesImage, settings["KUBERNETES_EXECUTOR_IMAGE"].Allowed))
 	}
 	return faults
+}
+
+// PeerAddress returns the address at which other servers reach this one, or "" if they do not.
+func (c Config) PeerAddress() string {
+	if c.Backend != "kubernetes" || c.PodIP == "" || c.PeerPort == 0 {
+		return ""
+	}
+	return net.JoinHostPort(c.PodIP, strconv.Itoa(c.PeerPort))
 }

@@ -22,11 +22,13 @@ const (
 // when the rest is discarded.
 type openBody struct {
 	io.ReadCloser
-	over atomic.Bool // it has ended, failed or been discarded
+	begun atomic.Bool // some of it was asked for
+	over  atomic.Bool // it has ended, failed or been discarded
 }
 
 // Read implements [io.Reader].
 func (b *openBody) Read(p []byte) (int, error) {
+	b.begun.Store(true)
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		b.over.Store(true)
@@ -55,7 +57,8 @@ func (a *api) drain(body bodyPolicy, within time.Duration, next http.Handler) ht
 			r.Body = open
 		}
 		next.ServeHTTP(w, r)
-		if open.over.Load() || r.ContentLength > drainTimes*body.limit {
+		unsent := isFromPeer(r.Context()) && !open.begun.Load() // servers wait until a body is asked for
+		if unsent || open.over.Load() || r.ContentLength > drainTimes*body.limit {
 			return
 		}
 		account := a.memory.reads.Open(a.memory.owner(r))

@@ -96,12 +96,7 @@ func refuseMemory(p policy, w http.ResponseWriter, r *http.Request, why *executi
 
 // cost returns the charge for a request when its header has arrived.
 func cost(p policy, r *http.Request) int64 {
-	bytes := int64(wire.RequestBytes)
-	for name, values := range r.Header {
-		for _, value := range values {
-			bytes += int64(headerBytes + len(name) + len(value))
-		}
-	}
+	bytes := headerCost(r)
 	switch {
 	case p.body.isFile, p.longAnswer:
 		return bytes + transferBytes
@@ -109,6 +104,17 @@ func cost(p policy, r *http.Request) int64 {
 		return bytes + wire.BodyTimes*min(max(0, r.ContentLength), maxStreamBody)
 	}
 	return bytes + wire.BodyTimes*max(0, r.ContentLength)
+}
+
+// headerCost returns the charge for a request without its body.
+func headerCost(r *http.Request) int64 {
+	bytes := int64(wire.RequestBytes)
+	for name, values := range r.Header {
+		for _, value := range values {
+			bytes += int64(headerBytes + len(name) + len(value))
+		}
+	}
+	return bytes
 }
 
 // onlyReads reports whether a request runs and creates nothing.

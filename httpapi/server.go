@@ -63,6 +63,8 @@ type Options struct {
 	// PublicURL is the URL of the server for clients, such as https://example.com. Empty
 	// means that of each request.
 	PublicURL string
+	// Peers are the servers that share sessions with this one. Nil means that there are none.
+	Peers *Peers
 	// Log receives one line for each request, and details that users must not see.
 	Log *slog.Logger
 	// Mount adds the routes of other doors, by pattern, behind the same middleware.
@@ -105,7 +107,7 @@ func (a *api) behind(p policy, handler http.Handler) http.Handler {
 	if !p.ownDeadlines {
 		handler = boundAnswer(handler)
 	}
-	handler = requireJSON(p, timeBody(p, boundBody(p, a.chargeMemory(p, handler))))
+	handler = requireJSON(p, timeBody(p, a.forward(p, boundBody(p, a.chargeMemory(p, handler)))))
 	return a.drain(p.body, strangerDrain, a.authenticate(p, a.drain(p.body, p.body.within, handler)))
 }
 

@@ -154,7 +154,7 @@ func freezeWhileCollecting(t *testing.T) bool {
 	only := awaitIdle(t, s, 1)
 	answers := make(chan outcome, 1)
 	go func() {
-		a, err := s.execute(t.Context(), request{"code": "_ = open('a', 'wb').write(bytes(45 << 20))"})
+		a, err := s.execute(t.Context(), patient(request{"code": "_ = open('a', 'wb').write(bytes(45 << 20))"}))
 		answers <- outcome{a, err}
 	}()
 	for !isStoring(folder) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -84,8 +85,10 @@ func (h *kubernetesHost) install(ctx context.Context) error {
 	} {
 		values = append(values, "--set", value)
 	}
-	arguments := append([]string{"tool", "-modfile=../tools/chart/go.mod", "helm", "--kubeconfig", h.kubeconfig, "upgrade", "--install", release(),
-		"../charts/vivarium", "--namespace", release(), "--create-namespace", "--wait", "--timeout", "5m"}, values...)
+	arguments := append([]string{
+		"tool", "-modfile=../tools/chart/go.mod", "helm", "--kubeconfig", h.kubeconfig, "upgrade", "--install", release(),
+		"../charts/vivarium", "--namespace", release(), "--create-namespace", "--wait", "--timeout", "5m",
+	}, values...)
 	if out, err := exec.CommandContext(ctx, "go", arguments...).CombinedOutput(); err != nil {
 		return fmt.Errorf("installing the chart: %w\n%s", err, out)
 	}
@@ -169,7 +172,8 @@ func basePool() string { return release() + "-vivarium-sandboxes" }
 // limits of a pool, which settings of servers name.
 type poolLimits struct{ image, memory, workspace, temp, cpus string }
 
-// adapt names the pool that suits a server's settings, and makes it if there is none.
+// adapt names the pool that suits a server's settings, and makes it if there is none. A server that names a pool of a
+// test's own gets that.
 func (h *kubernetesHost) adapt(env []string) ([]string, error) {
 	of := func(name string) (value string) {
 		for _, entry := range env { // the last one counts
@@ -179,7 +183,7 @@ func (h *kubernetesHost) adapt(env []string) ([]string, error) {
 		}
 		return value
 	}
-	if of("EXECUTOR_BACKEND") != "kubernetes" {
+	if of("EXECUTOR_BACKEND") != "kubernetes" || of("KUBERNETES_POOL") != basePool() {
 		return env, nil
 	}
 	limits := poolLimits{
@@ -233,12 +237,10 @@ func (h *kubernetesHost) poolFor(limits poolLimits) (string, error) {
 	return name, h.ask(http.MethodPost, deploymentsPath(), pool, nil)
 }
 
-func merged(maps ...map[string]string) map[string]string {
+func merged(parts ...map[string]string) map[string]string {
 	all := make(map[string]string)
-	for _, m := range maps {
-		for key, value := range m {
-			all[key] = value
-		}
+	for _, m := range parts {
+		maps.Copy(all, m)
 	}
 	return all
 }
@@ -262,15 +264,23 @@ func (h *kubernetesHost) list(selector string) ([]sandbox, error) {
 	}
 	var all []sandbox
 	for _, pod := range pods {
-		all = append(all, processes.of(string(pod.UID)))
+		if running, ok := processes.of(string(pod.UID)); ok && !hasEnded(&pod) {
+			all = append(all, running)
+		}
 	}
 	return all, nil
+}
+
+// hasEnded reports whether the container of a pod has ended once. The kubelet then starts it again, but it is no sandbox
+// any more, and ends at once until somebody deletes the pod.
+func hasEnded(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.RestartCount > 0 || s.State.Terminated != nil })
 }
 
 // podProcesses are the first processes of containers, by the names of their cgroups.
 type podProcesses map[string]process
 
-// firstProcesses finds those that run Python.
+// firstProcesses finds those that run Python. Those of runs are in namespaces within.
 func firstProcesses() (podProcesses, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -289,14 +299,14 @@ func firstProcesses() (podProcesses, error) {
 	return found, nil
 }
 
-// of returns the sandbox of a pod.
-func (p podProcesses) of(uid string) sandbox {
+// of returns the sandbox of a pod, if its PID 1 runs.
+func (p podProcesses) of(uid string) (found sandbox, ok bool) {
 	for groups, process := range p {
 		if strings.Contains(groups, uid) {
-			return sandbox{process.name, true}
+			return sandbox{process.name, true}, true
 		}
 	}
-	return sandbox{id: uid}
+	return found, false
 }
 
 func (h *kubernetesHost) sandboxes(instance string) ([]sandbox, error) {
@@ -308,26 +318,47 @@ func (h *kubernetesHost) session(id string) ([]sandbox, error) {
 }
 
 func (h *kubernetesHost) endSession(id string) {
-	pods, _ := h.pods("vivarium.dev/session=" + id)
+	selector := "vivarium.dev/session=" + id
+	pods, _ := h.pods(selector)
 	for _, pod := range pods {
 		_ = h.ask(http.MethodDelete, "/api/v1/namespaces/"+sandboxNamespace()+"/pods/"+pod.Name+"?gracePeriodSeconds=1", nil, nil)
 	}
+	running, _ := h.list(selector)
+	for _, s := range running {
+		_ = h.kill(s.id) // the kubelet would wait for two seconds
+	}
 	poll(func() bool {
-		left, err := h.pods("vivarium.dev/session=" + id)
+		left, err := h.pods(selector)
 		return err == nil && len(left) == 0
 	})
 }
 
-// traces lists the Leases of a server.
+func leasesPath() string {
+	return "/apis/coordination.k8s.io/v1/namespaces/" + sandboxNamespace() + "/leases"
+}
+
+// bury deletes the Lease of a server that was killed. It would be over after 30 s.
+func (h *kubernetesHost) bury(instance string) {
+	_ = h.ask(http.MethodDelete, leasesPath()+"/vivarium-"+instance, nil, nil)
+}
+
+// traces lists the Lease of a server, and its pods, whatever runs in them.
 func (h *kubernetesHost) traces(instance string) (left []string) {
 	var leases coordinationv1.LeaseList
-	if err := h.ask(http.MethodGet, "/apis/coordination.k8s.io/v1/namespaces/"+sandboxNamespace()+"/leases", nil, &leases); err != nil {
+	if err := h.ask(http.MethodGet, leasesPath(), nil, &leases); err != nil {
 		return []string{err.Error()}
 	}
 	for _, lease := range leases.Items {
 		if strings.HasSuffix(lease.Name, instance) {
 			left = append(left, "lease "+lease.Name)
 		}
+	}
+	pods, err := h.pods("vivarium.dev/holder=" + instance)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, pod := range pods {
+		left = append(left, "pod "+pod.Name)
 	}
 	return left
 }

@@ -27,6 +27,8 @@ type host interface {
 	thaw(sandbox string) error
 	// endSession ends a session that a test has left, if it is there.
 	endSession(id string)
+	// bury has other servers know at once that one was killed. They may wait before they take over its sessions.
+	bury(instance string)
 	// traces lists what else there is of a server that has ended in peace.
 	traces(instance string) []string
 }

@@ -188,33 +188,39 @@ func (i *linkedInstance) connect(ctx context.Context) error {
 	}.Send(conn)
 }
 
-// dial connects to the sandbox from the network in which it was made.
-func (i *linkedInstance) dial(ctx context.Context) (net.Conn, error) {
-	type dialled struct {
-		conn net.Conn
-		err  error
-	}
-	answer := make(chan dialled, 1)
+// dial connects to the sandbox.
+func (i *linkedInstance) dial(ctx context.Context) (conn net.Conn, err error) {
+	err = i.call(func(address string) (err error) {
+		conn, err = i.backend.credentials.Dial(ctx, address, i.pin)
+		for errors.Is(err, link.ErrRefused) && ctx.Err() == nil { // PID 1 does not listen yet
+			runtime.Gosched()
+			conn, err = i.backend.credentials.Dial(ctx, address, i.pin)
+		}
+		return err
+	})
+	return conn, err
+}
+
+// end has PID 1 exit.
+func (i *linkedInstance) end(ctx context.Context) error {
+	return i.call(func(address string) error { return i.backend.credentials.End(ctx, address, i.pin) })
+}
+
+// call calls a function in the network in which the sandbox was made, with the address of its PID 1 there.
+func (i *linkedInstance) call(reach func(address string) error) error {
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with this goroutine
 		network, err := os.Open(fmt.Sprintf("/proc/%d/fd/%d", i.pid, networkFD))
 		if err == nil {
 			err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
 		}
-		if err != nil {
-			answer <- dialled{nil, err}
-			return
+		if err == nil {
+			err = reach(net.JoinHostPort("127.0.0.1", strconv.Itoa(link.Port)))
 		}
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(link.Port))
-		conn, err := i.backend.credentials.Dial(ctx, address, i.pin)
-		for errors.Is(err, link.ErrRefused) && ctx.Err() == nil { // PID 1 does not listen yet
-			runtime.Gosched()
-			conn, err = i.backend.credentials.Dial(ctx, address, i.pin)
-		}
-		answer <- dialled{conn, err}
+		done <- err
 	}()
-	a := <-answer
-	return a.conn, a.err
+	return <-done
 }
 
 func (i *linkedInstance) Read(p []byte) (int, error)  { return i.conn.Read(p) }

@@ -47,6 +47,9 @@ for folder in "/workspace", "/tmp", "/dev/shm":
     open(folder + "/left", "w").write("secret of the first run")
 os.chmod("/workspace/a", 0)
 listener = socket.create_server(("127.0.0.1", 5000))
+client = socket.create_connection(("127.0.0.1", 5000))
+listener.accept()[0].close()
+client.close()
 if os.fork() == 0:
     os.setsid()
 time.sleep(60)
@@ -58,7 +61,8 @@ import os, socket
 for folder in "/workspace", "/tmp", "/dev/shm":
     print(folder, sorted(set(os.listdir(folder)) - {"__main__.py"}))
 print([pid for pid in os.listdir("/proc") if pid.isdigit() and b"secret" in open(f"/proc/{pid}/cmdline", "rb").read()])
-socket.create_server(("127.0.0.1", 5000))
+socket.socket().bind(("127.0.0.1", 5000))
+print(len(open("/proc/net/tcp").readlines()))
 `
 
 // A sandbox whose program did not end by itself begins anew in place. Nothing is left then, and the
@@ -87,7 +91,7 @@ func TestLocalLinkReset(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		result, err = sandbox.Run(t.Context(), execution.Request{Code: remains, Timeout: patience}, conformanceLimits())
-		const nothing = "/workspace []\n/tmp []\n/dev/shm []\n[]\n"
+		const nothing = "/workspace []\n/tmp []\n/dev/shm []\n[]\n1\n"
 		if err != nil || result.Stdout != nothing || result.Stderr != "" {
 			t.Fatalf("round %d: %v, %+v", round, err, result)
 		}
@@ -134,9 +138,35 @@ func TestLocalLinkEndsWithoutAServer(t *testing.T) {
 	}
 	defer func() { _ = instance.Destroy(t.Context()) }()
 	instance.Detach()
-	// The streams of the blank end with PID 1.
+	awaitEnd(t, instance)
+}
+
+// awaitEnd waits for the end of PID 1 of a sandbox, with which the streams of the blank end.
+func awaitEnd(t *testing.T, instance execution.Instance) {
+	t.Helper()
 	if _, err := io.Copy(io.Discard, instance.(*linkedInstance).Instance); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A sandbox ends when a server says so: one for runs when its stream has ended, a session also while a server is
+// connected.
+func TestLocalLinkEnds(t *testing.T) {
+	for _, isolation := range []execution.Isolation{execution.IsolationRun, execution.IsolationSession} {
+		backend, _, spec := openLinked(t, isolation)
+		spec.Session = execution.SessionInfo{ID: "session", Created: time.Now(), Expires: time.Now().Add(time.Hour)}
+		instance, err := backend.Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = instance.Destroy(context.WithoutCancel(t.Context())) }()
+		if isolation == execution.IsolationRun {
+			instance.Detach()
+		}
+		if err := instance.(*linkedInstance).end(t.Context()); err != nil {
+			t.Error(err)
+		}
+		awaitEnd(t, instance)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 
 // A session lives while it is used, and ends when it is not, or at its greatest age.
 func TestSessionLivesWhileUsed(t *testing.T) {
-	server := startServer(t, "POOL_SIZE=0", "SESSION_MAX_AGE_SEC=12")
-	s := startSession(t, server, request{"ttl_seconds": 2})
+	server := startServer(t, "POOL_SIZE=0", "SESSION_MAX_AGE_SEC=15")
+	s := startSession(t, server, request{"ttl_seconds": 4})
 	s.python(t, "x = 1")
 	// A call longer than the idle time is not cut short.
 	program{stdout: "1\n"}.check(t, s.python(t, "import time\ntime.sleep(5)\nx"))
@@ -25,13 +25,14 @@ func TestSessionLivesWhileUsed(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &extended); err != nil || status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
-	if left := extended.ExpiresAt - float64(time.Now().UnixMilli())/1e3; left > 13 {
+	if left := extended.ExpiresAt - float64(time.Now().UnixMilli())/1e3; left > 16 {
 		t.Errorf("%.1f s are left", left)
 	}
 	if err := server.process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = server.wait() // it was killed
+	shared.host.bury(server.instance)
 	s.server = startServer(t, "POOL_SIZE=0")
 	var list struct {
 		Sessions []struct {

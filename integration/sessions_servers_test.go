@@ -107,6 +107,7 @@ func TestSessionsSurviveTheirServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = s.server.wait() // it was killed
+	shared.host.bury(s.server.instance)
 	s.server = startServer(t, "POOL_SIZE=0")
 	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
 }

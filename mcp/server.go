@@ -83,6 +83,9 @@ type Options struct {
 	// PublicURL is the URL of the HTTP API, without a slash at its end. Empty means the
 	// address that each request was sent to.
 	PublicURL string
+	// Instance is the name of this server among several that clients' requests may reach, which
+	// the ids of protocol sessions contain. Empty means that there are no others.
+	Instance string
 	// Version is the server's version.
 	Version string
 	// Parallel is how many calls one client of stdio or SSE may have in progress. Zero
@@ -144,7 +147,7 @@ func New(opts Options) *Server {
 		Files: opts.Files, FileURL: fileURL, Limits: opts.Limits, Settings: opts.Settings, SessionTTL: opts.SessionTTL, OutputBytes: opts.OutputBytes,
 	})
 	s.Transports = transport.New(transport.Options{
-		Server: s.server, PublicURL: opts.PublicURL, Parallel: opts.Parallel,
+		Server: s.server, PublicURL: opts.PublicURL, Instance: opts.Instance, Parallel: opts.Parallel,
 		InFlightBytes: opts.InFlightBytes, MaxMessageBytes: opts.MaxMessageBytes, Log: opts.Log,
 	})
 	return s

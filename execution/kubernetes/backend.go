@@ -26,6 +26,8 @@ import (
 const (
 	// connectTime bounds the first exchange with the apiserver, the first lists included.
 	connectTime = 10 * time.Second
+	// blankTime bounds the wait for the first blank. Nodes that have the image take seconds.
+	blankTime = time.Minute
 	// networkOfPod is the network of a sandbox that has that of its pod.
 	networkOfPod = "pod"
 	// digestPrefix is in front of the version of the template in a digest.
@@ -55,6 +57,8 @@ type Options struct {
 	Peer string
 	// Dial connects to PID 1 of a pod, whose key has the pin.
 	Dial func(ctx context.Context, address, pin string) (net.Conn, error)
+	// End has PID 1 of a pod exit, and returns when it has.
+	End func(ctx context.Context, address, pin string) error
 	// Trusted returns why pods that trust only these certificates, as PEM, would reject this
 	// server. Nil means that it is not asked.
 	Trusted func(authorities []byte) error
@@ -62,6 +66,9 @@ type Options struct {
 	Texts func(execution.Spec) []string
 	// Environment is PID 1's environment.
 	Environment []string
+	// Filters are seccomp filters, by [runtime.GOARCH], for pods whose runtime applies none. Nil
+	// means that these get none.
+	Filters map[string][]byte
 	// UserAgent names this program to the apiserver.
 	UserAgent string
 	// Log receives what goes wrong in the background. Nil discards it.
@@ -86,6 +93,8 @@ type Backend struct {
 	pool     *pool           // as it was found last
 	held     map[string]bool // the uids of pods that this server uses
 	unwanted map[string]*pod // those that it could not delete, by uid
+	doubted  map[string]*pod // sessions that this server may have lost, by uid
+	resolved string          // what Resolve has returned last
 	stop     func()          // ends the tasks in the background; nil before they start
 	closed   bool
 	tasks    sync.WaitGroup
@@ -107,7 +116,7 @@ func New(opts Options) (*Backend, error) {
 	b := &Backend{
 		opts: opts, id: strings.ToLower(rand.Text()[:16]), api: connection, log: opts.Log, index: newIndex(),
 		misses: rate.NewLimiter(questions, questions), looking: make(chan struct{}, 1),
-		held: make(map[string]bool), unwanted: make(map[string]*pod),
+		held: make(map[string]bool), unwanted: make(map[string]*pod), doubted: make(map[string]*pod),
 	}
 	b.leases, b.claimer = newLeases(b.index.wake), poolClaimer{b}
 	return b, nil
@@ -161,6 +170,7 @@ func (b *Backend) start(label string) error {
 	b.tasks.Go(func() { mirror(ctx, b.api.pods, examplePod(), selector, b.index, b.index.attempted) })
 	b.tasks.Go(func() { mirror(ctx, b.api.leases, exampleLease(), selector, b.leases, b.leases.attempted) })
 	b.tasks.Go(func() { b.keepLease(ctx, label) })
+	b.tasks.Go(func() { b.watchPool(ctx) })
 	return nil
 }
 
@@ -168,7 +178,7 @@ func (b *Backend) start(label string) error {
 func (b *Backend) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTime, errSlow)
 	defer cancel()
-	found, err := b.deployment(ctx)
+	found, err := b.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -226,20 +236,32 @@ func (b *Backend) Health(ctx context.Context) error {
 }
 
 // Resolve returns the version of the pool's template as a digest. The pool has one image, whatever
-// is asked for. It waits until a blank is there.
+// is asked for. While no blank is there, it is the version of the last one: sandboxes that are
+// there serve on. The first call waits until a blank is there.
 func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
 	if err := b.ready(ctx); err != nil {
 		return "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, blankTime)
+	defer cancel()
 	var hash string
 	err := b.index.wait(ctx, func() bool {
-		hash = b.index.hash()
+		hash = b.resolve()
 		return hash != ""
 	})
 	if err != nil {
 		return "", b.noBlank(ctx, want{})
 	}
 	return digestPrefix + hash, nil
+}
+
+// resolve returns the version of the template that blanks have, or the last one had, or "".
+func (b *Backend) resolve() string {
+	hash := b.index.hash()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.resolved = cmp.Or(hash, b.resolved)
+	return b.resolved
 }
 
 // hashOf returns the version of the template in a digest.

@@ -209,13 +209,17 @@ func (b *Backend) look(ctx context.Context, p *pod) (*pod, error) {
 	return now, nil
 }
 
-// Release implements [claimer]. The pod gets a second: its PID 1 has ended by then, and a name
-// that is free before the node has ended the pod would promise memory that is still in use.
+// Release implements [claimer]. It has PID 1 exit, because the kubelet waits two seconds for one that
+// ignores its signal, as that of a session does. The pod gets a second: a name that is free before the
+// node has ended the pod would promise memory that is still in use.
 func (c poolClaimer) Release(ctx context.Context, p *pod) error {
 	fate := c.index.watch(p)
 	if err := c.delete(ctx, p); err != nil {
 		return err
 	}
+	ending, stop := context.WithTimeout(ctx, endTime)
+	defer stop()
+	go c.end(ending, p)
 	select {
 	case <-fate.gone:
 		return nil

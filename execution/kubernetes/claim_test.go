@@ -242,3 +242,32 @@ func TestNodeWithoutNamespaces(t *testing.T) {
 	single.Isolation = execution.IsolationContainer
 	start(t, b, single).Detach()
 }
+
+// Where the runtime filters nothing, the server sends the filter of the pod's machine, and starts no sandbox without one.
+func TestFilters(t *testing.T) {
+	c := newCluster(t)
+	bare := func(name, arch string) object {
+		o := blank(name)
+		facts := strings.Replace(terminated(o)["message"].(string), `"seccomp":true`, `"seccomp":false`, 1)
+		terminated(o)["message"] = strings.Replace(facts, "amd64", arch, 1)
+		return o
+	}
+	c.put("pods", bare("bare", "arm64"))
+	b := c.backend(func(o *kubernetes.Options) { o.Filters = map[string][]byte{"amd64": {1}, "arm64": {2}} })
+	start(t, b, spec()).Detach()
+	c.put("pods", blank("filtered"))
+	start(t, b, spec()).Detach()
+	if boots := c.booted(); !slices.Equal(boots, []string{"bare generation=1 filter=02", "filtered generation=1"}) {
+		t.Errorf("the boots are %q", boots)
+	}
+	c.put("pods", bare("odd", "riscv64"))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		c.await("delete pods", 1)
+		cancel()
+	}()
+	if _, err := b.Start(ctx, spec()); err == nil || !strings.Contains(err.Error(), `no filter for "riscv64"`) {
+		t.Errorf("the error is %v", err)
+	}
+}

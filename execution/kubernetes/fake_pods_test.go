@@ -52,9 +52,15 @@ func (c *cluster) becomeSupervisor(name string, conn net.Conn) {
 			return
 		}
 		if header[0] == 'B' {
-			first, _, _ := strings.Cut(string(payload), "\n")
+			boot := name
+			for line := range strings.Lines(string(payload)) {
+				line = strings.TrimSpace(line)
+				if strings.HasPrefix(line, "generation=") || strings.HasPrefix(line, "filter=") && line != "filter=" {
+					boot += " " + line
+				}
+			}
 			c.mu.Lock()
-			c.boots = append(c.boots, name+" "+first)
+			c.boots = append(c.boots, boot)
 			c.mu.Unlock()
 		}
 		if header[0] == 'G' {
@@ -70,6 +76,10 @@ func (c *cluster) options() kubernetes.Options {
 	c.writeConfig(config, c.server.URL, "")
 	return kubernetes.Options{
 		Kubeconfig: config, Namespace: "boxes", Pool: "blanks", Port: 7443, Settings: settings(), Dial: c.dial,
+		End: func(_ context.Context, address, _ string) error {
+			c.ended <- address
+			return nil
+		},
 		Texts: func(execution.Spec) []string { return []string{"supervisor"} }, Peer: "10.0.0.1:8001",
 	}
 }

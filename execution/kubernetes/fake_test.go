@@ -38,6 +38,7 @@ type cluster struct {
 	refill   int              // blanks to add, one for each that is claimed
 	deaf     map[string]error // why there is no link to a pod
 	boots    []string         // the names of pods and their generations
+	ended    chan string      // the addresses of those that were told to end
 }
 
 type event struct {
@@ -51,7 +52,8 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{
 		t: t, objects: map[string]map[string]object{"pods": {}, "leases": {}, "deployments": {}},
-		changed: make(chan struct{}), cut: make(chan struct{}), refuse: make(map[string]func(http.ResponseWriter)), deaf: make(map[string]error), asked: make(chan struct{}),
+		changed: make(chan struct{}), cut: make(chan struct{}), refuse: make(map[string]func(http.ResponseWriter)), deaf: make(map[string]error),
+		asked: make(chan struct{}), ended: make(chan string, 100),
 	}
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/api/v1", "/apis/coordination.k8s.io/v1", "/apis/apps/v1"} {

@@ -74,7 +74,14 @@ func TestHealthSays(t *testing.T) {
 				spec["containers"].([]any)[0].(object)["resources"] = object{"limits": object{"memory": "100Mi", "cpu": "1"}}
 			})
 		}, []string{`the template of Deployment "blanks" in the namespace "boxes"`, "limits.memory", "MEMORY_LIMIT_MB"}},
-		"image":     {waiting("ImagePullBackOff", "pull access denied"), []string{`pod "a"`, "container sandbox: ImagePullBackOff (pull access denied)", "images that the nodes can pull"}},
+		"image":                   {waiting("ImagePullBackOff", "pull access denied"), []string{`pod "a"`, "container sandbox: ImagePullBackOff (pull access denied)", "images that the nodes can pull"}},
+		"image that is not there": {waiting("ErrImageNeverPull", "no image vivarium/sandbox:x"), []string{"container sandbox: ErrImageNeverPull (no image vivarium/sandbox:x)", "images that the nodes can pull"}},
+		"init container": {func(c *cluster) {
+			o := blank("a")
+			status(o)["conditions"] = []any{object{"type": "Ready", "status": "False"}}
+			status(o)["initContainerStatuses"] = []any{object{"name": "identity", "state": object{"waiting": object{"reason": "ErrImagePull", "message": "no such host"}}}}
+			c.put("pods", o)
+		}, []string{`pod "a"`, "container identity: ErrImagePull (no such host)", "images that the nodes can pull"}},
 		"container": {waiting("CreateContainerError", "no such profile"), []string{"container sandbox: CreateContainerError (no such profile)", "seccomp profile"}},
 		"crash":     {waiting("CrashLoopBackOff", "back-off 10s"), []string{"CrashLoopBackOff (back-off 10s)"}},
 		"no node": {func(c *cluster) {

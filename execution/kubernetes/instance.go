@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -16,8 +17,6 @@ const (
 	mostPods = 3
 	// releaseBound bounds the end of a pod, which no caller's cancellation shortens.
 	releaseBound = 30 * time.Second
-	// statusTime is how long the kubelet may take to report how a container has ended.
-	statusTime = 3 * time.Second
 )
 
 // instance is a link to PID 1 of a pod. It implements [execution.Instance].
@@ -28,6 +27,7 @@ type instance struct {
 	spec       execution.Spec // not of a session that was attached to
 	generation int
 	fate       *fate
+	left       atomic.Bool // this server has closed the link
 
 	destroy sync.Once
 	gone    chan struct{} // closed when Destroy has finished
@@ -66,7 +66,7 @@ func (b *Backend) begin(ctx context.Context, p *pod, spec execution.Spec) (*inst
 		return nil, err
 	}
 	const first = 1 // the generation of a blank
-	if err := b.boot(ctx, conn, spec, first); err != nil {
+	if err := b.boot(ctx, conn, p, spec, first); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("pod %s: %w", p.name, err)
 	}
@@ -103,6 +103,21 @@ func (b *Backend) abandon(ctx context.Context, p *pod) {
 	if err := b.delete(ctx, p); err != nil {
 		b.log.WarnContext(ctx, "a pod that cannot be used could not be deleted", "pod", p.name, "error", err)
 	}
+}
+
+// Read implements [io.Reader].
+func (i *instance) Read(p []byte) (int, error) {
+	n, err := i.Conn.Read(p)
+	if err != nil && i.pod.state == stateSession && !i.left.Load() {
+		i.backend.doubt(i.pod)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (i *instance) Close() error {
+	i.left.Store(true)
+	return i.Conn.Close()
 }
 
 // Diagnostics returns nothing: a supervisor that fails sends the reason on its stream.
@@ -145,7 +160,7 @@ func (i *instance) Reset(ctx context.Context) (execution.Instance, error) {
 		return nil, err
 	}
 	next := i.generation + 1
-	if err := i.backend.boot(ctx, conn, i.spec, next); err != nil {
+	if err := i.backend.boot(ctx, conn, i.pod, i.spec, next); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("pod %s: %w", i.pod.name, err)
 	}
@@ -160,10 +175,8 @@ func (i *instance) Doomed() <-chan struct{} { return i.fate.doomed }
 func (i *instance) Class() string { return i.pod.class() }
 
 // Postmortem returns why the pod has ended, "" if that is not known, and whether it ran out of
-// memory. It is called after the stream's end, and waits for the kubelet's report.
+// memory. It is called after the stream's end, and waits for the kubelet's report until ctx ends.
 func (i *instance) Postmortem(ctx context.Context) (why string, memory bool) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
-	defer cancel()
 	var last *pod
 	_ = i.backend.index.wait(ctx, func() bool { // without a report in time there is nothing to say
 		now := i.backend.index.get(i.pod.name, i.pod.uid)

@@ -71,6 +71,9 @@ func TestDestroy(t *testing.T) {
 		t.Error("Destroy does not wait")
 	}
 	c.await("delete pods", 3)
+	for range 3 { // each was told to end, so that nobody has to wait for the kubelet
+		<-c.ended
+	}
 	<-doomed(i)
 	c.remove("pods", name)
 	if err := i.Destroy(t.Context()); err != nil {
@@ -84,9 +87,20 @@ func doomed(i execution.Instance) <-chan struct{} {
 
 func postmortem(t *testing.T, i execution.Instance) (why string, memory bool) {
 	t.Helper()
-	return i.(interface {
-		Postmortem(ctx context.Context) (string, bool)
-	}).Postmortem(t.Context())
+	return i.(execution.Postmortem).Postmortem(t.Context())
+}
+
+// Of a pod that goes on nothing is reported.
+func TestPostmortemOfAPodThatRuns(t *testing.T) {
+	c := newCluster(t)
+	c.put("pods", blank("a"))
+	i := start(t, c.backend(), spec())
+	defer i.Detach()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if why, memory := i.(execution.Postmortem).Postmortem(ctx); why != "" || memory {
+		t.Errorf("it ended because %q, memory %v", why, memory)
+	}
 }
 
 // A pod whose deletion fails is deleted by the sweep.
@@ -106,6 +120,16 @@ func TestDestroyLater(t *testing.T) {
 	}
 }
 
+func endedBy(reason string, code int) object {
+	return object{"terminated": object{"reason": reason, "exitCode": code}}
+}
+
+// containerIs changes what the kubelet reports of the sandbox's container.
+func containerIs(report object) func(object) {
+	report["name"] = "sandbox"
+	return func(o object) { status(o)["containerStatuses"] = []any{report} }
+}
+
 // What the kubelet reports after the end of the stream tells why.
 func TestPostmortem(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -114,10 +138,16 @@ func TestPostmortem(t *testing.T) {
 		memory bool
 	}{
 		"memory": {func(c *cluster) {
-			c.change("pods", "a", func(o object) {
-				status(o)["containerStatuses"] = []any{object{"name": "sandbox", "restartCount": 1, "lastState": object{"terminated": object{"reason": "OOMKilled", "exitCode": 137}}}}
-			})
+			// With memory.oom.group the whole container ends. The kubelet starts it again, and it ends because its key is gone.
+			c.change("pods", "a", containerIs(object{"state": endedBy("OOMKilled", 137)}))
+			c.change("pods", "a", containerIs(object{"state": object{"running": object{}}, "lastState": endedBy("OOMKilled", 137), "restartCount": 1}))
+			c.change("pods", "a", containerIs(object{"state": endedBy("Error", 42), "lastState": endedBy("OOMKilled", 137), "restartCount": 1}))
 		}, "all of it was killed, since it used more memory than its pod may", true},
+		"memory of a program, then another end": {func(c *cluster) {
+			// With singleProcessOOMKill the container goes on, and PID 1 reports how the program has ended.
+			c.change("pods", "a", containerIs(object{"state": object{"running": object{}}, "restartCount": 0}))
+			c.change("pods", "a", containerIs(object{"state": endedBy("Error", 1), "restartCount": 0}))
+		}, "its PID 1 ended with status 1", false},
 		"eviction": {func(c *cluster) {
 			c.change("pods", "a", func(o object) {
 				status(o)["reason"], status(o)["message"], status(o)["phase"] = "Evicted", "The node was low on resource: memory.", "Failed"

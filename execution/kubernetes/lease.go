@@ -163,6 +163,14 @@ func (l *leases) peer(instance string) string {
 	return l.byName[leaseName(instance)].peer
 }
 
+// mute reports whether a server has announced no address.
+func (l *leases) mute(instance string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lease, found := l.byName[leaseName(instance)]
+	return found && lease.peer == ""
+}
+
 // ended returns the names of Leases that have been over for a while.
 func (l *leases) ended(least time.Duration) []string {
 	l.mu.Lock()

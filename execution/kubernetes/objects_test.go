@@ -74,7 +74,7 @@ func blank(name string) object {
 	h := fnv.New32()
 	_, _ = h.Write([]byte(name))
 	sum := h.Sum32()
-	facts := fmt.Sprintf(`{"v":1,"key":%q,"kernel":"6.8.0","arch":"amd64","userns":true,"netns":true,"cgroup":2,"oomgroup":true}`, pinOf(name))
+	facts := fmt.Sprintf(`{"v":1,"key":%q,"kernel":"6.8.0","arch":"amd64","userns":true,"netns":true,"seccomp":true,"cgroup":2,"oomgroup":true}`, pinOf(name))
 	now := time.Now().UTC().Format(time.RFC3339)
 	return clone(object{
 		"kind": "Pod", "apiVersion": "v1",

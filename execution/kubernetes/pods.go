@@ -126,7 +126,7 @@ func (p *pod) readState(from *corev1.Pod) {
 		}
 		p.ended = true
 		switch {
-		case last != nil && last.Reason == "OOMKilled":
+		case outOfMemory(status):
 			p.memory, p.why = true, "all of it was killed, since it used more memory than its pod may"
 		case last != nil && p.why == "":
 			p.why = fmt.Sprintf("its PID 1 ended with status %d", last.ExitCode)
@@ -146,6 +146,17 @@ func (p *pod) readState(from *corev1.Pod) {
 	if from.Status.Phase == corev1.PodFailed || from.Status.Phase == corev1.PodSucceeded {
 		p.ended, p.why = true, cmp.Or(p.why, "the pod ended")
 	}
+}
+
+// outOfMemory reports whether the kernel has ended a container for its memory. The kubelet starts it
+// again at once, where it ends because its key is gone. So the reason may be that of the end before.
+func outOfMemory(status corev1.ContainerStatus) bool {
+	for _, end := range []*corev1.ContainerStateTerminated{status.State.Terminated, status.LastTerminationState.Terminated} {
+		if end != nil && end.Reason == "OOMKilled" {
+			return true
+		}
+	}
+	return false
 }
 
 // because joins a sentence and what Kubernetes says, if it says anything.

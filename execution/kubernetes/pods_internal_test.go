@@ -10,10 +10,11 @@ import (
 
 // What has become of a pod is in its status.
 func TestPodEnds(t *testing.T) {
+	end := func(reason string) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: reason}}
+	}
 	ended := func(reason string) []corev1.ContainerStatus {
-		return []corev1.ContainerStatus{{Name: "sandbox", RestartCount: 1, LastTerminationState: corev1.ContainerState{
-			Terminated: &corev1.ContainerStateTerminated{Reason: reason},
-		}}}
+		return []corev1.ContainerStatus{{Name: "sandbox", RestartCount: 1, LastTerminationState: end(reason)}}
 	}
 	now := metav1.Now()
 	for name, test := range map[string]struct {
@@ -22,8 +23,19 @@ func TestPodEnds(t *testing.T) {
 		memory, going bool
 		ended         bool
 	}{
-		"runs":     {func(*corev1.Pod) {}, "", false, false, false},
-		"OOM":      {func(p *corev1.Pod) { p.Status.ContainerStatuses = ended("OOMKilled") }, "more memory than its pod may", true, false, true},
+		"runs": {func(*corev1.Pod) {}, "", false, false, false},
+		"OOM":  {func(p *corev1.Pod) { p.Status.ContainerStatuses = ended("OOMKilled") }, "more memory than its pod may", true, false, true},
+		// With memory.oom.group, as kubelets set it, and where the kernel has chosen PID 1.
+		"OOM of all, seen at once": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "sandbox", State: end("OOMKilled")}}
+		}, "more memory than its pod may", true, false, true},
+		"OOM of all, seen after the restart": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "sandbox", RestartCount: 1, State: end("Error"), LastTerminationState: end("OOMKilled")}}
+		}, "more memory than its pod may", true, false, true},
+		// With singleProcessOOMKill a program has ended alone, which PID 1 reports: the kubelet has nothing to.
+		"OOM of a program": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "sandbox", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		}, "", false, false, false},
 		"exited":   {func(p *corev1.Pod) { p.Status.ContainerStatuses = ended("Error") }, "its PID 1 ended with status 0", false, false, true},
 		"evicted":  {func(p *corev1.Pod) { p.Status.Reason, p.Status.Message = "Evicted", "low on memory" }, "its node evicted the pod (low on memory)", false, false, true},
 		"deadline": {func(p *corev1.Pod) { p.Status.Reason = "DeadlineExceeded" }, "the time of the pod was up", false, false, true},

@@ -71,6 +71,9 @@ func (b *Backend) Attach(ctx context.Context, id string) (execution.Instance, er
 	if err != nil {
 		return nil, err
 	}
+	if p, err = b.confirm(ctx, p); err != nil {
+		return nil, err
+	}
 	if p, err = b.takeOver(ctx, p); err != nil {
 		return nil, err
 	}

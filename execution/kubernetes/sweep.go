@@ -21,7 +21,8 @@ const (
 )
 
 // Sweep deletes pods that no server uses: those of servers that are gone, those of this server that
-// it does not hold, sessions that are over, and pods that could not be deleted earlier. Each server
+// it does not hold, sessions that are over, blanks that have lost their key with their first PID 1 (the Deployment
+// counts them, so that it makes no others), and pods that could not be deleted earlier. Each server
 // may do that. The deletion names the pod's uid, so that no other pod is ever meant.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	if err := b.ready(ctx); err != nil {
@@ -30,7 +31,7 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	b.mu.Lock()
 	strays := maps.Clone(b.unwanted)
 	b.mu.Unlock()
-	for _, p := range b.index.all(func(p *pod) bool { return !p.deleted && p.state != stateFree }) {
+	for _, p := range b.index.all(func(p *pod) bool { return !p.deleted }) {
 		if b.isStray(p, time.Now()) {
 			strays[p.uid] = p
 		}
@@ -48,12 +49,14 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	return removed, errors.Join(failures...)
 }
 
-// isStray reports whether no server uses a claimed pod.
+// isStray reports whether no server uses a pod, or can claim it.
 func (b *Backend) isStray(p *pod, now time.Time) bool {
-	if p.state == stateSession {
+	switch {
+	case p.state == stateFree:
+		return p.ended
+	case p.state == stateSession:
 		return p.ended || now.Sub(p.session.Expires) > expiryGrace
-	}
-	if p.holder == b.id {
+	case p.holder == b.id:
 		return !b.holds(p.uid)
 	}
 	return b.leases.over(p.holder) >= orphanTime

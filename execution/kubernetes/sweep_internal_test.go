@@ -20,6 +20,8 @@ func TestStrays(t *testing.T) {
 			pod  pod
 			want bool
 		}{
+			"a blank":                            {pod{state: stateFree}, false},
+			"a blank without a key":              {pod{state: stateFree, ended: true}, true},
 			"ours and in use":                    {pod{state: stateRun, holder: "me", uid: "held"}, false},
 			"ours, in use and ended":             {pod{state: stateRun, holder: "me", uid: "held", ended: true}, false},
 			"ours and not in use":                {pod{state: stateRun, holder: "me", uid: "lost"}, true},

@@ -47,8 +47,14 @@ func (b *Backend) deployment(ctx context.Context) (*pool, error) {
 	if known := b.known(); known != nil {
 		return known, nil
 	}
+	return b.findPool(ctx)
+}
+
+// findPool asks the apiserver for the pool.
+func (b *Backend) findPool(ctx context.Context) (*pool, error) {
 	found, err := b.api.deployments.Get(ctx, b.opts.Pool, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
+		b.setPool(nil)
 		return nil, unavailable(fmt.Sprintf("there is no Deployment %q in the namespace %q: install Vivarium's chart there, or set KUBERNETES_POOL and KUBERNETES_EXECUTOR_NAMESPACE",
 			b.opts.Pool, b.api.namespace), err)
 	}
@@ -56,10 +62,43 @@ func (b *Backend) deployment(ctx context.Context) (*pool, error) {
 		return nil, b.explain("get deployments", err)
 	}
 	made := b.readDeployment(found)
+	b.setPool(made)
+	return made, nil
+}
+
+func (b *Backend) setPool(p *pool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pool = made
-	return made, nil
+	b.pool = p
+}
+
+// current returns the pool as it was found last, which watchPool keeps up to date: what needs
+// nothing of the apiserver goes on while that does not answer.
+func (b *Backend) current(ctx context.Context) (*pool, error) {
+	b.mu.Lock()
+	last := b.pool
+	b.mu.Unlock()
+	if last != nil {
+		return last, nil
+	}
+	return b.deployment(ctx)
+}
+
+// watchPool looks at the pool regularly until ctx ends. What goes wrong shows where the pool is
+// needed.
+func (b *Backend) watchPool(ctx context.Context) {
+	ticker := time.NewTicker(deploymentTime)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		bounded, cancel := context.WithTimeout(ctx, connectTime)
+		_, _ = b.findPool(bounded)
+		cancel()
+	}
 }
 
 func (b *Backend) known() *pool {

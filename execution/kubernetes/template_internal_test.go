@@ -66,8 +66,10 @@ func TestTemplate(t *testing.T) {
 		"other cpu":     {limit(corev1.ResourceCPU, "1"), `limits.cpu of container "sandbox" is 1: must be 1.5 (CPU_LIMIT)`},
 		"image":         {func(d *appsv1.Deployment) { main(d).Image = "image:2" }, `the image of container "sandbox" is "image:2": must be "image:1" (KUBERNETES_EXECUTOR_IMAGE)`},
 		"port":          {func(d *appsv1.Deployment) { main(d).Ports = nil }, `the ports of container "sandbox" must have 7443 (KUBERNETES_LINK_PORT)`},
-		"other CA": {func(d *appsv1.Deployment) { main(d).Env[0].Value = "theirs" },
-			`VIVARIUM_LINK_CA of container "sandbox" does not fit this server's certificate (signed by unknown authority): KUBERNETES_LINK_DIR must have one`},
+		"other CA": {
+			func(d *appsv1.Deployment) { main(d).Env[0].Value = "theirs" },
+			`VIVARIUM_LINK_CA of container "sandbox" does not fit this server's certificate (signed by unknown authority): KUBERNETES_LINK_DIR must have one`,
+		},
 		"no CA": {func(d *appsv1.Deployment) { main(d).Env = nil }, `env of container "sandbox" must have VIVARIUM_LINK_CA`},
 		"CA elsewhere": {func(d *appsv1.Deployment) {
 			main(d).Env[0] = corev1.EnvVar{Name: "VIVARIUM_LINK_CA", ValueFrom: &corev1.EnvVarSource{}}

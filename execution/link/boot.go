@@ -24,6 +24,8 @@ type Boot struct {
 	Lasting bool
 	// Zygotes means that the sandbox serves many runs.
 	Zygotes bool
+	// Filter is the seccomp filter of the sandbox, for one that has none. Empty means none.
+	Filter []byte
 	// Limits are limits of processes (setrlimit(2)). A lower one that holds already stays.
 	Limits []Limit
 }
@@ -60,8 +62,8 @@ func (b Boot) Send(w io.Writer) error {
 // settings returns the settings as lines.
 func (b Boot) settings() []byte {
 	var lines bytes.Buffer
-	fmt.Fprintf(&lines, "generation=%d\nown_network=%d\nlasting=%d\nzygotes=%d\nvariables=%d\n",
-		b.Generation, number(b.OwnNetwork), number(b.Lasting), number(b.Zygotes), len(b.Environment))
+	fmt.Fprintf(&lines, "generation=%d\nown_network=%d\nlasting=%d\nzygotes=%d\nvariables=%d\nfilter=%x\n",
+		b.Generation, number(b.OwnNetwork), number(b.Lasting), number(b.Zygotes), len(b.Environment), b.Filter)
 	for _, limit := range b.Limits {
 		fmt.Fprintf(&lines, "limit_%d=%d\n", limit.Resource, limit.Most)
 	}

@@ -130,18 +130,11 @@ func checkFiles(folder string, certificate *tls.Certificate, authorities []byte)
 
 // verify checks a certificate as pods do.
 func verify(certificate *tls.Certificate, roots []*x509.Certificate) error {
-	options := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, root := range roots {
-		options.Roots.AddCert(root)
-	}
+	var between []*x509.Certificate
 	for _, der := range certificate.Certificate[1:] {
-		if between, err := x509.ParseCertificate(der); err == nil {
-			options.Intermediates.AddCert(between)
+		if other, err := x509.ParseCertificate(der); err == nil {
+			between = append(between, other)
 		}
 	}
-	_, err := certificate.Leaf.Verify(options)
-	return err
+	return issued(certificate.Leaf, between, roots, x509.ExtKeyUsageClientAuth)
 }

@@ -12,8 +12,12 @@ import (
 	"time"
 )
 
-// Protocol is the version of the link, as ALPN names it.
-const Protocol = "vivarium-link/1"
+const (
+	// Protocol is the version of the link, as ALPN names it.
+	Protocol = "vivarium-link/1"
+	// endProtocol is what a connection names instead of Protocol to end the sandbox.
+	endProtocol = "vivarium-link-end/1"
+)
 
 // dialTime bounds a dial, handshake included. With a small CPU limit a pod may take seconds.
 const dialTime = 10 * time.Second
@@ -47,18 +51,29 @@ var (
 // A pod judges the server's certificate after the handshake has ended for the server (TLS
 // 1.3), so that [ErrRejected] comes from the connection's first Read or Write.
 func (c *Credentials) Dial(ctx context.Context, address, pin string) (*Conn, error) {
-	return c.dial(ctx, address, pin, dialTime)
+	return c.dial(ctx, address, pin, Protocol, dialTime)
 }
 
-func (c *Credentials) dial(ctx context.Context, address, pin string, limit time.Duration) (*Conn, error) {
+// End has PID 1 of a pod exit, which ends all that is in the sandbox, and returns when it has. PID 1
+// accepts that while it waits for a server, and in a session at any time.
+func (c *Credentials) End(ctx context.Context, address, pin string) error {
+	conn, err := c.dial(ctx, address, pin, endProtocol, dialTime)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, _ = conn.Read(make([]byte, 1)) // it fails when PID 1 has exited
+	return context.Cause(ctx)
+}
+
+func (c *Credentials) dial(ctx context.Context, address, pin, protocol string, limit time.Duration) (*Conn, error) {
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	dialer := tls.Dialer{
-		NetDialer: &net.Dialer{
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
-			Control:         boundSilence,
-		},
-		Config: config(c.certificate(), address, pin),
+		NetDialer: NewDialer(),
+		Config:    config(c.certificate(), address, pin, protocol),
 	}
 	conn, err := dialer.DialContext(bounded, "tcp", address)
 	if err == nil {
@@ -67,15 +82,23 @@ func (c *Credentials) dial(ctx context.Context, address, pin string, limit time.
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("the link to the pod at %s: %w", address, context.Cause(ctx))
 	}
-	return nil, explain(err, address, limit)
+	return nil, explain(err, address, protocol, limit)
+}
+
+// NewDialer returns a dialer whose connections notice a lost node.
+func NewDialer() *net.Dialer {
+	return &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
+		Control:         boundSilence,
+	}
 }
 
 // config returns the terms of a connection to a pod.
-func config(own *tls.Certificate, address, pin string) *tls.Config {
+func config(own *tls.Certificate, address, pin, protocol string) *tls.Config {
 	return &tls.Config{
 		MinVersion:       tls.VersionTLS13,
 		CurvePreferences: []tls.CurveID{tls.CurveP256}, // OpenSSL in FIPS mode has it
-		NextProtos:       []string{Protocol},
+		NextProtos:       []string{protocol},
 		// Always this one, whatever authorities the pod names: a pod that trusts another one
 		// then reports that, and not that there is no certificate.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil },
@@ -87,16 +110,16 @@ func config(own *tls.Certificate, address, pin string) *tls.Config {
 			if got := pinOf(state.PeerCertificates[0]); got != pin {
 				return fmt.Errorf("%w at %s: its key is %s and must be %s", ErrPin, address, got, pin)
 			}
-			if state.NegotiatedProtocol != Protocol {
-				return versionError(address)
+			if state.NegotiatedProtocol != protocol {
+				return versionError(address, protocol)
 			}
 			return nil
 		},
 	}
 }
 
-func versionError(address string) error {
-	return fmt.Errorf("%w at %s: it does not know %s", ErrVersion, address, Protocol)
+func versionError(address, protocol string) error {
+	return fmt.Errorf("%w at %s: it does not know %s", ErrVersion, address, protocol)
 }
 
 // alertNoProtocol is the alert of a peer that shares no ALPN protocol (RFC 8446, section 6).
@@ -117,9 +140,9 @@ func alertOf(err error) (number uint8, found bool) {
 }
 
 // explain returns an error of a dial as a sentence for operators.
-func explain(err error, address string, limit time.Duration) error {
+func explain(err error, address, protocol string, limit time.Duration) error {
 	if alert, found := alertOf(err); found && alert == alertNoProtocol {
-		return versionError(address)
+		return versionError(address, protocol)
 	}
 	switch {
 	case errors.Is(err, ErrPin), errors.Is(err, ErrVersion):

@@ -121,6 +121,30 @@ func TestAnotherVersion(t *testing.T) {
 	}
 }
 
+// A server that ends a sandbox waits for its PID 1 to be gone, but no longer than it may.
+func TestEnd(t *testing.T) {
+	ca := newCA(t)
+	p := startPod(t, "tcp", "127.0.0.1", ca.Certificate)
+	wantError(t, credentials(t, ca).End(t.Context(), p.address, p.pin), link.ErrVersion, link.EndProtocol)
+	p = startPod(t, "tcp", "127.0.0.1", ca.Certificate)
+	p.config.NextProtos = []string{link.EndProtocol}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("the server ends")
+	go func() {
+		<-p.clients
+		cancel(why)
+	}()
+	wantError(t, credentials(t, ca).End(ctx, p.address, p.pin), why)
+	address := listen(t, "tcp", "127.0.0.1", func(conn net.Conn) {
+		server := tls.Server(conn, p.config)
+		_ = server.Handshake()
+		_ = conn.Close() // as the kernel does at the end of a process
+	})
+	if err := credentials(t, ca).End(t.Context(), address, p.pin); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOldTLS(t *testing.T) {
 	ca := newCA(t)
 	p := startPod(t, "tcp", "127.0.0.1", ca.Certificate)

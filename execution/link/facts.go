@@ -21,6 +21,8 @@ type Facts struct {
 	// network namespace in it.
 	UserNS bool `json:"userns"`
 	NetNS  bool `json:"netns"`
+	// Seccomp reports whether the runtime filters the system calls of the pod.
+	Seccomp bool `json:"seccomp"`
 	// Cgroup is the version of cgroups.
 	Cgroup int `json:"cgroup"`
 	// OOMGroup reports whether the kernel ends all processes of the container if they take too

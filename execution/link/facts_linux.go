@@ -21,12 +21,14 @@ func FindFacts() (Facts, error) {
 		return Facts{}, fmt.Errorf("the kernel's release: %w", err)
 	}
 	user := canUnshare(syscall.CLONE_NEWUSER)
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
 	version := cgroupVersion()
 	return Facts{
 		Version: factsVersion,
 		Kernel:  unix.ByteSliceToString(name.Release[:]), Arch: runtime.GOARCH,
 		UserNS: user, NetNS: user && canUnshare(syscall.CLONE_NEWUSER|syscall.CLONE_NEWNET),
-		Cgroup: version, OOMGroup: version == 2 && endsAll(cgroupRoot, "/proc/self/cgroup"),
+		Seccomp: err != nil || mode == unix.SECCOMP_MODE_FILTER, // a filter may deny the question
+		Cgroup:  version, OOMGroup: version == 2 && endsAll(cgroupRoot, "/proc/self/cgroup"),
 	}, nil
 }
 

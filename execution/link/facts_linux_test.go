@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -19,6 +20,9 @@ func TestFindFacts(t *testing.T) {
 	}
 	if f.Version != factsVersion || f.Arch != runtime.GOARCH {
 		t.Errorf("%+v", f)
+	}
+	if status, err := os.ReadFile("/proc/self/status"); err != nil || f.Seccomp != strings.Contains(string(status), "\nSeccomp:\t2\n") {
+		t.Errorf("filtered: %v (%v)", f.Seccomp, err)
 	}
 	if f.NetNS && !f.UserNS {
 		t.Errorf("a network namespace without a user namespace: %+v", f)

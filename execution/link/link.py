@@ -1,8 +1,8 @@
 """PID 1 of a blank sandbox: waits for a server, and becomes the supervisor that the server sends.
 
 The arguments are the port, and the seconds after which a server that is silent counts as gone. After a reset there follow
-the generation, the descriptors of the listener, of the identity and of the compiled modules, and 1 if there is a network of
-its own. A blank is of generation 1.
+the generation, the descriptors of the listener, of the identity and of the compiled modules, and which network there is to
+be: one of SHARED, OWN and ANOTHER. A blank is of generation 1.
 
   * A server is authenticated by its certificate, which the CA in VIVARIUM_LINK_CA has issued. This process is
     authenticated by its key, which an init container has put in a file of the workspace.
@@ -32,16 +32,20 @@ else:
 
 KEY_FILE = "/workspace/.vivarium-link"
 PROTOCOL = "vivarium-link/1"  # the protocol's name in the handshake (ALPN)
+END_PROTOCOL = "vivarium-link-end/1"  # the name with which a server has this sandbox end
 HANDSHAKE_SECONDS = 10  # a sandbox that may use little CPU needs some of them
 MAX_PENDING = 4  # connections whose handshake is not complete
 MAX_BOOT = 4 << 20  # bytes that a server may send before the supervisor runs
 CHUNK = 1 << 16
+SHARED, OWN, ANOTHER = range(3)  # the network of the next generation: the pod's, the last one's, or a new one
 NO_KEY = 42  # the exit status of a container that was restarted
 TCP_USER_TIMEOUT = 18  # tcp(7)
 # unshare(2)
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
-PR_SET_DUMPABLE, PR_CAPBSET_DROP = 4, 24  # prctl(2)
+# prctl(2)
+PR_SET_DUMPABLE, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 21, 22, 24, 38
+SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # netdevice(7)
 
@@ -117,7 +121,8 @@ class Stem:
         if not size:
             os._exit(0)
         with open(control, "rb") as pipe:
-            load, compiled, arguments, environment, limits = marshal.loads(pipe.read(size))
+            load, compiled, code, arguments, environment, limits = marshal.loads(pipe.read(size))
+            confine(code)
             prepare(arguments, environment, limits)
             space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}
             exec(load, space)
@@ -144,6 +149,18 @@ class Stem:
         for ours, _ in self.pairs:
             ours.close()
         os.waitpid(self.pid, 0)
+
+
+def confine(code: bytes) -> None:
+    """Applies a seccomp filter to this process and its descendants. Does nothing where a filter applies: the runtime's, or
+    after a reset this one. Raises OSError."""
+    if not code or libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0:
+        return
+    instructions = ctypes.create_string_buffer(code, len(code))
+    program = ctypes.create_string_buffer(struct.pack("HP", len(code) // 8, ctypes.addressof(instructions)))
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the seccomp filter was refused")
 
 
 def prepare(arguments: "list[str]", environment: "list[str]", limits: "list[tuple[int, int]]") -> None:
@@ -194,7 +211,8 @@ class Peer:
         self.unsent = b""  # encrypted, and not written yet
 
     def shake_hands(self) -> bool:
-        """Goes on with the handshake. Returns whether it is complete. Raises OSError if it fails."""
+        """Goes on with the handshake. Returns whether it is complete. Raises OSError if it fails. Does not return where the
+        server has this sandbox end."""
         if not self.feed():
             raise ConnectionError("the connection ended during the handshake")
         try:
@@ -203,7 +221,10 @@ class Peer:
             return False
         finally:
             self.push()
-        if self.tls.selected_alpn_protocol() != PROTOCOL:
+        protocol = self.tls.selected_alpn_protocol()
+        if protocol == END_PROTOCOL:
+            os._exit(0)
+        if protocol != PROTOCOL:
             raise ConnectionError("the server does not speak this link's protocol")
         return True
 
@@ -255,11 +276,12 @@ class Link:
         self.authority = os.environ.pop("VIVARIUM_LINK_CA", "")
         shares_network = os.environ.pop("VIVARIUM_LINK_NETWORK", "none") == "pod"
         self.silence = float(arguments[1])
-        self.generation, listener, self.identity, self.compiled, isolated = map(
-            int, arguments[2:] or (1, -1, -1, -1, 0)
-        )
+        first = 1, -1, -1, -1, SHARED if shares_network else ANOTHER
+        self.generation, listener, self.identity, self.compiled, network = map(int, arguments[2:] or first)
         self.listener = listen(int(arguments[0])) if listener < 0 else _socket.socket(fileno=listener)
-        self.isolated = bool(isolated) or listener < 0 and not shares_network and isolate()
+        self.isolated = network == OWN or network == ANOTHER and isolate()
+        if self.generation > 1 and network == ANOTHER and not self.isolated:
+            sys.exit("there can be no other network: the namespaces are nested too deep")
         self.listener.setblocking(False)
         self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, self.compiled) if fd >= 0])
         if self.identity < 0:
@@ -284,7 +306,7 @@ class Link:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.authority)
         context.load_cert_chain(f"/proc/self/fd/{self.identity}")
-        context.set_alpn_protocols([PROTOCOL])
+        context.set_alpn_protocols([PROTOCOL, END_PROTOCOL])
         context.num_tickets = 0  # type: ignore[attr-defined]
         return context
 
@@ -425,12 +447,14 @@ class Link:
             file.write(digest + compiled)
         return compiled
 
-    def restart(self) -> "NoReturn":
-        """Executes this program again, as the next generation. Call it when no other process is left and nothing of them."""
+    def restart(self, network_is_clean: bool) -> "NoReturn":
+        """Executes this program again, as the next generation. Call it when no other process is left and nothing of them,
+        except perhaps in the network: then the next generation gets another."""
         kept = self.listener.fileno(), self.identity, self.compiled
         for fd in kept:
             os.set_inheritable(fd, True)
-        tail = self.generation + 1, *kept, int(self.isolated)
+        network = (OWN if network_is_clean else ANOTHER) if self.isolated else SHARED
+        tail = self.generation + 1, *kept, network
         os.execve(sys.executable, [*self.again, *map(str, tail)], self.environment)
 
 
@@ -477,10 +501,12 @@ def become(link: Link) -> None:
     variables = int(settings["variables"])
     environment, (compiling, load, *arguments) = texts[:variables], texts[variables:]
     limits = [(int(name[6:]), int(most)) for name, most in settings.items() if name.startswith("limit_")]
+    code = bytes.fromhex(settings["filter"])
+    confine(code)
     prepare(arguments, environment, limits)
     compiled = link.compile(compiling, arguments)
     if settings["zygotes"] == "1":
-        link.stem.load(load, compiled, sys.argv[1:], environment, limits)
+        link.stem.load(load, compiled, code, sys.argv[1:], environment, limits)
     else:
         link.stem.dismiss()
     space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}

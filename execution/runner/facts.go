@@ -112,7 +112,8 @@ func (f *facts) end(timeout time.Duration, limits execution.Limits) execution.En
 	failed := f.exitCode != 0
 	switch {
 	case f.lostToMemory:
-		end = execution.End{Reason: execution.MemoryLimit, Message: stoppedForMemory}
+		// Its exit code is that of a program that the kernel has killed.
+		end = execution.End{Reason: execution.MemoryLimit, Signal: signalName(syscall.SIGKILL), Message: stoppedForMemory}
 	case f.lost:
 		end.Reason = execution.SandboxLost
 	case f.timedOut:

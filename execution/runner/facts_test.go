@@ -110,7 +110,7 @@ func TestFactsEnd(t *testing.T) {
 		"killed":              {facts{exitCode: 137, signal: syscall.SIGKILL}, execution.End{Reason: execution.Signal, Signal: "SIGKILL"}},
 		"exit code of a kill": {facts{exitCode: 137}, execution.End{Reason: execution.Exited}},
 		"lost":                {facts{lost: true}, execution.End{Reason: execution.SandboxLost}},
-		"lost to memory":      {facts{lost: true, lostToMemory: true}, execution.End{Reason: execution.MemoryLimit, Message: stoppedForMemory}},
+		"lost to memory":      {facts{lost: true, lostToMemory: true}, execution.End{Reason: execution.MemoryLimit, Signal: "SIGKILL", Message: stoppedForMemory}},
 		"time is up": {
 			facts{exitCode: 137, signal: syscall.SIGKILL, timedOut: true},
 			execution.End{Reason: execution.Timeout, Message: "stopped after 1500 ms"},

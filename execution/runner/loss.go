@@ -8,8 +8,8 @@ import (
 )
 
 // postmortemTime is how long a backend may take to find out why a sandbox ended, while the
-// request waits.
-const postmortemTime = 2 * time.Second
+// request waits. A kubelet looks once a second and then reports to its API server.
+const postmortemTime = 5 * time.Second
 
 // loss is what is known of the end of a sandbox under its program.
 type loss struct {

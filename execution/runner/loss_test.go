@@ -73,10 +73,14 @@ func TestPostmortem(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if result.End != (execution.End{Reason: test.reason, Message: test.message}) {
+				want := execution.End{Reason: test.reason, Message: test.message}
+				if test.reason == execution.MemoryLimit {
+					want.Signal = "SIGKILL"
+				}
+				if result.End != want || result.ExitCode != nil && test.memory && *result.ExitCode != 137 {
 					t.Errorf("the end is %+v", result.End)
 				}
-				if took := time.Since(began); test.hangs && took != 2*time.Second {
+				if took := time.Since(began); test.hangs && took != 5*time.Second {
 					t.Errorf("it took %v", took)
 				}
 			})
@@ -111,7 +115,7 @@ func TestPostmortemOfASession(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := "the kernel stopped it: more memory than the sandbox has; " + test.message
-			if result.End != (execution.End{Reason: execution.MemoryLimit, Message: want}) {
+			if result.End != (execution.End{Reason: execution.MemoryLimit, Signal: "SIGKILL", Message: want}) {
 				t.Errorf("the end is %+v", result.End)
 			}
 		})

@@ -1,8 +1,10 @@
 package seccomp
 
 import (
+	"fmt"
 	"slices"
 
+	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -23,6 +25,26 @@ func NodeProfile(many bool) (string, error) {
 	return encode(specs.LinuxSeccomp{
 		DefaultAction: rules.DefaultAction, DefaultErrnoRet: rules.DefaultErrnoRet, Syscalls: unconditional(rules.Syscalls),
 	})
+}
+
+// NodeFilters returns the policy of [NodeProfile] as instructions for the kernel, by the names of
+// [machines]: for nodes that have no profile.
+func NodeFilters(many bool) (map[string][]byte, error) {
+	rules, err := policy(many)
+	if err != nil {
+		return nil, err
+	}
+	filters := make(map[string][]byte)
+	for _, machine := range machines() {
+		info, err := arch.GetInfo(machine)
+		if err != nil {
+			return nil, fmt.Errorf("the seccomp filter: %w", err)
+		}
+		if filters[machine], err = assemble(unconditional(rules.Syscalls), specs.ActErrno, info); err != nil {
+			return nil, err
+		}
+	}
+	return filters, nil
 }
 
 // machines returns the architectures of sandboxes, as GOARCH names them.

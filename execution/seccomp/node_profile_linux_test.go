@@ -77,6 +77,24 @@ func TestNodeProfileOnEachMachine(t *testing.T) {
 	}
 }
 
+// The filter for a node without a profile does what the profile does.
+func TestNodeFiltersAreProfile(t *testing.T) {
+	filters, err := NodeFilters(true)
+	if err != nil || len(filters) != len(machines()) {
+		t.Fatalf("there are %d (%v)", len(filters), err)
+	}
+	for machine, filter := range filters {
+		info, err := arch.GetInfo(machine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(filter, bytesOf(t, nodeProfile(t, true).Syscalls, info)) {
+			t.Errorf("%s: they differ", machine)
+		}
+		t.Logf("%s: %d bytes", machine, len(filter))
+	}
+}
+
 func wantVerdict(t *testing.T, vm virtualMachine, info *arch.Info, call string, want uint32, args ...uint64) {
 	t.Helper()
 	number, there := info.SyscallNames[call]

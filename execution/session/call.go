@@ -114,6 +114,7 @@ func (m *Manager) call(
 	defer e.callSlot.Release(1)
 	err = m.attemptTwice(ctx, e, terms, attempt)
 	m.renew(ctx, e)
+	m.rest(e)
 	if err != nil {
 		return asAnswer(ctx, err)
 	}

@@ -91,7 +91,7 @@ func (m *Manager) detachAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.known {
-		e.expiry.Stop()
+		e.stopTimers()
 		if e.conn != nil {
 			e.conn.Detach()
 		}

@@ -19,9 +19,7 @@ func (m *Manager) connect(ctx context.Context, e *entry) error {
 	if e.conn != nil {
 		e.conn.Detach()
 	}
-	attaching, cancel := context.WithTimeout(ctx, attachTime)
-	defer cancel()
-	conn, err := m.opts.Host.Attach(attaching, e.id)
+	conn, err := m.attach(ctx, e)
 	if err != nil {
 		return m.unattached(ctx, e, err)
 	}

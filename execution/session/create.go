@@ -51,11 +51,16 @@ func (m *Manager) Create(ctx context.Context, idle time.Duration, files []execut
 
 // stage writes the first files of a session. The idle time starts when they are there.
 func (m *Manager) stage(ctx context.Context, e *entry, request execution.WriteRequest) error {
+	if err := m.acquireSlot(ctx, e); err != nil {
+		return err
+	}
+	defer e.callSlot.Release(1)
 	m.hold(ctx, e, m.fileTime())
 	stop := m.holding(ctx, e)
 	err := e.conn.WriteFiles(ctx, request, m.opts.Limits)
 	stop()
 	m.renew(ctx, e)
+	m.rest(e)
 	return err
 }
 

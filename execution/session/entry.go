@@ -19,9 +19,13 @@ type entry struct {
 	callSlot *semaphore.Weighted // of one: its holder may make a call
 
 	ending atomic.Bool // it is being ended before its time
+	asking atomic.Bool // a call waits until another server has released it
 
 	expiry  *time.Timer // ends the session some time after it should have ended by itself; Manager.mu guards it
+	resting *time.Timer // closes the connection some time after the last call; nil if none does
 	waiting int         // calls that wait for callSlot; Manager.mu guards it
+
+	tended bool // callSlot is taken, and not for a call; Manager.mu guards it
 
 	// conn is nil while there is no connection. It may be read with callSlot or with
 	// Manager.mu, and changed with both.
@@ -93,6 +97,9 @@ func (m *Manager) adopt(info execution.SessionInfo, conn execution.Session) *ent
 func (m *Manager) addLocked(info execution.SessionInfo) *entry {
 	e := &entry{id: info.ID, owner: info.Owner, info: info, announced: info, callSlot: semaphore.NewWeighted(1)}
 	e.expiry = time.AfterFunc(time.Until(info.Expires)+endGrace, func() { m.expire(e) })
+	if m.opts.LinkIdle > 0 {
+		e.resting = time.AfterFunc(m.opts.LinkIdle, func() { m.disconnectIdle(e) })
+	}
 	m.known[info.ID] = e
 	return e
 }
@@ -148,8 +155,15 @@ func (m *Manager) watchLocked(e *entry, conn execution.Session) {
 
 // removeLocked removes a session. It needs m.mu.
 func (m *Manager) removeLocked(e *entry) {
-	e.expiry.Stop()
+	e.stopTimers()
 	delete(m.known, e.id)
+}
+
+func (e *entry) stopTimers() {
+	e.expiry.Stop()
+	if e.resting != nil {
+		e.resting.Stop()
+	}
 }
 
 // get returns a session that this server knows, or nil.

@@ -77,6 +77,12 @@ type Options struct {
 	// MaxAge is how long a session may last, from its creation, however busy it is.
 	// Zero means [DefaultMaxAge].
 	MaxAge time.Duration
+	// Handover moves sessions between servers. Nil means that this server has its sessions
+	// alone.
+	Handover Handover
+	// LinkIdle is how long a connection to a session is kept without a call. Zero means as
+	// long as the session.
+	LinkIdle time.Duration
 	// Log receives failures in the background. Nil discards them.
 	Log *slog.Logger
 }

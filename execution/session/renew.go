@@ -141,10 +141,11 @@ func (m *Manager) Extend(ctx context.Context, id string, idle time.Duration) (ex
 		return execution.SessionInfo{}, err
 	case e.current().Idle == 0:
 		return execution.SessionInfo{}, errCannotMove
-	case !e.callSlot.TryAcquire(1):
+	case !m.tryAcquireSlot(ctx, e):
 		return extendBusy(e, idle), nil
 	}
 	defer e.callSlot.Release(1)
+	defer m.rest(e)
 	if err := m.connect(ctx, e); err != nil {
 		return execution.SessionInfo{}, asAnswer(ctx, err)
 	}

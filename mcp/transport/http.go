@@ -28,7 +28,7 @@ const (
 // Handlers returns the HTTP transports by their paths, and a function that ends their open
 // streams. A server's graceful shutdown would wait for the streams.
 func (t *Transports) Handlers() (handlers map[string]http.Handler, endStreams func()) {
-	known := newSessions()
+	known := newSessions(t.opts.Instance)
 	streamable := mcpserver.NewStreamableHTTPServer(t.opts.Server,
 		mcpserver.WithEndpointPath(StreamablePath),
 		mcpserver.WithSessionIdleTTL(sessionIdle),

@@ -29,17 +29,18 @@ const (
 // (v1.2.1) accepts them, or else rejects all sessions after a restart. Any other session counts
 // as alive, so that clients do not notice that the server has restarted or has forgotten it.
 type sessions struct {
+	instance   string
 	ended      *lru.Cache[string, struct{}]
 	kept       *keptSessions
 	unanswered *unanswered
 }
 
-func newSessions() *sessions {
+func newSessions(instance string) *sessions {
 	ended, err := lru.New[string, struct{}](rememberedEnds)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &sessions{ended: ended, kept: newKeptSessions(), unanswered: newUnanswered()}
+	return &sessions{instance: instance, ended: ended, kept: newKeptSessions(), unanswered: newUnanswered()}
 }
 
 // ResolveSessionIdManager returns the protocol sessions of a request's owner. Without a request,
@@ -53,7 +54,7 @@ func (s *sessions) ResolveSessionIdManager(r *http.Request) mcpserver.SessionIdM
 }
 
 // ownSessions are the protocol sessions of an owner. Their ids are the library's, followed by
-// the owner's name.
+// the server's name, if there are several, and the owner's.
 type ownSessions struct {
 	*sessions
 	mcpserver.StatelessGeneratingSessionIdManager
@@ -63,10 +64,11 @@ type ownSessions struct {
 
 // Generate returns the id of a new session.
 func (o *ownSessions) Generate() string {
-	return o.StatelessGeneratingSessionIdManager.Generate() + o.suffix
+	return o.StatelessGeneratingSessionIdManager.Generate() + instanceSuffix(o.instance) + o.suffix
 }
 
-// Validate reports whether a session has ended.
+// Validate reports whether a session has ended. One that another server has begun counts as alive
+// too: that server has ended, or the request would have been passed on to it.
 func (o *ownSessions) Validate(id string) (ended bool, err error) {
 	plain, own := strings.CutSuffix(id, o.suffix)
 	switch {
@@ -74,6 +76,9 @@ func (o *ownSessions) Validate(id string) (ended bool, err error) {
 		return false, errors.New("invalid session id")
 	case o.ended.Contains(id):
 		return true, nil
+	}
+	if o.instance != "" {
+		plain, _, _ = strings.Cut(plain, instanceMark)
 	}
 	return o.StatelessGeneratingSessionIdManager.Validate(plain)
 }

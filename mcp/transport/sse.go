@@ -46,7 +46,7 @@ func (s *sse) serveStream(w http.ResponseWriter, r *http.Request) {
 		refuseMethod(w, http.MethodGet)
 		return
 	}
-	id := rand.Text() + ownerSuffix(r.Context())
+	id := rand.Text() + instanceSuffix(s.transports.opts.Instance) + ownerSuffix(r.Context())
 	p := s.transports.newPeer(id)
 	defer p.close()
 	ctx, err := p.register(withHandshake(r.Context()))

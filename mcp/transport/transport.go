@@ -29,6 +29,9 @@ type Options struct {
 	// and MaxMessageBytes the size of each. Zero means no bound. Over HTTP, httpapi
 	// enforces both.
 	InFlightBytes, MaxMessageBytes int64
+	// Instance is the name of this server among those that clients' requests may reach: it is
+	// part of the ids of protocol sessions. Empty means that there are no others.
+	Instance string
 	// Log receives failures that clients must not see.
 	Log *slog.Logger
 }

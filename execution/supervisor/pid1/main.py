@@ -24,6 +24,7 @@ from channel import Channel, Descriptors, Gone, widen
 from cleanup import WRITABLE_DIRS, WritableDir
 from handover import Unable, fields
 from kernel import Filter, hide_arguments, ignore_signals, set_dumpable
+from network import Network
 from process import end_all_others
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
         stem: Stem
 
-        def restart(self) -> "NoReturn":
+        def restart(self, network_is_clean: bool) -> "NoReturn":
             """Executes this process anew, when nothing else of the sandbox is left."""
 
 
@@ -92,7 +93,7 @@ def close_off() -> None:
 
 def main(serve: "Callable[[Channel, Start, Optional[Stem]], None]", link: "Optional[Link]" = None) -> "NoReturn":
     """Prepares this process and serves, until the server is gone or the sandbox can no longer be used. With a link it then
-    begins anew, and otherwise ends."""
+    begins anew, unless it was a session's, and otherwise ends."""
     check_process()
     start = Start(sys.argv[1:])
     close_off()
@@ -114,10 +115,11 @@ def main(serve: "Callable[[Channel, Start, Optional[Stem]], None]", link: "Optio
         reason = f"{error}\n".encode()
         status = 1
     os.write(2, reason)
-    if link is None:
-        os._exit(status)
-    say_why(channel, reason)
-    begin_anew(link, places)
+    if link:
+        say_why(channel, reason)
+        if not start.expires:
+            begin_anew(link, places)
+    os._exit(status)
 
 
 def say_why(channel: Channel, reason: bytes) -> None:
@@ -136,7 +138,7 @@ def begin_anew(link: "Link", places: "list[WritableDir]") -> "NoReturn":
         end_all_others()
         for place in places:
             place.clean([sys.maxsize])
-        link.restart()
+        link.restart(not Network().has_connections())
     except OSError as error:
         os.write(2, f"the sandbox cannot be used again: {error}\n".encode())
     os._exit(1)

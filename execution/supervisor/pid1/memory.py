@@ -8,12 +8,15 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable
     from network import Network
+    from typing import Optional
 else:
     import _signal
 
 FEW_SOCKETS = 16  # sockets that are not examined further
 SOCKET_BYTES = 212_992  # what a Unix socket may have in flight (net.core.wmem_default)
 WATCH_SECONDS = 0.05  # time between checks of memory that no cgroup bounds
+CLOSE_SECONDS = 0.005  # the same, when little is left until the limit
+FILL_RATE = 4 << 30  # bytes that programs may take in a second; several processes of huge pages take more
 CLOSER_SECONDS = 0.25  # time for finding out how much of that memory is shared
 SMALL = 1 << 20  # bytes of memory up to which a process is not worth killing
 KILL_ROUNDS = 5  # rounds of killing in one check, if processes exit before they are killed
@@ -42,6 +45,41 @@ class Counter:
             if key == self.name:
                 return int(value)
         return 0
+
+
+class Cgroup:
+    """What the kernel counts for the whole sandbox, if it is in a memory cgroup of its own (version 2, then 1)."""
+
+    VERSIONS = (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    )
+    # What the kernel takes back before it refuses memory. Version 1 does not report the last one.
+    RECLAIMABLE = (b"inactive_file ", b"active_file ", b"slab_reclaimable ")
+    UNLIMITED = 1 << 60  # a cgroup with a limit above belongs to more than a sandbox
+
+    def __init__(self, folder: str = "/sys/fs/cgroup") -> None:
+        self.usage = self.stat = -1  # there is no such cgroup
+        for limit, usage, stat in self.VERSIONS:
+            try:
+                with open(f"{folder}/{limit}") as file:
+                    if int(file.read()) < self.UNLIMITED:
+                        self.usage, self.stat = (os.open(f"{folder}/{name}", os.O_RDONLY) for name in (usage, stat))
+                        break
+            except (OSError, ValueError):
+                continue
+
+    def exists(self) -> bool:
+        """Reports whether there is such a cgroup."""
+        return self.usage >= 0
+
+    def used(self, enough: int) -> int:
+        """Returns the bytes in use that cannot be reclaimed. The answer may be too high where it is at most `enough`."""
+        total = int(os.pread(self.usage, 32, 0))
+        if total <= enough:
+            return total  # 2 us instead of 20
+        lines = os.pread(self.stat, 8192, 0).splitlines()
+        return total - sum(int(line.split()[1]) for line in lines if line.startswith(self.RECLAIMABLE))
 
 
 def pids() -> "list[int]":
@@ -125,8 +163,9 @@ class Residents:
 
 
 class MemoryWatch:
-    """Replaces a cgroup where none bounds memory. It regularly adds up the memory of all processes and kills the
-    largest ones where that is too much, as the kernel would."""
+    """Replaces a cgroup where none bounds memory, or where the kernel would end the whole sandbox at the cgroup's limit.
+    It regularly looks how much memory the processes have, and kills the largest ones where that is too much, as the
+    kernel would. A cgroup of the sandbox counts all that is in it. Otherwise the memory of all programs is added up."""
 
     def __init__(
         self,
@@ -135,13 +174,17 @@ class MemoryWatch:
         network: "Network",
         residents: Residents,
         show_life: "Callable[[], None]" = lambda: None,
+        cgroup: "Optional[Cgroup]" = None,
     ) -> None:
-        self.limit = limit  # bytes; 0: a cgroup bounds them
+        self.limit = limit  # bytes; 0: the kernel enforces a limit, and spares this process
         self.network = network
         self.residents = residents
         self.show_life = show_life  # called between the rounds of a check
+        self.cgroup = cgroup if cgroup and cgroup.exists() else None
         self.places = tuple(places)
         self.since: "dict[int, float]" = {}  # when each process was first seen
+        self.dying: "dict[int, int]" = {}  # the memory of processes that were killed and may still have it
+        self.pause = WATCH_SECONDS  # time until the next check
         self.next = 0.0  # when to check again
         self.kills = 0
 
@@ -149,7 +192,11 @@ class MemoryWatch:
         """Checks, if it is time, and kills processes where they use too much."""
         if not self.limit or time.monotonic() < self.next:
             return
-        self.next = time.monotonic() + WATCH_SECONDS / 2
+        self.find_and_kill()
+        self.next = time.monotonic() + self.pause / 2
+
+    def find_and_kill(self) -> None:
+        """Kills processes where they use too much."""
         # A process can pass its memory to a new one and exit before it is killed. Then the new process is searched for,
         # KILL_ROUNDS times. After that all but the small ones are killed.
         for _ in range(KILL_ROUNDS):
@@ -162,6 +209,22 @@ class MemoryWatch:
 
     def enforce(self) -> bool:
         """Kills processes if all together use too much memory. Returns False if they do and none could be killed."""
+        return self.enforce_count(self.cgroup) if self.cgroup else self.enforce_sum()
+
+    def enforce_count(self, cgroup: Cgroup) -> bool:
+        """The same, with what the cgroup counts. Decides how soon to look again."""
+        count = cgroup.used(self.limit // 2)
+        self.pause = min(WATCH_SECONDS, max(CLOSE_SECONDS, (self.limit - count) / FILL_RATE))
+        if count <= self.limit:
+            return True
+        self.dying = {pid: has for pid, has in self.dying.items() if is_ending(pid)}
+        used = {pid: memory_of(pid) for pid in self.residents.others() if pid not in self.dying}
+        killed = self.kill_largest(used, count - sum(self.dying.values()))
+        self.dying.update({pid: used[pid] for pid in killed})
+        return bool(self.dying) or not used
+
+    def enforce_sum(self) -> bool:
+        """The same, with the sum of what the programs have."""
         now = time.monotonic()
         used = {pid: memory_of(pid) for pid in self.residents.others()}
         self.since = {pid: self.since.get(pid, now) for pid in used}
@@ -177,7 +240,8 @@ class MemoryWatch:
             if sum(used.values()) + files <= self.limit or used[pid] > self.limit or time.monotonic() > until:
                 break
             used[pid] = min(used[pid], share_of(pid, used[pid]))
-        return self.kill_largest(used, files)
+        left = sum(used.values()) + files
+        return left <= self.limit or bool(self.kill_largest(used, left))
 
     def starting(self, used: "dict[int, int]", now: float) -> "list[int]":
         """Returns the processes that may be about to execute another program. Until then such a process has the memory
@@ -192,16 +256,25 @@ class MemoryWatch:
                     found[maker] = pid
         return list(found.values())
 
-    def kill_largest(self, used: "dict[int, int]", files: int) -> bool:
-        """Kills the largest processes until the rest is within the limit. Returns False if that failed."""
-        left, before = sum(used.values()) + files, self.kills
-        if left <= self.limit:
-            return True
+    def kill_largest(self, used: "dict[int, int]", left: int) -> "list[int]":
+        """Kills the largest processes until what is left is within the limit. Returns those that existed."""
+        killed = []
         for pid in sorted(used, key=lambda pid: -used[pid]):
             if left > self.limit:
                 left -= used[pid]
-                self.kills += kill_quietly(pid)
-        return self.kills > before
+                if kill_quietly(pid):
+                    killed.append(pid)
+        self.kills += len(killed)
+        return killed
+
+
+def is_ending(pid: int) -> bool:
+    """Reports whether a process that was killed may still have memory."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def kill_quietly(pid: int) -> bool:

@@ -42,6 +42,10 @@ class Network:
             self.usual = report
         return more
 
+    def has_connections(self) -> bool:
+        """Reports whether there are sockets of IP, which the kernel may keep for a minute when no process has them."""
+        return any(self.read()[1:])
+
     def sockets(self) -> int:
         """Returns the number of sockets, with connections that were not accepted. Returns 0 where the kernel does not
         report it, or where the sandbox shares its network."""

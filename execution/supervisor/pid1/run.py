@@ -7,7 +7,6 @@ import time
 from channel import Channel, Gone
 from handover import parse_fields
 from kernel import CHUNK, close_all, write_all
-from memory import WATCH_SECONDS
 from process import Ending, Program
 from workspace import stage
 
@@ -136,7 +135,7 @@ class Run:
                     return
                 self.deadline = time.monotonic() + more
                 continue
-            wait = min(left, HOLD_SECONDS if self.held_since else WATCH_SECONDS, self.channel.silence_left())
+            wait = min(left, HOLD_SECONDS if self.held_since else self.watches.pause, self.channel.silence_left())
             ready = [fd for fd, _ in self.poll.poll(wait * 1000)]
             for fd in ready:
                 self.handle(fd)

@@ -12,7 +12,7 @@ from channel import Channel, Gone
 from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
 from handover import fields
 from kernel import write_all
-from memory import Counter, MemoryWatch, Residents
+from memory import Cgroup, Counter, MemoryWatch, Residents
 from network import Network
 from program import MAIN_FILE
 from results import send_results
@@ -51,7 +51,8 @@ class Sandbox:
         self.home.make()
         limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
         residents = Residents()
-        memory = MemoryWatch(limit, (workspace, "/tmp", "/dev/shm"), self.network, residents, channel.show_life)
+        places = workspace, *WRITABLE_DIRS
+        memory = MemoryWatch(limit, places, self.network, residents, channel.show_life, Cgroup() if limit else None)
         self.watches = Watches(memory, KernelWatch(self.network, residents))
         self.pressure = Pressure(memory, self.watches.kernel)
 

@@ -110,8 +110,13 @@ class Watches:
         self.residents = memory.residents
         self.sockets = -1  # at the last call of is_quiet
 
+    @property
+    def pause(self) -> float:
+        """The seconds after which to check again while something runs."""
+        return self.memory.pause
+
     def is_quiet(self) -> bool:
-        """Reports whether the next check may come later: a cgroup bounds memory, and there are few sockets, as many as at
+        """Reports whether the next check may come later: the kernel bounds memory, and there are few sockets, as many as at
         the last call."""
         before, self.sockets = self.sockets, self.kernel.network.sockets()
         return not self.memory.limit and self.sockets == before and self.sockets <= FEW_SOCKETS

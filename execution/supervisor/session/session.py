@@ -152,7 +152,8 @@ class Session:
             if self.channel.buffer:
                 self.channel.show_life()  # a large frame may arrive slowly
             # Background processes may use memory between calls too.
-            timeout = min(self.channel.silence_left(), self.check_pause if has_children() else CLOCK_CHECK_SECONDS)
+            pause = min(self.check_pause, 2 * self.sandbox.watches.pause) if has_children() else CLOCK_CHECK_SECONDS
+            timeout = min(self.channel.silence_left(), pause)
             events = self.listening.poll(timeout * 1000 + 1)
             for fd, _ in events:
                 if fd == self.channel.receive_fd:

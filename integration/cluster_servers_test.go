@@ -1,0 +1,239 @@
+package integration
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// reachable has other servers reach a server.
+func reachable(t *testing.T) []string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	address, _ := listener.Addr().(*net.TCPAddr)
+	return []string{"POD_IP=127.0.0.1", "PEER_PORT=" + strconv.Itoa(address.Port)}
+}
+
+// awaitTakeover waits until a call of a session succeeds. Until then its server must say that it cannot have it yet.
+func (s *session) awaitTakeover(t *testing.T, code, stdout string) {
+	t.Helper()
+	awaitSlow(t, "the session is taken over", func() bool {
+		a, err := s.tryCall("/execute", patient(request{"code": code}))
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case a.status == http.StatusServiceUnavailable:
+			return false
+		case a.status != http.StatusOK || a.Stdout != stdout:
+			t.Fatalf("%d %v %+v", a.status, a.Detail, a)
+		}
+		return true
+	})
+}
+
+// beginCall begins a call of a session that lasts, waits until it runs, and gives what comes of it later.
+func (s *session) beginCall(t *testing.T) <-chan outcome {
+	t.Helper()
+	answers := make(chan outcome, 1)
+	go func() {
+		a, err := s.tryCall("/execute", request{"code": "open('began', 'w').close()\nimport time\ntime.sleep(50)", "timeout_ms": 60000})
+		answers <- outcome{a, err}
+	}()
+	if !awaitFile(t, s.sandbox(t), "/workspace/began") {
+		t.Fatal("the cell does not begin")
+	}
+	return answers
+}
+
+// A server is killed while it runs programs. Their sandboxes end by themselves, and another server removes the pods. It
+// takes the sessions over.
+func TestKubernetesSlowKilledServer(t *testing.T) {
+	h := cluster(t)
+	first, err := start(append(reachable(t), "POOL_SIZE=1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startSession(t, first, request{})
+	s.python(t, "x = 'kept'")
+	runSleeper(t.Context(), first, 60)
+	awaitSleeper(t, first)
+	selector := "vivarium.dev/state=run,vivarium.dev/holder=" + first.instance
+	if err := first.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.wait() // it was killed
+	awaitSlow(t, "the sandboxes of runs have ended", func() bool {
+		pods, err := h.pods(selector)
+		return err == nil && !slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !hasEnded(&p) })
+	})
+	s.server = startServer(t, append(reachable(t), "POOL_SIZE=0")...)
+	s.awaitTakeover(t, "x", "'kept'\n")
+	s.end(t)
+	awaitSlow(t, "the pods are gone", func() bool {
+		pods, err := h.pods(selector)
+		return err == nil && len(pods) == 0
+	})
+}
+
+// A server that was stopped for so long that another one has taken a session over says that it has lost its call, does
+// not take the session back, and serves on.
+func TestKubernetesSlowFrozenServer(t *testing.T) {
+	first := startServer(t, append(reachable(t), "POOL_SIZE=1")...)
+	other := startServer(t, append(reachable(t), "POOL_SIZE=0")...)
+	s := startSession(t, first, request{})
+	s.python(t, "x = 'kept'")
+	call := s.beginCall(t)
+	if err := first.process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = first.process.Signal(syscall.SIGCONT) })
+	taken := &session{server: other, id: s.id}
+	taken.awaitTakeover(t, "x", "'kept'\n")
+	second := taken.beginCall(t)
+	if err := first.process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	checkLost(t, <-call)
+	program{stdout: "42\n"}.check(t, mustRun(t, first, request{"code": "print(6*7)"}))
+	s.stayAway(t)
+	stillRuns(t, second)
+	taken.end(t)
+	checkLost(t, <-second)
+}
+
+// stayAway makes calls through a server that has lost a session. Some wait for the other server's, which takes longer.
+func (s *session) stayAway(t *testing.T) {
+	t.Helper()
+	for range 3 {
+		a, err := s.tryCall("/bash", request{"cmd": "true", "timeout_ms": 1000})
+		if err == nil && a.status != http.StatusServiceUnavailable {
+			t.Errorf("%d %v %+v", a.status, a.Detail, a.End)
+		}
+	}
+}
+
+// stillRuns checks that a call has not ended.
+func stillRuns(t *testing.T, call <-chan outcome) {
+	t.Helper()
+	select {
+	case o := <-call:
+		t.Errorf("the call that must go on has ended: %v %+v", o.err, o.a)
+	default:
+	}
+}
+
+func checkLost(t *testing.T, o outcome) {
+	t.Helper()
+	if o.err != nil || o.a.status != http.StatusOK || o.a.End.Reason != "sandbox_lost" {
+		t.Errorf("%v %+v", o.err, o.a)
+		return
+	}
+	t.Logf("it is told: %s", o.a.End.Message)
+}
+
+// A server that the apiserver does not answer serves what it has. A session that another server has taken over it does
+// not take back.
+func TestKubernetesSlowCutOffServer(t *testing.T) {
+	h := cluster(t)
+	g := h.openGate(t)
+	first := startServer(t, append(reachable(t), "POOL_SIZE=1", "MAX_SANDBOXES=1", "KUBECONFIG="+h.account(t, "cut off", g.Addr().String()))...)
+	other := startServer(t, append(reachable(t), "POOL_SIZE=0")...)
+	s := startSession(t, first, request{})
+	s.python(t, "x = 'kept'")
+	if _, ok := awaitRunning(first.instance, 2); !ok {
+		t.Fatal("no warm sandbox")
+	}
+	l := startLoad(1, runs(t, first))
+	l.await(t, 5)
+	open := g.shut(t)
+	program{stdout: "'kept'\n"}.check(t, s.python(t, "x"))
+	taken := &session{server: other, id: s.id}
+	taken.awaitTakeover(t, "x", "'kept'\n")
+	call := taken.beginCall(t)
+	a, err := s.tryCall("/bash", request{"cmd": "true"})
+	if err != nil || a.status != http.StatusServiceUnavailable {
+		t.Errorf("%v %+v", err, a)
+	}
+	stillRuns(t, call)
+	taken.end(t)
+	checkLost(t, <-call)
+	l.await(t, 5)
+	open()
+	l.end(t)
+	startSession(t, first, request{}).python(t, "1")
+}
+
+// The apiserver does not answer for a while. Runs and calls of sessions go on. What is new has to wait, and what is not
+// known is not denied. All is well again when it is back.
+func TestKubernetesSlowSilentAPIServer(t *testing.T) {
+	h := cluster(t)
+	g := h.openGate(t)
+	h.silence(t, func() func() { return g.shut(t) }, "KUBECONFIG="+h.account(t, "silence", g.Addr().String()))
+}
+
+// silence tests a server while the apiserver does not answer: stop has it be silent, until what that returns is called.
+func (h *kubernetesHost) silence(t *testing.T, stop func() func(), env ...string) {
+	t.Helper()
+	server := startServer(t, append(env, "POOL_SIZE=1", "MAX_SANDBOXES=2")...)
+	s := startSession(t, server, request{})
+	s.python(t, "x = 0")
+	l := startLoad(2, runs(t, server))
+	calls := startLoad(1, func() error {
+		a, err := s.tryCall("/execute", patient(request{"code": "x += 1"}))
+		if err == nil && (a.status != http.StatusOK || a.exitCode() != "0") {
+			t.Errorf("%d %v %+v", a.status, a.Detail, a)
+		}
+		return err
+	})
+	l.await(t, 20)
+	resume := stop()
+	created := make(chan int, 1)
+	go func() {
+		var answer struct{ Detail any }
+		status := server.post(t, "/v1/sessions", request{}, &answer)
+		t.Logf("creation gives %d %v", status, answer.Detail)
+		created <- status
+	}()
+	unknown := &session{server: server, id: strings.Repeat("0", len(s.id))}
+	a, err := unknown.tryCall("/execute", request{"code": "1"})
+	if err != nil || a.status != http.StatusServiceUnavailable {
+		t.Errorf("an unknown session: %v %+v", err, a)
+	}
+	if status := <-created; status != http.StatusServiceUnavailable {
+		t.Errorf("creation gives %d", status)
+	}
+	// A program that is in the way ends as ever, and its sandbox is renewed.
+	if a := mustRun(t, server, request{"code": "while True: pass", "timeout_ms": 100}); !a.TimedOut {
+		t.Errorf("%+v", a)
+	}
+	l.await(t, 20)
+	calls.await(t, 5)
+	var health struct{ Status, Message string }
+	if err := getJSON(t, server.url+"/health", &health); err != nil || health.Status != "ok" {
+		t.Errorf("%v %+v", err, health)
+	}
+	resume()
+	awaitSlow(t, "sessions can be created", func() bool {
+		next, ok := tryCreate(t, server)
+		if ok {
+			next.end(t)
+		}
+		return ok
+	})
+	l.end(t)
+	calls.end(t)
+	s.end(t)
+	if a, err := unknown.tryCall("/execute", request{"code": "1"}); err != nil || a.status != http.StatusNotFound {
+		t.Errorf("an unknown session: %v %+v", err, a)
+	}
+}
