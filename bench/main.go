@@ -28,7 +28,7 @@
 // commands in it:
 //
 //	go run ./bench -kubernetes KUBECONFIG -image vivarium/sandbox:slim -against docker -each 10s
-//	go run ./bench -kubernetes KUBECONFIG -image vivarium/sandbox:slim -clients 1,4 -each 20s -cases '^print'
+//	go run ./bench -kubernetes KUBECONFIG -image vivarium/sandbox:slim -clients 1,4 -burst '' -each 20s -cases ^print
 //
 // The folders of -root are unpacked images: docker export $(docker create IMAGE) | tar -x -C FOLDER
 //

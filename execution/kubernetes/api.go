@@ -40,7 +40,7 @@ func newAPI(opts Options) (*api, error) {
 	}
 	config, namespace := found.config, found.namespace
 	config.QPS = -1 // the apiserver has fair queues of its own
-	// To decode a pod from JSON takes five times as long, and the apiserver encodes it faster, too.
+	// To read a pod from JSON takes more than ten times as long, and the apiserver writes it faster, too.
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	config.UserAgent = opts.UserAgent
 	config.WarningHandlerWithContext = rest.NoWarnings{}
