@@ -57,7 +57,7 @@ type Options struct {
 	Peer string
 	// Dial connects to PID 1 of a pod, whose key has the pin.
 	Dial func(ctx context.Context, address, pin string) (net.Conn, error)
-	// End has PID 1 of a pod exit, and returns when it has.
+	// End has PID 1 of a pod exit, and returns when it has. Nil leaves that to the kubelet.
 	End func(ctx context.Context, address, pin string) error
 	// Trusted returns why pods that trust only these certificates, as PEM, would reject this
 	// server. Nil means that it is not asked.

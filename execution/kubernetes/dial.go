@@ -60,6 +60,9 @@ const endTime = 2 * time.Second
 
 // end has PID 1 of a pod exit, if it can be reached.
 func (b *Backend) end(ctx context.Context, p *pod) {
+	if b.opts.End == nil {
+		return
+	}
 	for _, address := range p.addresses {
 		if b.opts.End(ctx, net.JoinHostPort(address, strconv.Itoa(b.opts.Port)), p.pin) == nil {
 			return
