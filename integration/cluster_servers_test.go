@@ -1,11 +1,13 @@
 package integration
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -41,12 +43,20 @@ func (s *session) awaitTakeover(t *testing.T, code, stdout string) {
 	})
 }
 
-// beginCall begins a call of a session that lasts, waits until it runs, and gives what comes of it later.
+// beginCall begins a call of a session that lasts longer than a test, waits until it runs, and gives what comes of it
+// later.
 func (s *session) beginCall(t *testing.T) <-chan outcome {
+	t.Helper()
+	return s.beginSleep(t, 50)
+}
+
+func (s *session) beginSleep(t *testing.T, seconds int) <-chan outcome {
 	t.Helper()
 	answers := make(chan outcome, 1)
 	go func() {
-		a, err := s.tryCall("/execute", request{"code": "open('began', 'w').close()\nimport time\ntime.sleep(50)", "timeout_ms": 60000})
+		a, err := s.tryCall("/execute", request{
+			"code": fmt.Sprintf("open('began', 'w').close()\nimport time, os\ntime.sleep(%d)\nos.remove('began')", seconds), "timeout_ms": 60000,
+		})
 		answers <- outcome{a, err}
 	}()
 	if !awaitFile(t, s.sandbox(t), "/workspace/began") {
@@ -99,6 +109,7 @@ func TestKubernetesSlowFrozenServer(t *testing.T) {
 	t.Cleanup(func() { _ = first.process.Signal(syscall.SIGCONT) })
 	taken := &session{server: other, id: s.id}
 	taken.awaitTakeover(t, "x", "'kept'\n")
+	taken.bash(t, "rm -f began")
 	second := taken.beginCall(t)
 	if err := first.process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -235,5 +246,90 @@ func (h *kubernetesHost) silence(t *testing.T, stop func() func(), env ...string
 	s.end(t)
 	if a, err := unknown.tryCall("/execute", request{"code": "1"}); err != nil || a.status != http.StatusNotFound {
 		t.Errorf("an unknown session: %v %+v", err, a)
+	}
+}
+
+// add returns a call that adds one to a variable of a session.
+func (s *session) add() error {
+	a, err := s.tryCall("/execute", patient(request{"code": "x += 1"}))
+	if err == nil && (a.status != http.StatusOK || a.exitCode() != "0" || a.StateLost) {
+		return fmt.Errorf("%d %v %+v", a.status, a.Detail, a)
+	}
+	return err
+}
+
+// Calls of a session go through any server, one after the other.
+func TestKubernetesServersShareASession(t *testing.T) {
+	first, second := startServer(t, append(reachable(t), "POOL_SIZE=0")...), startServer(t, append(reachable(t), "POOL_SIZE=0")...)
+	s := startSession(t, first, request{})
+	s.python(t, "x = 0")
+	const each = 20
+	var clients sync.WaitGroup
+	for _, server := range []*server{first, second} {
+		for range 2 {
+			clients.Go(func() {
+				for range each / 2 {
+					if err := (&session{server: server, id: s.id}).add(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	clients.Wait()
+	program{stdout: fmt.Sprintf("%d\n", 2*each)}.check(t, s.python(t, "x"))
+	// What is sent to the other one meanwhile waits for a call, and does not end it.
+	call := s.beginSleep(t, 3)
+	program{stdout: fmt.Sprintf("%d\n", 2*each)}.check(t, (&session{server: second, id: s.id}).python(t, "x"))
+	if o := <-call; o.err != nil || o.a.status != http.StatusOK || o.a.exitCode() != "0" {
+		t.Errorf("%v %+v", o.err, o.a)
+	}
+}
+
+// The servers are replaced one by one while clients use them, which go to those that are there. No call fails, and no
+// state is lost.
+func TestKubernetesServersAreRolledOut(t *testing.T) {
+	next := func() *server {
+		s, err := start(append(reachable(t), "POOL_SIZE=1", "SHUTDOWN_TIMEOUT_SEC=60"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.process.Kill() }) // unless it has ended
+		return s
+	}
+	var mu sync.Mutex
+	servers := []*server{next(), next()}
+	turn := 0
+	pick := func() *server {
+		mu.Lock()
+		defer mu.Unlock()
+		turn++
+		return servers[turn%len(servers)]
+	}
+	s := startSession(t, servers[0], request{})
+	s.python(t, "x = 0")
+	all := startLoad(2, func() error { return runs(t, pick())() })
+	calls := startLoad(2, func() error { return (&session{server: pick(), id: s.id}).add() })
+	calls.await(t, 10)
+	for i := range servers {
+		replaced := servers[i]
+		fresh := next()
+		mu.Lock()
+		servers[i] = fresh
+		mu.Unlock()
+		replaced.leave(t)
+		calls.await(t, 10)
+		all.await(t, 10)
+	}
+	all.end(t)
+	calls.end(t)
+	made, _ := calls.state()
+	s.server = servers[0]
+	program{stdout: fmt.Sprintf("%d\n", made)}.check(t, s.python(t, "x"))
+	s.end(t)
+	for _, server := range servers {
+		if err := server.end(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -91,8 +91,15 @@ func (c poolClaimer) patchClaim(ctx context.Context, candidate *pod, want want) 
 		return nil, err
 	}
 	c.hold(candidate.uid)
-	p, err := c.patch(ctx, candidate, c.claimPatch(candidate, want, owner.reference()))
-	if err == nil && p.deleted { // its ReplicaSet has deleted it at the same moment
+	// A caller who leaves does not cut the request short: nobody would know of the pod that it may have claimed.
+	lasting, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), connectTime, errSlow)
+	defer cancel()
+	p, err := c.patch(lasting, candidate, c.claimPatch(candidate, want, owner.reference()))
+	switch {
+	case lasting.Err() != nil && err != nil: // it may be claimed
+		c.disown(candidate)
+		return nil, err
+	case err == nil && p.deleted: // its ReplicaSet has deleted it at the same moment
 		err = errLost
 	}
 	if err != nil {

@@ -6,6 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
 	"testing"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -69,4 +73,38 @@ func TestLostLink(t *testing.T) {
 		t.Errorf("attaching gives %v", err)
 	}
 	c.remove("pods", "s")
+}
+
+// A caller who leaves while its claim is under way leaves no pod behind that is claimed.
+func TestCallerLeavesDuringAClaim(t *testing.T) {
+	c := newCluster(t)
+	c.put("pods", blank("a"))
+	ctx, leave := context.WithCancel(t.Context())
+	target, err := url.Parse(c.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.FlushInterval = -1
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if r.Request.Method == http.MethodPatch { // it has taken effect, and its answer is on the way
+			leave()
+		}
+		return nil
+	}
+	front := httptest.NewServer(proxy)
+	defer front.Close()
+	b := c.backend(func(o *kubernetes.Options) {
+		o.Kubeconfig = filepath.Join(t.TempDir(), "config")
+		c.writeConfig(o.Kubeconfig, front.URL, "")
+	})
+	if i, err := b.Start(ctx, spec()); err == nil {
+		i.Detach()
+		t.Error("a caller who has left gets a sandbox")
+	}
+	c.await("delete pods", 1)
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	c.cutWatches()
 }
