@@ -91,7 +91,7 @@ func (c poolClaimer) patchClaim(ctx context.Context, candidate *pod, want want) 
 		return nil, err
 	}
 	c.hold(candidate.uid)
-	// A caller who leaves does not cut the request short: nobody would know of the pod that it may have claimed.
+	// A caller who leaves does not cut the request short: no server would know of the pod that it may have claimed.
 	lasting, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), connectTime, errSlow)
 	defer cancel()
 	p, err := c.patch(lasting, candidate, c.claimPatch(candidate, want, owner.reference()))
