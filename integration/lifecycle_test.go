@@ -43,7 +43,7 @@ type outcome struct {
 	err error
 }
 
-// findSleeper gives the sandbox of a sleeper, "" if none runs.
+// findSleeper returns the sandbox of a sleeper, or "" if none runs.
 func findSleeper(s *server) (found string) {
 	list, _ := shared.host.sandboxes(s.instance)
 	for _, candidate := range list {

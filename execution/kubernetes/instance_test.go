@@ -71,7 +71,7 @@ func TestDestroy(t *testing.T) {
 		t.Error("Destroy does not wait")
 	}
 	c.await("delete pods", 3)
-	for range 3 { // each was told to end, so that nobody has to wait for the kubelet
+	for range 3 { // each PID 1 ends at once, so that no server waits for the kubelet
 		<-c.ended
 	}
 	<-doomed(i)
