@@ -27,7 +27,7 @@ from channel import Channel, Gone
 from handover import fields, parse_fields
 from kernel import Filter
 from main import Start
-from memory import WATCH_SECONDS
+from memory import pids
 from results import send_results
 from run import PARTS, Job, Run
 from sandbox import PROTOCOL, PYTHON, Sandbox
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from main import Stem
     from typing import Any, NoReturn, Optional
 
-MIN_CHECK_PAUSE = 2 * WATCH_SECONDS  # seconds
 MAX_CHECK_PAUSE = 1.0  # seconds between checks of a session that does nothing: each costs 0.3 ms of CPU time
 STALE_SECONDS = 0.5  # if the start of a call takes longer, this process was frozen
 KEPT = "; it stays in the session: read it there (GET .../files/PATH, or the tool read_file)"
@@ -91,7 +90,7 @@ class Session:
         self.kills_before = 0  # processes that were killed for memory between the last call and this one
         self.background = Background(min(most_processes(), MAX_JOBS))
         self.at = -1  # index of the path of a call that an error is about
-        self.check_pause = MIN_CHECK_PAUSE  # seconds between checks of what runs between calls
+        self.check_pause = 0.0  # seconds between checks of what runs between calls
         self.listening = select.poll()
         for fd in (channel.receive_fd, self.family.wakeup_fd):
             self.listening.register(fd, select.POLLIN)
@@ -100,7 +99,7 @@ class Session:
         """Serves calls. Raises Gone at the end."""
         self.channel.send(b"R", fields(protocol=PROTOCOL, python=PYTHON, isolation="session"))
         while True:
-            self.check_pause = MIN_CHECK_PAUSE
+            self.check_pause = 2 * self.sandbox.watches.pause
             self.channel.answer_greeting()
             staging = Staging(self.root)
             job = self.receive_job(staging)
@@ -152,8 +151,7 @@ class Session:
             if self.channel.buffer:
                 self.channel.show_life()  # a large frame may arrive slowly
             # Background processes may use memory between calls too.
-            pause = min(self.check_pause, 2 * self.sandbox.watches.pause) if has_children() else CLOCK_CHECK_SECONDS
-            timeout = min(self.channel.silence_left(), pause)
+            timeout = min(self.channel.silence_left(), self.check_pause if has_children() else CLOCK_CHECK_SECONDS)
             events = self.listening.poll(timeout * 1000 + 1)
             for fd, _ in events:
                 if fd == self.channel.receive_fd:
@@ -162,8 +160,17 @@ class Session:
                     self.stop_listening(fd)
             self.family.reap()
             self.sandbox.watches.check()
-            quiet = not events and self.sandbox.watches.is_quiet()
-            self.check_pause = min(2 * self.check_pause, MAX_CHECK_PAUSE) if quiet else MIN_CHECK_PAUSE
+            quiet = not events and (self.sandbox.watches.is_quiet() or self.only_waits())
+            self.check_pause = min(2 * self.check_pause, MAX_CHECK_PAUSE) if quiet else 2 * self.sandbox.watches.pause
+
+    def only_waits(self) -> bool:
+        """Reports whether nothing runs between calls: the interpreter is the only process, and has one thread."""
+        if self.interpreter is None or pids() != [self.interpreter.pid]:
+            return False
+        try:
+            return len(os.listdir(f"/proc/{self.interpreter.pid}/task")) == 1
+        except OSError:
+            return False
 
     def keep_listening(self, fd: int, keep: bool) -> None:
         """Listens to a pipe between calls. If `keep` is set, its output is sent with the next cell."""
