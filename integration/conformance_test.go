@@ -3,13 +3,16 @@ package integration
 import (
 	"context"
 	"log/slog"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/execution/executiontest"
+	"github.com/vivarium-sandbox/vivarium/execution/kubernetes"
 	"github.com/vivarium-sandbox/vivarium/execution/launch"
+	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/pool"
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
@@ -20,6 +23,38 @@ func TestDockerConformance(t *testing.T) {
 		t.Helper()
 		backend, err := docker.New(docker.Options{
 			Command: command.Line, Environment: supervisor.Environment(), Workspace: supervisor.Workspace,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return backend
+	})
+}
+
+// The Kubernetes backend does what every backend must, with either isolation.
+func TestKubernetesConformance(t *testing.T) {
+	cluster := shared.host.(*kubernetesHost)
+	credentials, err := link.LoadCredentials(cluster.link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := cluster.poolFor(poolLimits{image: slimImage, memory: "256", workspace: "32", temp: "32"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
+		t.Helper()
+		backend, err := kubernetes.New(kubernetes.Options{
+			Kubeconfig: cluster.kubeconfig, Namespace: sandboxNamespace(), Pool: pool, Port: link.Port,
+			Settings: conformanceSettings(execution.IsolationRun),
+			Dial: func(ctx context.Context, address, pin string) (net.Conn, error) {
+				conn, err := credentials.Dial(ctx, address, pin)
+				if err != nil {
+					return nil, err // a nil *link.Conn would be a net.Conn that is not nil
+				}
+				return conn, nil
+			},
+			End: credentials.End, Texts: command.Boot, Environment: supervisor.Environment(),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -111,11 +146,11 @@ func newLauncher(t *testing.T, open newBackend) (instanceBackend, *launch.Launch
 		if left := awaitSandboxes(backend.InstanceID(), 0); left != 0 {
 			t.Errorf("%d sandboxes are left", left)
 		}
-		if left := shared.host.traces(backend.InstanceID()); len(left) != 0 {
-			t.Errorf("the backend has left %q", left)
-		}
 		if err := backend.Close(); err != nil {
 			t.Error(err)
+		}
+		if left := shared.host.traces(backend.InstanceID()); len(left) != 0 {
+			t.Errorf("the backend has left %q", left)
 		}
 	})
 	return backend, launch.NewLauncher(backend, slog.New(slog.DiscardHandler))
