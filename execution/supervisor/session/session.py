@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from main import Stem
     from typing import Any, NoReturn, Optional
 
-MAX_CHECK_PAUSE = 1.0  # seconds between checks of a session that does nothing: each costs 0.3 ms of CPU time
+MAX_CHECK_PAUSE = 2.0  # seconds between checks of a session that does nothing: each costs 0.3 to 1 ms of CPU time
 STALE_SECONDS = 0.5  # if the start of a call takes longer, this process was frozen
 KEPT = "; it stays in the session: read it there (GET .../files/PATH, or the tool read_file)"
 EMPTY_FACTS = fields(
