@@ -73,7 +73,7 @@ func TestWallsFromInside(t *testing.T) {
 		{name: "no new privileges", code: "print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('NoNewPrivs', 'Seccomp:'))])", stdout: "['1', '2']\n"},
 		{name: "user", code: `import os, pwd
 print(len({*os.getresuid()}), os.getuid() == 65532 or 1900000000 <= os.getuid() < 1900001024, os.getresgid(), {*os.getgroups()} - {65532}, pwd.getpwuid(os.getuid()).pw_name)`, stdout: "1 True (65532, 65532, 65532) set() sandbox\n"},
-		{name: "interfaces and names", code: "import ctypes, socket\nfound = ctypes.c_void_p()\nprint(ctypes.CDLL(None).getifaddrs(ctypes.byref(found)), socket.getaddrinfo('localhost', 80, proto=6)[-1][4][0])", stdout: "0 127.0.0.1\n"},
+		{name: "interfaces and names", code: "import ctypes, socket\nfound = ctypes.c_void_p()\nprint(ctypes.CDLL(None).getifaddrs(ctypes.byref(found)), '127.0.0.1' in [found[4][0] for found in socket.getaddrinfo('localhost', 80, proto=6)])", stdout: "0 True\n"},
 		terminals(),
 		{name: "the supervisor's source", code: "print(len(open('/proc/1/cmdline').read()) < 100, open('/proc/1/cmdline').read() == open('/proc/self/cmdline').read())", stdout: "True True\n"},
 		{name: "what writes out the host's disks does nothing", code: "import os\nfd = os.open('/usr/bin/env', os.O_RDONLY)\nprint(os.sync(), os.fsync(fd), os.fdatasync(fd))", stdout: "None None None\n"},
