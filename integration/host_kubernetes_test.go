@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,6 +82,7 @@ func (h *kubernetesHost) install(ctx context.Context) error {
 	for _, value := range []string{
 		"replicas=0", "image.tag=integration", "sandboxes.image.tag=slim", "image.pullPolicy=Never", "sandboxes.image.pullPolicy=Never",
 		fmt.Sprintf("sandboxes.free=%d", blanks), "sandboxes.cpuRequest=10m", "sandboxes.memoryRequestMB=32",
+		"limitRange.enabled=false", // for pools that adapt makes
 		"config.MEMORY_LIMIT_MB=256", "config.WORKSPACE_LIMIT_MB=64", "config.TMP_LIMIT_MB=64",
 	} {
 		values = append(values, "--set", value)
@@ -190,6 +192,9 @@ func (h *kubernetesHost) adapt(env []string) ([]string, error) {
 		image: of("KUBERNETES_EXECUTOR_IMAGE"), memory: of("MEMORY_LIMIT_MB"), workspace: of("WORKSPACE_LIMIT_MB"),
 		temp: of("TMP_LIMIT_MB"), cpus: of("CPU_LIMIT"),
 	}
+	if limits.memory == "" { // the defaults of docs/settings.md
+		limits.memory, limits.workspace, limits.temp = "1024", cmp.Or(limits.workspace, "512"), cmp.Or(limits.temp, "256")
+	}
 	name, err := h.poolFor(limits)
 	return append(slices.Clip(env), "KUBERNETES_POOL="+name), err
 }
@@ -228,7 +233,8 @@ func (h *kubernetesHost) poolFor(limits poolLimits) (string, error) {
 	container.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(int64(memory+64)<<20, resource.BinarySI)
 	container.Resources.Limits[corev1.ResourceCPU] = resource.MustParse(cpus)
 	for i, volume := range template.Spec.Volumes {
-		if size, known := map[string]string{"workspace": limits.workspace, "tmp": limits.temp}[volume.Name]; known {
+		shared := strconv.Itoa(memory / 4)
+		if size, known := map[string]string{"workspace": limits.workspace, "tmp": limits.temp, "shm": shared}[volume.Name]; known {
 			quantity := resource.MustParse(size + "Mi")
 			template.Spec.Volumes[i].EmptyDir.SizeLimit = &quantity
 		}

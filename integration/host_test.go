@@ -52,6 +52,12 @@ func adapt(env []string) ([]string, error) {
 	return env, nil
 }
 
+// inPods reports whether sandboxes are pods.
+func inPods() bool {
+	_, ok := shared.host.(*kubernetesHost)
+	return ok
+}
+
 // awaitSandboxes waits until a server has that many sandboxes, and returns how
 // many it has in the end.
 func awaitSandboxes(instance string, want int) int {

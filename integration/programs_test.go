@@ -164,7 +164,7 @@ func manyFiles() program {
 		name: "files without end", code: "import os\ni = 0\nwhile True:\n  os.mknod(f'/tmp/{i:0250}')\n  i += 1", timeout: 30000,
 		exit: "1", reason: "workspace_limit", stderr: "~No space left on device",
 	}
-	if _, pods := shared.host.(*kubernetesHost); pods {
+	if inPods() {
 		p.exit, p.reason, p.signal, p.stderr = "137", "memory_limit", "SIGKILL", ""
 	}
 	return p

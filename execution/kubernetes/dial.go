@@ -109,8 +109,13 @@ func (b *Backend) filterFor(p *pod) ([]byte, error) {
 	return nil, fmt.Errorf("its runtime filters no system calls, and this server has no filter for %q", p.facts.Arch)
 }
 
+// leastPtys is how many pseudo-terminals the programs of a sandbox may always have open. A pod has
+// them in any case. All containers of a node share a few thousand.
+const leastPtys = 16
+
 // environment returns the variables of PID 1 and of programs.
 func (b *Backend) environment(spec execution.Spec) []string {
+	spec.Ptys = max(spec.Ptys, leastPtys)
 	return slices.Concat(b.opts.Environment, hardening.Environment(spec), []string{
 		"HOSTNAME=" + hardening.Hostname,
 		// At its limit the cgroup of a pod may end PID 1 too. The supervisor ends programs before that.

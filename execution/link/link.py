@@ -515,6 +515,8 @@ def become(link: Link) -> None:
 
 
 def main() -> None:
+    for name in [name for name in os.environ if name.startswith("KUBERNETES_")]:
+        del os.environ[name]  # the API server's address, which kubelets set and programs have no use for
     with open("/proc/self/cmdline") as file:
         source = file.read().split("\0")[3]
     link = Link(sys.argv[1:], source)

@@ -79,7 +79,9 @@ class WritableDir:
         if self.owned:
             os.fchmod(self.folder, self.mode | 0o700)
         empty(self.folder, left)
-        if self.owned:
+        if not self.owned:
+            os.utime(self.folder)  # so that its times do not show whether it was used
+        else:
             for name in os.listxattr(self.folder):  # access control lists are among them
                 os.removexattr(self.folder, name)
             clear_flags(self.folder)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 else:
     import _signal
 
+WATCHED = int(
+    os.environ.pop("VIVARIUM_WATCH_MEMORY", "0")
+)  # bytes to which MemoryWatch bounds memory; 0: the kernel does
 FEW_SOCKETS = 16  # sockets that are not examined further
 SOCKET_BYTES = 212_992  # what a Unix socket may have in flight (net.core.wmem_default)
 WATCH_SECONDS = 0.05  # time between checks of memory that no cgroup bounds

@@ -12,7 +12,7 @@ from channel import Channel, Gone
 from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
 from handover import fields
 from kernel import write_all
-from memory import Cgroup, Counter, MemoryWatch, Residents
+from memory import Cgroup, Counter, MemoryWatch, Residents, WATCHED
 from network import Network
 from program import MAIN_FILE
 from results import send_results
@@ -49,10 +49,10 @@ class Sandbox:
         self.free = 0  # the bytes of shared_memory that are in use between runs
         self.home = SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))
         self.home.make()
-        limit = int(os.environ.pop("VIVARIUM_WATCH_MEMORY", "0"))
         residents = Residents()
         places = workspace, *WRITABLE_DIRS
-        memory = MemoryWatch(limit, places, self.network, residents, channel.show_life, Cgroup() if limit else None)
+        cgroup = Cgroup() if WATCHED else None
+        memory = MemoryWatch(WATCHED, places, self.network, residents, channel.show_life, cgroup)
         self.watches = Watches(memory, KernelWatch(self.network, residents))
         self.pressure = Pressure(memory, self.watches.kernel)
 
