@@ -44,8 +44,8 @@ func review[R any](ctx context.Context, b *Backend, kind string, question R) (an
 	return answer, json.Unmarshal(body, &answer)
 }
 
-// examineRights compares the rights of this account with those that it needs. With more, whoever
-// takes over a server can do more.
+// examineRights compares the rights of this account with those that it needs. What it has beyond
+// them, an attacker who takes over a server has too.
 func (b *Backend) examineRights(ctx context.Context) []Finding {
 	own, err := review(ctx, b, "selfsubjectrulesreviews", authorizationv1.SelfSubjectRulesReview{
 		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: b.api.namespace},
