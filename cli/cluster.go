@@ -54,3 +54,15 @@ func isCluster(b backend) bool {
 	_, ok := b.(*kubernetes.Backend)
 	return ok
 }
+
+// examinePods prints what a cluster is like for sandboxes.
+func examinePods(ctx context.Context, b backend, finding finder) {
+	cluster, ok := b.(*kubernetes.Backend)
+	if !ok {
+		return
+	}
+	marks := map[kubernetes.Verdict]mark{kubernetes.Good: good, kubernetes.Doubtful: open, kubernetes.Failing: missing}
+	for _, f := range cluster.Examine(ctx) {
+		finding(marks[f.Verdict], "%s", f.Text)
+	}
+}

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 
@@ -16,3 +17,6 @@ func newCluster(config.Config, *slog.Logger) (backend, error) {
 
 // isCluster reports whether a backend is that of a cluster.
 func isCluster(backend) bool { return false }
+
+// examinePods prints nothing: there is no such backend.
+func examinePods(context.Context, backend, finder) {}

@@ -166,13 +166,13 @@ func examineCluster(ctx context.Context, c config.Config, finding finder) error 
 		finding(missing, "%s", oneLine(err))
 		return nil
 	}
-	health, cancel := context.WithTimeout(ctx, startTime)
+	bounded, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	if err := cluster.Health(health); err != nil {
+	examinePods(bounded, cluster, finding)
+	if err := cluster.Health(bounded); err != nil {
 		finding(missing, "%s", execution.AsError(err).Explain())
 		return cluster.Close()
 	}
-	finding(good, "the Deployment %s has blank pods that fit the settings", c.KubernetesPool)
 	examineIsolation(ctx, cluster, c, finding)
 	return cluster.Close()
 }

@@ -62,6 +62,11 @@ func (f faultyCluster) as(account string) string {
 	})
 }
 
+// elsewhere is the configuration of a cluster that does not answer.
+func (f faultyCluster) elsewhere() string {
+	return f.config(func(c *api.Cluster, _ *api.AuthInfo) { c.Server = "https://127.0.0.1:1" })
+}
+
 // otherLink writes a server's certificate that sandboxes do not trust, and returns the variable that names it.
 func (f faultyCluster) otherLink() string {
 	f.t.Helper()
@@ -136,7 +141,7 @@ func TestKubernetesRefusesToStart(t *testing.T) {
 			[]string{"KUBECONFIG=/nowhere", "HOME=/nowhere", "KUBERNETES_SERVICE_HOST="}, []string{"there is no cluster: set KUBECONFIG"},
 		},
 		"no answer": {
-			[]string{f.config(func(c *api.Cluster, _ *api.AuthInfo) { c.Server = "https://127.0.0.1:1" })},
+			[]string{f.elsewhere()},
 			[]string{"Kubernetes does not answer at https://127.0.0.1:1: start the cluster, or set KUBECONFIG and KUBERNETES_CONTEXT"},
 		},
 		"another cluster's CA": {

@@ -27,6 +27,7 @@ type api struct {
 	pods        *gentype.ClientWithList[*corev1.Pod, *corev1.PodList]
 	leases      *gentype.ClientWithList[*coordinationv1.Lease, *coordinationv1.LeaseList]
 	deployments *gentype.Client[*appsv1.Deployment]
+	raw         rest.Interface // for what is in no namespace
 	http        *http.Client
 	host        string
 	namespace   string
@@ -79,7 +80,7 @@ func newAPI(opts Options) (*api, error) {
 		leases: gentype.NewClientWithList("leases", coordination, parameters, namespace,
 			func() *coordinationv1.Lease { return &coordinationv1.Lease{} }, func() *coordinationv1.LeaseList { return &coordinationv1.LeaseList{} }),
 		deployments: gentype.NewClient("deployments", apps, parameters, namespace, func() *appsv1.Deployment { return &appsv1.Deployment{} }),
-		http:        client, host: config.Host, namespace: namespace,
+		raw:         core, http: client, host: config.Host, namespace: namespace,
 	}, nil
 }
 

@@ -254,13 +254,17 @@ func TestFilters(t *testing.T) {
 	}
 	c.put("pods", bare("bare", "arm64"))
 	b := c.backend(func(o *kubernetes.Options) { o.Filters = map[string][]byte{"amd64": {1}, "arm64": {2}} })
-	start(t, b, spec()).Detach()
-	c.put("pods", blank("filtered"))
-	start(t, b, spec()).Detach()
+	for _, next := range []object{blank("filtered"), bare("odd", "riscv64")} {
+		i := start(t, b, spec())
+		if ready := read(t, i); ready != "ready" {
+			t.Errorf("the supervisor says %q", ready)
+		}
+		i.Detach()
+		c.put("pods", next)
+	}
 	if boots := c.booted(); !slices.Equal(boots, []string{"bare generation=1 filter=02", "filtered generation=1"}) {
 		t.Errorf("the boots are %q", boots)
 	}
-	c.put("pods", bare("odd", "riscv64"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {

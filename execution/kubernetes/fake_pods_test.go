@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,3 +122,19 @@ func settings() execution.Settings {
 
 // spec is what tests start.
 func spec() execution.Spec { return execution.Spec{Image: "pool/h1", Settings: settings()} }
+
+// serveReviews answers what is in no namespace: the version, and the rights of the account. It may watch
+// what its rules do not have.
+func (c *cluster) serveReviews(mux *http.ServeMux) {
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, object{"gitVersion": "v1.34.0"})
+	})
+	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusCreated, object{"status": object{"resourceRules": c.rules}})
+	})
+	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		attributes := parse(body)["spec"].(object)["resourceAttributes"].(object)
+		reply(w, http.StatusCreated, object{"status": object{"allowed": attributes["verb"] == "watch"}})
+	})
+}

@@ -38,6 +38,7 @@ type cluster struct {
 	refill   int              // blanks to add, one for each that is claimed
 	deaf     map[string]error // why there is no link to a pod
 	boots    []string         // the names of pods and their generations
+	rules    []object         // the rights of the account, as SelfSubjectRulesReview has them
 	ended    chan string      // the addresses of those that were told to end
 }
 
@@ -60,6 +61,7 @@ func newCluster(t *testing.T) *cluster {
 		mux.HandleFunc(prefix+"/namespaces/boxes/{resource}", c.serve)
 		mux.HandleFunc(prefix+"/namespaces/boxes/{resource}/{name}", c.serve)
 	}
+	c.serveReviews(mux)
 	c.server = httptest.NewServer(mux)
 	t.Cleanup(func() {
 		c.cutWatches()

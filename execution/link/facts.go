@@ -23,6 +23,9 @@ type Facts struct {
 	NetNS  bool `json:"netns"`
 	// Seccomp reports whether the runtime filters the system calls of the pod.
 	Seccomp bool `json:"seccomp"`
+	// OwnUsers reports whether the pod has users of its own (hostUsers: false), which runtimes
+	// may ignore.
+	OwnUsers bool `json:"ownusers"`
 	// Cgroup is the version of cgroups.
 	Cgroup int `json:"cgroup"`
 	// OOMGroup reports whether the kernel ends all processes of the container if they take too

@@ -27,8 +27,9 @@ func FindFacts() (Facts, error) {
 		Version: factsVersion,
 		Kernel:  unix.ByteSliceToString(name.Release[:]), Arch: runtime.GOARCH,
 		UserNS: user, NetNS: user && canUnshare(syscall.CLONE_NEWUSER|syscall.CLONE_NEWNET),
-		Seccomp: err != nil || mode == unix.SECCOMP_MODE_FILTER, // a filter may deny the question
-		Cgroup:  version, OOMGroup: version == 2 && endsAll(cgroupRoot, "/proc/self/cgroup"),
+		Seccomp:  err != nil || mode == unix.SECCOMP_MODE_FILTER, // a filter may deny the question
+		OwnUsers: hasOwnUsers(),
+		Cgroup:   version, OOMGroup: version == 2 && endsAll(cgroupRoot, "/proc/self/cgroup"),
 	}, nil
 }
 
@@ -49,6 +50,12 @@ func canUnshare(namespaces uintptr) bool {
 		_ = process.Release()
 	}
 	return errors.Is(err, syscall.ENOTDIR)
+}
+
+// hasOwnUsers reports whether the users of this process are not simply the machine's.
+func hasOwnUsers() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(text)), " ") != "0 0 4294967295"
 }
 
 // cgroupVersion returns the version of cgroups, or 0 if none are mounted.
