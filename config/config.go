@@ -50,6 +50,7 @@ type Config struct {
 	Kubeconfig               string `env:"KUBECONFIG"`
 	KubernetesContext        string `env:"KUBERNETES_CONTEXT"`
 	KubernetesNamespace      string `env:"KUBERNETES_EXECUTOR_NAMESPACE"`
+	KubernetesProvider       string `env:"KUBERNETES_PROVIDER, default=deployment" oneof:"deployment agent-sandbox"`
 	KubernetesPool           string `env:"KUBERNETES_POOL, default=vivarium-sandboxes"`
 	KubernetesImage          string `env:"KUBERNETES_EXECUTOR_IMAGE"`
 	KubernetesLinkDir        string `env:"KUBERNETES_LINK_DIR, default=/etc/vivarium/link"`

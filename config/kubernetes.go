@@ -24,10 +24,10 @@ func (c Config) kubernetesFaults() []error {
 		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_NETWORK is %q: must be none, or pod for the network of the sandbox's pod, with EXECUTOR_BACKEND=kubernetes", c.Network))
 	}
 	if c.Image != settings["PYTHON_EXECUTOR_DOCKER_IMAGE"].Default {
-		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_IMAGE is %q: must not be set with EXECUTOR_BACKEND=kubernetes, where the Deployment KUBERNETES_POOL has the image", c.Image))
+		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_IMAGE is %q: must not be set with EXECUTOR_BACKEND=kubernetes, where the template of KUBERNETES_POOL has the image", c.Image))
 	}
 	if c.Runtime != "" {
-		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be empty with EXECUTOR_BACKEND=kubernetes, where the Deployment KUBERNETES_POOL has a runtimeClassName", c.Runtime))
+		faults = append(faults, fmt.Errorf("PYTHON_EXECUTOR_DOCKER_RUNTIME is %q: must be empty with EXECUTOR_BACKEND=kubernetes, where the template of KUBERNETES_POOL has a runtimeClassName", c.Runtime))
 	}
 	if _, err := netip.ParseAddr(c.PodIP); c.PodIP != "" && err != nil {
 		faults = append(faults, fmt.Errorf("POD_IP is %q: must be %s", c.PodIP, settings["POD_IP"].Allowed))

@@ -15,6 +15,7 @@ func TestKubernetesSettings(t *testing.T) {
 		"PYTHON_EXECUTOR_DOCKER_RUN_ARGS":        {[]string{"--privileged"}, nil}, // without effect
 		"KUBERNETES_EXECUTOR_IMAGE":              {[]string{"sandbox:1", "registry.example.com/sandbox@sha256:" + strings.Repeat("0", 64)}, []string{"Sandbox"}},
 		"KUBERNETES_LINK_PORT":                   {[]string{"1"}, []string{"0", "65536", "x"}},
+		"KUBERNETES_PROVIDER":                    {[]string{"deployment", "agent-sandbox"}, []string{"statefulset"}},
 		"PEER_PORT":                              {[]string{"0", "65535"}, []string{"-1", "65536"}},
 		"POD_IP":                                 {[]string{"10.0.0.1", "fd00::1"}, []string{"pod", "10.0.0.1:80"}},
 		"SESSION_LINK_IDLE_SEC":                  {[]string{"1"}, []string{"0"}},
