@@ -87,7 +87,7 @@ type Backend struct {
 	leases *leases
 	misses *rate.Limiter // of questions for sessions that the index does not have
 
-	looking chan struct{} // holds one token; its holder may look at the Deployment
+	looking chan struct{} // holds one token; its holder may look at the pool
 
 	mu       sync.Mutex
 	pool     *pool           // as it was found last
@@ -118,7 +118,7 @@ func New(opts Options) (*Backend, error) {
 		misses: rate.NewLimiter(questions, questions), looking: make(chan struct{}, 1),
 		held: make(map[string]bool), unwanted: make(map[string]*pod), doubted: make(map[string]*pod),
 	}
-	b.leases, b.claimer = newLeases(b.index.wake), poolClaimer{b}
+	b.leases, b.claimer = newLeases(b.index.wake), deploymentClaimer{b}
 	return b, nil
 }
 
@@ -182,8 +182,8 @@ func (b *Backend) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if found.fault != nil {
-		return unavailable(found.fault.Error(), nil)
+	if fault := found.fault(b.api.namespace); fault != nil {
+		return unavailable(fault.Error(), nil)
 	}
 	if err := b.start(found.label); err != nil { //nolint:contextcheck // it outlasts this call
 		return unavailable("the server is shutting down", err)

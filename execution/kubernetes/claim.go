@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// mostCandidates is how many blanks a claim tries before it waits for the watch.
-	mostCandidates = 5
 	// deadlineGrace is how long after its end a pod may still be there until the kubelet ends it.
 	deadlineGrace = time.Minute
 )
@@ -40,96 +38,68 @@ func (w want) fits(p *pod) bool {
 // errLost is the error of a claim of a pod that another server has, or that is gone.
 var errLost = errors.New("the pod is not a blank any more")
 
-// claimer turns blanks into sandboxes.
+// claimer turns blanks into sandboxes. There is one for each way to keep blanks ready.
 type claimer interface {
 	// Claim returns a pod that belongs to this server from then on. It waits for one until
 	// ctx ends.
 	Claim(ctx context.Context, want want) (*pod, error)
-	// Release deletes a pod and returns when it is gone. It succeeds if it is gone already.
-	Release(ctx context.Context, p *pod) error
+	// Delete asks for a pod's end, and succeeds if the pod is gone already. Where it fails, the
+	// sweep does it later.
+	Delete(ctx context.Context, p *pod) error
+	// Pool asks the apiserver for what keeps blanks ready.
+	Pool(ctx context.Context) (*pool, error)
+	// Rights returns what this server must be allowed in the sandboxes' namespace, beyond pods
+	// and Leases.
+	Rights() []right
 }
 
-// poolClaimer claims pods of a Deployment. It implements [claimer].
-type poolClaimer struct{ *Backend }
-
-// Claim implements [claimer].
-func (c poolClaimer) Claim(ctx context.Context, want want) (*pod, error) {
-	for {
-		_, changed, _ := c.index.state()
-		p, err := c.tryCandidates(ctx, want)
-		if p != nil || err != nil {
-			return p, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, c.noBlank(ctx, want)
-		}
-	}
-}
-
-// tryCandidates tries to claim a few blanks. It returns nil if it gets none.
-func (c poolClaimer) tryCandidates(ctx context.Context, want want) (*pod, error) {
-	for range mostCandidates {
-		candidate := c.index.take(want)
-		if candidate == nil {
-			break
-		}
-		p, err := c.patchClaim(ctx, candidate, want)
-		c.index.settle(candidate, err != nil)
-		if !errors.Is(err, errLost) {
-			return p, err
-		}
-	}
-	return nil, nil //nolint:nilnil // there is none at the moment
-}
-
-// patchClaim claims a blank, unless another server does so first, which the apiserver decides.
-func (c poolClaimer) patchClaim(ctx context.Context, candidate *pod, want want) (*pod, error) {
-	owner, err := c.deployment(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c.hold(candidate.uid)
-	// A caller who leaves does not cut the request short: no server would know of the pod that it may have claimed.
-	lasting, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), connectTime, errSlow)
-	defer cancel()
-	p, err := c.patch(lasting, candidate, c.claimPatch(candidate, want, owner.reference()))
-	switch {
-	case lasting.Err() != nil && err != nil: // it may be claimed
-		c.disown(candidate)
-		return nil, err
-	case err == nil && p.deleted: // its ReplicaSet has deleted it at the same moment
-		err = errLost
-	}
-	if err != nil {
-		c.drop(candidate.uid)
-		return nil, err
-	}
-	return p, nil
-}
-
-// claimPatch returns the patch that turns a blank into a sandbox of this server. Without the label
-// the pod is none of its ReplicaSet any more, which makes another one.
-func (c poolClaimer) claimPatch(p *pod, want want, owner metav1.OwnerReference) jsonPatch {
-	all := p.patch().
-		test(label(labelState), stateFree).
+// claimPatch returns the patch that turns a blank into a sandbox of this server. It begins with
+// tests of what the blank must be.
+func (b *Backend) claimPatch(tests jsonPatch, p *pod, want want) jsonPatch {
+	all := tests.
 		set(label(labelState), want.state).
-		set(label(labelHolder), c.id).
-		annotate(noteKey, p.pin).
-		set("/metadata/ownerReferences", []metav1.OwnerReference{owner})
-	now := time.Now()
-	end := now.Add(c.opts.Lifetime)
+		set(label(labelHolder), b.id).
+		annotate(noteKey, p.pin)
 	if want.state == stateSession {
 		s := want.session
-		end = s.Latest
 		all = all.set(label(labelSession), s.ID).describe(s).
 			annotate(noteOwner, string(s.Owner)).
 			annotate(noteCreated, strconv.FormatInt(s.Created.UnixMilli(), 10)).
 			annotate(noteLatest, strconv.FormatInt(s.Latest.UnixMilli(), 10)).
-			annotate("cluster-autoscaler.kubernetes.io/safe-to-evict", "false")
+			annotate(noteEvict, "false")
 	}
-	return all.set("/spec/activeDeadlineSeconds", int64((end.Sub(p.started) + deadlineGrace).Seconds()))
+	return all.set("/spec/activeDeadlineSeconds", int64(b.deadline(want).Sub(p.started).Seconds()))
+}
+
+// own makes a pod this server's, by a patch. The error is errLost where the pod is not what the patch tests, or is
+// being deleted.
+func (b *Backend) own(ctx context.Context, p *pod, changes jsonPatch) (*pod, error) {
+	b.hold(p.uid)
+	// A caller who leaves does not cut the request short: no server would know of the pod that it may have claimed.
+	lasting, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), connectTime, errSlow)
+	defer cancel()
+	now, err := b.patch(lasting, p, changes)
+	switch {
+	case lasting.Err() != nil && err != nil: // it may be claimed
+		b.disown(p)
+		return nil, err
+	case err == nil && now.deleted: // at the same moment
+		err = errLost
+	}
+	if err != nil {
+		b.drop(p.uid)
+		return nil, err
+	}
+	return now, nil
+}
+
+// deadline returns when a claimed pod ends at the latest, even if no server is there any more.
+func (b *Backend) deadline(want want) time.Time {
+	end := time.Now().Add(b.opts.Lifetime)
+	if want.state == stateSession {
+		end = want.session.Latest
+	}
+	return end.Add(deadlineGrace)
 }
 
 // jsonPatch is a patch as of RFC 6902.
@@ -216,17 +186,17 @@ func (b *Backend) look(ctx context.Context, p *pod) (*pod, error) {
 	return now, nil
 }
 
-// Release implements [claimer]. It has PID 1 exit, because the kubelet waits two seconds for one that
+// remove deletes a pod and returns when it is gone. It has PID 1 exit, because the kubelet waits two seconds for one that
 // ignores its signal, as that of a session does. The pod gets a second: a name that is free before the
 // node has ended the pod would promise memory that is still in use.
-func (c poolClaimer) Release(ctx context.Context, p *pod) error {
-	fate := c.index.watch(p)
-	if err := c.delete(ctx, p); err != nil {
+func (b *Backend) remove(ctx context.Context, p *pod) error {
+	fate := b.index.watch(p)
+	if err := b.claimer.Delete(ctx, p); err != nil {
 		return err
 	}
 	ending, stop := context.WithTimeout(ctx, endTime)
 	defer stop()
-	go c.end(ending, p)
+	go b.end(ending, p)
 	select {
 	case <-fate.gone:
 		return nil
@@ -235,8 +205,8 @@ func (c poolClaimer) Release(ctx context.Context, p *pod) error {
 	}
 }
 
-// delete asks for a pod's end. Where that fails, the sweep does it later.
-func (b *Backend) delete(ctx context.Context, p *pod) error {
+// deletePod asks for a pod's end. Where that fails, the sweep does it later.
+func (b *Backend) deletePod(ctx context.Context, p *pod) error {
 	grace, uid := int64(1), types.UID(p.uid)
 	err := b.api.pods.Delete(ctx, p.name, metav1.DeleteOptions{GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: &uid}})
 	switch {

@@ -44,8 +44,7 @@ func (b *Backend) explain(what string, err error) error {
 func (b *Backend) sentence(what string, err error) string {
 	switch {
 	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("Kubernetes does not allow this server to %s in the namespace %q: give its account a Role there with pods (get, list, watch, patch, delete), leases (get, list, watch, create, update, delete) and deployments (get, list, watch)",
-			what, b.api.namespace)
+		return fmt.Sprintf("Kubernetes does not allow this server to %s in the namespace %q: give its account a Role there with %s", what, b.api.namespace, listed(b.needed()))
 	case apierrors.IsUnauthorized(err):
 		return fmt.Sprintf("Kubernetes at %s does not accept this server's credentials: renew those in KUBECONFIG, or the token of its ServiceAccount", b.Host())
 	case isUntrusted(err):
@@ -55,6 +54,12 @@ func (b *Backend) sentence(what string, err error) string {
 		return fmt.Sprintf("Kubernetes refused to %s in the namespace %q: %s", what, b.api.namespace, execution.Clip(status.ErrStatus.Message))
 	}
 	return fmt.Sprintf("Kubernetes does not answer at %s: start the cluster, or set KUBECONFIG and KUBERNETES_CONTEXT to one that runs", b.Host())
+}
+
+// noPool returns the error of a pool of some kind that is not there.
+func (b *Backend) noPool(kind string, err error) error {
+	return unavailable(fmt.Sprintf("there is no %s %q in the namespace %q: install Vivarium's chart there, or set KUBERNETES_POOL and KUBERNETES_EXECUTOR_NAMESPACE",
+		kind, b.opts.Pool, b.api.namespace), err)
 }
 
 // isUntrusted reports whether a server's certificate was refused.
@@ -71,7 +76,7 @@ func (b *Backend) noBlank(ctx context.Context, want want) error {
 	p := b.lastPool()
 	message := b.unready(p)
 	if b.index.hash() != "" && (want.namespaces || want.network) {
-		message = fmt.Sprintf("the nodes of Deployment %q allow no user namespaces in pods, or no network namespaces in these, which sandboxes need: give the pods a seccomp profile that allows unshare, and the nodes user.max_user_namespaces", p.name)
+		message = fmt.Sprintf("the nodes of %s allow no user namespaces in pods, or no network namespaces in these, which sandboxes need: give the pods a seccomp profile that allows unshare, and the nodes user.max_user_namespaces", p.what)
 	}
 	return unavailable(message, context.Cause(ctx))
 }
@@ -81,7 +86,7 @@ func (b *Backend) lastPool() pool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.pool == nil {
-		return pool{name: b.opts.Pool}
+		return pool{what: fmt.Sprintf("the pool %q", b.opts.Pool)}
 	}
 	return *b.pool
 }
@@ -91,15 +96,15 @@ func (b *Backend) unready(p pool) string {
 	namespace := b.api.namespace
 	switch {
 	case strings.Contains(p.failure, "exceeded quota"):
-		return fmt.Sprintf("a ResourceQuota of the namespace %q is used up, so that Deployment %q has no blank pod: raise it, or lower MAX_SANDBOXES and MAX_SESSIONS (%s)",
-			namespace, p.name, execution.Clip(p.failure))
+		return fmt.Sprintf("a ResourceQuota of the namespace %q is used up, so that %s has no blank pod: raise it, or lower MAX_SANDBOXES and MAX_SESSIONS (%s)",
+			namespace, p.what, execution.Clip(p.failure))
 	case strings.Contains(p.failure, "violates PodSecurity"):
-		return fmt.Sprintf("the namespace %q rejects the pods of Deployment %q: label it with a Pod Security level that allows them, or change the template (%s)",
-			namespace, p.name, execution.Clip(p.failure))
+		return fmt.Sprintf("the namespace %q rejects the pods of %s: label it with a Pod Security level that allows them, or change the template (%s)",
+			namespace, p.what, execution.Clip(p.failure))
 	case p.failure != "":
-		return fmt.Sprintf("the pods of Deployment %q in the namespace %q cannot be created: %s", p.name, namespace, execution.Clip(p.failure))
+		return fmt.Sprintf("the pods of %s in the namespace %q cannot be created: %s", p.what, namespace, execution.Clip(p.failure))
 	case p.replicas == 0:
-		return fmt.Sprintf("Deployment %q in the namespace %q has 0 replicas: scale it to as many as there are to be blank pods", p.name, namespace)
+		return fmt.Sprintf("%s in the namespace %q has 0 replicas: scale it to as many as there are to be blank pods", p.what, namespace)
 	}
 	blanks := b.index.all(func(p *pod) bool { return p.state == stateFree && !p.going })
 	for _, blank := range blanks {
@@ -107,7 +112,7 @@ func (b *Backend) unready(p pool) string {
 			return fmt.Sprintf("pod %q in the namespace %q does not start: %s", blank.name, namespace, advise(blank.waiting))
 		}
 	}
-	return fmt.Sprintf("0 of %d blank pods of Deployment %q in the namespace %q are ready: wait, or see what `kubectl -n %s describe pods` says", p.replicas, p.name, namespace, namespace)
+	return fmt.Sprintf("0 of %d blank pods of %s in the namespace %q are ready: wait, or see what `kubectl -n %s describe pods` says", p.replicas, p.what, namespace, namespace)
 }
 
 // advise adds what to do to what a pod waits for.
@@ -115,7 +120,7 @@ func advise(waiting string) string {
 	switch {
 	case strings.Contains(waiting, "ErrImagePull"), strings.Contains(waiting, "ImagePullBackOff"), strings.Contains(waiting, "InvalidImageName"),
 		strings.Contains(waiting, "ErrImageNeverPull"):
-		return waiting + "; the Deployment must name images that the nodes can pull"
+		return waiting + "; the template must name images that the nodes can pull"
 	case strings.Contains(waiting, "CreateContainer"):
 		return waiting + "; the node must have what the template names, such as its seccomp profile"
 	}

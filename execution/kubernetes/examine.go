@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -41,18 +40,18 @@ func (b *Backend) Examine(ctx context.Context) []Finding {
 		return nil
 	}
 	all = append(all, b.examineRights(ctx)...)
-	found, err := b.api.deployments.Get(ctx, b.opts.Pool, metav1.GetOptions{})
+	found, err := b.claimer.Pool(ctx)
 	if err != nil {
 		return all
 	}
 	all = append(all, b.examineTemplate(found)...)
-	selector := labelPool + "=" + b.readDeployment(found).label
+	selector := labelPool + "=" + found.label
 	pods, err := b.api.pods.List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		return all
 	}
 	all = append(all, b.examineBlanks(found, pods.Items)...)
-	all = append(all, b.examineNodes(pods.Items, hasOwnUsers(found))...)
+	all = append(all, b.examineNodes(pods.Items, found.ownUsers)...)
 	return append(all, b.examinePolicies(ctx, pods.Items))
 }
 
@@ -70,28 +69,28 @@ func (b *Backend) examineVersion(ctx context.Context) Finding {
 }
 
 // hasOwnUsers reports whether the template asks for users of the pods' own.
-func hasOwnUsers(pool *appsv1.Deployment) bool {
-	host := pool.Spec.Template.Spec.HostUsers
+func hasOwnUsers(template *corev1.PodSpec) bool {
+	host := template.HostUsers
 	return host != nil && !*host
 }
 
 // examineTemplate compares the template of the pool with the settings.
-func (b *Backend) examineTemplate(pool *appsv1.Deployment) []Finding {
+func (b *Backend) examineTemplate(pool *pool) []Finding {
 	var all []Finding
-	for _, fault := range b.templateFaults(pool) {
-		all = append(all, Finding{Failing, fmt.Sprintf("the template of Deployment %q does not fit the settings: %s", pool.Name, fault)})
+	for _, fault := range pool.faults {
+		all = append(all, Finding{Failing, fmt.Sprintf("the template of %s does not fit the settings: %s", pool.template, fault)})
 	}
 	if len(all) == 0 {
-		all = append(all, Finding{Good, fmt.Sprintf("the template of Deployment %q in the namespace %q fits the settings", pool.Name, pool.Namespace)})
+		all = append(all, Finding{Good, fmt.Sprintf("the template of %s in the namespace %q fits the settings", pool.template, b.api.namespace)})
 	}
-	if !hasOwnUsers(pool) {
+	if !pool.ownUsers {
 		all = append(all, Finding{Doubtful, "sandboxes share users with their node, and so what the kernel allows each user: set hostUsers: false (sandboxes.userNamespaces) where Kubernetes is 1.33, containerd 2.0, runc 1.2 and Linux 6.3 or newer"})
 	}
 	return all
 }
 
 // examineBlanks counts the pods of the pool.
-func (b *Backend) examineBlanks(pool *appsv1.Deployment, from []corev1.Pod) []Finding {
+func (b *Backend) examineBlanks(pool *pool, from []corev1.Pod) []Finding {
 	ready, runs, sessions := 0, 0, 0
 	waiting := make(map[string]string) // the name of a blank, by what it waits for
 	for i := range from {
@@ -106,7 +105,7 @@ func (b *Backend) examineBlanks(pool *appsv1.Deployment, from []corev1.Pod) []Fi
 			waiting[p.waiting] = p.name
 		}
 	}
-	all := []Finding{{Good, fmt.Sprintf("%d of %d blank pods are ready; sandboxes of runs: %d, of sessions: %d", ready, b.readDeployment(pool).replicas, runs, sessions)}}
+	all := []Finding{{Good, fmt.Sprintf("%d of %d blank pods are ready; sandboxes of runs: %d, of sessions: %d", ready, pool.replicas, runs, sessions)}}
 	for _, why := range slices.Sorted(maps.Keys(waiting)) {
 		all = append(all, Finding{Doubtful, fmt.Sprintf("pod %q does not start: %s", waiting[why], advise(why))})
 	}

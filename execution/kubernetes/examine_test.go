@@ -96,7 +96,7 @@ func TestExamine(t *testing.T) {
 			status(o)["conditions"] = []any{}
 			status(o)["containerStatuses"] = []any{object{"name": "sandbox", "state": object{"waiting": object{"reason": "ErrImagePull", "message": "no"}}}}
 			c.put("pods", o)
-		}, doubtful, `pod "b" does not start: container sandbox: ErrImagePull (no); the Deployment must name images`},
+		}, doubtful, `pod "b" does not start: container sandbox: ErrImagePull (no); the template must name images`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := examined(t)

@@ -100,7 +100,7 @@ func wanted(spec execution.Spec) want {
 func (b *Backend) abandon(ctx context.Context, p *pod) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBound)
 	defer cancel()
-	if err := b.delete(ctx, p); err != nil {
+	if err := b.claimer.Delete(ctx, p); err != nil {
 		b.log.WarnContext(ctx, "a pod that cannot be used could not be deleted", "pod", p.name, "error", err)
 	}
 }
@@ -131,7 +131,7 @@ func (i *instance) Destroy(ctx context.Context) error {
 			defer close(i.gone)
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBound)
 			defer cancel()
-			i.failure = i.backend.claimer.Release(ctx, i.pod)
+			i.failure = i.backend.remove(ctx, i.pod)
 		}()
 	})
 	select {

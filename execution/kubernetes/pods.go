@@ -27,6 +27,7 @@ const (
 	noteExpires = "vivarium.dev/expires"
 	noteLatest  = "vivarium.dev/latest"
 	noteIdle    = "vivarium.dev/idle" // in milliseconds
+	noteEvict   = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	notePeer    = "vivarium.dev/peer" // of a Lease: where other servers reach its server
 
 	stateFree    = "free"

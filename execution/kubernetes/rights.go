@@ -21,13 +21,34 @@ func (k objectKind) String() string {
 	return k.name + "." + k.group
 }
 
+// right is what an account may do with objects of a kind.
+type right struct {
+	objectKind
+	verbs []string
+}
+
 // needed returns the rights of a server in the sandboxes' namespace: those of the chart's Role.
-func needed() map[objectKind][]string {
-	return map[objectKind][]string{
-		{"", "pods"}:                      {"get", "list", "watch", "patch", "delete"},
-		{"coordination.k8s.io", "leases"}: {"get", "list", "watch", "create", "update", "delete"},
-		{"apps", "deployments"}:           {"get", "list", "watch"},
+func (b *Backend) needed() []right {
+	return append([]right{
+		{objectKind{"", "pods"}, []string{"get", "list", "watch", "patch", "delete"}},
+		{objectKind{"coordination.k8s.io", "leases"}, []string{"get", "list", "watch", "create", "update", "delete"}},
+	}, b.claimer.Rights()...)
+}
+
+// listed returns rights as a text.
+func listed(rights []right) string {
+	text := ""
+	for i, r := range rights {
+		switch i {
+		case 0:
+		case len(rights) - 1:
+			text += " and "
+		default:
+			text += ", "
+		}
+		text += fmt.Sprintf("%s (%s)", r.name, strings.Join(r.verbs, ", "))
 	}
+	return text
 }
 
 // review sends a question about this account's own rights, which every account may ask.
@@ -62,7 +83,7 @@ func (b *Backend) examineRights(ctx context.Context) []Finding {
 		all = append(all, Finding{Failing, fmt.Sprintf("this account may not %s in the namespace %q: give it the Role of Vivarium's chart there",
 			strings.Join(lacking, ", "), b.api.namespace)})
 	}
-	if more := beyond(own.Status.ResourceRules); len(more) > 0 {
+	if more := b.beyond(own.Status.ResourceRules); len(more) > 0 {
 		all = append(all, Finding{Doubtful, fmt.Sprintf("this account may do more in the namespace %q than a server needs: %s; give it no other rights there than the Role of Vivarium's chart",
 			b.api.namespace, strings.Join(more, ", "))})
 	}
@@ -76,8 +97,9 @@ func (b *Backend) examineRights(ctx context.Context) []Finding {
 // not have is asked for.
 func (b *Backend) lacking(ctx context.Context, rules []authorizationv1.ResourceRule) ([]string, error) {
 	var all []string
-	for what, verbs := range needed() {
-		for _, verb := range verbs {
+	for _, r := range b.needed() {
+		what := r.objectKind
+		for _, verb := range r.verbs {
 			if slices.ContainsFunc(rules, func(rule authorizationv1.ResourceRule) bool { return allows(rule, what, verb) }) {
 				continue
 			}
@@ -110,8 +132,12 @@ func allows(rule authorizationv1.ResourceRule, what objectKind, verb string) boo
 
 // beyond returns the rights that rules give and a server does not need. Every account may ask
 // about itself, and read which authorities the cluster trusts.
-func beyond(rules []authorizationv1.ResourceRule) []string {
+func (b *Backend) beyond(rules []authorizationv1.ResourceRule) []string {
 	common := []string{"authentication.k8s.io", "authorization.k8s.io", "certificates.k8s.io"}
+	needed := make(map[objectKind][]string)
+	for _, r := range b.needed() {
+		needed[r.objectKind] = r.verbs
+	}
 	verbs := make(map[string][]string) // by the name of the kind
 	for _, rule := range rules {
 		if allows(rule, objectKind{anything, anything}, anything) {
@@ -124,7 +150,7 @@ func beyond(rules []authorizationv1.ResourceRule) []string {
 			for _, name := range rule.Resources {
 				what := objectKind{group, name}
 				for _, verb := range rule.Verbs {
-					if !slices.Contains(needed()[what], verb) && !slices.Contains(verbs[what.String()], verb) {
+					if !slices.Contains(needed[what], verb) && !slices.Contains(verbs[what.String()], verb) {
 						verbs[what.String()] = append(verbs[what.String()], verb)
 					}
 				}

@@ -107,5 +107,5 @@ func (b *Backend) End(ctx context.Context, id string) error {
 		}
 		return err
 	}
-	return b.claimer.Release(ctx, p)
+	return b.remove(ctx, p)
 }

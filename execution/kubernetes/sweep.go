@@ -39,7 +39,7 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	removed := 0
 	var failures []error
 	for _, p := range strays {
-		if err := b.delete(ctx, p); err != nil {
+		if err := b.claimer.Delete(ctx, p); err != nil {
 			failures = append(failures, err)
 			continue
 		}

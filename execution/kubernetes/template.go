@@ -7,34 +7,44 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
-	// deploymentTime is how long what was found of the Deployment is believed.
-	deploymentTime = 10 * time.Second
+	// poolTime is how long what was found of the pool is believed.
+	poolTime = 10 * time.Second
 	// memoryHeadroom is what a pod may use beyond MEMORY_LIMIT_MB. The supervisor ends programs
 	// at that limit. The cgroup, which may end the supervisor too, has a higher one.
 	memoryHeadroom = 64 << 20
 )
 
-// pool is what the backend knows of the Deployment of blanks.
+// pool is what the backend knows of what keeps blanks ready.
 type pool struct {
-	name, uid string
-	label     string // the value of vivarium.dev/pool
-	replicas  int
-	failure   string // why pods cannot be created
-	fault     error  // why its template does not fit
-	found     time.Time
+	what     string // its kind and name
+	template string // those of the object that has its template
+	name     string
+	uid      string
+	label    string // the value of vivarium.dev/pool
+	hash     string // the version of the template, if that is known without a blank
+	replicas int
+	failure  string   // why pods cannot be created
+	faults   []string // what does not fit in its template
+	ownUsers bool     // pods are to have users of their own
+	found    time.Time
 }
 
-// deployment returns the pool as it was at most deploymentTime ago.
-func (b *Backend) deployment(ctx context.Context) (*pool, error) {
+// fault returns why the template does not fit, or nil.
+func (p *pool) fault(namespace string) error {
+	if len(p.faults) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the template of %s in the namespace %q does not fit this server's settings: %s", p.template, namespace, strings.Join(p.faults, "; "))
+}
+
+// recent returns the pool as it was at most poolTime ago.
+func (b *Backend) recent(ctx context.Context) (*pool, error) {
 	if known := b.known(); known != nil {
 		return known, nil
 	}
@@ -42,7 +52,7 @@ func (b *Backend) deployment(ctx context.Context) (*pool, error) {
 	case b.looking <- struct{}{}:
 		defer func() { <-b.looking }()
 	case <-ctx.Done():
-		return nil, b.explain("get deployments", context.Cause(ctx))
+		return nil, b.explain("look at the pool", context.Cause(ctx))
 	}
 	if known := b.known(); known != nil {
 		return known, nil
@@ -52,18 +62,11 @@ func (b *Backend) deployment(ctx context.Context) (*pool, error) {
 
 // findPool asks the apiserver for the pool.
 func (b *Backend) findPool(ctx context.Context) (*pool, error) {
-	found, err := b.api.deployments.Get(ctx, b.opts.Pool, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		b.setPool(nil)
-		return nil, unavailable(fmt.Sprintf("there is no Deployment %q in the namespace %q: install Vivarium's chart there, or set KUBERNETES_POOL and KUBERNETES_EXECUTOR_NAMESPACE",
-			b.opts.Pool, b.api.namespace), err)
+	found, err := b.claimer.Pool(ctx)
+	if err == nil || apierrors.IsNotFound(err) {
+		b.setPool(found)
 	}
-	if err != nil {
-		return nil, b.explain("get deployments", err)
-	}
-	made := b.readDeployment(found)
-	b.setPool(made)
-	return made, nil
+	return found, err
 }
 
 func (b *Backend) setPool(p *pool) {
@@ -81,13 +84,13 @@ func (b *Backend) current(ctx context.Context) (*pool, error) {
 	if last != nil {
 		return last, nil
 	}
-	return b.deployment(ctx)
+	return b.recent(ctx)
 }
 
 // watchPool looks at the pool regularly until ctx ends. What goes wrong shows where the pool is
 // needed.
 func (b *Backend) watchPool(ctx context.Context) {
-	ticker := time.NewTicker(deploymentTime)
+	ticker := time.NewTicker(poolTime)
 	defer ticker.Stop()
 	for {
 		select {
@@ -104,48 +107,16 @@ func (b *Backend) watchPool(ctx context.Context) {
 func (b *Backend) known() *pool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.pool == nil || time.Since(b.pool.found) > deploymentTime {
+	if b.pool == nil || time.Since(b.pool.found) > poolTime {
 		return nil
 	}
 	return b.pool
 }
 
-// readDeployment returns what the backend keeps of the Deployment.
-func (b *Backend) readDeployment(from *appsv1.Deployment) *pool {
-	p := &pool{name: from.Name, uid: string(from.UID), replicas: 1, found: time.Now()}
-	if from.Spec.Replicas != nil {
-		p.replicas = int(*from.Spec.Replicas)
-	}
-	if from.Spec.Selector != nil {
-		p.label = from.Spec.Selector.MatchLabels[labelPool]
-	}
-	for _, condition := range from.Status.Conditions {
-		if condition.Type == appsv1.DeploymentReplicaFailure && condition.Status == corev1.ConditionTrue {
-			p.failure = condition.Message
-		}
-	}
-	if faults := b.templateFaults(from); len(faults) > 0 {
-		p.fault = fmt.Errorf("the template of Deployment %q in the namespace %q does not fit this server's settings: %s",
-			from.Name, from.Namespace, strings.Join(faults, "; "))
-	}
-	return p
-}
-
-// reference returns the pool as the owner of a claimed pod. With one a drain does not refuse the
-// pod, and the pod ends with the Deployment.
-func (p *pool) reference() metav1.OwnerReference {
-	controller := true
-	return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: p.name, UID: types.UID(p.uid), Controller: &controller}
-}
-
-// templateFaults returns what is wrong with the Deployment, each with the field's name.
-func (b *Backend) templateFaults(from *appsv1.Deployment) []string {
+// podFaults returns what is wrong with a template of pods, each with the field's name.
+func (b *Backend) podFaults(spec *corev1.PodSpec) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	if from.Spec.Selector == nil || from.Spec.Selector.MatchLabels[labelPool] == "" || from.Spec.Selector.MatchLabels[labelState] != stateFree {
-		fault("spec.selector.matchLabels must have %s, and %s=%s", labelPool, labelState, stateFree)
-	}
-	spec := &from.Spec.Template.Spec
 	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
 		fault("automountServiceAccountToken must be false")
 	}

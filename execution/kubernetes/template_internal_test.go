@@ -87,12 +87,12 @@ func TestTemplate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := fitting()
 			test.change(d)
-			found := b.readDeployment(d)
+			fault := deploymentClaimer{b}.readDeployment(d).fault("boxes")
 			switch {
-			case test.want == "" && found.fault != nil:
-				t.Errorf("it does not fit: %v", found.fault)
-			case test.want != "" && (found.fault == nil || !strings.Contains(found.fault.Error(), test.want)):
-				t.Errorf("the fault is %v, without %q", found.fault, test.want)
+			case test.want == "" && fault != nil:
+				t.Errorf("it does not fit: %v", fault)
+			case test.want != "" && (fault == nil || !strings.Contains(fault.Error(), test.want)):
+				t.Errorf("the fault is %v, without %q", fault, test.want)
 			}
 		})
 	}
