@@ -36,7 +36,8 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 	}
 	return kubernetes.New(kubernetes.Options{
 		Kubeconfig: c.Kubeconfig, Context: c.KubernetesContext, Namespace: c.KubernetesNamespace, Pool: c.KubernetesPool,
-		Port: c.KubernetesLinkPort, Image: c.KubernetesImage, Settings: sandboxSettings(c), Lifetime: lifetime(c),
+		AgentSandbox: c.KubernetesProvider == "agent-sandbox",
+		Port:         c.KubernetesLinkPort, Image: c.KubernetesImage, Settings: sandboxSettings(c), Lifetime: lifetime(c),
 		Dial: func(ctx context.Context, address, pin string) (net.Conn, error) {
 			conn, err := credentials.Dial(ctx, address, pin)
 			if err != nil {

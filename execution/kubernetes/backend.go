@@ -43,8 +43,10 @@ type Options struct {
 	Context string
 	// Namespace is where the sandboxes are. Empty means that of the context, or of this pod.
 	Namespace string
-	// Pool names the Deployment of blank pods.
+	// Pool names the Deployment of blank pods, or their SandboxWarmPool.
 	Pool string
+	// AgentSandbox has the controller agent-sandbox keep blank pods ready, instead of a Deployment.
+	AgentSandbox bool
 	// Port is where PID 1 of a pod listens.
 	Port int
 	// Image is the image that the pool must have. Empty means any.
@@ -93,6 +95,7 @@ type Backend struct {
 	pool     *pool           // as it was found last
 	held     map[string]bool // the uids of pods that this server uses
 	unwanted map[string]*pod // those that it could not delete, by uid
+	expected map[string]bool // the names of SandboxClaims whose pods this server waits for
 	doubted  map[string]*pod // sessions that this server may have lost, by uid
 	resolved string          // what Resolve has returned last
 	stop     func()          // ends the tasks in the background; nil before they start
@@ -116,9 +119,12 @@ func New(opts Options) (*Backend, error) {
 	b := &Backend{
 		opts: opts, id: strings.ToLower(rand.Text()[:16]), api: connection, log: opts.Log, index: newIndex(),
 		misses: rate.NewLimiter(questions, questions), looking: make(chan struct{}, 1),
-		held: make(map[string]bool), unwanted: make(map[string]*pod), doubted: make(map[string]*pod),
+		held: make(map[string]bool), unwanted: make(map[string]*pod), doubted: make(map[string]*pod), expected: make(map[string]bool),
 	}
 	b.leases, b.claimer = newLeases(b.index.wake), deploymentClaimer{b}
+	if opts.AgentSandbox {
+		b.claimer = agentClaimer{b}
+	}
 	return b, nil
 }
 
@@ -255,12 +261,12 @@ func (b *Backend) Resolve(ctx context.Context, _ string) (string, error) {
 	return digestPrefix + hash, nil
 }
 
-// resolve returns the version of the template that blanks have, or the last one had, or "".
+// resolve returns the version of the template that blanks have, or the last one had, or that new ones will have, or "".
 func (b *Backend) resolve() string {
-	hash := b.index.hash()
+	hash, next := b.index.hash(), b.lastPool().hash
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.resolved = cmp.Or(hash, b.resolved)
+	b.resolved = cmp.Or(hash, b.resolved, next)
 	return b.resolved
 }
 

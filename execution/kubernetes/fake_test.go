@@ -23,6 +23,8 @@ type object = map[string]any
 type cluster struct {
 	t      *testing.T
 	server *httptest.Server
+	mux    *http.ServeMux
+	agent  func(verb string, claim object) // what is told of claims, with mu held
 
 	mu       sync.Mutex
 	version  int
@@ -52,15 +54,15 @@ type event struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{
-		t: t, objects: map[string]map[string]object{"pods": {}, "leases": {}, "deployments": {}},
+		t: t, objects: map[string]map[string]object{"pods": {}, "leases": {}, "deployments": {}, "sandboxclaims": {}, "sandboxwarmpools": {}, "sandboxtemplates": {}, "sandboxes": {}},
 		changed: make(chan struct{}), cut: make(chan struct{}), refuse: make(map[string]func(http.ResponseWriter)), deaf: make(map[string]error),
 		asked: make(chan struct{}), ended: make(chan string, 100),
 	}
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/api/v1", "/apis/coordination.k8s.io/v1", "/apis/apps/v1"} {
-		mux.HandleFunc(prefix+"/namespaces/boxes/{resource}", c.serve)
-		mux.HandleFunc(prefix+"/namespaces/boxes/{resource}/{name}", c.serve)
+		c.serveGroup(mux, prefix)
 	}
+	c.mux = mux
 	c.serveReviews(mux)
 	c.server = httptest.NewServer(mux)
 	t.Cleanup(func() {
@@ -69,6 +71,12 @@ func newCluster(t *testing.T) *cluster {
 	})
 	c.put("deployments", deployment())
 	return c
+}
+
+// serveGroup serves the resources of a group.
+func (c *cluster) serveGroup(mux *http.ServeMux, prefix string) {
+	mux.HandleFunc(prefix+"/namespaces/boxes/{resource}", c.serve)
+	mux.HandleFunc(prefix+"/namespaces/boxes/{resource}/{name}", c.serve)
 }
 
 // serve answers a request, unless a test refuses it.
@@ -121,6 +129,9 @@ func (c *cluster) changeLocked(w http.ResponseWriter, verb, resource, name strin
 			return
 		}
 		reply(w, http.StatusCreated, c.putLocked(resource, made, "ADDED"))
+		if resource == "sandboxclaims" {
+			c.agent(verb, made)
+		}
 	case "update":
 		made := parse(body)
 		if meta(made)["resourceVersion"] != meta(old)["resourceVersion"] {
@@ -170,6 +181,9 @@ func (c *cluster) deleteLocked(w http.ResponseWriter, resource string, old objec
 		return
 	}
 	c.removeLocked(resource, nameOf(old))
+	if resource == "sandboxclaims" {
+		c.agent("delete", old)
+	}
 	reply(w, http.StatusOK, object{"kind": "Status", "apiVersion": "v1", "status": "Success"})
 }
 

@@ -275,6 +275,18 @@ func (x *index) session(id string) *pod {
 	return nil
 }
 
+// claimed returns the pod of a SandboxClaim that no server has made its own yet, or nil.
+func (x *index) claimed(claim string) *pod {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, p := range x.free {
+		if p.claim == claim {
+			return p
+		}
+	}
+	return nil
+}
+
 // all returns the pods that a condition selects.
 func (x *index) all(selects func(*pod) bool) []*pod {
 	x.mu.Lock()

@@ -50,6 +50,7 @@ type pod struct {
 	state     string
 	holder    string
 	created   time.Time
+	claim     string    // the name of its SandboxClaim
 	started   time.Time // when the kubelet took it, from which activeDeadlineSeconds counts
 	addresses []string
 	facts     link.Facts
@@ -72,7 +73,7 @@ func readPod(from *corev1.Pod) *pod {
 	p := &pod{
 		name: strings.Clone(from.Name), uid: string(from.UID), version: from.ResourceVersion, hash: from.Labels[labelHash],
 		state: from.Labels[labelState], holder: from.Labels[labelHolder], created: from.CreationTimestamp.Time,
-		noted: len(from.Annotations) > 0, pin: from.Annotations[noteKey],
+		noted: len(from.Annotations) > 0, pin: from.Annotations[noteKey], claim: from.Annotations[noteClaim],
 		going: from.DeletionTimestamp != nil, deleted: from.DeletionTimestamp != nil, waiting: waitingFor(from),
 	}
 	if from.Status.StartTime != nil {
@@ -80,6 +81,9 @@ func readPod(from *corev1.Pod) *pod {
 	}
 	for _, address := range from.Status.PodIPs {
 		p.addresses = append(p.addresses, address.IP)
+	}
+	if p.state == "" && from.Labels[labelSandbox] != "" { // none of its labels says so
+		p.state = stateFree
 	}
 	p.readFacts(from)
 	p.readState(from)

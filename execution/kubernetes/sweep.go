@@ -53,7 +53,7 @@ func (b *Backend) Sweep(ctx context.Context) (int, error) {
 func (b *Backend) isStray(p *pod, now time.Time) bool {
 	switch {
 	case p.state == stateFree:
-		return p.ended
+		return p.ended || b.forsaken(p)
 	case p.state == stateSession:
 		return p.ended || now.Sub(p.session.Expires) > expiryGrace
 	case p.holder == b.id:
