@@ -5,6 +5,7 @@
 #   cluster.sh build           builds its programs, unless ~/.cache/vivarium-cluster has them
 #   cluster.sh up              starts what does not run yet, and waits until the node is ready
 #   cluster.sh images IMAGE... gives it images of this machine's engine
+#   cluster.sh agent-sandbox   starts the controller of agent-sandbox too
 #   cluster.sh smoke           tests it with a hardened pod of the image vivarium/sandbox:slim
 #   cluster.sh kubectl ...     asks it something, as its administrator
 #   cluster.sh status          prints where things are; fails unless all of it runs
@@ -35,6 +36,8 @@ parts=(etcd containerd kube-apiserver kube-controller-manager kube-scheduler kub
 . scripts/cluster/processes.sh
 # shellcheck source=scripts/cluster/images.sh
 . scripts/cluster/images.sh
+# shellcheck source=scripts/cluster/agent.sh
+. scripts/cluster/agent.sh
 # shellcheck source=scripts/cluster/smoke.sh
 . scripts/cluster/smoke.sh
 
@@ -67,6 +70,7 @@ down() {
 
 status() {
   local name failed=0
+  [ ! -e "$root/run/agent-sandbox.pid" ] || parts+=(agent-sandbox)
   for name in "${parts[@]}"; do
     if runs "$name"; then printf '%-24s pid %s\n' "$name" "$(cat "$root/run/$name.pid")"; else
       printf '%-24s does not run\n' "$name"
@@ -92,11 +96,11 @@ command=${1:-}
 [ $# = 0 ] || shift
 case $command in
   build) build ;;
-  up | images | smoke | down)
+  up | images | agent-sandbox | smoke | down)
     [ "$(id -u)" = 0 ] || { say "cluster.sh $command needs root."; exit 1; }
     exec 9>"/run/lock/vivarium-cluster"
     flock 9
-    "$command" "$@" 9>&-
+    "${command//-/_}" "$@" 9>&-
     ;;
   kubectl | status) "$command" "$@" ;;
   *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

@@ -30,7 +30,7 @@ compile() {
   rm -rf "$folder.new"
   (cd tools/cluster && CGO_ENABLED=0 nice -n 10 go build -trimpath -ldflags "$flags" -o "$folder.new/" . ./pause)
   # Those of earlier sources are of no more use: a cluster that runs has its own.
-  find "${folder%/*}" -mindepth 1 -maxdepth 1 -type d ! -name "${folder##*/}.new" -exec rm -rf {} +
+  find "${folder%/*}" -mindepth 1 -maxdepth 1 -type d ! -name "${folder##*/}.new" ! -name 'agent-sandbox-*' -exec rm -rf {} +
   mv "$folder.new" "$folder"
   say "Kubernetes is built ($((SECONDS - began)) s)."
 }
