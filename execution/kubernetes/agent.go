@@ -10,6 +10,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 )
 
@@ -68,11 +70,16 @@ func (c agentClaimer) claimOne(ctx context.Context, want want) (*pod, error) {
 // unseen stands for the pod of a claim, whatever pod that is, and if there is none yet.
 func unseen(claim string) *pod { return &pod{name: claim, uid: claim, claim: claim} }
 
-// create makes a claim. It ends by itself after its pod, and at the deadline.
+// create makes a claim. It ends by itself after its pod, with the pool, and at the deadline.
 func (c agentClaimer) create(ctx context.Context, name string, want want) error {
+	const api = agentExtensions + "/" + agentVersion
+	from := c.lastPool()
 	text, err := json.Marshal(map[string]any{
-		"apiVersion": agentExtensions + "/" + agentVersion, "kind": "SandboxClaim",
-		"metadata": map[string]any{"name": name, "labels": map[string]string{labelPool: c.lastPool().label}},
+		"apiVersion": api, "kind": "SandboxClaim",
+		"metadata": map[string]any{
+			"name": name, "labels": map[string]string{labelPool: from.label},
+			"ownerReferences": []metav1.OwnerReference{{APIVersion: api, Kind: "SandboxWarmPool", Name: c.opts.Pool, UID: types.UID(from.uid)}},
+		},
 		"spec": map[string]any{
 			"warmPoolRef": map[string]string{"name": c.opts.Pool},
 			"additionalPodMetadata": map[string]any{"annotations": map[string]string{

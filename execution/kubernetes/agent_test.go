@@ -101,6 +101,9 @@ func TestAgentClaim(t *testing.T) {
 		t.Errorf("the owners are %v, the deadline %v", meta(p)["ownerReferences"], p["spec"].(object)["activeDeadlineSeconds"])
 	}
 	claim := c.get("sandboxclaims", notes(p)["vivarium.dev/claim"].(string))
+	if owners := fmt.Sprint(meta(claim)["ownerReferences"]); !strings.Contains(owners, "uid:warm-uid") {
+		t.Errorf("the owners of the claim are %s", owners)
+	}
 	life := claim["spec"].(object)["lifecycle"].(object)
 	end, err := time.Parse(time.RFC3339, life["shutdownTime"].(string))
 	if err != nil || time.Until(end) < 24*time.Hour || life["shutdownPolicy"] != "Delete" || life["ttlSecondsAfterFinished"] != 60.0 {

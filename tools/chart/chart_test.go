@@ -68,6 +68,7 @@ func sets(t *testing.T) map[string]string {
 func steady(rendered string) string {
 	for pattern, text := range map[string]string{
 		`(?m)^( +(?:API_KEYS|tls\.crt|tls\.key|ca\.crt): )\S+$`:            "${1}MADE",
+		`(?m)^( +pod-template-hash: )"[0-9a-f]{10}"$`:                      "${1}MADE",
 		`(?m)^( +)- "\\"\\"\\"PID 1 of .*"$`:                               `${1}- "LINK"`,
 		`(?s)( value: \|-\n +)-----BEGIN CERT.*?-----END CERTIFICATE-----`: "${1}CERTIFICATES",
 	} {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	appsv1 "k8s.io/api/apps/v1"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // examine checks that each object is one of Kubernetes and has no fields that Kubernetes does not
@@ -32,6 +34,9 @@ func examine(t *testing.T, rendered string) {
 		}
 		if err != nil {
 			t.Fatal(err)
+		}
+		if namespace, pod := sandboxTemplate(t, document); pod != nil {
+			pods[namespace] = append(pods[namespace], pod)
 		}
 		if isEmpty(document) || isForeign(document) {
 			continue
@@ -65,7 +70,28 @@ func isEmpty(document []byte) bool {
 
 // isForeign reports whether an object is of an extension of Kubernetes.
 func isForeign(document []byte) bool {
-	return regexp.MustCompile(`(?m)^apiVersion: cert-manager\.io/`).Match(document)
+	return regexp.MustCompile(`(?m)^apiVersion: (cert-manager\.io|extensions\.agents\.x-k8s\.io)/`).Match(document)
+}
+
+// sandboxTemplate returns the template of pods that a SandboxTemplate has, and its namespace. That has no fields that
+// Kubernetes does not have; a cluster checks the others.
+func sandboxTemplate(t *testing.T, document []byte) (namespace string, pod *corev1.PodTemplateSpec) {
+	t.Helper()
+	if !regexp.MustCompile(`(?m)^kind: SandboxTemplate$`).Match(document) {
+		return "", nil
+	}
+	var found struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+		Spec              struct {
+			NetworkPolicyManagement string                 `json:"networkPolicyManagement"`
+			PodTemplate             corev1.PodTemplateSpec `json:"podTemplate"`
+		} `json:"spec"`
+	}
+	if err := sigsyaml.UnmarshalStrict(document, &found); err != nil {
+		t.Errorf("%v in\n%.300s", err, document)
+	}
+	return found.Namespace, &found.Spec.PodTemplate
 }
 
 // podOf returns the template of an object's pods, if it has any, and its namespace.

@@ -24,6 +24,7 @@ func TestRefusals(t *testing.T) {
 		"resources.requests.gpu=1":                 "at '/resources/requests'",
 		"resources.limits.memory=much":             "at '/resources/limits/memory'",
 		"sandboxes.free=0":                         "at '/sandboxes/free': minimum: got 0, want 1",
+		"sandboxes.provider=pod":                   "at '/sandboxes/provider': value must be one of 'deployment', 'agent-sandbox'",
 		"sandboxes.namespace=A_B":                  "at '/sandboxes/namespace'",
 		"tolerations[0].effect=Never":              "at '/tolerations/0/effect': value must be one of",
 		"seccomp.mode=off":                         "value must be one of 'localhost', 'self', 'default'",

@@ -24,6 +24,9 @@ vivarium.dev/keys: {{ .data | toJson | sha256sum | trunc 16 }}
 {{- $_ := set $settings "EXECUTOR_BACKEND" "kubernetes" -}}
 {{- $_ := set $settings "KUBERNETES_EXECUTOR_NAMESPACE" (include "vivarium.sandboxes" .) -}}
 {{- $_ := set $settings "KUBERNETES_POOL" (printf "%s-sandboxes" (include "vivarium.name" .)) -}}
+{{- if ne .Values.sandboxes.provider "deployment" -}}
+{{- $_ := set $settings "KUBERNETES_PROVIDER" .Values.sandboxes.provider -}}
+{{- end -}}
 {{- $_ := set $settings "KUBERNETES_EXECUTOR_IMAGE" (include "vivarium.sandboxImage" .) -}}
 {{- $_ := set $settings "PEER_PORT" "8001" -}}
 {{- range $name, $value := .Values.extraEnv -}}
