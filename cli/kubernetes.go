@@ -34,27 +34,31 @@ func kubernetesCommand(system System) *cobra.Command {
 func podInitCommand() *cobra.Command {
 	var message string
 	cmd := &cobra.Command{
-		Use:   "pod-init PATH",
+		Use:   "pod-init KEY PROGRAM",
 		Short: "Make the key of a sandbox's pod, as the pod's first container",
 		Long: `Make a key for a sandbox's pod and write it, with its certificate, to the new file
-PATH. What servers must know, the key's pin and facts about the node, becomes
-the container's termination message, which Kubernetes shows in the pod's status.`,
-		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return initPod(args[0], message) },
+KEY. Write what the sandbox's container executes to the file PROGRAM. What servers
+must know, the key's pin and facts about the node, becomes the container's
+termination message, which Kubernetes shows in the pod's status.`,
+		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link " + link.ProgramFile,
+		Args:    cobra.ExactArgs(2),
+		RunE:    func(_ *cobra.Command, args []string) error { return initPod(args[0], args[1], message) },
 	}
 	cmd.Flags().StringVar(&message, "message", "/dev/termination-log", "file of the termination message")
 	return cmd
 }
 
-// initPod writes the identity of a pod and reports its facts. If it fails, it leaves no
-// identity, so that it can be repeated.
-func initPod(path, message string) error {
+// initPod writes the program and the identity of a pod and reports its facts. If it fails, it
+// leaves no identity, so that it can be repeated.
+func initPod(key, program, message string) error {
 	facts, err := link.FindFacts()
 	if err != nil {
 		return err
 	}
-	if facts.Key, err = link.WriteIdentity(path); err != nil {
+	if err := os.WriteFile(program, []byte(link.Program()), 0o600); err != nil {
+		return fmt.Errorf("the pod's program: %w", err)
+	}
+	if facts.Key, err = link.WriteIdentity(key); err != nil {
 		return fmt.Errorf("the pod's key: %w", err)
 	}
 	text, err := json.Marshal(facts)
@@ -62,7 +66,7 @@ func initPod(path, message string) error {
 		err = os.WriteFile(message, text, 0o600)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("--message: %w", err), os.Remove(path))
+		return errors.Join(fmt.Errorf("--message: %w", err), os.Remove(key))
 	}
 	return nil
 }

@@ -33,8 +33,9 @@ func TestKubernetesWrongArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ args, want string }{
-		"pod-init: no path":        {"pod-init", "accepts 1 arg(s), received 0"},
-		"pod-init: no folder":      {"pod-init /no/such/folder/key", "the pod's key: open /no/such/folder/key: no such file"},
+		"pod-init: no program":     {"pod-init key", "accepts 2 arg(s), received 1"},
+		"pod-init: no key folder":  {"pod-init /no/such/folder/key /dev/null", "the pod's key: open /no/such/folder/key: no such file"},
+		"pod-init: no folder":      {"pod-init key /no/such/folder/link.py", "the pod's program: open /no/such/folder/link.py: no such file"},
 		"files-init: no volume":    {"files-init /no/such/volume/files", "mkdir /no/such/volume/files: no such file"},
 		"certs: no place":          {"certs", "the certificates have no place to go: pass --folder, --secret or both"},
 		"certs: an argument":       {"certs now", `"now"`},
@@ -60,7 +61,8 @@ func TestKubernetesWrongArguments(t *testing.T) {
 func TestPodInit(t *testing.T) {
 	folder := t.TempDir()
 	path, message := filepath.Join(folder, "key"), filepath.Join(folder, "message")
-	args := []string{"kubernetes", "pod-init", path, "--message", message}
+	program := filepath.Join(folder, "link.py")
+	args := []string{"kubernetes", "pod-init", path, program, "--message", message}
 	run(t, nil, "", args...).want(t, 0)
 	facts, err := link.ParseFacts(read(t, message))
 	if err != nil || facts.Kernel == "" || facts.Arch == "" {
@@ -69,15 +71,18 @@ func TestPodInit(t *testing.T) {
 	if !strings.Contains(read(t, path), "PRIVATE KEY") {
 		t.Error("there is no key")
 	}
+	if read(t, program) != link.Program() {
+		t.Error("the program is another")
+	}
 	run(t, nil, "", args...).want(t, 1, "the pod's key: open "+path+": file exists")
 }
 
 // If the pin cannot be reported, the container can be started again.
 func TestPodInitWithoutMessage(t *testing.T) {
 	folder := t.TempDir()
-	path := filepath.Join(folder, "key")
-	run(t, nil, "", "kubernetes", "pod-init", path, "--message", folder).want(t, 1, "--message: open "+folder+": is a directory")
-	run(t, nil, "", "kubernetes", "pod-init", path, "--message", filepath.Join(folder, "message")).want(t, 0)
+	args := []string{"kubernetes", "pod-init", filepath.Join(folder, "key"), filepath.Join(folder, "link.py"), "--message"}
+	run(t, nil, "", append(args, folder)...).want(t, 1, "--message: open "+folder+": is a directory")
+	run(t, nil, "", append(args, filepath.Join(folder, "message"))...).want(t, 0)
 }
 
 // A volume that everyone can write gets a folder that only the server can, and keeps it.
