@@ -400,6 +400,25 @@ class Link:
         os.dup2(null, self.send_fd, False)
         os.close(null)
 
+    def finish(self, seconds: float) -> None:
+        """Ends the connection: the server gets all that was written. If this process closed it at once, and the server had
+        sent something that was not read, the kernel would discard what is on its way. A server that sends nothing for
+        some seconds is not waited for."""
+        peer = self.peer
+        if not peer:
+            return
+        shutdown = _socket.socket(fileno=os.dup(self.send_fd))
+        try:
+            shutdown.shutdown(_socket.SHUT_WR)
+        except OSError:
+            seconds = 0
+        shutdown.close()
+        deadline = time.monotonic() + seconds
+        while self.peer is peer and time.monotonic() < deadline:
+            self.events.poll(deadline - time.monotonic())
+            if self.read():
+                deadline = time.monotonic() + self.silence
+
     def await_boot(self) -> "tuple[dict[str, str], list[str]]":
         """Waits for a server that sends what to become. Returns its settings, and its texts. Exits if none comes after a
         reset."""
