@@ -34,13 +34,13 @@ func kubernetesCommand(system System) *cobra.Command {
 func podInitCommand() *cobra.Command {
 	var message string
 	cmd := &cobra.Command{
-		Use:   "pod-init KEY PROGRAM",
+		Use:   "pod-init KEY FOLDER",
 		Short: "Make the key of a sandbox's pod, as the pod's first container",
 		Long: `Make a key for a sandbox's pod and write it, with its certificate, to the new file
-KEY. Write what the sandbox's container executes to the file PROGRAM. What servers
-must know, the key's pin and facts about the node, becomes the container's
-termination message, which Kubernetes shows in the pod's status.`,
-		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link " + link.ProgramFile,
+KEY. Write what the sandbox's container executes, and its /etc/hosts, into FOLDER.
+What servers must know, the key's pin and facts about the node, becomes the
+container's termination message, which Kubernetes shows in the pod's status.`,
+		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link " + link.Folder,
 		Args:    cobra.ExactArgs(2),
 		RunE:    func(_ *cobra.Command, args []string) error { return initPod(args[0], args[1], message) },
 	}
@@ -48,15 +48,15 @@ termination message, which Kubernetes shows in the pod's status.`,
 	return cmd
 }
 
-// initPod writes the program and the identity of a pod and reports its facts. If it fails, it
+// initPod writes the files and the identity of a pod and reports its facts. If it fails, it
 // leaves no identity, so that it can be repeated.
-func initPod(key, program, message string) error {
+func initPod(key, folder, message string) error {
 	facts, err := link.FindFacts()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(program, []byte(link.Program()), 0o600); err != nil {
-		return fmt.Errorf("the pod's program: %w", err)
+	if err := link.WriteFolder(folder); err != nil {
+		return fmt.Errorf("the pod's files: %w", err)
 	}
 	if facts.Key, err = link.WriteIdentity(key); err != nil {
 		return fmt.Errorf("the pod's key: %w", err)

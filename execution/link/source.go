@@ -2,8 +2,14 @@ package link
 
 import (
 	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // program is the program of PID 1 in a blank sandbox.
@@ -16,7 +22,12 @@ const Port = 7443
 
 // ProgramFile is where a blank sandbox has the program of PID 1: where no program can write, because a container that
 // is restarted executes it again.
-const ProgramFile = "/run/vivarium/link.py"
+const ProgramFile = Folder + "/" + programName
+
+// Folder is where a blank sandbox has what [WriteFolder] writes.
+const Folder = "/run/vivarium"
+
+const programName = "link.py"
 
 // silenceOfServers is how long PID 1 waits for a server after a reset before it exits.
 const silenceOfServers = 9 * time.Second
@@ -24,6 +35,17 @@ const silenceOfServers = 9 * time.Second
 // Program returns the program of PID 1 in a blank sandbox.
 func Program() string {
 	return program
+}
+
+// WriteFolder writes the files of a blank sandbox that are not its image's: the program of PID 1, and hosts, which takes
+// the place of /etc/hosts. There the kubelet gives the sandbox's name the address of the pod, which is not in the
+// sandbox's own network.
+func WriteFolder(folder string) error {
+	hosts := fmt.Sprintf("127.0.0.1 localhost %s\n::1 localhost\n", hardening.Hostname)
+	return errors.Join(
+		os.WriteFile(filepath.Join(folder, programName), []byte(program), 0o600),
+		os.WriteFile(filepath.Join(folder, "hosts"), []byte(hosts), 0o600),
+	)
 }
 
 // Line returns the command line of PID 1 in a blank sandbox that listens on a port.
