@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
@@ -55,7 +56,7 @@ func initPod(key, folder, message string) error {
 	if err != nil {
 		return err
 	}
-	if err := link.WriteFolder(folder); err != nil {
+	if err := link.WriteFolder(folder, hardening.Hostname); err != nil {
 		return fmt.Errorf("the pod's files: %w", err)
 	}
 	if facts.Key, err = link.WriteIdentity(key); err != nil {

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 )
 
 // program is the program of PID 1 in a blank sandbox.
@@ -40,8 +38,8 @@ func Program() string {
 // WriteFolder writes the files of a blank sandbox that are not its image's: the program of PID 1, and hosts, which takes
 // the place of /etc/hosts. There the kubelet gives the sandbox's name the address of the pod, which is not in the
 // sandbox's own network.
-func WriteFolder(folder string) error {
-	hosts := fmt.Sprintf("127.0.0.1 localhost %s\n::1 localhost\n", hardening.Hostname)
+func WriteFolder(folder, name string) error {
+	hosts := fmt.Sprintf("127.0.0.1 localhost %s\n::1 localhost\n", name)
 	return errors.Join(
 		os.WriteFile(filepath.Join(folder, programName), []byte(program), 0o600),
 		os.WriteFile(filepath.Join(folder, "hosts"), []byte(hosts), 0o600),
