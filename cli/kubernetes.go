@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
 )
@@ -34,27 +35,31 @@ func kubernetesCommand(system System) *cobra.Command {
 func podInitCommand() *cobra.Command {
 	var message string
 	cmd := &cobra.Command{
-		Use:   "pod-init PATH",
+		Use:   "pod-init KEY FOLDER",
 		Short: "Make the key of a sandbox's pod, as the pod's first container",
 		Long: `Make a key for a sandbox's pod and write it, with its certificate, to the new file
-PATH. What servers must know, the key's pin and facts about the node, becomes
-the container's termination message, which Kubernetes shows in the pod's status.`,
-		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return initPod(args[0], message) },
+KEY. Write what the sandbox's container executes, and its /etc/hosts, into FOLDER.
+What servers must know, the key's pin and facts about the node, becomes the
+container's termination message, which Kubernetes shows in the pod's status.`,
+		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link " + link.Folder,
+		Args:    cobra.ExactArgs(2),
+		RunE:    func(_ *cobra.Command, args []string) error { return initPod(args[0], args[1], message) },
 	}
 	cmd.Flags().StringVar(&message, "message", "/dev/termination-log", "file of the termination message")
 	return cmd
 }
 
-// initPod writes the identity of a pod and reports its facts. If it fails, it leaves no
-// identity, so that it can be repeated.
-func initPod(path, message string) error {
+// initPod writes the files and the identity of a pod and reports its facts. If it fails, it
+// leaves no identity, so that it can be repeated.
+func initPod(key, folder, message string) error {
 	facts, err := link.FindFacts()
 	if err != nil {
 		return err
 	}
-	if facts.Key, err = link.WriteIdentity(path); err != nil {
+	if err := link.WriteFolder(folder, hardening.Hostname); err != nil {
+		return fmt.Errorf("the pod's files: %w", err)
+	}
+	if facts.Key, err = link.WriteIdentity(key); err != nil {
 		return fmt.Errorf("the pod's key: %w", err)
 	}
 	text, err := json.Marshal(facts)
@@ -62,7 +67,7 @@ func initPod(path, message string) error {
 		err = os.WriteFile(message, text, 0o600)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("--message: %w", err), os.Remove(path))
+		return errors.Join(fmt.Errorf("--message: %w", err), os.Remove(key))
 	}
 	return nil
 }

@@ -33,8 +33,9 @@ func TestKubernetesWrongArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ args, want string }{
-		"pod-init: no path":        {"pod-init", "accepts 1 arg(s), received 0"},
-		"pod-init: no folder":      {"pod-init /no/such/folder/key", "the pod's key: open /no/such/folder/key: no such file"},
+		"pod-init: no folder":      {"pod-init key", "accepts 2 arg(s), received 1"},
+		"pod-init: no key folder":  {"pod-init /no/such/folder/key " + t.TempDir(), "the pod's key: open /no/such/folder/key: no such file"},
+		"pod-init: no such folder": {"pod-init key /no/such/folder", "the pod's files: open /no/such/folder/link.py: no such file"},
 		"files-init: no volume":    {"files-init /no/such/volume/files", "mkdir /no/such/volume/files: no such file"},
 		"certs: no place":          {"certs", "the certificates have no place to go: pass --folder, --secret or both"},
 		"certs: an argument":       {"certs now", `"now"`},
@@ -60,7 +61,7 @@ func TestKubernetesWrongArguments(t *testing.T) {
 func TestPodInit(t *testing.T) {
 	folder := t.TempDir()
 	path, message := filepath.Join(folder, "key"), filepath.Join(folder, "message")
-	args := []string{"kubernetes", "pod-init", path, "--message", message}
+	args := []string{"kubernetes", "pod-init", path, folder, "--message", message}
 	run(t, nil, "", args...).want(t, 0)
 	facts, err := link.ParseFacts(read(t, message))
 	if err != nil || facts.Kernel == "" || facts.Arch == "" {
@@ -69,15 +70,18 @@ func TestPodInit(t *testing.T) {
 	if !strings.Contains(read(t, path), "PRIVATE KEY") {
 		t.Error("there is no key")
 	}
+	if read(t, folder, "link.py") != link.Program() || !strings.Contains(read(t, folder, "hosts"), "127.0.0.1 localhost sandbox\n") {
+		t.Error("the files are others")
+	}
 	run(t, nil, "", args...).want(t, 1, "the pod's key: open "+path+": file exists")
 }
 
 // If the pin cannot be reported, the container can be started again.
 func TestPodInitWithoutMessage(t *testing.T) {
 	folder := t.TempDir()
-	path := filepath.Join(folder, "key")
-	run(t, nil, "", "kubernetes", "pod-init", path, "--message", folder).want(t, 1, "--message: open "+folder+": is a directory")
-	run(t, nil, "", "kubernetes", "pod-init", path, "--message", filepath.Join(folder, "message")).want(t, 0)
+	args := []string{"kubernetes", "pod-init", filepath.Join(folder, "key"), folder, "--message"}
+	run(t, nil, "", append(args, folder)...).want(t, 1, "--message: open "+folder+": is a directory")
+	run(t, nil, "", append(args, filepath.Join(folder, "message"))...).want(t, 0)
 }
 
 // A volume that everyone can write gets a folder that only the server can, and keeps it.

@@ -25,13 +25,9 @@ type peers struct {
 }
 
 // newPeers returns the servers that share sessions with this one, or nil if there are none.
-func newPeers(c config.Config, b backend, log *slog.Logger) (*peers, error) {
+func newPeers(c config.Config, b backend) (*peers, error) {
 	holders, shared := b.(execution.Holders)
-	switch {
-	case !shared:
-		return nil, nil //nolint:nilnil // there are none
-	case c.PeerAddress() == "":
-		log.Warn("other servers take sessions over from this one, and end their calls: PEER_PORT is 0, or POD_IP is not set")
+	if !shared || c.PeerAddress() == "" {
 		return nil, nil //nolint:nilnil // there are none
 	}
 	credentials, err := link.LoadCredentials(c.KubernetesLinkDir)
@@ -76,6 +72,13 @@ func (p *peers) open(ctx context.Context, clients *http.Server, door *httpapi.Pe
 		return nil, fmt.Errorf("POD_IP and PEER_PORT: %w", err)
 	}
 	return &peerDoor{tls.NewListener(listener, p.credentials.PeerServer()), httpapi.NewPeerServer(clients, door, log), door}, nil
+}
+
+// warnAlone warns where other servers share the sessions of this one, and cannot reach it.
+func (s *service) warnAlone() {
+	if _, shared := s.backend.(execution.Holders); shared && s.peers == nil {
+		s.log.Warn("other servers take sessions over from this one, and end their calls: PEER_PORT is 0, or POD_IP is not set")
+	}
 }
 
 // instance returns the name of this server among those that clients may reach, or "" if they reach

@@ -164,7 +164,7 @@ func (z *zoo) start(t *testing.T, name, links string) *replica {
 	c.Backend, c.PodIP, c.PeerPort, c.KubernetesLinkDir = backendKubernetes, "127.0.0.1", freePort(t), links
 	var err error
 	log := slog.New(slog.DiscardHandler)
-	if r.peers, err = newPeers(c, cluster{r.keeper}, log); err != nil {
+	if r.peers, err = newPeers(c, cluster{r.keeper}); err != nil {
 		t.Fatal(err)
 	}
 	r.manager = session.New(session.Options{
@@ -343,17 +343,16 @@ func TestServerEndsUnderCalls(t *testing.T) {
 
 // Servers that may not call each other are not peers.
 func TestNoPeers(t *testing.T) {
-	log := slog.New(slog.DiscardHandler)
 	alone := defaults(t)
-	if p, err := newPeers(alone, nil, log); p != nil || err != nil {
+	if p, err := newPeers(alone, nil); p != nil || err != nil {
 		t.Errorf("%v, %v", p, err)
 	}
 	alone.Backend, alone.PodIP, alone.PeerPort = backendKubernetes, "127.0.0.1", 0
-	if p, err := newPeers(alone, cluster{}, log); p != nil || err != nil {
+	if p, err := newPeers(alone, cluster{}); p != nil || err != nil {
 		t.Errorf("%v, %v", p, err)
 	}
 	alone.PeerPort, alone.KubernetesLinkDir = config.Config{}.PeerPort+1, t.TempDir()
-	if _, err := newPeers(alone, cluster{}, log); err == nil || !strings.Contains(err.Error(), "KUBERNETES_LINK_DIR") {
+	if _, err := newPeers(alone, cluster{}); err == nil || !strings.Contains(err.Error(), "KUBERNETES_LINK_DIR") {
 		t.Errorf("without credentials: %v", err)
 	}
 }

@@ -48,6 +48,7 @@ func serve(ctx context.Context, system System, demo bool) (err error) {
 	}
 	c = s.config
 	defer func() { err = errors.Join(err, s.close(0)) }()
+	s.warnAlone()
 	if err := s.require(ctx, c); err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func newService(ctx context.Context, c config.Config, system System, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	peers, err := newPeers(c, backend, log)
+	peers, err := newPeers(c, backend)
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())
 	}

@@ -315,8 +315,13 @@ func (p podProcesses) of(uid string) (found sandbox, ok bool) {
 	return found, false
 }
 
+// runsOf selects the sandboxes for runs of a server. Sessions outlive it.
+func runsOf(instance string) string {
+	return "vivarium.dev/state=run,vivarium.dev/holder=" + instance
+}
+
 func (h *kubernetesHost) sandboxes(instance string) ([]sandbox, error) {
-	return h.list("vivarium.dev/holder=" + instance)
+	return h.list(runsOf(instance))
 }
 
 func (h *kubernetesHost) session(id string) ([]sandbox, error) {
@@ -359,12 +364,14 @@ func (h *kubernetesHost) traces(instance string) (left []string) {
 			left = append(left, "lease "+lease.Name)
 		}
 	}
-	pods, err := h.pods("vivarium.dev/holder=" + instance)
+	pods, err := h.pods(runsOf(instance))
 	if err != nil {
 		return []string{err.Error()}
 	}
 	for _, pod := range pods {
-		left = append(left, "pod "+pod.Name)
+		if pod.DeletionTimestamp == nil { // the others are on their way
+			left = append(left, "pod "+pod.Name)
+		}
 	}
 	return left
 }

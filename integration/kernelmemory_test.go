@@ -47,11 +47,14 @@ const (
 // not end the program, for some time each.
 func hoarding(t *testing.T, way string, each time.Duration) string {
 	t.Helper()
-	counted := "True"
+	counted, ended := "True", ""
 	if shared.eachProcess {
 		counted = "False"
 	}
-	return fmt.Sprintf("ONLY, SLACK, COUNTED, LIMIT, SECONDS = %q, %d, %s, %d, %f\n%s", way, hoardSlack, counted, hoardLimit, each.Seconds(), hoard(t))
+	if inPods() {
+		ended = "terminals"
+	}
+	return fmt.Sprintf("ONLY, ENDED, SLACK, COUNTED, LIMIT, SECONDS = %q, %q, %d, %s, %d, %f\n%s", way, ended, hoardSlack, counted, hoardLimit, each.Seconds(), hoard(t))
 }
 
 func startHoarding(t *testing.T, isolation string) *server {
@@ -81,6 +84,9 @@ func TestKernelMemoryIsWatched(t *testing.T) {
 		"run":       {"netlink", "udp", "udp_corked", "tcp", "tcp_unaccepted", "tcp_unaccepted_empty", "sockets", "locks"},
 		"container": {"tcp_unaccepted", "locks"},
 	} {
+		if inPods() {
+			ways = append(ways, "terminals")
+		}
 		s := startHoarding(t, isolation)
 		for _, way := range ways {
 			t.Run(isolation+"/"+way, func(t *testing.T) {

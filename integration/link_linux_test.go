@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,8 +80,7 @@ const networkFD = 20
 // beforeLink is the beginning of PID 1's program. It does what an init container does: it writes the key, which comes
 // from stdin. That is another process, so that PID 1 has read nothing of it. It also opens networkFD.
 const beforeLink = `import os, sys
-if sys.argv[-1].startswith("blank-"):
-    sys.argv.pop()
+if len(sys.argv) == 3:  # the first generation
     if os.fork() == 0:
         with open("/workspace/.vivarium-link", "wb") as file: file.write(os.read(0, 4096))
         os._exit(0)
@@ -92,8 +92,8 @@ if sys.argv[-1].startswith("blank-"):
 // Line returns the command line of the next blank.
 func (b *linkedBackend) Line(execution.Spec) []string {
 	line := link.Line(link.Port)
-	line[3] = beforeLink + line[3]
-	return append(line, b.mark)
+	at := slices.Index(line, link.ProgramFile)
+	return slices.Replace(line, at, at+1, "-c", "# "+b.mark+"\n"+beforeLink+link.Program())
 }
 
 // CompileLine, CompileDigest and CompiledLine: a blank has nothing that is compiled ahead.

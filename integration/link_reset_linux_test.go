@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,6 +144,71 @@ func TestLocalLinkEndsWithoutAServer(t *testing.T) {
 }
 
 // awaitEnd waits for the end of PID 1 of a sandbox, with which the streams of the blank end.
+// tardy is a connection that is not read any further, once it is held, until PID 1 has closed it. Meanwhile it sends pings
+// that nobody reads.
+type tardy struct {
+	net.Conn
+	instance *linkedInstance
+	held     atomic.Bool
+}
+
+func (c *tardy) Read(p []byte) (int, error) {
+	if c.held.Swap(false) {
+		poll(func() bool {
+			_, _ = c.Write([]byte("P\x00\x00\x00\x00"))
+			return !c.instance.isConnected()
+		})
+	}
+	return c.Conn.Read(p)
+}
+
+// isConnected reports whether PID 1 has a connection that it has not closed (proc_net_tcp: state 1).
+func (i *linkedInstance) isConnected() bool {
+	there := false
+	_ = i.call(func(string) error {
+		for _, file := range []string{"tcp", "tcp6"} {
+			text, err := os.ReadFile("/proc/thread-self/net/" + file)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(string(text)) {
+				fields := strings.Fields(line)
+				there = there || strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", link.Port)) && fields[3] == "01"
+			}
+		}
+		return nil
+	})
+	return there
+}
+
+// What a sandbox sends at its end arrives, also where it has not read everything that the server has sent.
+func TestLocalLinkClosesInOrder(t *testing.T) {
+	backend, _, spec := openLinked(t, execution.IsolationContainer)
+	i, err := backend.startBlank(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.conn.(*link.Conn).NetConn().(*net.TCPConn).SetReadBuffer(4096); err != nil { // the rest waits in the sandbox
+		t.Fatal(err)
+	}
+	conn := &tardy{Conn: i.conn, instance: i}
+	i.conn = conn
+	sandbox, err := runner.Open(t.Context(), i, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sandbox.Close() }()
+	conn.held.Store(true)
+	const most = 90_000 // more than the kernel accepts for a reader that does not read
+	result, err := sandbox.Run(t.Context(), execution.Request{Code: fmt.Sprintf("print('a' * %d)", most-1), Timeout: patience}, conformanceLimits())
+	if err != nil || len(result.Stdout) != most {
+		t.Errorf("%d bytes, %v", len(result.Stdout), err)
+	}
+}
+
 func awaitEnd(t *testing.T, instance execution.Instance) {
 	t.Helper()
 	if _, err := io.Copy(io.Discard, instance.(*linkedInstance).Instance); err != nil {

@@ -69,11 +69,24 @@ child.kill()`, stdout: "True True\n"},
 	}
 }
 
+// processesOfRuns are those that agree where many runs are in one sandbox. In a pod nobody can give a namespace its next
+// number: only the first process has the right one.
+func processesOfRuns() []program {
+	if inPods() {
+		return processes()[:1]
+	}
+	return processes()
+}
+
 // The numbers that processes know are those that /proc shows.
 func TestProcessNumbers(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		t.Helper()
-		for _, p := range processes() {
+		list := processes()
+		if strings.HasSuffix(t.Name(), "/run") {
+			list = processesOfRuns()
+		}
+		for _, p := range list {
 			t.Run(p.name, func(t *testing.T) {
 				for range 2 {
 					p.check(t, mustRun(t, s, request{"code": own + p.code, "timeout_ms": 20000}))
@@ -83,7 +96,7 @@ func TestProcessNumbers(t *testing.T) {
 	})
 	t.Run("two zygotes", func(t *testing.T) {
 		s, _ := alone(t, "PRELOAD_MODULES=calendar")
-		for i, p := range processes() {
+		for i, p := range processesOfRuns() {
 			t.Run(p.name, func(t *testing.T) {
 				for j := range 3 {
 					if (i+j)%2 == 0 { // the other zygote's turn

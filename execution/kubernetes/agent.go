@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 )
@@ -96,7 +97,7 @@ func (c agentClaimer) create(ctx context.Context, name string, want want) error 
 	// A caller who leaves does not cut the request short: no server would know of the claim.
 	lasting, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), connectTime, errSlow)
 	defer cancel()
-	err = c.of(c.api.raw.Post(), agentExtensions, "sandboxclaims").SetHeader("Content-Type", "application/json").Body(text).Do(lasting).Error()
+	err = c.of(c.api.raw.Post(), agentExtensions, "sandboxclaims").SetHeader("Content-Type", runtime.ContentTypeJSON).Body(text).Do(lasting).Error()
 	if _, answered := errors.AsType[*apierrors.StatusError](err); err != nil && !answered { // it may be there
 		c.disown(unseen(name))
 	}
@@ -167,7 +168,7 @@ func (c agentClaimer) Rights() []right {
 
 // of directs a request to objects of agent-sandbox.
 func (c agentClaimer) of(request *rest.Request, group, resource string) *rest.Request {
-	return request.AbsPath("/apis", group, agentVersion).Namespace(c.api.namespace).Resource(resource).SetHeader("Accept", "application/json")
+	return request.AbsPath("/apis", group, agentVersion).Namespace(c.api.namespace).Resource(resource).SetHeader("Accept", runtime.ContentTypeJSON)
 }
 
 // ask sends a request and reads its answer.

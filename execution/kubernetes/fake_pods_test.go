@@ -129,7 +129,11 @@ func (c *cluster) serveReviews(mux *http.ServeMux) {
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, object{"gitVersion": "v1.34.0"})
 	})
-	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept") != "application/json" {
+			fail(w, http.StatusNotAcceptable, "NotAcceptable", "the answer would be something else")
+			return
+		}
 		reply(w, http.StatusCreated, object{"status": object{"resourceRules": c.rules}})
 	})
 	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", func(w http.ResponseWriter, r *http.Request) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // objectKind is a kind of object, as rights have it.
@@ -58,7 +59,8 @@ func review[R any](ctx context.Context, b *Backend, kind string, question R) (an
 		return answer, err
 	}
 	path := "/apis/authorization.k8s.io/v1/" + kind
-	body, err := b.api.raw.Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body(text).Do(ctx).Raw()
+	request := b.api.raw.Post().AbsPath(path).SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", runtime.ContentTypeJSON)
+	body, err := request.Body(text).Do(ctx).Raw()
 	if err != nil {
 		return answer, b.explain("create "+kind, err)
 	}

@@ -269,9 +269,10 @@ class Peer:
 class Link:
     """The way to the servers. It is a stream for Channel, and outlives what is served."""
 
-    def __init__(self, arguments: "list[str]", source: str) -> None:
-        """Listens, and isolates this process. After a reset it takes over what the last generation has left."""
-        self.again = [sys.executable, "-I", "-c", source, *arguments[:2]]
+    def __init__(self, program: "list[str]", arguments: "list[str]") -> None:
+        """Listens, and isolates this process. After a reset it takes over what the last generation has left. The program
+        is the command line without the arguments."""
+        self.again = [*program, *arguments[:2]]
         self.environment = dict(os.environ)
         self.authority = os.environ.pop("VIVARIUM_LINK_CA", "")
         shares_network = os.environ.pop("VIVARIUM_LINK_NETWORK", "none") == "pod"
@@ -399,6 +400,25 @@ class Link:
         os.dup2(null, self.send_fd, False)
         os.close(null)
 
+    def finish(self, seconds: float) -> None:
+        """Ends the connection: the server gets all that was written. If this process closed it at once, and the server had
+        sent something that was not read, the kernel would discard what is on its way. A server that sends nothing for
+        some seconds is not waited for."""
+        peer = self.peer
+        if not peer:
+            return
+        shutdown = _socket.socket(fileno=os.dup(self.send_fd))
+        try:
+            shutdown.shutdown(_socket.SHUT_WR)
+        except OSError:
+            seconds = 0
+        shutdown.close()
+        deadline = time.monotonic() + seconds
+        while self.peer is peer and time.monotonic() < deadline:
+            self.events.poll(deadline - time.monotonic())
+            if self.read():
+                deadline = time.monotonic() + self.silence
+
     def await_boot(self) -> "tuple[dict[str, str], list[str]]":
         """Waits for a server that sends what to become. Returns its settings, and its texts. Exits if none comes after a
         reset."""
@@ -518,8 +538,8 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("KUBERNETES_")]:
         del os.environ[name]  # the API server's address, which kubelets set and programs have no use for
     with open("/proc/self/cmdline") as file:
-        source = file.read().split("\0")[3]
-    link = Link(sys.argv[1:], source)
+        line = file.read().split("\0")[:-1]
+    link = Link(line[: 1 - len(sys.argv)], sys.argv[1:])
     _signal.signal(_signal.SIGTERM, lambda *_: os._exit(0))  # until it serves; PID 1 has no default action
     become(link)
 

@@ -1,6 +1,6 @@
 {{/* The pods of sandboxes: their specification. The argument has the root, and ca, what PID 1 trusts. */}}
 {{- define "vivarium.sandboxSpec" -}}
-{{- $root := .root }}{{- $ca := .ca }}
+{{- $ca := .ca }}
 {{- with .root -}}
 serviceAccountName: {{ include "vivarium.name" . }}-sandbox
 automountServiceAccountToken: false
@@ -51,22 +51,20 @@ initContainers:
   - name: identity
     image: {{ include "vivarium.serverImage" . }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
-    args: [kubernetes, pod-init, /workspace/.vivarium-link]
+    args: [kubernetes, pod-init, /workspace/.vivarium-link, /run/vivarium]
     securityContext: {{- include "vivarium.walls" . | nindent 6 }}
     resources:
       requests: {cpu: 10m, memory: 32Mi}
       limits: {cpu: {{ include "vivarium.text" .Values.config.CPU_LIMIT | quote }}, memory: 64Mi}
     volumeMounts:
       - {name: workspace, mountPath: /workspace}
+      - {name: link, mountPath: /run/vivarium}
 containers:
   - name: sandbox
     image: {{ include "vivarium.sandboxImage" . }}
     imagePullPolicy: {{ .Values.sandboxes.image.pullPolicy }}
     {{- $sandbox := .Files.Get "files/sandbox.json" | fromJson }}
-    command:
-      {{- range $sandbox.command }}
-      - {{ eq . "link.py" | ternary ($root.Files.Get "files/link.py") . | toJson }}
-      {{- end }}
+    command: {{ $sandbox.command | toJson }}
     workingDir: /workspace
     env:
       {{- range $sandbox.environment }}
@@ -90,7 +88,14 @@ containers:
       - {name: workspace, mountPath: /workspace}
       - {name: tmp, mountPath: /tmp}
       - {name: shm, mountPath: /dev/shm}
+      - {name: link, mountPath: /run/vivarium, readOnly: true}
+      {{- if ne (include "vivarium.network" .) "pod" }}
+      # The kubelet's would give the sandbox's name the pod's address, which is not in the sandbox's own network.
+      - {name: link, mountPath: /etc/hosts, subPath: hosts, readOnly: true}
+      {{- end }}
 volumes:
+  - name: link # the program of PID 1; a container that is restarted executes it again, so no program may write it
+    emptyDir: {sizeLimit: 1Mi}
   - name: workspace
     emptyDir: {medium: Memory, sizeLimit: {{ include "vivarium.workspaceMB" . }}Mi}
   - name: tmp

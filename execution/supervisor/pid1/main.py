@@ -19,6 +19,7 @@ import _socket
 import os
 import resource
 import sys
+import time
 
 from channel import Channel, Descriptors, Gone, widen
 from cleanup import WRITABLE_DIRS, WritableDir
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
         """A way to servers that is not fds 0 and 1, and that serves one after the other."""
 
         stem: Stem
+
+        def finish(self, seconds: float) -> None:
+            """Ends the connection when the server has received all. Waits so many seconds for one that sends nothing."""
 
         def restart(self, network_is_clean: bool) -> "NoReturn":
             """Executes this process anew, when nothing else of the sandbox is left."""
@@ -117,6 +121,7 @@ def main(serve: "Callable[[Channel, Start, Optional[Stem]], None]", link: "Optio
     os.write(2, reason)
     if link:
         say_why(channel, reason)
+        link.finish(max(0, channel.last_received + start.silence - time.monotonic()))
         if not start.expires:
             begin_anew(link, places)
     os._exit(status)

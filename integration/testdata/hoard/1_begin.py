@@ -2,9 +2,9 @@
 host's memory is compared with what the cgroup counts. Prints a line a way: a verdict, the way, megabytes that the host
 lacks, megabytes that are counted, and what stopped it.
 
-Constants that come before this text: ONLY, names of ways with spaces between, or "" for all that no watch ends; SLACK,
-megabytes by which a way may differ; COUNTED, whether a cgroup counts memory; LIMIT, megabytes of the sandbox; SECONDS, how
-long a way may go on.
+Constants that come before this text: ONLY, names of ways with spaces between, or "" for all that no watch ends; ENDED,
+names of ways that a watch ends on this host alone; SLACK, megabytes by which a way may differ; COUNTED, whether a cgroup
+counts memory; LIMIT, megabytes of the sandbox; SECONDS, how long a way may go on.
 """
 
 import ctypes

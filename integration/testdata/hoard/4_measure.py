@@ -70,5 +70,5 @@ def clean():
             getattr(libc, end)(number, *((0, 0) if kind == "sem" else (0, None)))
 
 
-for name in ONLY.split() or WAYS:
+for name in ONLY.split() or [name for name in WAYS if name not in ENDED.split()]:
     measure(name, WAYS.get(name) or WATCHED[name])
