@@ -50,6 +50,12 @@ func awaitSlow(t *testing.T, what string, holds func() bool) {
 // requests under a name. An address is another way to the apiserver; empty means the usual one.
 func (h *kubernetesHost) account(t *testing.T, name, address string) string {
 	t.Helper()
+	return h.accountOf(t, release()+"-vivarium", name, address)
+}
+
+// accountOf does the same for another account.
+func (h *kubernetesHost) accountOf(t *testing.T, account, name, address string) string {
+	t.Helper()
 	config, err := clientcmd.LoadFromFile(h.kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +70,7 @@ func (h *kubernetesHost) account(t *testing.T, name, address string) string {
 		}
 	}
 	for _, user := range config.AuthInfos {
-		user.Impersonate = "system:serviceaccount:" + release() + ":" + release() + "-vivarium"
+		user.Impersonate = "system:serviceaccount:" + release() + ":" + account
 		user.ImpersonateUserExtra = map[string][]string{"test": {name}}
 	}
 	path := filepath.Join(t.TempDir(), "kubeconfig")

@@ -5,7 +5,8 @@
 // With -backend=docker sandboxes are containers of the engine, with -backend=local
 // processes of this machine, with the same images, unpacked, and with -backend=kubernetes pods
 // of a cluster (go tool task cluster). All tests run with each, but for those that are named
-// TestDocker, TestLocal and TestKubernetes. With -user the
+// TestDocker, TestLocal, TestKubernetes and TestAgentSandbox, which needs the controller
+// (scripts/cluster.sh agent-sandbox). With -user the
 // servers are another user's, who may have no cgroups; then those that are named
 // TestCgroup do not run.
 package integration
@@ -134,12 +135,12 @@ func buildServer(folder string) (string, error) {
 // chooseHost sees to it that servers make their sandboxes where the flag says, and
 // that tests of the other place alone do not run.
 func chooseHost(ctx context.Context, folder string) (err error) {
-	others := "^TestLocal|^TestKubernetes"
+	others := "^TestLocal|^TestKubernetes|^TestAgentSandbox"
 	switch *backendFlag {
 	case "docker":
 		shared.host = dockerHost{shared.engine}
 	case "local":
-		others = "^TestDocker|^TestKubernetes"
+		others = "^TestDocker|^TestKubernetes|^TestAgentSandbox"
 		temporary := filepath.Join(folder, "tmp")
 		// As /tmp is, whatever the umask.
 		if err := errors.Join(os.Mkdir(temporary, 0o755), os.Chmod(temporary, os.ModeSticky|0o777)); err != nil {

@@ -28,7 +28,7 @@ const (
 	noteClaim = "vivarium.dev/claim"
 
 	// finishedTime is how long in seconds a claim stays after the end of its pod.
-	finishedTime = 60
+	finishedTime = 20
 )
 
 // agentClaimer claims pods of a SandboxWarmPool, by a SandboxClaim for each. The controller of agent-sandbox gives the

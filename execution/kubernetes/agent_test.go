@@ -106,7 +106,7 @@ func TestAgentClaim(t *testing.T) {
 	}
 	life := claim["spec"].(object)["lifecycle"].(object)
 	end, err := time.Parse(time.RFC3339, life["shutdownTime"].(string))
-	if err != nil || time.Until(end) < 24*time.Hour || life["shutdownPolicy"] != "Delete" || life["ttlSecondsAfterFinished"] != 60.0 {
+	if err != nil || time.Until(end) < 24*time.Hour || life["shutdownPolicy"] != "Delete" || life["ttlSecondsAfterFinished"] != 20.0 {
 		t.Errorf("the life is %v", life)
 	}
 	if ready := read(t, i); ready != "ready" {
