@@ -3,6 +3,7 @@ package kubernetes_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -54,9 +55,7 @@ func withAgent(t *testing.T) *cluster {
 				break
 			}
 		}
-		for name, value := range claim["spec"].(object)["additionalPodMetadata"].(object)["annotations"].(object) {
-			notes(given)[name] = value
-		}
+		maps.Copy(notes(given), claim["spec"].(object)["additionalPodMetadata"].(object)["annotations"].(object))
 		c.putLocked("pods", given, "MODIFIED")
 	}
 	return c
@@ -346,7 +345,8 @@ func TestAgentForbidden(t *testing.T) {
 func TestAgentExamine(t *testing.T) {
 	c := withAgent(t)
 	c.put("pods", warm("warm-a"))
-	c.rules = append(exact()[:3:3], rule("extensions.agents.x-k8s.io", "sandboxclaims", "get", "create", "delete"), rule("extensions.agents.x-k8s.io", "sandboxtemplates", "get"),
+	c.rules = append(c.rules, exact()[:3]...)
+	c.rules = append(c.rules, rule("extensions.agents.x-k8s.io", "sandboxclaims", "get", "create", "delete"), rule("extensions.agents.x-k8s.io", "sandboxtemplates", "get"),
 		rule("extensions.agents.x-k8s.io", "sandboxwarmpools", "get"), rule("agents.x-k8s.io", "sandboxes", "list"))
 	all := agentBackend(c).Examine(t.Context())
 	wantFinding(t, all, kubernetes.Good, "has the rights that a server needs")

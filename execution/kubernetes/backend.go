@@ -1,7 +1,7 @@
 // Package kubernetes is the [execution.Backend] on a Kubernetes cluster: sandboxes are pods. A
 // Deployment keeps blank pods ready. A server claims one with a patch of its labels, for which the
 // Deployment makes another one, and connects to its PID 1 directly (package link). Of a run
-// nothing passes through the apiserver.
+// nothing passes through the apiserver. The controller agent-sandbox may take the Deployment's place.
 //
 // What servers share is in the pods' labels and annotations, and in a Lease for each server.
 package kubernetes

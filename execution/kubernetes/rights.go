@@ -38,18 +38,12 @@ func (b *Backend) needed() []right {
 
 // listed returns rights as a text.
 func listed(rights []right) string {
-	text := ""
-	for i, r := range rights {
-		switch i {
-		case 0:
-		case len(rights) - 1:
-			text += " and "
-		default:
-			text += ", "
-		}
-		text += fmt.Sprintf("%s (%s)", r.name, strings.Join(r.verbs, ", "))
+	texts := make([]string, 0, len(rights))
+	for _, r := range rights {
+		texts = append(texts, fmt.Sprintf("%s (%s)", r.name, strings.Join(r.verbs, ", ")))
 	}
-	return text
+	last := len(texts) - 1
+	return strings.Join(texts[:last], ", ") + " and " + texts[last]
 }
 
 // review sends a question about this account's own rights, which every account may ask.
