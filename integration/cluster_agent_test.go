@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,10 +90,26 @@ func ownedBySandbox(t *testing.T, pod corev1.Pod) {
 // With agent-sandbox (scripts/cluster.sh agent-sandbox) sandboxes are as with a Deployment, and end with their claims.
 func TestAgentSandbox(t *testing.T) {
 	p := cluster(t).newAgentPool(t, 3)
+	t.Run("doctor", p.testDoctor)
 	t.Run("run", p.testRun)
 	t.Run("session", p.testSession)
 	t.Run("burst", p.testBurst)
 	t.Run("killed", p.testKilled)
+	t.Run("deleted", p.testDeleted)
+}
+
+// The doctor knows the rights that this takes, and its template.
+func (p *agentPool) testDoctor(t *testing.T) {
+	doctor := exec.CommandContext(t.Context(), shared.binary, "doctor")
+	doctor.Env = slices.Concat(os.Environ(), with(slimImage), smallLimits(), p.env)
+	out, err := doctor.Output()
+	if err != nil {
+		t.Error(err)
+	}
+	wantSentence(t, string(out), []string{
+		"ok       this account has the rights that a server needs in the namespace \"" + sandboxNamespace() + "\", and no others there",
+		"ok       the template of SandboxTemplate", fmt.Sprintf("of %d blank pods are ready", p.free), "ok       a sandbox can serve many runs",
+	})
 }
 
 // A sandbox serves runs, and is deleted at the server's end.
@@ -163,4 +182,19 @@ func (p *agentPool) testKilled(t *testing.T) {
 	_ = s.wait()
 	p.await(t)
 	p.bury(s.instance)
+}
+
+// The controller makes another pod for a session whose pod is deleted. The session has ended all the same, and nothing
+// of it is left.
+func (p *agentPool) testDeleted(t *testing.T) {
+	s := startSession(t, startServer(t, p.env...), request{})
+	pod := p.onlyPod(t, "vivarium.dev/session="+s.id)
+	if err := p.ask(http.MethodDelete, podPath(pod)+"?gracePeriodSeconds=1", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	awaitSlow(t, "the session has ended", func() bool {
+		a, err := s.tryCall("/execute", request{"code": "1"})
+		return err == nil && a.status == http.StatusNotFound
+	})
+	p.await(t)
 }
