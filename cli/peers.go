@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
@@ -23,6 +24,9 @@ type peers struct {
 	credentials *link.Credentials
 	transport   *http.Transport
 }
+
+// peerPatience is how long a server that ends may take from its last answer until its Lease is seen to be gone.
+const peerPatience = 5 * time.Second
 
 // newPeers returns the servers that share sessions with this one, or nil if there are none.
 func newPeers(c config.Config, b backend) (*peers, error) {
@@ -54,7 +58,7 @@ func (p *peers) Ask(ctx context.Context, held *execution.HeldError) error {
 // door returns the settings of the HTTP API for requests of these servers.
 func (p *peers) door(release func(ctx context.Context, id string) error) *httpapi.Peers {
 	return &httpapi.Peers{
-		Holder: p.Holder, Peer: p.Peer, ServerOf: transport.ServerOf, Release: release, Transport: p.transport,
+		Holder: p.Holder, Peer: p.Peer, ServerOf: transport.ServerOf, Release: release, Transport: p.transport, Patience: peerPatience,
 	}
 }
 

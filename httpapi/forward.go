@@ -73,7 +73,7 @@ func (a *api) unanswered(w http.ResponseWriter, r *http.Request, attempt *attemp
 	case !unread, attempt.sent.Load() && r.ContentLength == 0 && !onlyReads(r):
 		a.opts.Log.WarnContext(r.Context(), "another server did not answer", "request", requestID(r.Context()), "holder", peer.Name, "error", err)
 		writeDetail(w, http.StatusBadGateway, "the server that holds the session ended the connection; it may have made the call")
-	case a.opts.Peers.of(r) != peer:
+	case a.opts.Peers.awaitEnd(r, peer):
 		return false
 	default:
 		a.writeError(w, r, &execution.Error{

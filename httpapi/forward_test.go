@@ -427,6 +427,32 @@ func TestDeadServer(t *testing.T) {
 	wantRun(t, a.run(t), "a")
 }
 
+// A server that has ended answers no more a moment before the others know that.
+func TestServerEndsMeanwhile(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	a, b := f.servers["a"], f.servers["b"]
+	a.peers.Patience = 10 * time.Second
+	asked, find := make(chan struct{}, 3), a.peers.Holder
+	a.peers.Holder = func(id string) execution.Peer {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return find(id)
+	}
+	f.hold(b.peer)
+	if err := b.others.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan answer, 1)
+	go func() { got <- a.run(t) }()
+	for range cap(asked) { // for the request, and then again
+		<-asked
+	}
+	f.hold(execution.Peer{})
+	wantRun(t, <-got, "a")
+}
+
 // A call that the holder has begun is not made again when the holder dies.
 func TestHolderDiesDuringACall(t *testing.T) {
 	f := newFleet(t, "a", "b")

@@ -29,6 +29,9 @@ type Peers struct {
 	Release func(ctx context.Context, id string) error
 	// Transport sends requests to other servers, see [NewPeerTransport].
 	Transport http.RoundTripper
+	// Patience is how long a server that cannot be reached may still seem alive: a request for it
+	// waits so long for the news that it has ended.
+	Patience time.Duration
 
 	mu       sync.Mutex
 	leaving  bool
@@ -82,6 +85,23 @@ func (p *Peers) of(r *http.Request) execution.Peer {
 		return p.Peer(name)
 	}
 	return execution.Peer{}
+}
+
+// awaitEnd waits until a server that a request should be passed on to is known to have ended. It
+// returns false if it is not.
+func (p *Peers) awaitEnd(r *http.Request, peer execution.Peer) bool {
+	const pause = 20 * time.Millisecond
+	for end := time.Now().Add(p.Patience); p.of(r) == peer; {
+		select {
+		case <-r.Context().Done():
+			return false
+		case <-time.After(pause):
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
 }
 
 const (

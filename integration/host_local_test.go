@@ -18,8 +18,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	dockerclient "github.com/docker/docker/client"
-
-	"github.com/vivarium-sandbox/vivarium/execution/link"
 )
 
 // localHost is this machine, whose sandboxes are processes with namespaces of
@@ -143,11 +141,10 @@ func readProcess(pid string) (process, error) {
 			p.first = len(inside) == 2 && inside[1] == "1"
 		}
 	}
-	words := strings.Split(strings.TrimSuffix(string(command), "\x00"), "\x00")
-	p.python = strings.HasPrefix(filepath.Base(words[0]), "python")
-	// A sandbox that was reset is another one; its PID 1 has executed itself with the number of resets.
-	if after := slices.Index(words, link.ProgramFile) + 3; after > 2 && after < len(words) {
-		p.name += "-" + words[after]
+	name, _, _ := strings.Cut(string(command), "\x00")
+	p.python = strings.HasPrefix(filepath.Base(name), "python")
+	if inPods() { // a pod that was reset is another sandbox: its PID 1 has executed itself, with a stack at another address
+		p.name += "-" + fields[25]
 	}
 	return p, nil
 }

@@ -14,6 +14,9 @@ const (
 	firstPause = time.Millisecond
 	// lastPause is the longest pause, and that after a failure to ask.
 	lastPause = 512 * time.Millisecond
+	// handoverTime is how long a session is waited for. A server that ends answers no more for a
+	// moment before the host knows that it has ended.
+	handoverTime = 10 * time.Second
 )
 
 // Handover moves sessions between servers.
@@ -29,15 +32,16 @@ type Handover interface {
 // attach connects to a session. If another server holds it, that server is asked to release it.
 // It needs the session's slot.
 func (m *Manager) attach(ctx context.Context, e *entry) (execution.Session, error) {
-	for pause := firstPause; ; pause *= 2 {
+	end := time.Now().Add(handoverTime)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		conn, err := m.attachOnce(ctx, e.id)
 		held, isHeld := errors.AsType[*execution.HeldError](err)
-		if !isHeld || m.opts.Handover == nil || pause > lastPause {
+		if !isHeld || m.opts.Handover == nil || time.Now().After(end) {
 			return conn, err
 		}
 		if err := m.askHolder(ctx, e, held); err != nil && ctx.Err() == nil {
 			m.opts.Log.WarnContext(ctx, "another server could not be asked for a session", "holder", held.Holder, "error", err)
-			pause = lastPause // it may have ended: one more attempt
+			pause = lastPause // it may have ended
 		}
 		select {
 		case <-ctx.Done():
