@@ -12,9 +12,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
+	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // profileName is the file of the seccomp profile, below the folder of kubelets' profiles.
@@ -56,7 +58,12 @@ func initPod(key, folder, message string) error {
 	if err != nil {
 		return err
 	}
-	if err := link.WriteFolder(folder, hardening.Hostname); err != nil {
+	command, err := supervisor.NewCommand()
+	if err != nil {
+		return err
+	}
+	err = link.WriteFolder(folder, hardening.Hostname, command.Ahead(execution.IsolationRun), command.Ahead(execution.IsolationSession))
+	if err != nil {
 		return fmt.Errorf("the pod's files: %w", err)
 	}
 	if facts.Key, err = link.WriteIdentity(key); err != nil {

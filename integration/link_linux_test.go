@@ -37,6 +37,8 @@ type linkedBackend struct {
 	*local.Backend
 	command     supervisor.Command
 	credentials *link.Credentials
+	before      string                             // what PID 1 executes before its program
+	boot        func(spec execution.Spec) []string // what PID 1 becomes
 
 	starting sync.Mutex // held while a blank starts
 	mark     string     // on the command line of that
@@ -60,7 +62,7 @@ func newLinkedBackend(t *testing.T, command supervisor.Command) *linkedBackend {
 			t.Fatal(err)
 		}
 	}
-	b := &linkedBackend{command: command}
+	b := &linkedBackend{command: command, boot: command.Boot}
 	if b.credentials, err = link.LoadCredentials(folder); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +95,7 @@ if len(sys.argv) == 3:  # the first generation
 func (b *linkedBackend) Line(execution.Spec) []string {
 	line := link.Line(link.Port)
 	at := slices.Index(line, link.ProgramFile)
-	return slices.Replace(line, at, at+1, "-c", "# "+b.mark+"\n"+beforeLink+link.Program())
+	return slices.Replace(line, at, at+1, "-c", "# "+b.mark+"\n"+beforeLink+b.before+link.Program())
 }
 
 // CompileLine, CompileDigest and CompiledLine: a blank has nothing that is compiled ahead.
@@ -183,7 +185,7 @@ func (i *linkedInstance) connect(ctx context.Context) error {
 	i.conn = conn
 	i.generation++
 	return link.Boot{
-		Generation: i.generation, Texts: i.backend.command.Boot(i.spec), OwnNetwork: true,
+		Generation: i.generation, Texts: i.backend.boot(i.spec), OwnNetwork: true,
 		Lasting: i.spec.Isolation == execution.IsolationSession, Zygotes: i.spec.Isolation == execution.IsolationRun,
 	}.Send(conn)
 }

@@ -144,6 +144,44 @@ func TestLocalLinkEndsWithoutAServer(t *testing.T) {
 }
 
 // awaitEnd waits for the end of PID 1 of a sandbox, with which the streams of the blank end.
+// A blank compiles what it is going to be before a server comes, and not again.
+func TestLocalLinkCompilesAhead(t *testing.T) {
+	backend, _, spec := openLinked(t, execution.IsolationContainer)
+	const mark = "\nopen('/tmp/compiled', 'a').write('x')\n"
+	ahead := backend.command.Ahead(spec.Isolation)
+	ahead[0] += mark
+	backend.boot = func(spec execution.Spec) []string {
+		texts := backend.command.Boot(spec)
+		texts[0] += mark
+		return texts
+	}
+	backend.before = fmt.Sprintf(`os.mkdir("/tmp/ahead")
+sys.argv[0] = "/tmp/ahead/link.py"
+with open("/tmp/ahead/0.ahead", "w") as file: file.write(%q)
+`, strings.Join(ahead, "\x00"))
+	i, err := backend.startBlank(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = i.Destroy(t.Context()) }()
+	compiled := func() string {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/root/tmp/compiled", i.pid))
+		return string(text)
+	}
+	if !poll(func() bool { return compiled() == "x" }) {
+		t.Fatalf("it is compiled %d times", len(compiled()))
+	}
+	if err := i.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runner.Open(t.Context(), i, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if compiled() != "x" {
+		t.Errorf("it is compiled %d times", len(compiled()))
+	}
+}
+
 // tardy is a connection that is not read any further, once it is held, until PID 1 has closed it. Meanwhile it sends pings
 // that nobody reads.
 type tardy struct {

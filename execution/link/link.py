@@ -278,13 +278,15 @@ class Link:
         shares_network = os.environ.pop("VIVARIUM_LINK_NETWORK", "none") == "pod"
         self.silence = float(arguments[1])
         first = 1, -1, -1, -1, SHARED if shares_network else ANOTHER
-        self.generation, listener, self.identity, self.compiled, network = map(int, arguments[2:] or first)
+        self.generation, listener, self.identity, compiled, network = map(int, arguments[2:] or first)
+        self.compiled = [fd for fd in (compiled,) if fd >= 0]  # files of modules, after the digest of what was compiled
+        self.ahead = find_ahead() if self.generation == 1 else []
         self.listener = listen(int(arguments[0])) if listener < 0 else _socket.socket(fileno=listener)
         self.isolated = network == OWN or network == ANOTHER and isolate()
         if self.generation > 1 and network == ANOTHER and not self.isolated:
             sys.exit("there can be no other network: the namespaces are nested too deep")
         self.listener.setblocking(False)
-        self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, self.compiled) if fd >= 0])
+        self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, *self.compiled) if fd >= 0])
         if self.identity < 0:
             self.identity = take_identity()
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -426,7 +428,8 @@ class Link:
         deadline = time.monotonic() + (self.silence if self.generation > 1 else float("inf"))
         while True:
             peer = self.peer
-            self.events.poll(1)
+            if not self.events.poll(0 if self.ahead else 1) and self.ahead:
+                self.compile_ahead()
             data = self.read()
             if self.peer is not peer or data == b"":
                 buffer = b""
@@ -448,34 +451,74 @@ class Link:
         self.leave()
 
     def compile(self, compiling: str, arguments: "list[str]") -> bytes:
-        """Returns the modules that a server has sent, compiled, and sets the supervisor's arguments. The next generation uses
-        them again: to compile them takes most of the time of a reset."""
-        import hashlib
-
-        digest = hashlib.sha256("\0".join((sys.version, compiling, *arguments)).encode()).digest()
-        if self.compiled >= 0:
-            data = os.pread(self.compiled, os.fstat(self.compiled).st_size, 0)
+        """Returns the modules that a server has sent, compiled, and sets the supervisor's arguments. Uses what was compiled
+        ahead, or for the last generation."""
+        end = arguments.index("--") + 1
+        digest = digest_of(compiling, arguments[:end])
+        for fd in self.compiled:
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
             if data.startswith(digest):
-                del sys.argv[1 : sys.argv.index("--") + 1]
+                self.keep(fd)
+                del sys.argv[1 : end + 1]
                 return data[len(digest) :]
-            os.close(self.compiled)
+        fd = os.memfd_create("compiled", os.MFD_CLOEXEC)
+        self.keep(fd)
+        return self.compile_into(fd, digest, compiling)
+
+    def keep(self, fd: int) -> None:
+        """Keeps one file of modules, and closes the others."""
+        for other in self.compiled:
+            if other != fd:
+                os.close(other)
+        self.compiled = [fd]
+
+    def compile_into(self, fd: int, digest: bytes, compiling: str) -> bytes:
+        """Compiles modules, and writes them to a file. Their program defines modules, and removes its arguments."""
         space: "dict[str, Any]" = {"stem": self.stem}
-        exec(compiling, space)  # defines modules, and removes its arguments
+        exec(compiling, space)
         compiled = marshal.dumps(space["modules"])
-        self.compiled = os.memfd_create("compiled", os.MFD_CLOEXEC)
-        with open(self.compiled, "wb", closefd=False) as file:
+        with open(fd, "wb", closefd=False) as file:
             file.write(digest + compiled)
         return compiled
+
+    def compile_ahead(self) -> None:
+        """Compiles what a server is going to send, if it is of the version of the pool: it takes half of the time from the
+        claim of a sandbox to its first run. A child process does that, because compiling leaves gaps in the heap."""
+        with open(self.ahead.pop(), encoding="utf-8") as file:
+            compiling, *arguments = file.read().split("\0")
+        fd = os.memfd_create("compiled", os.MFD_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                sys.argv[1:] = arguments
+                self.compile_into(fd, digest_of(compiling, arguments), compiling)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        self.compiled.append(fd)
 
     def restart(self, network_is_clean: bool) -> "NoReturn":
         """Executes this program again, as the next generation. Call it when no other process is left and nothing of them,
         except perhaps in the network: then the next generation gets another."""
-        kept = self.listener.fileno(), self.identity, self.compiled
+        kept = self.listener.fileno(), self.identity, *self.compiled
         for fd in kept:
             os.set_inheritable(fd, True)
         network = (OWN if network_is_clean else ANOTHER) if self.isolated else SHARED
         tail = self.generation + 1, *kept, network
         os.execve(sys.executable, [*self.again, *map(str, tail)], self.environment)
+
+
+def find_ahead() -> "list[str]":
+    """Returns the files with what is compiled ahead, which are beside this program."""
+    folder = os.path.dirname(sys.argv[0])
+    return [f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(".ahead")] if folder else []
+
+
+def digest_of(compiling: str, arguments: "list[str]") -> bytes:
+    """Returns what identifies compiled modules: of this Python, by a program with arguments."""
+    import hashlib
+
+    return hashlib.sha256("\0".join((sys.version, compiling, *arguments)).encode()).digest()
 
 
 def parse_boot(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str], bytes]]":

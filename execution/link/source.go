@@ -2,11 +2,11 @@ package link
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -37,13 +37,22 @@ func Program() string {
 
 // WriteFolder writes the files of a blank sandbox that are not its image's: the program of PID 1, and hosts, which takes
 // the place of /etc/hosts. There the kubelet gives the sandbox's name the address of the pod, which is not in the
-// sandbox's own network.
-func WriteFolder(folder, name string) error {
-	hosts := fmt.Sprintf("127.0.0.1 localhost %s\n::1 localhost\n", name)
-	return errors.Join(
-		os.WriteFile(filepath.Join(folder, programName), []byte(program), 0o600),
-		os.WriteFile(filepath.Join(folder, "hosts"), []byte(hosts), 0o600),
-	)
+// sandbox's own network. PID 1 compiles ahead what servers of this version are going to send: for each kind of sandbox
+// what supervisor.Command.Ahead returns.
+func WriteFolder(folder, name string, ahead ...[]string) error {
+	files := map[string]string{
+		programName: program,
+		"hosts":     fmt.Sprintf("127.0.0.1 localhost %s\n::1 localhost\n", name),
+	}
+	for i, texts := range ahead {
+		files[fmt.Sprintf("%d.ahead", i)] = strings.Join(texts, "\x00")
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Line returns the command line of PID 1 in a blank sandbox that listens on a port.

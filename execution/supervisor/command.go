@@ -74,17 +74,26 @@ func NewCommand() (Command, error) {
 
 // Line returns the command line that starts the supervisor of a sandbox from source.
 func (c Command) Line(spec execution.Spec) []string {
-	names := modulesOf(spec.Isolation)
-	last := path.Base(names[len(names)-1])
-	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource + serveSource, last},
-		c.modulesFor(spec.Isolation).arguments(), []string{"--"}, c.arguments(spec))
+	return slices.Concat([]string{"python3", "-I", "-c", compiledSource + bootstrapSource + loadSource + serveSource},
+		c.packed(spec.Isolation), c.arguments(spec))
 }
 
 // Boot returns the texts that PID 1 of a blank sandbox takes to become a supervisor (package
 // link): a program that compiles the modules, one that loads them, and the arguments of both.
 func (c Command) Boot(spec execution.Spec) []string {
-	line := c.Line(spec)
-	return append([]string{compiledSource + bootstrapSource, loadSource}, line[4:]...)
+	return slices.Concat([]string{compiledSource + bootstrapSource, loadSource}, c.packed(spec.Isolation), c.arguments(spec))
+}
+
+// Ahead returns those of the texts of Boot that compile the modules of a kind of sandbox: the
+// program, and its arguments up to "--".
+func (c Command) Ahead(isolation execution.Isolation) []string {
+	return append([]string{compiledSource + bootstrapSource}, c.packed(isolation)...)
+}
+
+// packed returns the arguments of bootstrap.py, up to "--".
+func (c Command) packed(isolation execution.Isolation) []string {
+	names := modulesOf(isolation)
+	return slices.Concat([]string{path.Base(names[len(names)-1])}, c.modulesFor(isolation).arguments(), []string{"--"})
 }
 
 // CompileLine returns the command line that compiles the supervisor of a kind of sandbox and
