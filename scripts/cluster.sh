@@ -2,10 +2,10 @@
 # A Kubernetes cluster of one node on this machine, for tests: as root on Debian or Ubuntu. It is built from source,
 # runs beside an engine, and all that it has is in one folder, CLUSTER_DIR (/var/lib/vivarium-cluster).
 #
-#   cluster.sh build           builds its programs and the controller of agent-sandbox, unless ~/.cache/vivarium-cluster has them
+#   cluster.sh build           builds its programs, unless ~/.cache/vivarium-cluster has them
 #   cluster.sh up              starts what does not run yet, and waits until the node is ready
 #   cluster.sh images IMAGE... gives it images of this machine's engine
-#   cluster.sh agent-sandbox   starts the controller of agent-sandbox too
+#   cluster.sh agent-sandbox   starts the controller of agent-sandbox too, and builds it the first time
 #   cluster.sh smoke           tests it with a hardened pod of the image vivarium/sandbox:slim
 #   cluster.sh kubectl ...     asks it something, as its administrator
 #   cluster.sh status          prints where things are; fails unless all of it runs
@@ -95,7 +95,7 @@ END
 command=${1:-}
 [ $# = 0 ] || shift
 case $command in
-  build) build; build_agent ;;
+  build) build ;;
   up | images | agent-sandbox | smoke | down)
     [ "$(id -u)" = 0 ] || { say "cluster.sh $command needs root."; exit 1; }
     exec 9>"/run/lock/vivarium-cluster"
