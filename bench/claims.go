@@ -92,7 +92,8 @@ func newClaimant(ctx context.Context, c *contender) (*claimant, error) {
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())
 	}
-	return &claimant{c.pool, backend, execution.Spec{Image: digest, Settings: sandboxes}}, nil
+	// Bare, as the pool starts a sandbox that somebody waits for: it preloads no modules.
+	return &claimant{c.pool, backend, execution.Spec{Image: digest, Settings: sandboxes, Bare: true}}, nil
 }
 
 // lookupIn reads the variables of an environment, of which the last of a name counts.

@@ -225,7 +225,7 @@ func TestKubernetesReportsMissingBlanks(t *testing.T) {
 		},
 		"image": {
 			append(f.pool(free, "image", func(spec *corev1.PodSpec) { spec.Containers[0].Image = missing }), "KUBERNETES_EXECUTOR_IMAGE="+missing),
-			[]string{"pod \"image-", "container sandbox: ErrImageNeverPull", missing, "the Deployment must name images that the nodes can pull"},
+			[]string{"pod \"image-", "container sandbox: ErrImageNeverPull", missing, "the template must name images that the nodes can pull"},
 		},
 		"profile": {
 			f.pool(free, "profile", func(spec *corev1.PodSpec) { spec.SecurityContext.SeccompProfile.LocalhostProfile = &unfinished }),

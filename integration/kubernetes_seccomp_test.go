@@ -31,10 +31,11 @@ func TestKubernetesWithoutProfile(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	check()
-	if last := f.claimed(namespace, s.instance); last != first {
+	last := f.claimed(namespace, s.instance)
+	if last == first || pidOf(last.id) != pidOf(first.id) {
 		t.Errorf("%v is not reset: %v", first, last)
 	}
-	pids, err := f.processes(first.id)
+	pids, err := f.processes(last.id)
 	if err != nil || len(pids) < 2 {
 		t.Fatalf("the processes are %q (%v)", pids, err)
 	}
