@@ -9,16 +9,7 @@ agent_programs() {
   printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/vivarium-cluster/agent-sandbox-$key"
 }
 
-# build_agent builds the controller, and waits for another build of it, if one is under way.
-build_agent() {
-  local folder
-  folder=$(agent_programs)
-  mkdir -p "${folder%/*}"
-  (
-    flock 8
-    [ -x "$folder/agent-sandbox-controller" ] || compile_agent "$folder"
-  ) 8>"${folder%/*}/agent-sandbox.lock"
-}
+build_agent() { build_once "$(agent_programs)" agent-sandbox-controller compile_agent; }
 
 compile_agent() {
   local folder=$1 began=$SECONDS
@@ -26,7 +17,7 @@ compile_agent() {
   rm -rf "$folder.new"
   (cd tools/agentsandbox && nice -n 10 go build -trimpath -ldflags '-s -w' -o "$folder.new/" \
     $agent_module/cmd/agent-sandbox-controller)
-  find "${folder%/*}" -mindepth 1 -maxdepth 1 -name 'agent-sandbox-*' ! -name "${folder##*/}.new" -exec rm -rf {} +
+  find "${folder%/*}" -mindepth 1 -maxdepth 1 -type d -name 'agent-sandbox-*' ! -name "${folder##*/}.new" -exec rm -rf {} +
   mv "$folder.new" "$folder"
   say "The controller is built ($((SECONDS - began)) s)."
 }

@@ -10,15 +10,17 @@ programs() {
   printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/vivarium-cluster/$key"
 }
 
-# build waits for another build of the same, if one is under way.
-build() {
-  local folder
-  folder=$(programs)
+build() { build_once "$(programs)" cluster compile; }
+
+# build_once has a function build a program into a folder, unless it is there. It waits for another build of the same,
+# if one is under way.
+build_once() {
+  local folder=$1 program=$2 compile=$3
   mkdir -p "${folder%/*}"
   (
     flock 8
-    [ -x "$folder/cluster" ] || compile "$folder"
-  ) 8>"${folder%/*}/lock"
+    [ -x "$folder/$program" ] || "$compile" "$folder"
+  ) 8>"${folder%/*}/$program.lock"
 }
 
 compile() {
