@@ -97,7 +97,9 @@ var endings = []conformance{
 		}
 	}},
 	{
-		"usage", code("x = b'x' * 50_000_000", "while __import__('time').process_time() < 0.2: pass"),
+		// A program's process begins before its run: only what it takes from here on is the run's.
+		"usage", code("import time", "began = time.process_time()", "x = b'x' * 50_000_000",
+			"while time.process_time() - began < 0.2: pass"),
 		func(t *testing.T, r *execution.Result) {
 			if r.Usage.CPU < 200*time.Millisecond || r.Usage.PeakMemoryBytes < 50_000_000 {
 				t.Errorf("the usage is %+v", r.Usage)
