@@ -59,7 +59,7 @@ func (p *Pool) callersNeedSandboxLocked(s *subpool) bool {
 
 // unservableLocked returns the number of callers at s that no sandbox in use will serve in
 // time: none will return to their owner, or the owner's first caller has waited for
-// growAfter and the cores can serve another sandbox.
+// growAfter, the cores can serve another sandbox, and starts do not fail.
 func (p *Pool) unservableLocked(s *subpool) int {
 	if len(s.waiters) == 0 {
 		return 0
@@ -68,7 +68,7 @@ func (p *Pool) unservableLocked(s *subpool) int {
 	unservable := func(first *waiter, waiting int) int {
 		isLate := time.Since(first.enqueuedAt) >= growAfter
 		switch none := returning[first.owner] == 0; {
-		case isLate && p.coresServeAnotherLocked(s, first.owner, returning), none && !s.reusable:
+		case isLate && (none || !s.backOff.isPausing(time.Now())) && p.coresServeAnotherLocked(s, first.owner, returning), none && !s.reusable:
 			return waiting
 		case none:
 			return min(waiting, p.opts.AtWork) // these will serve the others

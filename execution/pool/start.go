@@ -79,9 +79,9 @@ func (p *Pool) startFailed(s *subpool, err error) {
 	}
 }
 
-// recordFailure fails the caller that has waited longest. The others wait for the next
-// start, which happens without a pause while callers wait. It returns the number of
-// failures in a row, or 0 if the pool is closed.
+// recordFailure fails the caller that has waited longest of those whom no sandbox in use will
+// serve. The others wait for the next start, which happens without a pause while such callers
+// wait. It returns the number of failures in a row, or 0 if the pool is closed.
 func (p *Pool) recordFailure(s *subpool, err error) (failures int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,8 +93,9 @@ func (p *Pool) recordFailure(s *subpool, err error) (failures int) {
 	s.backOff.fail(time.Now())
 	s.faultAt = time.Now()
 	s.fault = &execution.Error{Code: execution.Unavailable, Message: "no sandbox could be started", Err: err}
-	if len(s.waiters) > 0 {
-		s.removeWaiter(0).answer <- answer{err: s.fault}
+	returning := p.returningLocked(s)
+	if first := slices.IndexFunc(s.waiters, func(w *waiter) bool { return returning[w.owner] == 0 }); first >= 0 {
+		s.removeWaiter(first).answer <- answer{err: s.fault}
 	}
 	p.growLocked()
 	return s.backOff.failures

@@ -61,6 +61,33 @@ func TestStartFailureFailsOnlyTheFirstWaiter(t *testing.T) {
 	})
 }
 
+// A start that fails late, as one without a node for it, fails no caller whom the sandboxes that are there will serve. It
+// is not repeated at once for them either.
+func TestStartFailureSparesCallersOfOtherSandboxes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true, fail: func(attempt int) error {
+			if attempt == 1 {
+				return nil
+			}
+			time.Sleep(time.Minute)
+			return errStart
+		}}
+		p := newPool(t, m, pool.Options{Target: 2, Max: 2, AtWork: 2})
+		p.Warm(red)
+		elapse(time.Minute - 50*time.Millisecond)
+		running := begin(t, p, m, red)
+		running.result(t)
+		waiting := begin(t, p, m, red)
+		elapse(200 * time.Millisecond)
+		if attempts := len(m.attemptTimes()); attempts != 2 {
+			t.Errorf("%d attempts", attempts)
+		}
+		running.release()
+		waiting.result(t)
+		waiting.release()
+	})
+}
+
 // Each failed start fails one caller, without a pause in between.
 func TestStartFailuresDoNotBackOffWhileCallersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
