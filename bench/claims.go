@@ -16,10 +16,10 @@ import (
 	"github.com/vivarium-sandbox/vivarium/bench/cluster"
 	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/blank"
 	"github.com/vivarium-sandbox/vivarium/execution/kubernetes"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/runner"
-	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // claims are what a server does with pods, without a server and HTTP.
@@ -61,7 +61,7 @@ func newClaimant(ctx context.Context, c *contender) (*claimant, error) {
 	if err != nil {
 		return nil, err
 	}
-	command, err := supervisor.NewCommand()
+	maker, err := blank.NewMaker()
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func newClaimant(ctx context.Context, c *contender) (*claimant, error) {
 	}
 	backend, err := kubernetes.New(kubernetes.Options{
 		Kubeconfig: settings.Kubeconfig, Namespace: settings.KubernetesNamespace, Pool: settings.KubernetesPool, Port: settings.KubernetesLinkPort,
-		Settings: sandboxes, Dial: dial, Texts: command.Boot, Environment: supervisor.Environment(), UserAgent: "vivarium-bench",
+		Settings: sandboxes, Dial: dial, Boot: maker.Boot, UserAgent: "vivarium-bench",
 	})
 	if err != nil {
 		return nil, err
@@ -92,8 +92,7 @@ func newClaimant(ctx context.Context, c *contender) (*claimant, error) {
 	if err != nil {
 		return nil, errors.Join(err, backend.Close())
 	}
-	// Bare, as the pool starts a sandbox that somebody waits for: it preloads no modules.
-	return &claimant{c.pool, backend, execution.Spec{Image: digest, Settings: sandboxes, Bare: true}}, nil
+	return &claimant{c.pool, backend, execution.Spec{Image: digest, Settings: sandboxes}}, nil
 }
 
 // lookupIn reads the variables of an environment, of which the last of a name counts.
@@ -248,6 +247,10 @@ func watchRefill(ctx context.Context, pool *cluster.Pool) (wait func() ([]time.D
 	}, nil
 }
 
+// afterReset is how long a sandbox is left alone after a reset. With a CPU limit of 1 it has used up its share of time by
+// then, of which the kernel gives more every 100 ms, and the zygotes still warm up.
+const afterReset = 300 * time.Millisecond
+
 // resetAgainAndAgain resets one sandbox.
 func (o options) resetAgainAndAgain(ctx context.Context, side *contender) (figures []figure, err error) {
 	c, err := newClaimant(ctx, side)
@@ -263,7 +266,7 @@ func (o options) resetAgainAndAgain(ctx context.Context, side *contender) (figur
 	defer func() { err = errors.Join(err, sandbox.Close()) }()
 	var times tally
 	for began := time.Now(); time.Since(began) < o.each; {
-		if err := sleep(ctx, o.pause); err != nil {
+		if err := sleep(ctx, afterReset); err != nil {
 			return nil, err
 		}
 		resettable, ok := sandbox.(interface {

@@ -9,10 +9,9 @@ import (
 	"net"
 
 	"github.com/vivarium-sandbox/vivarium/config"
+	"github.com/vivarium-sandbox/vivarium/execution/blank"
 	"github.com/vivarium-sandbox/vivarium/execution/kubernetes"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
-	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
-	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // newCluster returns the backend of the cluster that the settings name. The settings that follow a
@@ -22,11 +21,7 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	command, err := supervisor.NewCommand()
-	if err != nil {
-		return nil, err
-	}
-	filters, err := seccomp.NodeFilters(true)
+	maker, err := blank.NewMaker()
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +41,7 @@ func newCluster(c config.Config, log *slog.Logger) (backend, error) {
 			return conn, nil
 		},
 		End: credentials.End, Trusted: credentials.CheckFor, Peer: c.PeerAddress(),
-		Texts: command.Boot, Filters: filters, Environment: supervisor.Environment(), UserAgent: "vivarium/" + version(), Log: log,
+		Boot: maker.Boot, UserAgent: "vivarium/" + version(), Log: log,
 	})
 }
 

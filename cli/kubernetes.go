@@ -12,11 +12,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vivarium-sandbox/vivarium/config"
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/blank"
 	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
 	"github.com/vivarium-sandbox/vivarium/execution/seccomp"
-	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
 // profileName is the file of the seccomp profile, below the folder of kubelets' profiles.
@@ -30,22 +31,32 @@ func kubernetesCommand(system System) *cobra.Command {
 		Example: `  vivarium kubernetes certs --secret vivarium-link | kubectl apply -f -
   vivarium kubernetes seccomp > sandbox.json`,
 	}
-	cmd.AddCommand(podInitCommand(), filesInitCommand(), certsCommand(system), seccompCommand(system))
+	cmd.AddCommand(podInitCommand(system), filesInitCommand(), certsCommand(system), seccompCommand(system))
 	return cmd
 }
 
-func podInitCommand() *cobra.Command {
+func podInitCommand(system System) *cobra.Command {
 	var message string
 	cmd := &cobra.Command{
 		Use:   "pod-init KEY FOLDER",
 		Short: "Make the key of a sandbox's pod, as the pod's first container",
 		Long: `Make a key for a sandbox's pod and write it, with its certificate, to the new file
 KEY. Write what the sandbox's container executes, and its /etc/hosts, into FOLDER.
-What servers must know, the key's pin and facts about the node, becomes the
+That prepares what servers with the same settings ask for: ISOLATION, MEMORY_LIMIT_MB,
+PIDS_LIMIT, PRELOAD_MODULES, PTY_LIMIT and PYTHON_EXECUTOR_DOCKER_NETWORK. What servers must know, the key's pin and facts about the node, becomes the
 container's termination message, which Kubernetes shows in the pod's status.`,
 		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link " + link.Folder,
 		Args:    cobra.ExactArgs(2),
-		RunE:    func(_ *cobra.Command, args []string) error { return initPod(args[0], args[1], message) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, _, err := settings(cmd.Context(), system)
+			if err == nil {
+				c, err = c.ForMachine(config.Machine{}) // as newCluster does
+			}
+			if err != nil {
+				return err
+			}
+			return initPod(args[0], args[1], message, sandboxSettings(c))
+		},
 	}
 	cmd.Flags().StringVar(&message, "message", "/dev/termination-log", "file of the termination message")
 	return cmd
@@ -53,17 +64,20 @@ container's termination message, which Kubernetes shows in the pod's status.`,
 
 // initPod writes the files and the identity of a pod and reports its facts. If it fails, it
 // leaves no identity, so that it can be repeated.
-func initPod(key, folder, message string) error {
+func initPod(key, folder, message string, settings execution.Settings) error {
 	facts, err := link.FindFacts()
 	if err != nil {
 		return err
 	}
-	command, err := supervisor.NewCommand()
+	maker, err := blank.NewMaker()
 	if err != nil {
 		return err
 	}
-	err = link.WriteFolder(folder, hardening.Hostname, command.Ahead(execution.IsolationRun), command.Ahead(execution.IsolationSession))
+	ahead, err := maker.Ahead(settings, facts)
 	if err != nil {
+		return err
+	}
+	if err := link.WriteFolder(folder, hardening.Hostname, ahead...); err != nil {
 		return fmt.Errorf("the pod's files: %w", err)
 	}
 	if facts.Key, err = link.WriteIdentity(key); err != nil {

@@ -35,7 +35,7 @@ func TestKubernetesWrongArguments(t *testing.T) {
 	for name, test := range map[string]struct{ args, want string }{
 		"pod-init: no folder":      {"pod-init key", "accepts 2 arg(s), received 1"},
 		"pod-init: no key folder":  {"pod-init /no/such/folder/key " + t.TempDir(), "the pod's key: open /no/such/folder/key: no such file"},
-		"pod-init: no such folder": {"pod-init key /no/such/folder", "the pod's files: open /no/such/folder/link.py: no such file"},
+		"pod-init: no such folder": {"pod-init key /no/such/folder", "the pod's files: open /no/such/folder/"},
 		"files-init: no volume":    {"files-init /no/such/volume/files", "mkdir /no/such/volume/files: no such file"},
 		"certs: no place":          {"certs", "the certificates have no place to go: pass --folder, --secret or both"},
 		"certs: an argument":       {"certs now", `"now"`},
@@ -72,6 +72,11 @@ func TestPodInit(t *testing.T) {
 	}
 	if read(t, folder, "link.py") != link.Program() || !strings.Contains(read(t, folder, "hosts"), "127.0.0.1 localhost sandbox\n") {
 		t.Error("the files are others")
+	}
+	for _, name := range []string{"0.ahead", "1.ahead"} { // for runs, and for sessions
+		if read(t, folder, name) == "" {
+			t.Errorf("%s is empty", name)
+		}
 	}
 	run(t, nil, "", args...).want(t, 1, "the pod's key: open "+path+": file exists")
 }

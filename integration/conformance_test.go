@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/blank"
 	"github.com/vivarium-sandbox/vivarium/execution/docker"
 	"github.com/vivarium-sandbox/vivarium/execution/executiontest"
 	"github.com/vivarium-sandbox/vivarium/execution/kubernetes"
@@ -42,7 +43,11 @@ func TestKubernetesConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
+	maker, err := blank.NewMaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conform(t, func(t *testing.T, _ supervisor.Command) instanceBackend {
 		t.Helper()
 		backend, err := kubernetes.New(kubernetes.Options{
 			Kubeconfig: cluster.kubeconfig, Namespace: sandboxNamespace(), Pool: pool, Port: link.Port,
@@ -54,7 +59,7 @@ func TestKubernetesConformance(t *testing.T) {
 				}
 				return conn, nil
 			},
-			End: credentials.End, Texts: command.Boot, Environment: supervisor.Environment(),
+			End: credentials.End, Boot: maker.Boot,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -40,9 +40,10 @@ type linkedBackend struct {
 	before      string                             // what PID 1 executes before its program
 	boot        func(spec execution.Spec) []string // what PID 1 becomes
 
-	starting sync.Mutex // held while a blank starts
-	mark     string     // on the command line of that
-	count    int        // of those started
+	starting sync.Mutex      // held while a blank starts
+	mark     string          // on the command line of that
+	count    int             // of those started
+	next     *linkedInstance // a blank that the next start takes, if any
 	last     *linkedInstance
 }
 
@@ -107,7 +108,10 @@ func (b *linkedBackend) CompiledLine(spec execution.Spec) []string { return b.Li
 
 // Start starts a blank, and has it become what the spec says.
 func (b *linkedBackend) Start(ctx context.Context, spec execution.Spec) (execution.Instance, error) {
-	i, err := b.startBlank(ctx, spec)
+	i, err := b.next, error(nil)
+	if i == nil {
+		i, err = b.startBlank(ctx, spec)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -184,10 +188,17 @@ func (i *linkedInstance) connect(ctx context.Context) error {
 	}
 	i.conn = conn
 	i.generation++
+	boot := i.backend.bootOf(i.spec)
+	boot.Generation = i.generation
+	return boot.Send(conn)
+}
+
+// bootOf returns what PID 1 becomes.
+func (b *linkedBackend) bootOf(spec execution.Spec) link.Boot {
 	return link.Boot{
-		Generation: i.generation, Texts: i.backend.boot(i.spec), OwnNetwork: true,
-		Lasting: i.spec.Isolation == execution.IsolationSession, Zygotes: i.spec.Isolation == execution.IsolationRun,
-	}.Send(conn)
+		Generation: 1, Texts: b.boot(spec), OwnNetwork: true,
+		Lasting: spec.Isolation == execution.IsolationSession, Zygotes: spec.Isolation == execution.IsolationRun,
+	}
 }
 
 // dial connects to the sandbox.

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,7 +122,7 @@ func TestLocalLinkAnswersAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := (link.Boot{Generation: later}).Send(conn); err != nil {
+		if err := (link.Boot{Generation: later, Texts: backend.boot(spec)}).Send(conn); err != nil {
 			t.Fatal(err)
 		}
 		answer, _ := io.ReadAll(conn) // it ends without a notice
@@ -143,43 +145,129 @@ func TestLocalLinkEndsWithoutAServer(t *testing.T) {
 	awaitEnd(t, instance)
 }
 
-// awaitEnd waits for the end of PID 1 of a sandbox, with which the streams of the blank end.
-// A blank compiles what it is going to be before a server comes, and not again.
-func TestLocalLinkCompilesAhead(t *testing.T) {
-	backend, _, spec := openLinked(t, execution.IsolationContainer)
-	const mark = "\nopen('/tmp/compiled', 'a').write('x')\n"
-	ahead := backend.command.Ahead(spec.Isolation)
-	ahead[0] += mark
+// A blank prepares what servers are going to send: it compiles the modules, and makes the zygotes. If a server sends
+// something else, none of these are left.
+func TestLocalLinkPreparesAhead(t *testing.T) {
+	for name, test := range map[string]struct {
+		isolation execution.Isolation
+		preload   string
+		kept      bool
+	}{
+		"what was expected": {isolation: execution.IsolationRun, kept: true},
+		"other modules":     {isolation: execution.IsolationRun, preload: "json"},
+		"a session":         {isolation: execution.IsolationSession},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backend, launcher, spec := openLinked(t, execution.IsolationRun)
+			i := startExpecting(t, backend, spec)
+			compiled := make(chan string, 1)
+			go func() {
+				said, _ := io.ReadAll(i.Instance) // nothing else is said there
+				compiled <- string(said)
+			}()
+			zygotes := i.awaitZygotes(t)
+			spec.Isolation, spec.Preload = test.isolation, cmp.Or(test.preload, spec.Preload)
+			spec.Session = execution.SessionInfo{ID: "session", Created: time.Now(), Expires: time.Now().Add(time.Hour)}
+			i.spec, backend.next = spec, i
+			run := start42(t, backend, launcher, spec)
+			if result, err := run(); err != nil || result.Stdout != "42\n" {
+				t.Fatalf("%v, %+v", err, result)
+			}
+			for _, zygote := range zygotes {
+				if _, err := os.Stat(fmt.Sprintf("/proc/%d", zygote)); (err == nil) != test.kept {
+					t.Errorf("zygote %d: %v", zygote, err)
+				}
+			}
+			if err := i.Instance.Destroy(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n := len(<-compiled); test.kept && n != 1 {
+				t.Errorf("the modules were compiled %d times", n)
+			}
+		})
+	}
+}
+
+// start42 starts a sandbox, or a session, and returns what has it calculate.
+func start42(t *testing.T, backend *linkedBackend, launcher *launch.Launcher, spec execution.Spec) func() (*execution.Result, error) {
+	t.Helper()
+	asked := execution.Request{Code: "print(6*7)", Timeout: patience}
+	if spec.Isolation == execution.IsolationSession {
+		s, err := runner.NewSessions(backend, slog.New(slog.DiscardHandler)).Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() (*execution.Result, error) { return s.RunPython(t.Context(), asked, conformanceLimits()) }
+	}
+	s, err := launcher.Launch(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() (*execution.Result, error) { return s.Run(t.Context(), asked, conformanceLimits()) }
+}
+
+// startExpecting starts a blank that expects a spec.
+func startExpecting(t *testing.T, backend *linkedBackend, spec execution.Spec) *linkedInstance {
+	t.Helper()
 	backend.boot = func(spec execution.Spec) []string {
 		texts := backend.command.Boot(spec)
-		texts[0] += mark
+		texts[0] += "\n__import__('os').write(1, b'x')\n"
 		return texts
+	}
+	folder := t.TempDir()
+	if err := link.WriteFolder(folder, "sandbox", backend.bootOf(spec)); err != nil {
+		t.Fatal(err)
+	}
+	ahead, err := os.ReadFile(filepath.Join(folder, "0.ahead"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	backend.before = fmt.Sprintf(`os.mkdir("/tmp/ahead")
 sys.argv[0] = "/tmp/ahead/link.py"
-with open("/tmp/ahead/0.ahead", "w") as file: file.write(%q)
-`, strings.Join(ahead, "\x00"))
+with open(0, "rb", closefd=False) as stdin, open("/tmp/ahead/0.ahead", "wb") as file: file.write(stdin.read(%d))
+`, len(ahead))
 	i, err := backend.startBlank(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = i.Destroy(t.Context()) }()
-	compiled := func() string {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/root/tmp/compiled", i.pid))
-		return string(text)
-	}
-	if !poll(func() bool { return compiled() == "x" }) {
-		t.Fatalf("it is compiled %d times", len(compiled()))
-	}
-	if err := i.connect(t.Context()); err != nil {
+	t.Cleanup(func() { _ = i.Instance.Destroy(context.WithoutCancel(t.Context())) })
+	if _, err := i.Instance.Write(ahead); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runner.Open(t.Context(), i, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
+	return i
+}
+
+// awaitZygotes waits until each zygote has prepared a program, and returns the children of PID 1 that have one.
+func (i *linkedInstance) awaitZygotes(t *testing.T) (zygotes []int) {
+	t.Helper()
+	if !poll(func() bool {
+		zygotes = slices.DeleteFunc(children(i.pid), func(child int) bool { return len(children(child)) < 2 }) // an init and a program
+		return len(zygotes) > 0
+	}) {
+		t.Fatal("there are no zygotes")
 	}
-	if compiled() != "x" {
-		t.Errorf("it is compiled %d times", len(compiled()))
+	for _, zygote := range zygotes {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", zygote))
+		if err != nil || len(files) == 0 {
+			t.Errorf("%d files, %v", len(files), err)
+		}
+		for _, file := range files {
+			if leads, err := os.Readlink(file); err != nil || strings.Contains(leads, "memfd:data") || strings.Contains(leads, "memfd:compiled") {
+				t.Errorf("a zygote has %s open (%v)", leads, err)
+			}
+		}
 	}
+	return zygotes
+}
+
+// children returns the children of a process.
+func children(pid int) (all []int) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for field := range strings.FieldsSeq(string(text)) {
+		child, _ := strconv.Atoi(field)
+		all = append(all, child)
+	}
+	return all
 }
 
 // tardy is a connection that is not read any further, once it is held, until PID 1 has closed it. Meanwhile it sends pings
@@ -247,6 +335,7 @@ func TestLocalLinkClosesInOrder(t *testing.T) {
 	}
 }
 
+// awaitEnd waits for the end of PID 1 of a sandbox, with which the streams of the blank end.
 func awaitEnd(t *testing.T, instance execution.Instance) {
 	t.Helper()
 	if _, err := io.Copy(io.Discard, instance.(*linkedInstance).Instance); err != nil {

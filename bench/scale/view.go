@@ -35,7 +35,7 @@ func newView(ctx context.Context, pods int, settings config.Config, pool *cluste
 	}
 	backend, err := kubernetes.New(kubernetes.Options{
 		Kubeconfig: pool.Kubeconfig, Namespace: pool.Namespace, Pool: pool.Name, Port: settings.KubernetesLinkPort, Settings: sandboxes, Dial: nowhere,
-		Texts: func(execution.Spec) []string { return []string{""} }, UserAgent: "vivarium-scale",
+		UserAgent: "vivarium-scale",
 	})
 	if err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
+	"github.com/vivarium-sandbox/vivarium/execution/link"
 )
 
 const (
@@ -64,13 +65,8 @@ type Options struct {
 	// Trusted returns why pods that trust only these certificates, as PEM, would reject this
 	// server. Nil means that it is not asked.
 	Trusted func(authorities []byte) error
-	// Texts returns the supervisor that PID 1 becomes.
-	Texts func(execution.Spec) []string
-	// Environment is PID 1's environment.
-	Environment []string
-	// Filters are seccomp filters, by [runtime.GOARCH], for pods whose runtime applies none. Nil
-	// means that these get none.
-	Filters map[string][]byte
+	// Boot returns what PID 1 of a blank with these facts becomes.
+	Boot func(execution.Spec, link.Facts) (link.Boot, error)
 	// UserAgent names this program to the apiserver.
 	UserAgent string
 	// Log receives what goes wrong in the background. Nil discards it.

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/vivarium-sandbox/vivarium/execution"
-	"github.com/vivarium-sandbox/vivarium/execution/hardening"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
 )
 
@@ -80,15 +78,12 @@ func (b *Backend) boot(ctx context.Context, conn net.Conn, p *pod, spec executio
 	if err := conn.SetWriteDeadline(time.Now().Add(bootTime)); err != nil {
 		return err
 	}
-	filter, err := b.filterFor(p)
+	what, err := b.opts.Boot(spec, p.facts)
 	if err != nil {
 		return err
 	}
-	err = link.Boot{
-		Generation: generation, Texts: b.opts.Texts(spec), Environment: b.environment(spec),
-		OwnNetwork: spec.Network != networkOfPod, Lasting: spec.Isolation == execution.IsolationSession,
-		Zygotes: spec.Isolation == execution.IsolationRun, Filter: filter, Limits: processLimits(spec),
-	}.Send(conn)
+	what.Generation = generation
+	err = what.Send(conn)
 	if err != nil {
 		return fmt.Errorf("sending the supervisor: %w", err)
 	}
@@ -96,58 +91,4 @@ func (b *Backend) boot(ctx context.Context, conn net.Conn, p *pod, spec executio
 		return context.Cause(ctx)
 	}
 	return conn.SetWriteDeadline(time.Time{})
-}
-
-// filterFor returns the seccomp filter of a pod that has none of its runtime.
-func (b *Backend) filterFor(p *pod) ([]byte, error) {
-	if p.facts.Seccomp || b.opts.Filters == nil {
-		return nil, nil
-	}
-	if filter := b.opts.Filters[p.facts.Arch]; len(filter) > 0 {
-		return filter, nil
-	}
-	return nil, fmt.Errorf("its runtime filters no system calls, and this server has no filter for %q", p.facts.Arch)
-}
-
-// leastPtys is how many pseudo-terminals the programs of a sandbox may always have open. A pod has
-// them in any case. All containers of a node share a few thousand.
-const leastPtys = 16
-
-// environment returns the variables of PID 1 and of programs.
-func (b *Backend) environment(spec execution.Spec) []string {
-	spec.Ptys = max(spec.Ptys, leastPtys)
-	return slices.Concat(b.opts.Environment, hardening.Environment(spec), []string{
-		"HOSTNAME=" + hardening.Hostname,
-		// At its limit the cgroup of a pod may end PID 1 too. The supervisor ends programs before that.
-		"VIVARIUM_WATCH_MEMORY=" + strconv.FormatInt(spec.MemoryBytes, 10),
-	})
-}
-
-// Numbers of resources, as Linux has them on each machine that it runs pods on (getrlimit(2)). The
-// server may be another system.
-const (
-	limitData           = 2
-	limitCore           = 4
-	limitProcesses      = 6
-	limitOpenFiles      = 7
-	limitLockedBytes    = 8
-	limitPendingSignals = 11
-	limitMessageQueues  = 12
-	smallestCore        = 1 // where dumps go to a program, 0 does not keep them from it: core(5)
-)
-
-// processLimits returns the limits that a pod's specification cannot express. The first bounds the
-// private memory that a process may write to, also where it has not used it yet: so no single process
-// takes memory faster than the supervisor looks, and a session keeps its interpreter. With the
-// libraries of the data image it has 20 to 50 MB more of it than it uses.
-func processLimits(spec execution.Spec) []link.Limit {
-	return []link.Limit{
-		{Resource: limitData, Most: uint64(spec.MemoryBytes)},
-		{Resource: limitCore, Most: smallestCore},
-		{Resource: limitProcesses, Most: uint64(hardening.Processes(spec))},
-		{Resource: limitOpenFiles, Most: hardening.OpenFiles},
-		{Resource: limitLockedBytes, Most: hardening.LockedBytes},
-		{Resource: limitPendingSignals, Most: hardening.Signals},
-		{Resource: limitMessageQueues, Most: 0},
-	}
 }

@@ -81,7 +81,10 @@ func (c *cluster) options() kubernetes.Options {
 			c.ended <- address
 			return nil
 		},
-		Texts: func(execution.Spec) []string { return []string{"supervisor"} }, Peer: "10.0.0.1:8001",
+		Boot: func(execution.Spec, link.Facts) (link.Boot, error) {
+			return link.Boot{Texts: []string{"supervisor"}}, nil
+		},
+		Peer: "10.0.0.1:8001",
 	}
 }
 

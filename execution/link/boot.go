@@ -49,14 +49,19 @@ const chunkBytes = 64 << 10
 
 // Send has PID 1 become a supervisor. What that sends comes next on the connection.
 func (b Boot) Send(w io.Writer) error {
+	_, err := w.Write(b.frames())
+	return err
+}
+
+// frames returns what a server sends.
+func (b Boot) frames() []byte {
 	var all bytes.Buffer
 	appendFrame(&all, kindSettings, b.settings())
 	for part := range slices.Chunk(b.pack(), chunkBytes) {
 		appendFrame(&all, kindPart, part)
 	}
 	appendFrame(&all, kindGo, nil)
-	_, err := w.Write(all.Bytes())
-	return err
+	return all.Bytes()
 }
 
 // settings returns the settings as lines.

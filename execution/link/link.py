@@ -1,14 +1,16 @@
 """PID 1 of a blank sandbox: waits for a server, and becomes the supervisor that the server sends.
 
 The arguments are the port, and the seconds after which a server that is silent counts as gone. After a reset there follow
-the generation, the descriptors of the listener, of the identity and of the compiled modules, and which network there is to
-be: one of SHARED, OWN and ANOTHER. A blank is of generation 1.
+the generation, which network there is to be (SHARED, OWN or ANOTHER), and the descriptors of the listener, of the
+identity, of what the last server sent, of its compiled modules and of this program. A blank is of generation 1.
 
   * A server is authenticated by its certificate, which the CA in VIVARIUM_LINK_CA has issued. This process is
     authenticated by its key, which an init container has put in a file of the workspace.
   * Where the kernel allows it, everything here is in a network namespace of its own, which has only the loopback device,
     unless VIVARIUM_LINK_NETWORK is "pod". The listener, and what it accepts, stay in the network in which they were made.
   * What becomes the zygotes, and so every program, is forked before the key is read (see Stem).
+  * What a server is going to send is known ahead: from files beside this program, and then from the last generation. It
+    is loaded, and the zygotes are made, before the server comes.
   * When serving ends, whatever the reason, all that is left is removed and this process executes itself again: a reset.
     If no server comes for the next generation, it exits. A sandbox never goes back to generation 1.
 """
@@ -26,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
+    from types import CodeType
     from typing import Any, NoReturn, Optional
 else:
     import _signal
@@ -38,6 +41,8 @@ MAX_PENDING = 4  # connections whose handshake is not complete
 MAX_BOOT = 4 << 20  # bytes that a server may send before the supervisor runs
 CHUNK = 1 << 16
 SHARED, OWN, ANOTHER = range(3)  # the network of the next generation: the pod's, the last one's, or a new one
+# What a reset executes: this program, compiled, which saves 15 ms.
+AGAIN = "import marshal, os; exec(marshal.loads(os.pread(%d, 1 << 20, 0)))"
 NO_KEY = 42  # the exit status of a container that was restarted
 TCP_USER_TIMEOUT = 18  # tcp(7)
 # unshare(2)
@@ -107,48 +112,117 @@ class Stem:
             for fd in inherited:
                 os.close(fd)
             try:
-                self.become(theirs.detach())
+                self.become(theirs)
             except BaseException as error:
                 os.write(2, f"the zygotes could not be started: {type(error).__name__}: {error}\n".encode())
             finally:
                 os._exit(71)
+        os.setpgid(self.pid, self.pid)  # its zygotes stay in this group
         for other in (theirs, *(pair[1] for pair in self.pairs)):
             other.close()
 
-    def become(self, control: int) -> None:
-        """Loads what comes, and becomes that when it receives the word to begin. Ends if it is not needed."""
-        size = struct.unpack("I", os.read(control, 4) or bytes(4))[0]
-        if not size:
-            os._exit(0)
-        with open(control, "rb") as pipe:
-            load, compiled, code, arguments, environment, limits = marshal.loads(pipe.read(size))
-            confine(code)
-            prepare(arguments, environment, limits)
-            space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}
-            exec(load, space)
-            if pipe.read():
-                space["last"].become_zygotes_of_stem([theirs for _, theirs in self.pairs], sys.argv[1:])
-        os._exit(0)
+    def become(self, control: "_socket.socket") -> None:
+        """Loads what comes, and becomes that when it receives the word to begin."""
+        files = struct.unpack("2i", control.recvmsg(1, _socket.CMSG_SPACE(8))[1][0][2])
+        boot, compiled = Boot(files[0]), contents(files[1])
+        for fd in files:
+            os.close(fd)
+        boot.limit()
+        space = boot.load(compiled)
+        if control.recv(1):
+            control.close()
+            space["last"].become_zygotes_of_stem([theirs for _, theirs in self.pairs], sys.argv[1:])
 
-    def load(self, *values: "Any") -> None:
-        """Sends the process what it loads."""
-        data = marshal.dumps(values)
-        self.control.sendall(struct.pack("I", len(data)) + data)
+    def load(self, boot: "Boot", compiled: int) -> None:
+        """Has the process load what a server sends, with a file of modules."""
+        files = struct.pack("2i", boot.file, compiled)
+        self.control.sendmsg([b"L"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
 
-    def begin(self, count: int) -> "list[_socket.socket]":
-        """Tells the process to become so many zygotes. Returns the links to them."""
+    def descriptors(self) -> "list[int]":
+        """Returns the descriptors with which this process reaches the other."""
+        return [self.control.fileno(), *(ours.fileno() for ours, _ in self.pairs)]
+
+    def start(self) -> None:
+        """Tells the process to become the zygotes."""
         self.control.send(b"!")
         self.control.close()
+
+    def begin(self, count: int) -> "list[_socket.socket]":
+        """Returns the links to so many zygotes, which the process becomes now unless it was told before."""
+        if self.control.fileno() >= 0:
+            self.start()
         for ours, _ in self.pairs[count:]:
             ours.close()
         return [ours for ours, _ in self.pairs[:count]]
 
     def dismiss(self) -> None:
-        """Ends the process, which is not needed."""
+        """Ends the process, or the zygotes that it has become."""
+        os.killpg(self.pid, _signal.SIGKILL)
         self.control.close()
         for ours, _ in self.pairs:
             ours.close()
-        os.waitpid(self.pid, 0)
+        try:
+            while True:  # zygotes become children of this process
+                os.waitpid(-self.pid, 0)
+        except ChildProcessError:
+            pass
+
+
+class Boot:
+    """What a server has this process become: settings and texts. The texts are variables, as many as a setting says, the
+    program that compiles the modules, the one that loads them, and the arguments of both, which "--" separates."""
+
+    def __init__(self, file: int) -> None:
+        """Reads both from a file, and keeps it."""
+        self.file = file
+        self.settings, self.texts = settings, texts = marshal.loads(contents(file))
+        self.generation = int(settings["generation"])
+        self.own_network, self.lasting, self.zygotes = (
+            settings[name] == "1" for name in ("own_network", "lasting", "zygotes")
+        )
+        variables = int(settings["variables"])
+        self.environment, (self.compiling, self.loading, *arguments) = texts[:variables], texts[variables:]
+        end = arguments.index("--") + 1
+        self.modules, self.arguments = arguments[:end], arguments[end:]
+
+    def equals(self, other: "Boot") -> bool:
+        """Reports whether both become the same, of whatever generations."""
+        return (self.texts, {**self.settings, "generation": ""}) == (other.texts, {**other.settings, "generation": ""})
+
+    def compiles_like(self, other: "Boot") -> bool:
+        """Reports whether both have the same modules."""
+        return (self.compiling, self.modules) == (other.compiling, other.modules)
+
+    def compile_into(self, fd: int) -> None:
+        """Compiles the modules, and writes them to a file. Their program defines modules, and removes its arguments."""
+        sys.argv[1:] = self.modules
+        space: "dict[str, Any]" = {"stem": True}
+        exec(self.compiling, space)
+        with open(fd, "wb", closefd=False) as file:
+            marshal.dump(space["modules"], file)
+
+    def load(self, compiled: bytes) -> "dict[str, Any]":
+        """Loads modules that were compiled, which look at arguments and variables. Returns the variables of the program that
+        does that."""
+        sys.argv[1:] = self.arguments
+        for entry in self.environment:
+            name, _, value = entry.partition("=")
+            os.environ[name] = value
+        space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}
+        exec(self.loading, space)
+        return space
+
+    def limit(self) -> None:
+        """Gives this process the filter, and the limits."""
+        import resource
+
+        confine(bytes.fromhex(self.settings["filter"]))
+        for name, text in self.settings.items():
+            if name.startswith("limit_"):
+                kind, most = int(name[6:]), int(text)
+                hard = resource.getrlimit(kind)[1]
+                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                resource.setrlimit(kind, (most, most))
 
 
 def confine(code: bytes) -> None:
@@ -163,20 +237,6 @@ def confine(code: bytes) -> None:
         raise OSError(ctypes.get_errno(), "the seccomp filter was refused")
 
 
-def prepare(arguments: "list[str]", environment: "list[str]", limits: "list[tuple[int, int]]") -> None:
-    """Gives this process the arguments, variables and limits that a server has sent."""
-    import resource
-
-    sys.argv[1:] = arguments
-    for entry in environment:
-        name, _, value = entry.partition("=")
-        os.environ[name] = value
-    for kind, most in limits:
-        hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
-
-
 def take_identity() -> int:
     """Moves the key and the certificate from their file to memory that has no name. Returns its descriptor."""
     try:
@@ -186,20 +246,18 @@ def take_identity() -> int:
         os.write(2, b"the key is gone: this container was restarted, and never serves again\n")
         os._exit(NO_KEY)
     os.unlink(KEY_FILE)
-    identity = os.memfd_create("identity", os.MFD_CLOEXEC)
-    os.write(identity, text)
-    return identity
+    return new_file(text)
 
 
 class Peer:
     """A connection, and the state of TLS on it."""
 
     def __init__(self, context: "Any", connection: "_socket.socket") -> None:
-        import ssl
+        import _ssl  # type: ignore[import]
 
-        self.wants = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.wants = (_ssl.SSLWantReadError, _ssl.SSLWantWriteError)
+        self.incoming, self.outgoing = _ssl.MemoryBIO(), _ssl.MemoryBIO()
+        self.tls = context._wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.deadline = time.monotonic() + HANDSHAKE_SECONDS
         for option, value in ((_socket.TCP_KEEPIDLE, 5), (_socket.TCP_KEEPINTVL, 3), (_socket.TCP_KEEPCNT, 3)):
             connection.setsockopt(_socket.IPPROTO_TCP, option, value)
@@ -269,24 +327,33 @@ class Peer:
 class Link:
     """The way to the servers. It is a stream for Channel, and outlives what is served."""
 
-    def __init__(self, program: "list[str]", arguments: "list[str]") -> None:
-        """Listens, and isolates this process. After a reset it takes over what the last generation has left. The program
-        is the command line without the arguments."""
-        self.again = [*program, *arguments[:2]]
+    def __init__(self, program: "CodeType", arguments: "list[str]") -> None:
+        """Listens, and isolates this process. After a reset it takes over what the last generation has left."""
+        self.again = arguments[:2]
         self.environment = dict(os.environ)
         self.authority = os.environ.pop("VIVARIUM_LINK_CA", "")
         shares_network = os.environ.pop("VIVARIUM_LINK_NETWORK", "none") == "pod"
         self.silence = float(arguments[1])
-        first = 1, -1, -1, -1, SHARED if shares_network else ANOTHER
-        self.generation, listener, self.identity, compiled, network = map(int, arguments[2:] or first)
-        self.compiled = [fd for fd in (compiled,) if fd >= 0]  # files of modules, after the digest of what was compiled
-        self.ahead = find_ahead() if self.generation == 1 else []
+        first = 1, SHARED if shares_network else ANOTHER, -1, -1, -1, -1, -1
+        self.generation, network, listener, self.identity, sent, compiled, self.program = map(
+            int, arguments[2:] or first
+        )
+        if self.program < 0:
+            self.program = new_file(marshal.dumps(program))
         self.listener = listen(int(arguments[0])) if listener < 0 else _socket.socket(fileno=listener)
         self.isolated = network == OWN or network == ANOTHER and isolate()
         if self.generation > 1 and network == ANOTHER and not self.isolated:
             sys.exit("there can be no other network: the namespaces are nested too deep")
         self.listener.setblocking(False)
-        self.stem = Stem([fd for fd in (self.listener.fileno(), self.identity, *self.compiled) if fd >= 0])
+        self.compiled: "list[tuple[Boot, int]]" = []  # with the files of their modules
+        self.expected: "Optional[Boot]" = None  # what has begun in the first stem
+        self.space: "dict[str, Any]" = {}  # where this process has loaded that
+        inherited = [fd for fd in (self.listener.fileno(), self.identity, sent, compiled, self.program) if fd >= 0]
+        self.stem = Stem(inherited)
+        self.spare = Stem([*inherited, *self.stem.descriptors()])
+        self.ahead = find_ahead() if self.generation == 1 else []  # what is to be prepared
+        if sent >= 0:
+            self.expect(Boot(sent), compiled)
         if self.identity < 0:
             self.identity = take_identity()
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -302,15 +369,15 @@ class Link:
 
     def tls_context(self) -> "Any":
         """Returns what authenticates this process, and servers."""
-        import ssl
+        import _ssl  # 6 ms of each start and reset, when the stems have begun; ssl takes 30
 
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
+        context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = _ssl.PROTO_TLSv1_3
+        context.verify_mode = _ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.authority)
         context.load_cert_chain(f"/proc/self/fd/{self.identity}")
-        context.set_alpn_protocols([PROTOCOL, END_PROTOCOL])
-        context.num_tickets = 0  # type: ignore[attr-defined]
+        context._set_alpn_protocols(b"".join(bytes([len(name)]) + name.encode() for name in (PROTOCOL, END_PROTOCOL)))
+        context.num_tickets = 0
         return context
 
     @property
@@ -421,22 +488,22 @@ class Link:
             if self.read():
                 deadline = time.monotonic() + self.silence
 
-    def await_boot(self) -> "tuple[dict[str, str], list[str]]":
-        """Waits for a server that sends what to become. Returns its settings, and its texts. Exits if none comes after a
+    def await_boot(self) -> "Boot":
+        """Waits for a server that sends what to become, and prepares meanwhile what is expected. Exits if none comes after a
         reset."""
         buffer = b""
         deadline = time.monotonic() + (self.silence if self.generation > 1 else float("inf"))
         while True:
             peer = self.peer
             if not self.events.poll(0 if self.ahead else 1) and self.ahead:
-                self.compile_ahead()
+                self.prepare_ahead()
             data = self.read()
             if self.peer is not peer or data == b"":
                 buffer = b""
             buffer += data or b""
-            if boot := parse_boot(buffer):
-                settings, texts, self.early = boot
-                return settings, texts
+            if sent := parse_sent(buffer):
+                self.early = sent[2]
+                return Boot(new_file(marshal.dumps(sent[:2])))
             if self.peer and (self.peer.deadline < time.monotonic() or len(buffer) > MAX_BOOT):
                 self.leave()
             if deadline < time.monotonic() and not self.peer:
@@ -450,78 +517,91 @@ class Link:
             pass
         self.leave()
 
-    def compile(self, compiling: str, arguments: "list[str]") -> bytes:
-        """Returns the modules that a server has sent, compiled, and sets the supervisor's arguments. Uses what was compiled
-        ahead, or for the last generation."""
-        end = arguments.index("--") + 1
-        digest = digest_of(compiling, arguments[:end])
-        for fd in self.compiled:
-            data = os.pread(fd, os.fstat(fd).st_size, 0)
-            if data.startswith(digest):
-                self.keep(fd)
-                del sys.argv[1 : end + 1]
-                return data[len(digest) :]
-        fd = os.memfd_create("compiled", os.MFD_CLOEXEC)
-        self.keep(fd)
-        return self.compile_into(fd, digest, compiling)
-
-    def keep(self, fd: int) -> None:
-        """Keeps one file of modules, and closes the others."""
-        for other in self.compiled:
-            if other != fd:
-                os.close(other)
-        self.compiled = [fd]
-
-    def compile_into(self, fd: int, digest: bytes, compiling: str) -> bytes:
-        """Compiles modules, and writes them to a file. Their program defines modules, and removes its arguments."""
-        space: "dict[str, Any]" = {"stem": self.stem}
-        exec(compiling, space)
-        compiled = marshal.dumps(space["modules"])
-        with open(fd, "wb", closefd=False) as file:
-            file.write(digest + compiled)
-        return compiled
-
-    def compile_ahead(self) -> None:
+    def prepare_ahead(self) -> None:
         """Compiles what a server is going to send, if it is of the version of the pool: a claim would take 44 to 59 ms of
         processor time more. A child process does that, because compiling leaves gaps in the heap."""
-        with open(self.ahead.pop(), encoding="utf-8") as file:
-            compiling, *arguments = file.read().split("\0")
+        boot = self.ahead.pop()
         fd = os.memfd_create("compiled", os.MFD_CLOEXEC)
         pid = os.fork()
         if pid == 0:
             try:
-                sys.argv[1:] = arguments
-                self.compile_into(fd, digest_of(compiling, arguments), compiling)
+                boot.compile_into(fd)
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
-        self.compiled.append(fd)
+        self.expect(boot, fd)
+
+    def expect(self, boot: Boot, compiled: int) -> None:
+        """Has the first stem become the zygotes of what a server is going to send, if it has any: that takes 50 ms of
+        processor time. Keeps the modules, which were compiled into a file."""
+        self.compiled.append((boot, compiled))
+        if boot.zygotes and not self.expected:
+            self.expected = boot
+            self.stem.load(boot, compiled)
+            self.stem.start()
+            self.space = boot.load(contents(compiled))
+
+    def load(self, boot: Boot) -> "dict[str, Any]":
+        """Loads what a server has sent, and keeps the stem that becomes the zygotes, if there are to be some. Returns the
+        variables of the program that loads."""
+        expected = self.expected is not None and self.expected.equals(boot)
+        compiled = self.compile(boot)
+        if not expected:
+            self.stem, self.spare = self.spare, self.stem
+            if boot.zygotes:
+                self.stem.load(boot, compiled)
+        self.spare.dismiss()
+        if not boot.zygotes:
+            self.stem.dismiss()
+        return self.space if expected else boot.load(contents(compiled))
+
+    def compile(self, boot: Boot) -> int:
+        """Returns the file of the modules that a server has sent, and keeps no other."""
+        ready = [fd for known, fd in self.compiled if known.compiles_like(boot)]
+        if not ready:
+            ready = [os.memfd_create("compiled", os.MFD_CLOEXEC)]
+            boot.compile_into(ready[0])
+        for unused in self.ahead:
+            os.close(unused.file)
+        for known, fd in self.compiled:
+            os.close(known.file)
+            if fd != ready[0]:
+                os.close(fd)
+        self.ahead, self.compiled = [], [(boot, ready[0])]
+        return ready[0]
 
     def restart(self, network_is_clean: bool) -> "NoReturn":
         """Executes this program again, as the next generation. Call it when no other process is left and nothing of them,
         except perhaps in the network: then the next generation gets another."""
-        kept = self.listener.fileno(), self.identity, *self.compiled
+        ((boot, compiled),) = self.compiled
+        network = (OWN if network_is_clean else ANOTHER) if self.isolated else SHARED
+        kept = self.listener.fileno(), self.identity, boot.file, compiled, self.program
         for fd in kept:
             os.set_inheritable(fd, True)
-        network = (OWN if network_is_clean else ANOTHER) if self.isolated else SHARED
-        tail = self.generation + 1, *kept, network
-        os.execve(sys.executable, [*self.again, *map(str, tail)], self.environment)
+        line = [
+            sys.executable,
+            "-I",
+            "-c",
+            AGAIN % self.program,
+            *self.again,
+            *map(str, (self.generation + 1, network, *kept)),
+        ]
+        os.execve(sys.executable, line, self.environment)
 
 
-def find_ahead() -> "list[str]":
-    """Returns the files with what is compiled ahead, which are beside this program."""
-    folder = os.path.dirname(sys.argv[0])
-    return [f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(".ahead")] if folder else []
+def find_ahead() -> "list[Boot]":
+    """Returns what servers are going to send, which is in files beside this program."""
+    folder, ahead = os.path.dirname(sys.argv[0]), []
+    for name in sorted(os.listdir(folder)) if folder else []:
+        if name.endswith(".ahead"):
+            with open(f"{folder}/{name}", "rb") as file:
+                sent = parse_sent(file.read())
+            assert sent
+            ahead.append(Boot(new_file(marshal.dumps(sent[:2]))))
+    return ahead
 
 
-def digest_of(compiling: str, arguments: "list[str]") -> bytes:
-    """Returns what identifies compiled modules: of this Python, by a program with arguments."""
-    import hashlib
-
-    return hashlib.sha256("\0".join((sys.version, compiling, *arguments)).encode()).digest()
-
-
-def parse_boot(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str], bytes]]":
+def parse_sent(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str], bytes]]":
     """Parses the frames B (settings, as lines), C (parts of the compressed texts) and G (the end). Returns the settings, the
     texts and what follows, or None until all have arrived."""
     import zlib
@@ -541,48 +621,48 @@ def parse_boot(buffer: bytes) -> "Optional[tuple[dict[str, str], list[str], byte
     return None
 
 
-def check(link: Link, settings: "dict[str, str]") -> None:
+def new_file(data: bytes) -> int:
+    """Returns the descriptor of a file without a name that has some data."""
+    fd = os.memfd_create("data", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    return fd
+
+
+def contents(fd: int) -> bytes:
+    """Returns all that is in a file."""
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def check(link: Link, boot: Boot) -> None:
     """Raises Refused if this sandbox is not what the server wants."""
-    if settings["generation"] != str(link.generation):
-        raise Refused(f"this is generation {link.generation} of the sandbox, not {settings['generation']}")
-    if settings["own_network"] == "1" and not link.isolated:
+    if boot.generation != link.generation:
+        raise Refused(f"this is generation {link.generation} of the sandbox, not {boot.generation}")
+    if boot.own_network and not link.isolated:
         raise Refused("cause=namespaces_denied\nthe sandbox could not be given a network namespace of its own")
 
 
 def become(link: Link) -> None:
     """Becomes what a server sends."""
     while True:
-        settings, texts = link.await_boot()
+        boot = link.await_boot()
         try:
-            check(link, settings)
+            check(link, boot)
             break
         except Refused as error:
             link.refuse(str(error).encode())
-    link.lasting = settings["lasting"] == "1"
+    link.lasting = boot.lasting
     if not link.lasting:
         link.events.unregister(link.listener.fileno())
-    variables = int(settings["variables"])
-    environment, (compiling, load, *arguments) = texts[:variables], texts[variables:]
-    limits = [(int(name[6:]), int(most)) for name, most in settings.items() if name.startswith("limit_")]
-    code = bytes.fromhex(settings["filter"])
-    confine(code)
-    prepare(arguments, environment, limits)
-    compiled = link.compile(compiling, arguments)
-    if settings["zygotes"] == "1":
-        link.stem.load(load, compiled, code, sys.argv[1:], environment, limits)
-    else:
-        link.stem.dismiss()
-    space: "dict[str, Any]" = {"__name__": "__main__", "modules": marshal.loads(compiled)}
-    exec(load, space)
+    space = link.load(boot)
+    boot.limit()
     space["main"](space["last"].serve, link)
 
 
 def main() -> None:
     for name in [name for name in os.environ if name.startswith("KUBERNETES_")]:
         del os.environ[name]  # the API server's address, which kubelets set and programs have no use for
-    with open("/proc/self/cmdline") as file:
-        line = file.read().split("\0")[:-1]
-    link = Link(line[: 1 - len(sys.argv)], sys.argv[1:])
+    link = Link(sys._getframe(1).f_code, sys.argv[1:])
     _signal.signal(_signal.SIGTERM, lambda *_: os._exit(0))  # until it serves; PID 1 has no default action
     become(link)
 

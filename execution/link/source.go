@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -37,18 +36,18 @@ func Program() string {
 
 // WriteFolder writes the files of a blank sandbox that are not its image's: the program of PID 1, and hosts, which takes
 // the place of /etc/hosts. There the kubelet gives the sandbox's name the address of the pod, which is not in the
-// sandbox's own network. PID 1 compiles ahead what servers of this version are going to send: for each kind of sandbox
-// what supervisor.Command.Ahead returns.
-func WriteFolder(folder, name string, ahead ...[]string) error {
-	files := map[string]string{
-		programName: program,
-		"hosts":     fmt.Sprintf("127.0.0.1 localhost %s\n::1 localhost\n", name),
+// sandbox's own network. PID 1 prepares ahead what servers are going to send: it makes the zygotes of the first such
+// sandbox that has any, and compiles the supervisors of all.
+func WriteFolder(folder, name string, ahead ...Boot) error {
+	files := map[string][]byte{
+		programName: []byte(program),
+		"hosts":     fmt.Appendf(nil, "127.0.0.1 localhost %s\n::1 localhost\n", name),
 	}
-	for i, texts := range ahead {
-		files[fmt.Sprintf("%d.ahead", i)] = strings.Join(texts, "\x00")
+	for i, boot := range ahead {
+		files[fmt.Sprintf("%d.ahead", i)] = boot.frames()
 	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), content, 0o600); err != nil {
 			return err
 		}
 	}

@@ -84,12 +84,6 @@ func (c Command) Boot(spec execution.Spec) []string {
 	return slices.Concat([]string{compiledSource + bootstrapSource, loadSource}, c.packed(spec.Isolation), c.arguments(spec))
 }
 
-// Ahead returns those of the texts of Boot that compile the modules of a kind of sandbox: the
-// program, and its arguments up to "--".
-func (c Command) Ahead(isolation execution.Isolation) []string {
-	return append([]string{compiledSource + bootstrapSource}, c.packed(isolation)...)
-}
-
 // packed returns the arguments of bootstrap.py, up to "--".
 func (c Command) packed(isolation execution.Isolation) []string {
 	names := modulesOf(isolation)

@@ -52,6 +52,15 @@ initContainers:
     image: {{ include "vivarium.serverImage" . }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
     args: [kubernetes, pod-init, /workspace/.vivarium-link, /run/vivarium]
+    env: # what it prepares depends on these settings of servers
+      - {name: PYTHON_EXECUTOR_DOCKER_NETWORK, value: {{ include "vivarium.network" . | quote }}}
+      {{- $settings := mergeOverwrite (deepCopy .Values.config) .Values.extraEnv }}
+      {{- range list "ISOLATION" "MEMORY_LIMIT_MB" "PIDS_LIMIT" "PRELOAD_MODULES" "PTY_LIMIT" }}
+      {{- $value := get $settings . }}
+      {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
+      - {name: {{ . }}, value: {{ include "vivarium.text" $value | quote }}}
+      {{- end }}
+      {{- end }}
     securityContext: {{- include "vivarium.walls" . | nindent 6 }}
     resources:
       requests: {cpu: 10m, memory: 32Mi}
