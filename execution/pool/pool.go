@@ -135,12 +135,12 @@ func (p *Pool) Warm(spec execution.Spec) {
 // would do so forever where no further start is needed.
 const faultAge = time.Minute
 
-// Fault returns the error of a template's last start. It returns nil if that start
-// succeeded or failed more than a minute ago, or if there was none.
+// Fault returns the error of a template's last start, if it has no sandbox. It returns nil if
+// that start succeeded or failed more than a minute ago, or if there was none.
 func (p *Pool) Fault(spec execution.Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s, ok := p.subpools.Peek(spec); ok && time.Since(s.faultAt) < faultAge {
+	if s, ok := p.subpools.Peek(spec); ok && time.Since(s.faultAt) < faultAge && len(p.membersLocked(s)) == 0 {
 		return s.fault
 	}
 	return nil

@@ -82,9 +82,19 @@ func TestStartFailureSparesCallersOfOtherSandboxes(t *testing.T) {
 		if attempts := len(m.attemptTimes()); attempts != 2 {
 			t.Errorf("%d attempts", attempts)
 		}
+		if err := p.Fault(red); err != nil { // the template is served
+			t.Error(err)
+		}
 		running.release()
 		waiting.result(t)
 		waiting.release()
+		synctest.Wait()
+		m.number(1).die()
+		synctest.Wait()
+		wantStats(t, p, pool.Stats{})
+		if err := p.Fault(red); !errors.Is(err, errStart) {
+			t.Errorf("without a sandbox the fault is %v", err)
+		}
 	})
 }
 
