@@ -28,7 +28,7 @@ import (
 func TestLocalLinkConformance(t *testing.T) {
 	conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
 		t.Helper()
-		return newLinkedBackend(t, command)
+		return newLinkedBackend(t, command, slimImage)
 	})
 }
 
@@ -47,7 +47,7 @@ type linkedBackend struct {
 	last     *linkedInstance
 }
 
-func newLinkedBackend(t *testing.T, command supervisor.Command) *linkedBackend {
+func newLinkedBackend(t *testing.T, command supervisor.Command, image string) *linkedBackend {
 	t.Helper()
 	authority, err := link.NewCA("test", time.Hour)
 	if err != nil {
@@ -69,7 +69,7 @@ func newLinkedBackend(t *testing.T, command supervisor.Command) *linkedBackend {
 	}
 	b.Backend, err = local.New(local.Options{
 		Command: b, Environment: append(supervisor.Environment(), "VIVARIUM_LINK_CA="+string(authority.Certificate)),
-		Workspace: supervisor.Workspace, Rootfs: rootfs(slimImage), Folder: filepath.Join(t.TempDir(), "sessions"),
+		Workspace: supervisor.Workspace, Rootfs: rootfs(image), Folder: filepath.Join(t.TempDir(), "sessions"),
 	})
 	if err != nil {
 		t.Fatal(err)

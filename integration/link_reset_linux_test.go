@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -27,16 +26,22 @@ import (
 	"github.com/vivarium-sandbox/vivarium/execution/supervisor"
 )
 
-// openLinked returns a backend whose sandboxes are behind a link, what starts them, and a spec.
+// openLinked is openLinkedImage with the image slim.
 func openLinked(t *testing.T, isolation execution.Isolation) (*linkedBackend, *launch.Launcher, execution.Spec) {
+	t.Helper()
+	return openLinkedImage(t, slimImage, isolation)
+}
+
+// openLinkedImage returns a backend whose sandboxes are behind a link, what starts them, and a spec.
+func openLinkedImage(t *testing.T, image string, isolation execution.Isolation) (*linkedBackend, *launch.Launcher, execution.Spec) {
 	t.Helper()
 	var backend *linkedBackend
 	_, launcher := newLauncher(t, func(t *testing.T, command supervisor.Command) instanceBackend {
 		t.Helper()
-		backend = newLinkedBackend(t, command)
+		backend = newLinkedBackend(t, command, image)
 		return backend
 	})
-	digest, err := backend.Resolve(t.Context(), slimImage)
+	digest, err := backend.Resolve(t.Context(), image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,24 +154,33 @@ func TestLocalLinkEndsWithoutAServer(t *testing.T) {
 // something else, none of these are left.
 func TestLocalLinkPreparesAhead(t *testing.T) {
 	for name, test := range map[string]struct {
+		image     string
+		expected  string // modules
 		isolation execution.Isolation
 		preload   string
 		kept      bool
 	}{
-		"what was expected": {isolation: execution.IsolationRun, kept: true},
-		"other modules":     {isolation: execution.IsolationRun, preload: "json"},
-		"a session":         {isolation: execution.IsolationSession},
+		"what was expected":       {slimImage, "", execution.IsolationRun, "", true},
+		"other modules":           {slimImage, "", execution.IsolationRun, "json", false},
+		"a session":               {slimImage, "", execution.IsolationSession, "", false},
+		"the image's modules":     {dataImage, "auto", execution.IsolationRun, "auto", true},
+		"a session of that image": {dataImage, "auto", execution.IsolationSession, "auto", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			backend, launcher, spec := openLinked(t, execution.IsolationRun)
+			backend, launcher, spec := openLinkedImage(t, test.image, execution.IsolationRun)
+			spec.Preload = test.expected
 			i := startExpecting(t, backend, spec)
 			compiled := make(chan string, 1)
 			go func() {
 				said, _ := io.ReadAll(i.Instance) // nothing else is said there
 				compiled <- string(said)
 			}()
-			zygotes := i.awaitZygotes(t)
-			spec.Isolation, spec.Preload = test.isolation, cmp.Or(test.preload, spec.Preload)
+			count := 1
+			if test.expected != "" {
+				count = 2
+			}
+			zygotes := i.awaitZygotes(t, count)
+			spec.Isolation, spec.Preload = test.isolation, test.preload
 			spec.Session = execution.SessionInfo{ID: "session", Created: time.Now(), Expires: time.Now().Add(time.Hour)}
 			i.spec, backend.next = spec, i
 			run := start42(t, backend, launcher, spec)
@@ -237,14 +251,15 @@ with open(0, "rb", closefd=False) as stdin, open("/tmp/ahead/0.ahead", "wb") as 
 	return i
 }
 
-// awaitZygotes waits until each zygote has prepared a program, and returns the children of PID 1 that have one.
-func (i *linkedInstance) awaitZygotes(t *testing.T) (zygotes []int) {
+// awaitZygotes waits until so many zygotes have prepared a program, and returns them.
+func (i *linkedInstance) awaitZygotes(t *testing.T, count int) (zygotes []int) {
 	t.Helper()
 	if !poll(func() bool {
-		zygotes = slices.DeleteFunc(children(i.pid), func(child int) bool { return len(children(child)) < 2 }) // an init and a program
-		return len(zygotes) > 0
+		const prepared = 2 // children: an init and a program
+		zygotes = slices.DeleteFunc(descendants(i.pid), func(pid int) bool { return len(children(pid)) < prepared })
+		return len(zygotes) == count
 	}) {
-		t.Fatal("there are no zygotes")
+		t.Fatalf("there are %d zygotes", len(zygotes))
 	}
 	for _, zygote := range zygotes {
 		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", zygote))
@@ -424,7 +439,7 @@ func TestLocalLinkKeepsTheKey(t *testing.T) {
 	if !holds(t, linked.pid, secret) {
 		t.Error("PID 1 is not seen to have the key, so the search would not find it elsewhere either")
 	}
-	children := descendants(t, linked.pid)
+	children := descendants(linked.pid)
 	if len(children) == 0 {
 		t.Error("PID 1 has no descendants")
 	}
@@ -479,25 +494,9 @@ func holds(t *testing.T, pid int, secret []byte) bool {
 }
 
 // descendants returns the processes below one.
-func descendants(t *testing.T, pid int) (all []int) {
-	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for word := range strings.FieldsSeq(string(text)) {
-			var child int
-			if _, err := fmt.Sscan(word, &child); err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, child)
-			all = append(all, descendants(t, child)...)
-		}
+func descendants(pid int) (all []int) {
+	for _, child := range children(pid) {
+		all = append(append(all, child), descendants(child)...)
 	}
 	return all
 }

@@ -102,8 +102,16 @@ class SkeletonLinks:
             self.links += [(f"{folder}/{name}", f"{target}/{name}") for name in files]
 
     def make(self) -> None:
-        """Creates the folders and links. Raises OSError."""
+        """Creates those folders and links that are not there. Raises OSError."""
         for folder in self.folders:
-            os.mkdir(folder)
+            os.makedirs(folder, exist_ok=True)
         for source, target in self.links:
-            os.symlink(source, target)
+            try:
+                os.symlink(source, target)
+            except FileExistsError:
+                pass
+
+
+def home_links() -> SkeletonLinks:
+    """Returns the links in every program's home."""
+    return SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))

@@ -9,7 +9,7 @@ import tempfiles
 from errno import ENOSPC
 
 from channel import Channel, Gone
-from cleanup import SkeletonLinks, MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, SKELETON, is_full
+from cleanup import MAX_LEFTOVERS, WRITABLE_DIRS, WritableDir, home_links, is_full
 from handover import fields
 from kernel import write_all
 from memory import Cgroup, Counter, MemoryWatch, Residents, WATCHED
@@ -47,8 +47,8 @@ class Sandbox:
         # Bytes in tmpfs files and in shared memory, of all processes. 0 where the kernel does not report them.
         self.shared_memory = Counter(("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"), "shmem")
         self.free = 0  # the bytes of shared_memory that are in use between runs
-        self.home = SkeletonLinks(SKELETON, os.environ.get("HOME", "/tmp"))
-        self.home.make()
+        self.home = home_links()
+        self.home.make()  # unless zygotes that were made ahead have
         residents = Residents()
         places = workspace, *WRITABLE_DIRS
         cgroup = Cgroup() if WATCHED else None

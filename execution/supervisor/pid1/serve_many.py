@@ -3,7 +3,7 @@
 import time
 
 from channel import Channel
-from cleanup import WRITABLE_DIRS, unexpected_places
+from cleanup import WRITABLE_DIRS, home_links, unexpected_places
 from handover import Unable, fields
 from main import Start, close_off
 from sandbox import PROTOCOL, PYTHON, Sandbox
@@ -21,6 +21,7 @@ def become_zygotes_of_stem(links: "list[_socket.socket]", arguments: "list[str]"
     """Turns a stem into the zygotes, given its ends of the links and the supervisor's arguments."""
     start = Start(arguments)
     close_off()
+    home_links().make()  # for modules that are preloaded; PID 1 may not have come so far
     modules = modules_of(start)
     for unused in links[2 if modules else 1 :]:
         unused.close()

@@ -110,6 +110,7 @@ class WorkspaceTest(unittest.TestCase):
         home = cleanup.SkeletonLinks(f"{self.path}/skeleton", f"{self.path}/home")
         for _ in range(2):
             home.make()
+            home.make()  # does nothing
             self.assertTrue(os.path.islink(f"{self.path}/home/.cache/m/fonts.json"))
             self.write("home/.cache/m/other", "the folder itself can be written")
             self.empty("home")
