@@ -26,7 +26,7 @@ import (
 
 // The link does what every way to a supervisor must do, with either isolation.
 func TestLocalLinkConformance(t *testing.T) {
-	conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
+	conformBare(t, func(t *testing.T, command supervisor.Command) instanceBackend {
 		t.Helper()
 		return newLinkedBackend(t, command, slimImage)
 	})

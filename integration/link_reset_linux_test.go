@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vivarium-sandbox/vivarium/execution"
 	"github.com/vivarium-sandbox/vivarium/execution/launch"
 	"github.com/vivarium-sandbox/vivarium/execution/link"
@@ -251,12 +253,11 @@ with open(0, "rb", closefd=False) as stdin, open("/tmp/ahead/0.ahead", "wb") as 
 	return i
 }
 
-// awaitZygotes waits until so many zygotes have prepared a program, and returns them.
+// awaitZygotes waits until so many zygotes wait for the word to prepare a program, and returns them.
 func (i *linkedInstance) awaitZygotes(t *testing.T, count int) (zygotes []int) {
 	t.Helper()
 	if !poll(func() bool {
-		const prepared = 2 // children: an init and a program
-		zygotes = slices.DeleteFunc(descendants(i.pid), func(pid int) bool { return len(children(pid)) < prepared })
+		zygotes = slices.DeleteFunc(descendants(i.pid), func(pid int) bool { return !inNamespace(pid) || !receives(pid) })
 		return len(zygotes) == count
 	}) {
 		t.Fatalf("there are %d zygotes", len(zygotes))
@@ -273,6 +274,21 @@ func (i *linkedInstance) awaitZygotes(t *testing.T, count int) (zygotes []int) {
 		}
 	}
 	return zygotes
+}
+
+// inNamespace reports whether a process is in a pid namespace below that of a sandbox.
+func inNamespace(pid int) bool {
+	const ours, sandboxes, below = 1, 1, 1
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, numbers, _ := strings.Cut(string(status), "\nNSpid:")
+	line, _, _ := strings.Cut(numbers, "\n")
+	return len(strings.Fields(line)) == ours+sandboxes+below
+}
+
+// receives reports whether a process waits for a message.
+func receives(pid int) bool {
+	call, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+	return strings.HasPrefix(string(call), fmt.Sprint(unix.SYS_RECVFROM, " "))
 }
 
 // children returns the children of a process.

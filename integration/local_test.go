@@ -37,7 +37,7 @@ func TestLocalConformance(t *testing.T) {
 		"rootfs": {Rootfs: rootfs(slimImage)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conform(t, func(t *testing.T, command supervisor.Command) instanceBackend {
+			conformBare(t, func(t *testing.T, command supervisor.Command) instanceBackend {
 				t.Helper()
 				return newLocal(t, options, command)
 			})

@@ -1,5 +1,5 @@
-// Package blank defines what the PID 1 of a pod becomes when a server claims the pod. Servers send that, and pods are
-// told it ahead, so that they have done most of it when a server comes. Both compute it from the same settings.
+// Package blank defines what the PID 1 of a pod becomes when a server claims the pod. Servers send that, and a pod has it
+// ahead, so that most of it is done when a server comes. Both compute it from the same settings.
 package blank
 
 import (

@@ -123,7 +123,10 @@ class Stem:
 
     def become(self, control: "_socket.socket") -> None:
         """Loads what comes, and becomes that when it receives the word to begin."""
-        files = struct.unpack("2i", control.recvmsg(1, _socket.CMSG_SPACE(8))[1][0][2])
+        received = control.recvmsg(1, _socket.CMSG_SPACE(8))[1]
+        if not received:
+            os._exit(0)  # PID 1 is gone
+        files = struct.unpack("2i", received[0][2])
         boot, compiled = Boot(files[0]), contents(files[1])
         for fd in files:
             os.close(fd)
@@ -148,12 +151,16 @@ class Stem:
         self.control.close()
 
     def begin(self, count: int) -> "list[_socket.socket]":
-        """Returns the links to so many zygotes, which the process becomes now unless it was told before."""
+        """Returns the links to so many zygotes, which the process becomes now unless it has begun. They prepare
+        programs now."""
         if self.control.fileno() >= 0:
             self.start()
         for ours, _ in self.pairs[count:]:
             ours.close()
-        return [ours for ours, _ in self.pairs[:count]]
+        links = [ours for ours, _ in self.pairs[:count]]
+        for link in links:
+            link.send(b"!")
+        return links
 
     def dismiss(self) -> None:
         """Ends the process, or the zygotes that it has become."""
@@ -176,7 +183,6 @@ class Boot:
         """Reads both from a file, and keeps it."""
         self.file = file
         self.settings, self.texts = settings, texts = marshal.loads(contents(file))
-        self.generation = int(settings["generation"])
         self.own_network, self.lasting, self.zygotes = (
             settings[name] == "1" for name in ("own_network", "lasting", "zygotes")
         )
@@ -495,19 +501,37 @@ class Link:
         deadline = time.monotonic() + (self.silence if self.generation > 1 else float("inf"))
         while True:
             peer = self.peer
-            if not self.events.poll(0 if self.ahead else 1) and self.ahead:
+            has_time = bool(self.ahead) and not (self.peer or self.pending)
+            if not self.events.poll(0 if has_time else 1) and has_time:
                 self.prepare_ahead()
             data = self.read()
             if self.peer is not peer or data == b"":
                 buffer = b""
             buffer += data or b""
             if sent := parse_sent(buffer):
-                self.early = sent[2]
-                return Boot(new_file(marshal.dumps(sent[:2])))
+                self.early, buffer = sent[2], b""
+                try:
+                    return self.check(*sent[:2])
+                except Refused as error:
+                    self.refuse(str(error).encode())
             if self.peer and (self.peer.deadline < time.monotonic() or len(buffer) > MAX_BOOT):
                 self.leave()
             if deadline < time.monotonic() and not self.peer:
                 os._exit(0)
+
+    def check(self, settings: "dict[str, str]", texts: "list[str]") -> Boot:
+        """Returns what a server has sent. Raises Refused if this sandbox cannot be that."""
+        generation, own_network = settings.get("generation"), settings.get("own_network")
+        if generation != str(self.generation):
+            raise Refused(f"this is generation {self.generation} of the sandbox, not {generation}")
+        if own_network == "1" and not self.isolated:
+            raise Refused("cause=namespaces_denied\nthe sandbox could not be given a network namespace of its own")
+        file = new_file(marshal.dumps((settings, texts)))
+        try:
+            return Boot(file)
+        except (KeyError, ValueError) as error:
+            os.close(file)
+            raise Refused(f"the server sent what this sandbox does not know: {error!r}") from None
 
     def refuse(self, reason: bytes) -> None:
         """Tells the server why this cannot be what it wants, and closes the connection to it."""
@@ -520,16 +544,20 @@ class Link:
     def prepare_ahead(self) -> None:
         """Compiles what a server is going to send, if it is of the version of the pool: a claim would take 44 to 59 ms of
         processor time more. A child process does that, because compiling leaves gaps in the heap."""
-        boot = self.ahead.pop()
+        boot = self.ahead.pop(0)
         fd = os.memfd_create("compiled", os.MFD_CLOEXEC)
         pid = os.fork()
         if pid == 0:
             try:
                 boot.compile_into(fd)
-            finally:
                 os._exit(0)
-        os.waitpid(pid, 0)
-        self.expect(boot, fd)
+            finally:
+                os._exit(1)
+        if os.waitpid(pid, 0)[1] == 0:
+            self.expect(boot, fd)
+        else:  # a server gets the reason when it sends the same
+            os.close(boot.file)
+            os.close(fd)
 
     def expect(self, boot: Boot, compiled: int) -> None:
         """Has the first stem become the zygotes of what a server is going to send, if it has any: that takes 50 ms of
@@ -547,6 +575,8 @@ class Link:
         expected = self.expected is not None and self.expected.equals(boot)
         compiled = self.compile(boot)
         if not expected:
+            for entry in self.expected.environment if self.expected else ():
+                os.environ.pop(entry.partition("=")[0], None)
             self.stem, self.spare = self.spare, self.stem
             if boot.zygotes:
                 self.stem.load(boot, compiled)
@@ -634,23 +664,9 @@ def contents(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def check(link: Link, boot: Boot) -> None:
-    """Raises Refused if this sandbox is not what the server wants."""
-    if boot.generation != link.generation:
-        raise Refused(f"this is generation {link.generation} of the sandbox, not {boot.generation}")
-    if boot.own_network and not link.isolated:
-        raise Refused("cause=namespaces_denied\nthe sandbox could not be given a network namespace of its own")
-
-
 def become(link: Link) -> None:
     """Becomes what a server sends."""
-    while True:
-        boot = link.await_boot()
-        try:
-            check(link, boot)
-            break
-        except Refused as error:
-            link.refuse(str(error).encode())
+    boot = link.await_boot()
     link.lasting = boot.lasting
     if not link.lasting:
         link.events.unregister(link.listener.fileno())
@@ -662,8 +678,9 @@ def become(link: Link) -> None:
 def main() -> None:
     for name in [name for name in os.environ if name.startswith("KUBERNETES_")]:
         del os.environ[name]  # the API server's address, which kubelets set and programs have no use for
-    link = Link(sys._getframe(1).f_code, sys.argv[1:])
+    getattr(sys, "orig_argv", []).clear()  # or programs would find how often the sandbox was reset
     _signal.signal(_signal.SIGTERM, lambda *_: os._exit(0))  # until it serves; PID 1 has no default action
+    link = Link(sys._getframe(1).f_code, sys.argv[1:])
     become(link)
 
 

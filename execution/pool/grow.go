@@ -11,6 +11,9 @@ const (
 	// one is started. A start takes 80 to 300 ms of work, so where runs are short,
 	// everyone is served faster by waiting.
 	growAfter = 100 * time.Millisecond
+	// failurePause is how long callers whom sandboxes in use will serve start no other one
+	// after a start that failed.
+	failurePause = time.Second
 	// longRun is how long a run must have lasted for its sandbox not to count as one that
 	// will soon be idle.
 	longRun = 500 * time.Millisecond
@@ -59,7 +62,7 @@ func (p *Pool) callersNeedSandboxLocked(s *subpool) bool {
 
 // unservableLocked returns the number of callers at s that no sandbox in use will serve in
 // time: none will return to their owner, or the owner's first caller has waited for
-// growAfter, the cores can serve another sandbox, and starts do not fail.
+// growAfter, the cores can serve another sandbox, and no start has just failed.
 func (p *Pool) unservableLocked(s *subpool) int {
 	if len(s.waiters) == 0 {
 		return 0
@@ -68,7 +71,7 @@ func (p *Pool) unservableLocked(s *subpool) int {
 	unservable := func(first *waiter, waiting int) int {
 		isLate := time.Since(first.enqueuedAt) >= growAfter
 		switch none := returning[first.owner] == 0; {
-		case isLate && (none || !s.backOff.isPausing(time.Now())) && p.coresServeAnotherLocked(s, first.owner, returning), none && !s.reusable:
+		case isLate && (none || time.Since(s.faultAt) >= failurePause) && p.coresServeAnotherLocked(s, first.owner, returning), none && !s.reusable:
 			return waiting
 		case none:
 			return min(waiting, p.opts.AtWork) // these will serve the others

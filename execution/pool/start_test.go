@@ -98,6 +98,33 @@ func TestStartFailureSparesCallersOfOtherSandboxes(t *testing.T) {
 	})
 }
 
+// Idle sandboxes that die, as with their node, keep no caller from another one: starts do not fail.
+func TestCallersGetSandboxesAfterIdleOnesDied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &maker{reusable: true}
+		p := newPool(t, m, pool.Options{Target: 4, Max: 4, AtWork: 4})
+		p.Warm(red)
+		synctest.Wait()
+		running := begin(t, p, m, red)
+		running.result(t)
+		for number := range 4 {
+			if sandbox := m.number(number + 1); sandbox != running.sandbox {
+				sandbox.die()
+			}
+		}
+		synctest.Wait()
+		attempts := len(m.attemptTimes())
+		waiting := begin(t, p, m, red)
+		elapse(200 * time.Millisecond)
+		if len(m.attemptTimes()) == attempts {
+			t.Error("no sandbox is started for the caller")
+		}
+		waiting.result(t)
+		waiting.release()
+		running.release()
+	})
+}
+
 // Each failed start fails one caller, without a pause in between.
 func TestStartFailuresDoNotBackOffWhileCallersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

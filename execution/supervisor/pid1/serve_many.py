@@ -25,7 +25,7 @@ def become_zygotes_of_stem(links: "list[_socket.socket]", arguments: "list[str]"
     modules = modules_of(start)
     for unused in links[2 if modules else 1 :]:
         unused.close()
-    become_zygotes(links if modules else links[:1], start.workspace, start.program_filter, modules)
+    become_zygotes(links if modules else links[:1], start.workspace, start.program_filter, modules, await_message=True)
 
 
 def serve(channel: Channel, start: Start, stem: "Optional[Stem]") -> None:

@@ -1,7 +1,7 @@
 """The zygotes: each makes fresh inner sandboxes for runs (ISOLATION=run) and forks the programs' processes into them.
 
 All programs are copies of these processes. They never read data of a program, so that no program can find another's data
-in its own memory. They have capabilities in a user namespace of their own, and read no input after their start.
+in its own memory. They have capabilities in a user namespace of their own, and read no input after their start, but a message to begin.
 
 The first zygote has what every program needs. If modules are to be preloaded, it forks a second one, which has them too.
 To fork that takes longer, so it serves only the programs that use the modules."""
@@ -261,9 +261,15 @@ def open_streams(null: int) -> None:
 
 
 def become_zygotes(
-    links: "list[_socket.socket]", workspace: str, program_filter: Filter, modules: "list[str]"
+    links: "list[_socket.socket]",
+    workspace: str,
+    program_filter: Filter,
+    modules: "list[str]",
+    await_message: bool = False,
 ) -> "NoReturn":
-    """Turns a fresh fork of the supervisor into the first zygote. If there are two links, that forks the second one."""
+    """Turns a fresh fork of the supervisor into the first zygote. If there are two links, that forks the second one. If they
+    are to await a message on the links, they prepare no program before: each takes seven descriptors in flight (see serve)
+    until PID 1 serves."""
     link = links[0]
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -297,6 +303,8 @@ def become_zygotes(
         gc.freeze()  # the pages then stay shared when a program runs a collection
         if report:  # the first zygote's heap is too small to gain
             use_huge_pages()
+        if await_message and not link.recv(1):
+            os._exit(0)  # PID 1 is gone
         Zygote(link, workspace, program_filter, last_number, alone=len(links) == 1).serve()
     except Unable as error:
         link.send(f"!{error.cause}\n{error}".encode())
