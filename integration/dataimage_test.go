@@ -32,11 +32,21 @@ func dataModules() map[string]string {
 	}
 }
 
-// startDataServer starts a server with the data image, and the limits that it has by default but for time.
-func startDataServer(t *testing.T) *server {
+// dataServer returns a server with the data image, and the limits that it has by default but for time. The first test
+// that asks starts it; it is for tests that do not end it.
+func dataServer(t *testing.T) *server {
 	t.Helper()
-	limits := []string{"POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60", "WORKSPACE_LIMIT_MB=512", "TMP_LIMIT_MB=256"}
-	return startServer(t, with(dataImage, limits...)...)
+	shared.startData.Do(func() {
+		limits := []string{"POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60", "WORKSPACE_LIMIT_MB=512", "TMP_LIMIT_MB=256"}
+		var err error
+		if shared.data, err = start(with(dataImage, limits...)); err != nil {
+			t.Error(err)
+		}
+	})
+	if shared.data == nil {
+		t.Fatal("the server with the data image has not started")
+	}
+	return shared.data
 }
 
 func TestDataImageModules(t *testing.T) {
@@ -46,7 +56,7 @@ func TestDataImageModules(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	s := startDataServer(t)
+	s := dataServer(t)
 	for some := range slices.Chunk(names, 15) {
 		code := "import importlib\nfor name in '" + strings.Join(some, " ") + "'.split():\n" +
 			"    try: importlib.import_module(name)\n    except Exception as error: print(name, repr(error))\n"
@@ -94,7 +104,7 @@ func dataPrograms() []program {
 }
 
 func TestDataImagePrograms(t *testing.T) {
-	s := startDataServer(t)
+	s := dataServer(t)
 	for _, p := range dataPrograms() {
 		t.Run(p.name, func(t *testing.T) {
 			p.check(t, mustRun(t, s, request{"code": p.code, "timeout_ms": 60000}))
@@ -109,7 +119,7 @@ const scripts = "销售额 繁體 日本語 かな 한글 नमस्ते ব
 func TestDataImageFonts(t *testing.T) {
 	const begin = "import matplotlib.pyplot as plt\nplt.plot([-1, 2])\n"
 	const title = "plt.title('" + scripts + "')\nplt.show()"
-	s := startDataServer(t)
+	s := dataServer(t)
 	for name, code := range map[string]string{
 		"as it is":         title,
 		"SimHei":           "plt.rcParams['font.sans-serif'] = ['SimHei']\nplt.rcParams['axes.unicode_minus'] = False\n" + title,
@@ -161,7 +171,7 @@ for character, names in json.load(sys.stdin).items():
         ranges = [[int(end, 16) for end in part.split("-")] for part in found]
         if not any(part[0] <= ord(character) <= part[-1] for part in ranges):
             print("fontconfig:", name)`
-	s := startDataServer(t)
+	s := dataServer(t)
 	program{}.check(t, mustRun(t, s, request{"code": code, "stdin": string(data), "timeout_ms": 60000}))
 }
 
@@ -186,14 +196,14 @@ for name in "de_DE.UTF-8 en_US.UTF-8 fr_FR.UTF-8 zh_CN.UTF-8 hi_IN.UTF-8 ja_JP.U
 
 // No file gives rights, and what a session finds there is what programs find.
 func TestDataImageHasNoSetuidFiles(t *testing.T) {
-	s := startSession(t, startDataServer(t), request{})
+	s := startSession(t, dataServer(t), request{})
 	program{stdout: "0\n"}.check(t, s.bash(t, "find / -xdev -perm /6000 2>/dev/null | wc -l"))
 	program{stdout: "True 42\n"}.check(t, s.python(t, "import cv2, tables\n%matplotlib inline\nprint(get_ipython() is not None, 6 * 7)"))
 }
 
 // A model reads which packages are there, the most useful first.
 func TestDataImageIsDescribed(t *testing.T) {
-	c, err := mcpclient.NewStreamableHttpClient(startDataServer(t).url + "/mcp")
+	c, err := mcpclient.NewStreamableHttpClient(dataServer(t).url + "/mcp")
 	c = connect(t, c, err)
 	described := poll(func() bool {
 		tools, err := c.ListTools(t.Context(), mcpsdk.ListToolsRequest{})
@@ -223,7 +233,7 @@ func TestDockerDataImageSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	const find = "import importlib.util as u\nprint(*[n for n in ('pptx', 'pdfplumber', 'pyarrow', 'polars') if u.find_spec(n)])"
-	optional := strings.Fields(mustRun(t, startDataServer(t), request{"code": find}).Stdout)
+	optional := strings.Fields(mustRun(t, dataServer(t), request{"code": find}).Stdout)
 	most := int64(1_900_000_000)
 	if len(optional) > 0 {
 		most += 600_000_000

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,7 @@ import (
 
 // The data image has the whole stack, and Matplotlib finds its fonts indexed.
 func TestDataImage(t *testing.T) {
-	s := startServer(t, with(dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60")...)
+	s := dataServer(t)
 	a := mustRun(t, s, request{"timeout_ms": 60000, "code": `
 import numpy, pandas, scipy.stats, seaborn, sklearn.linear_model, statsmodels.api, sympy, networkx
 import openpyxl, xlsxwriter, PIL.Image, lxml.etree, bs4, requests, docx, pypdf, fpdf, yaml, tabulate, tqdm
@@ -47,49 +48,63 @@ t = pd.read_csv("in.csv"); t["c"] = t.a * t.b; t.to_excel("out.xlsx"); int(t.c.s
 }
 
 // What programs show is saved, whether the image's modules are imported ahead
-// or by the program.
+// or by the program, and where each run has its own container.
 func TestImagesShown(t *testing.T) {
-	for name, setting := range map[string]string{"ahead": "PRELOAD_MODULES=auto", "late": "PRELOAD_MODULES=none", "container": "ISOLATION=container"} {
+	t.Run("ahead", func(t *testing.T) { checkShown(t, dataServer(t), slices.Concat(imported(), shown())) })
+	for name, setting := range map[string]string{"late": "PRELOAD_MODULES=none", "container": "ISOLATION=container"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := startServer(t, with(dataImage, "POOL_SIZE=1", "MEMORY_LIMIT_MB=1024", "CPU_TIME_LIMIT_SEC=60", setting)...)
-			for _, p := range shown() {
-				t.Run(p.name, func(t *testing.T) {
-					a := mustRun(t, s, request{"timeout_ms": 60000, "code": p.code})
-					p.check(t, a)
-					assertPictures(t, s, a)
-				})
-			}
+			checkShown(t, s, imported())
 		})
 	}
 }
 
-// shown are programs that show something.
-func shown() []program {
-	const plt = "import matplotlib.pyplot as plt\n"
+func checkShown(t *testing.T, s *server, list []program) {
+	t.Helper()
+	for _, p := range list {
+		t.Run(p.name, func(t *testing.T) {
+			a := mustRun(t, s, request{"timeout_ms": 60000, "code": p.code})
+			p.check(t, a)
+			assertPictures(t, s, a)
+		})
+	}
+}
+
+const plt = "import matplotlib.pyplot as plt\n"
+
+// imported are programs that show something of each library that is changed when it is imported.
+func imported() []program {
 	return []program{
 		{name: "show", code: plt + "import os; os.chdir('/tmp')\nplt.plot([1]); plt.figure(); plt.plot([2]); plt.show()\nprint(plt.get_fignums())\nplt.plot([3]); plt.show(block=False)", stdout: "[]\n", files: "figure-1.png figure-2.png figure-3.png"},
 		{name: "show by another name", code: "from matplotlib.pyplot import *\nplot([1])\nshow()", files: "figure-1.png"},
-		{name: "open figure", code: plt + "open('figure-1.png', 'wb').write(b'\\x89PNG')\nfor i in range(2): plt.figure()", files: "figure-1.png figure-2.png figure-3.png"},
 		{name: "exception", code: plt + "f = plt.plot([1])\n1/0", exit: "1", stderr: "~ZeroDivisionError", files: "figure-1.png"},
+		{name: "figure without pyplot", code: "from matplotlib.figure import Figure\nFigure()", stdout: "<Figure size 640x480 with 0 Axes>\n", files: "figure-1.png"},
+		{name: "PIL", code: "from PIL import Image\nImage.new('RGB', (2, 2))", stdout: "~<PIL.Image.Image", files: "figure-1.png"},
+		{name: "DataFrame", code: "import pandas as pd\npd.DataFrame({'a': [1]})", stdout: "   a\n0  1\n"},
+		{name: "buffer, then file", code: plt + "import io\nb = io.BytesIO(); plt.plot([1]); plt.savefig(b)\nf = open('a.png', 'wb').write(b.getvalue())", files: "a.png"},
+		{name: "IPython", code: "%matplotlib inline\nfrom IPython.display import Image, display\n" + plt + "plt.plot([1]); plt.savefig('a.png')\ndisplay(Image('a.png'))", stdout: "~Image object", files: "a.png"},
+	}
+}
+
+// shown are more programs that show something, of libraries that have been changed.
+func shown() []program {
+	return []program{
+		{name: "open figure", code: plt + "open('figure-1.png', 'wb').write(b'\\x89PNG')\nfor i in range(2): plt.figure()", files: "figure-1.png figure-2.png figure-3.png"},
 		{name: "exit", code: plt + "f = plt.plot([1])\nimport sys; sys.exit(3)", exit: "3", files: "figure-1.png"},
 		{name: "figure displayed", code: plt + "fig = plt.figure(); display(fig)\nfig", stdout: "<Figure size 640x480 with 0 Axes>\n<Figure size 640x480 with 0 Axes>\n", files: "figure-1.png"},
-		{name: "figure without pyplot", code: "from matplotlib.figure import Figure\nFigure()", stdout: "<Figure size 640x480 with 0 Axes>\n", files: "figure-1.png"},
 		{name: "closed", code: plt + "plt.plot([1]); plt.close()"},
 		{name: "cannot be drawn", code: plt + "f = plt.figure(); t = f.text(0, 0, '$\\\\nonsense$')", stderr: "~an open figure could not be saved: ValueError"},
 		{name: "in a child", code: "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import matplotlib.pyplot as plt; plt.plot([1]); plt.savefig(\"x.png\")']).returncode", stdout: "0\n", files: "x.png"},
-		{name: "PIL", code: "from PIL import Image\nImage.new('RGB', (2, 2))", stdout: "~<PIL.Image.Image", files: "figure-1.png"},
-		{name: "DataFrame", code: "import pandas as pd\npd.DataFrame({'a': [1]})", stdout: "   a\n0  1\n"},
 		{name: "saved", code: plt + "plt.plot([1]); plt.savefig('a.png'); plt.show()", files: "a.png"},
 		{name: "saved finer", code: plt + "plt.plot([1]); plt.savefig('a.png', dpi=200)", files: "a.png"},
 		{name: "saved and changed", code: plt + "plt.plot([1]); plt.savefig('a.png'); plt.title('b');", files: "a.png figure-1.png"},
 		{name: "saved elsewhere", code: plt + "plt.plot([1]); plt.savefig('/tmp/a.png')", files: "figure-1.png"},
 		{name: "shown, then saved", code: plt + "fig, ax = plt.subplots(); display(fig); fig.savefig('a.png')", stdout: "~<Figure", files: "a.png"},
 		{name: "buffer", code: plt + "import io\nplt.plot([1]); plt.savefig(io.BytesIO()); plt.close()", files: "figure-1.png"},
-		{name: "buffer, then file", code: plt + "import io\nb = io.BytesIO(); plt.plot([1]); plt.savefig(b)\nf = open('a.png', 'wb').write(b.getvalue())", files: "a.png"},
 		{name: "semicolon", code: plt + "plt.plot([1, 2]);", files: "figure-1.png"},
 		{name: "Image.show", code: "from PIL import Image\nImage.new('RGB', (30, 30), 'red').show()", files: "figure-1.png"},
 		{name: "Image.show and save", code: "from PIL import Image\ni = Image.new('RGB', (30, 30), 'red'); i.show(); i.save('a.png')", files: "a.png"},
-		{name: "IPython", code: "%matplotlib inline\nfrom IPython.display import Image, display\n" + plt + "plt.plot([1]); plt.savefig('a.png')\ndisplay(Image('a.png'))", stdout: "~Image object", files: "a.png"},
 		{name: "Series", code: "import pandas as pd\npd.Series([1])", stdout: "0    1\ndtype: int64\n"},
 	}
 }

@@ -55,6 +55,9 @@ type suite struct {
 	engine *dockerclient.Client
 	host   host
 	server *server // with the slim image; for tests that do not end it
+	data   *server // with the data image; see dataServer
+	// startData starts that.
+	startData sync.Once
 	// eachProcess is set where limits of each process stand in for cgroups.
 	eachProcess bool
 }
@@ -105,7 +108,11 @@ func run(m *testing.M) (code int) {
 		return fail(err)
 	}
 	defer func() {
-		if err := shared.server.end(); err != nil {
+		err := shared.server.end()
+		if shared.data != nil {
+			err = errors.Join(err, shared.data.end())
+		}
+		if err != nil {
 			code = fail(err)
 		}
 	}()
