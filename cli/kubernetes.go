@@ -43,8 +43,9 @@ func podInitCommand(system System) *cobra.Command {
 		Long: `Make a key for a sandbox's pod and write it, with its certificate, to the new file
 KEY. Write what the sandbox's container executes, and its /etc/hosts, into FOLDER.
 That prepares what servers with the same settings ask for: ISOLATION, MEMORY_LIMIT_MB,
-PIDS_LIMIT, PRELOAD_MODULES, PTY_LIMIT and PYTHON_EXECUTOR_DOCKER_NETWORK. What servers must know, the key's pin and facts about the node, becomes the
-container's termination message, which Kubernetes shows in the pod's status.`,
+PIDS_LIMIT, PRELOAD_MODULES, PTY_LIMIT and PYTHON_EXECUTOR_DOCKER_NETWORK. What servers
+must know, the key's pin and facts about the node, becomes the container's termination
+message, which Kubernetes shows in the pod's status.`,
 		Example: "  vivarium kubernetes pod-init /workspace/.vivarium-link " + link.Folder,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -33,8 +33,8 @@ func NewMaker() (Maker, error) {
 	return Maker{command, filters}, err
 }
 
-// Boot returns what the PID 1 of a blank becomes, in a pod with these facts. It is never bare: a blank has had the time to
-// preload modules.
+// Boot returns what the PID 1 of a blank becomes, in a pod with these facts. It is never bare: a blank mostly has had the
+// time to preload modules.
 func (m Maker) Boot(spec execution.Spec, facts link.Facts) (link.Boot, error) {
 	filter, err := m.filter(facts)
 	if err != nil {
